@@ -1,0 +1,150 @@
+package v1
+
+// ContainerSpec is what runs in a task's container.
+type ContainerSpec struct {
+	// Image is a reference such as nginx:1.27 or nginx@sha256:….
+	Image  string            `json:"image"`
+	Labels map[string]string `json:"labels,omitempty"`
+	// Command replaces the image's entrypoint.
+	Command []string `json:"command,omitempty"`
+	// Args replace the image's command.
+	Args     []string `json:"args,omitempty"`
+	Hostname string   `json:"hostname,omitempty"`
+	// Env holds NAME=value.
+	Env []string `json:"env,omitempty"`
+	// Dir is the working directory.
+	Dir string `json:"dir,omitempty"`
+	// User is a name or number, with an optional :group.
+	User       string      `json:"user,omitempty"`
+	Groups     []string    `json:"groups,omitempty"`
+	Privileges *Privileges `json:"privileges,omitempty"`
+	// Init runs a small init as process 1, which reaps zombies and forwards signals.
+	Init       *bool  `json:"init,omitempty"`
+	StopSignal string `json:"stopSignal,omitempty"`
+	// StopGracePeriod is the time between the stop signal and the kill; default 10 s.
+	StopGracePeriod *Duration `json:"stopGracePeriod,omitempty"`
+	TTY             bool      `json:"tty,omitempty"`
+	OpenStdin       bool      `json:"openStdin,omitempty"`
+	ReadOnly        bool      `json:"readOnly,omitempty"`
+	Mounts          []Mount   `json:"mounts,omitempty"`
+	// Healthcheck gates RUNNING and restarts what is unhealthy.
+	Healthcheck *Healthcheck `json:"healthcheck,omitempty"`
+	// Hosts are extra lines of /etc/hosts, each "IP name…".
+	Hosts          []string          `json:"hosts,omitempty"`
+	DNS            *DNSConfig        `json:"dns,omitempty"`
+	Secrets        []FileReference   `json:"secrets,omitempty"`
+	Configs        []FileReference   `json:"configs,omitempty"`
+	Sysctls        map[string]string `json:"sysctls,omitempty"`
+	CapabilityAdd  []string          `json:"capabilityAdd,omitempty"`
+	CapabilityDrop []string          `json:"capabilityDrop,omitempty"`
+	Ulimits        []Ulimit          `json:"ulimits,omitempty"`
+	// OOMScoreAdj is -1000 to 1000.
+	OOMScoreAdj int64 `json:"oomScoreAdj,omitempty"`
+}
+
+// Privileges are the security settings of a container.
+type Privileges struct {
+	NoNewPrivileges bool            `json:"noNewPrivileges,omitempty"`
+	Seccomp         *SeccompConfig  `json:"seccomp,omitempty"`
+	AppArmor        *AppArmorConfig `json:"appArmor,omitempty"`
+	SELinux         *SELinuxConfig  `json:"seLinux,omitempty"`
+}
+
+// SeccompConfig chooses the system call filter: default, unconfined, or custom with a Profile in Docker's JSON.
+type SeccompConfig struct {
+	Mode    string `json:"mode,omitempty"`
+	Profile string `json:"profile,omitempty"`
+}
+
+// AppArmorConfig chooses the AppArmor profile: default or disabled.
+type AppArmorConfig struct {
+	Mode string `json:"mode,omitempty"`
+}
+
+// SELinuxConfig sets the SELinux label.
+type SELinuxConfig struct {
+	Disable bool   `json:"disable,omitempty"`
+	User    string `json:"user,omitempty"`
+	Role    string `json:"role,omitempty"`
+	Type    string `json:"type,omitempty"`
+	Level   string `json:"level,omitempty"`
+}
+
+// Healthcheck is how a container is found to be healthy, with Docker's fields and meaning.
+type Healthcheck struct {
+	// Test is empty (the image's), {"NONE"}, {"CMD", args…} or {"CMD-SHELL", command}.
+	Test          []string `json:"test,omitempty"`
+	Interval      Duration `json:"interval,omitempty"`
+	Timeout       Duration `json:"timeout,omitempty"`
+	StartPeriod   Duration `json:"startPeriod,omitempty"`
+	StartInterval Duration `json:"startInterval,omitempty"`
+	Retries       int      `json:"retries,omitempty"`
+}
+
+// DNSConfig overrides the container's resolver settings.
+type DNSConfig struct {
+	Nameservers []string `json:"nameservers,omitempty"`
+	Search      []string `json:"search,omitempty"`
+	Options     []string `json:"options,omitempty"`
+}
+
+// FileReference puts a secret or a config into a container as a file.
+type FileReference struct {
+	// Source is the name or ID of the secret or config.
+	Source string `json:"source"`
+	// Target is the path; default /run/secrets/<source> for a secret and /<source> for a config.
+	Target string `json:"target,omitempty"`
+	UID    string `json:"uid,omitempty"`
+	GID    string `json:"gid,omitempty"`
+	// Mode is the file's permission bits; default 0444.
+	Mode *uint32 `json:"mode,omitempty"`
+}
+
+// Ulimit is a resource limit of the container's processes; -1 is unlimited.
+type Ulimit struct {
+	Name string `json:"name"`
+	Soft int64  `json:"soft"`
+	Hard int64  `json:"hard"`
+}
+
+// Mount puts something into the container's file system.
+type Mount struct {
+	// Type is volume (default), bind or tmpfs.
+	Type     MountType      `json:"type,omitempty"`
+	Source   string         `json:"source,omitempty"`
+	Target   string         `json:"target"`
+	ReadOnly bool           `json:"readOnly,omitempty"`
+	Bind     *BindOptions   `json:"bind,omitempty"`
+	Volume   *VolumeOptions `json:"volume,omitempty"`
+	Tmpfs    *TmpfsOptions  `json:"tmpfs,omitempty"`
+}
+
+// MountType is what a mount is of.
+type MountType string
+
+// The mount types.
+const (
+	MountVolume MountType = "volume"
+	MountBind   MountType = "bind"
+	MountTmpfs  MountType = "tmpfs"
+)
+
+// BindOptions are those of a bind mount.
+type BindOptions struct {
+	// Propagation is private, rprivate (default), shared, rshared, slave or rslave.
+	Propagation string `json:"propagation,omitempty"`
+}
+
+// VolumeOptions are those of a volume mount.
+type VolumeOptions struct {
+	NoCopy  bool              `json:"noCopy,omitempty"`
+	Subpath string            `json:"subpath,omitempty"`
+	Labels  map[string]string `json:"labels,omitempty"`
+	Driver  *Driver           `json:"driver,omitempty"`
+}
+
+// TmpfsOptions are those of a tmpfs mount.
+type TmpfsOptions struct {
+	Size Bytes  `json:"size,omitempty"`
+	Mode uint32 `json:"mode,omitempty"`
+}

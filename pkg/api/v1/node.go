@@ -1,0 +1,81 @@
+package v1
+
+import "time"
+
+// NodeSpec is what the user wants of a node. The labels of its Meta are what constraints call node.labels.
+type NodeSpec struct {
+	Role         NodeRole         `json:"role,omitempty"`
+	Availability NodeAvailability `json:"availability,omitempty"`
+	// Index is a small number unique among the nodes, from 1, given when the node joins and kept for its life. Addresses
+	// are derived from it.
+	Index uint32 `json:"index,omitempty"`
+}
+
+// NodeRole is manager or worker.
+type NodeRole string
+
+// The node roles.
+const (
+	RoleWorker  NodeRole = "worker"
+	RoleManager NodeRole = "manager"
+)
+
+// NodeAvailability says whether a node takes tasks.
+type NodeAvailability string
+
+// The node availabilities.
+const (
+	AvailabilityActive NodeAvailability = "active"
+	AvailabilityPause  NodeAvailability = "pause" // keeps its tasks, takes no new ones
+	AvailabilityDrain  NodeAvailability = "drain" // gives its tasks up
+)
+
+// NodeDesired is what the rules decided about a node.
+type NodeDesired struct {
+	// Down is since when the node is taken for lost; its tasks are replaced.
+	Down time.Time `json:"down,omitzero"`
+}
+
+// NodeStatus is what the node's agent says of itself.
+type NodeStatus struct {
+	State   NodeState `json:"state,omitempty"`
+	Message string    `json:"message,omitempty"`
+	// Addr is the address that the node is reached at, without a port.
+	Addr        string          `json:"addr,omitempty"`
+	Description NodeDescription `json:"description"`
+	// At is when the state last changed.
+	At time.Time `json:"at,omitzero"`
+}
+
+// NodeState is whether a node can be worked with.
+type NodeState string
+
+// The node states.
+const (
+	NodeUnknown      NodeState = "unknown"
+	NodeReady        NodeState = "ready"
+	NodeDown         NodeState = "down"
+	NodeDisconnected NodeState = "disconnected"
+)
+
+// NodeDescription is what a node is.
+type NodeDescription struct {
+	Hostname  string        `json:"hostname"`
+	Platform  Platform      `json:"platform"`
+	Resources NodeResources `json:"resources"`
+	Engine    Engine        `json:"engine"`
+}
+
+// NodeResources are what a node has in all.
+type NodeResources struct {
+	CPUs    CPUs              `json:"cpus"`
+	Memory  Bytes             `json:"memory"`
+	Generic []GenericResource `json:"generic,omitempty"`
+}
+
+// Engine is the software on a node. Labels are what constraints call engine.labels.
+type Engine struct {
+	Version string            `json:"version"`
+	Runtime string            `json:"runtime,omitempty"`
+	Labels  map[string]string `json:"labels,omitempty"`
+}

@@ -1,0 +1,73 @@
+package v1
+
+import "time"
+
+// A node's agent keeps one session with a manager: it opens the session with a NodeDescription, and the manager streams
+// Assignments down it, one JSON object a line. Observations go up in separate requests as StatusReports. A manager never
+// calls a node: what it wants of one, it says in the session.
+
+// Assignment is one message of a manager to an agent. The first of a session is Complete: what it does not name is not
+// wanted. Those after it are changes.
+type Assignment struct {
+	// Revision is the store's revision that the message brings the agent to. An agent refuses one older than it has.
+	Revision int64 `json:"revision"`
+	Complete bool  `json:"complete,omitempty"`
+	// Node is the agent's own node, where it changed.
+	Node *Node `json:"node,omitempty"`
+	// GatewayPool is the cluster's, where it changed; the node's block follows from it and from the node's index.
+	GatewayPool string `json:"gatewayPool,omitempty"`
+	// Tasks are the node's tasks that are new or changed, without their status.
+	Tasks []*Task `json:"tasks,omitempty"`
+	// Removed are the IDs of tasks that are no longer in the store.
+	Removed []string `json:"removed,omitempty"`
+	// Services are the revisions that Tasks refer to and that this session has not sent yet.
+	Services []*ServiceRevision `json:"services,omitempty"`
+	// Streams are what the manager wants streamed to it.
+	Streams []StreamRequest `json:"streams,omitempty"`
+}
+
+// StreamRequest asks an agent to open a stream (POST …/streams/{ID}) and to send a task's output down it, as LogRecords,
+// one JSON object a line.
+type StreamRequest struct {
+	ID   string     `json:"id"`
+	Task string     `json:"task"`
+	Logs LogOptions `json:"logs"`
+}
+
+// LogOptions say which part of a task's output is wanted.
+type LogOptions struct {
+	Stdout bool `json:"stdout,omitempty"`
+	Stderr bool `json:"stderr,omitempty"`
+	Follow bool `json:"follow,omitempty"`
+	// Since leaves out what is older.
+	Since time.Time `json:"since,omitzero"`
+	// Tail is how many of the last lines; negative is all.
+	Tail int `json:"tail"`
+}
+
+// LogRecord is one line, or a part of a very long one, of a task's output.
+type LogRecord struct {
+	Time time.Time `json:"time"`
+	// Stream is stdout or stderr.
+	Stream string `json:"stream"`
+	// Line holds the bytes without the newline; Partial tells that the line goes on in the next record.
+	Line    []byte `json:"line"`
+	Partial bool   `json:"partial,omitempty"`
+}
+
+// StatusReport is what an agent observed since its last report.
+type StatusReport struct {
+	Tasks []TaskReport `json:"tasks"`
+}
+
+// TaskReport is one task's observed status.
+type TaskReport struct {
+	ID     string     `json:"id"`
+	Status TaskStatus `json:"status"`
+}
+
+// StatusResult answers a StatusReport.
+type StatusResult struct {
+	// Unknown are the tasks that the store does not have, or has on another node: their reports were dropped.
+	Unknown []string `json:"unknown,omitempty"`
+}

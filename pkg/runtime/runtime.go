@@ -1,0 +1,154 @@
+// Package runtime says what the agent needs of a container runtime, and has a fake that runs a thousand nodes in one
+// process. runtime/containerd is the real one.
+//
+// It owns the contract. It never decides what should run, never talks to a manager, and knows nothing of networks but the
+// path of a namespace.
+package runtime
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// Errors of a Runtime, to be tested with errors.Is.
+var (
+	// ErrNotFound says that there is no such image or container.
+	ErrNotFound = errors.New("runtime: not found")
+	// ErrInvalid says that what was asked for can never work as it stands: no such command, no such user, an image for
+	// another platform. The text is for the user to read.
+	ErrInvalid = errors.New("runtime: invalid")
+)
+
+// Runtime runs containers. All that it keeps survives the process that calls it: a new process finds the containers of the
+// earlier one by List, running. Calls about different containers may be made at the same time; those about one container
+// are made one after another. Every call but Wait, Events and Logs is idempotent.
+type Runtime interface {
+	Images
+
+	// Info describes the machine's runtime.
+	Info(ctx context.Context) (Info, error)
+
+	// Create makes the container, ready to be started, with its image unpacked. A container that is there already is left
+	// as it is.
+	Create(ctx context.Context, c Container) error
+	// Start starts a created container and returns its process ID. A container that runs already is left alone; one that
+	// has ended is not started again: that is an error.
+	Start(ctx context.Context, id string) (pid uint32, err error)
+	// Signal sends a signal, such as SIGTERM, to the container's first process. One that has ended is not an error.
+	Signal(ctx context.Context, id, signal string) error
+	// Remove kills the container if it runs, and removes all of it but its log. One that is not there is not an error.
+	Remove(ctx context.Context, id string) error
+	// RemoveLog removes what Logs reads.
+	RemoveLog(ctx context.Context, id string) error
+
+	// List is the state of every container that this runtime made.
+	List(ctx context.Context) ([]State, error)
+	// State is that of one container, or ErrNotFound.
+	State(ctx context.Context, id string) (State, error)
+	// Events yields the state of each container that ends, from the time of the call on, until ctx ends or the runtime is
+	// lost. Whoever calls it should List afterwards, for what ended before.
+	Events(ctx context.Context) iter.Seq2[State, error]
+
+	// Logs yields a container's output, oldest first; with Follow until the container is removed or ctx ends.
+	Logs(ctx context.Context, id string, o v1.LogOptions) iter.Seq2[v1.LogRecord, error]
+
+	// Close lets go of the runtime; containers stay.
+	Close() error
+}
+
+// Images are those that a machine has.
+type Images interface {
+	// Pull makes sure that the image is here and returns it. A reference with a digest that is here already is not asked
+	// for again; neither is an image that was loaded. If the registry cannot be reached, an image that is here will do.
+	Pull(ctx context.Context, ref string) (Image, error)
+	// Resolve finds what a reference means now: the reference with its digest, and the platforms that it runs on. A
+	// reference to an image that was loaded is returned as it is.
+	Resolve(ctx context.Context, ref string) (pinned string, platforms []v1.Platform, err error)
+	// Load reads images from an OCI or docker archive, compressed or not.
+	Load(ctx context.Context, archive io.Reader) ([]Image, error)
+	// Images lists those that are here.
+	Images(ctx context.Context) ([]Image, error)
+}
+
+// Info describes a runtime.
+type Info struct {
+	// Version is such as "containerd 2.4.2, runc 1.5.2".
+	Version string
+	// Cgroup is 1 or 2.
+	Cgroup int
+}
+
+// Image is an image on this machine.
+type Image struct {
+	// Name is the full reference, such as docker.io/library/nginx:1.27.
+	Name string `json:"name"`
+	// Digest is that of the manifest or index that Name refers to.
+	Digest string `json:"digest"`
+	// Size is what it takes on disk, in bytes.
+	Size    int64     `json:"size"`
+	Created time.Time `json:"created,omitzero"`
+	// Loaded tells that it came by Load, not from a registry.
+	Loaded bool `json:"loaded,omitempty"`
+}
+
+// Container is what to make. Everything in it is final: templates are expanded, defaults filled in.
+type Container struct {
+	// ID is the task's ID.
+	ID string
+	// Name is for people, such as web.1.<task ID>.
+	Name string
+	// Image is a reference that Pull returned.
+	Image string
+	// Spec says what to run. The runtime heeds what concerns processes and files; networks, secrets and health are the
+	// agent's business.
+	Spec v1.ContainerSpec
+	// Labels are set on the container, over those of Spec.
+	Labels map[string]string
+	// Limits bound the container.
+	Limits v1.ResourceLimits
+	// MemorySwap and MemorySwappiness are as in v1.Resources.
+	MemorySwap       *v1.Bytes
+	MemorySwappiness *int64
+	// NetNS is the path of the network namespace to run in; empty for a new one without links.
+	NetNS string
+	// Files are mounted over those of the image, read-write: container path → host path, such as /etc/hosts.
+	Files map[string]string
+	Log   LogConfig
+}
+
+// LogConfig says how a container's output is kept.
+type LogConfig struct {
+	// Discard keeps nothing.
+	Discard bool
+	// MaxSize is that of one file in bytes, MaxFiles how many there are; 0 for the defaults of 10 MiB and 3.
+	MaxSize  int64
+	MaxFiles int
+}
+
+// State is that of one container.
+type State struct {
+	ID     string
+	Labels map[string]string
+	Status Status
+	PID    uint32
+	// ExitCode, OOMKilled and Ended are of a container that has ended.
+	ExitCode  int
+	OOMKilled bool
+	Started   time.Time
+	Ended     time.Time
+}
+
+// Status is what a container does.
+type Status string
+
+// The statuses.
+const (
+	Created Status = "created"
+	Running Status = "running"
+	Ended   Status = "ended"
+)
