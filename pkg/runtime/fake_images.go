@@ -1,0 +1,79 @@
+package runtime
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// Pull implements Images: every reference is there to be pulled, unless the options fail it.
+func (f *Fake) Pull(ctx context.Context, ref string) (Image, error) {
+	f.mu.Lock()
+	image, here := f.images[ref]
+	lost := f.lost
+	f.mu.Unlock()
+	if here && lost == nil && (image.Loaded || strings.Contains(ref, "@")) {
+		return image, context.Cause(ctx)
+	}
+	if err := f.enter(ctx, FakePull, ref); err != nil {
+		return Image{}, err
+	}
+	defer f.mu.Unlock()
+	if ref == "" {
+		return Image{}, fmt.Errorf("%w: no image", ErrInvalid)
+	}
+	image = Image{Name: ref, Digest: fakeDigest(ref)}
+	f.images[ref] = image
+	return image, nil
+}
+
+// Resolve implements Images.
+func (f *Fake) Resolve(_ context.Context, ref string) (string, []v1.Platform, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.images[ref].Loaded || strings.Contains(ref, "@") {
+		return ref, nil, nil
+	}
+	return ref + "@" + fakeDigest(ref), nil, nil
+}
+
+func fakeDigest(ref string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(ref))) }
+
+// Load implements Images. A Fake's archive is a text with the name of an image on each line.
+func (f *Fake) Load(_ context.Context, archive io.Reader) ([]Image, error) {
+	var loaded []Image
+	lines := bufio.NewScanner(archive)
+	for lines.Scan() {
+		if name := strings.TrimSpace(lines.Text()); name != "" {
+			loaded = append(loaded, Image{Name: name, Digest: fakeDigest(name), Loaded: true})
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("runtime: load images: %w", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, image := range loaded {
+		f.images[image.Name] = image
+	}
+	return loaded, nil
+}
+
+// Images implements Images.
+func (f *Fake) Images(context.Context) ([]Image, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	images := make([]Image, 0, len(f.images))
+	for _, image := range f.images {
+		images = append(images, image)
+	}
+	slices.SortFunc(images, func(a, b Image) int { return cmp.Compare(a.Name, b.Name) })
+	return images, nil
+}
