@@ -37,7 +37,12 @@ type FieldError struct {
 }
 
 // Error implements error.
-func (e FieldError) Error() string { return e.Field + ": " + e.Message }
+func (e FieldError) Error() string {
+	if e.Field == "" { // the document as a whole
+		return e.Message
+	}
+	return e.Field + ": " + e.Message
+}
 
 // FieldErrors are all that is wrong with an object.
 type FieldErrors []FieldError

@@ -1,0 +1,99 @@
+package v1
+
+import (
+	"slices"
+	"strconv"
+)
+
+// Unsupported tells which fields of a valid object this version does not honour yet, sorted by field, or nil. Whoever takes
+// objects from users refuses those: a field is never silently ignored.
+func Unsupported(obj Object) FieldErrors {
+	u := unsupported{new(checker)}
+	switch o := obj.(type) {
+	case *Service:
+		if o.Spec != nil {
+			u.service(o.Spec)
+		}
+	case *Network:
+		u.fail("kind", "Network is not supported yet")
+	case *Secret:
+		if o.Spec != nil {
+			u.when(o.Spec.Driver != nil, "spec.driver")
+			u.when(o.Spec.Templating != nil, "spec.templating")
+		}
+	case *Config:
+		if o.Spec != nil {
+			u.when(o.Spec.Templating != nil, "spec.templating")
+		}
+	case *Volume:
+		if o.Spec != nil && o.Spec.Driver != "" && o.Spec.Driver != "local" {
+			u.value("spec.driver", o.Spec.Driver, "local")
+		}
+	}
+	return u.sorted()
+}
+
+// unsupported collects what is not honoured.
+type unsupported struct{ *checker }
+
+// when notes a field that is given.
+func (u unsupported) when(given bool, field string) {
+	if given {
+		u.fail(field, "is not supported yet")
+	}
+}
+
+// value notes a field with a value that is not honoured, and which ones are.
+func (u unsupported) value(field, value string, honoured ...string) {
+	u.fail(field, "%s is not supported yet: want %s", cut(value), oneOf(honoured))
+}
+
+func (u unsupported) service(s *ServiceSpec) {
+	if s.Mode != "" && s.Mode != ModeReplicated {
+		u.value("spec.mode", string(s.Mode), string(ModeReplicated))
+	}
+	for _, c := range []struct {
+		field  string
+		config *UpdateConfig
+	}{{"spec.update", s.Update}, {"spec.rollback", s.Rollback}} {
+		if c.config != nil && c.config.FailureAction == FailureRollback {
+			u.value(c.field+".failureAction", string(FailureRollback), string(FailurePause), string(FailureContinue))
+		}
+	}
+	if s.Endpoint != nil && s.Endpoint.Mode == EndpointDNSRR {
+		u.value("spec.endpoint.mode", string(EndpointDNSRR), string(EndpointVIP))
+	}
+	u.task("spec.task", &s.Task)
+}
+
+func (u unsupported) task(field string, t *TaskSpec) {
+	u.when(len(t.Networks) > 0, field+".networks")
+	if r := t.Resources; r != nil && r.Reservations != nil {
+		u.when(len(r.Reservations.Generic) > 0, field+".resources.reservations.generic")
+	}
+	if d := t.LogDriver; d != nil {
+		if !slices.Contains([]string{"", "json-file", "local", "none"}, d.Name) {
+			u.value(field+".logDriver.name", d.Name, "json-file", "local", "none")
+		}
+		for name := range d.Options {
+			if name != "max-size" && name != "max-file" {
+				u.fail(field+".logDriver.options["+strconv.Quote(cut(name))+"]", "is not supported yet: want max-size or max-file")
+			}
+		}
+	}
+	u.container(field+".container", &t.Container)
+}
+
+func (u unsupported) container(field string, s *ContainerSpec) {
+	u.when(len(s.Secrets) > 0, field+".secrets")
+	u.when(len(s.Configs) > 0, field+".configs")
+	u.when(len(s.Mounts) > 0, field+".mounts")
+	u.when(s.OpenStdin, field+".openStdin")
+	if h := s.Healthcheck; h != nil && !slices.Equal(h.Test, []string{"NONE"}) {
+		u.fail(field+".healthcheck", "is not supported yet: want none, or test [NONE]")
+	}
+	if p := s.Privileges; p != nil {
+		u.when(p.AppArmor != nil, field+".privileges.appArmor")
+		u.when(p.SELinux != nil, field+".privileges.seLinux")
+	}
+}

@@ -1,0 +1,135 @@
+package v1
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The options of the overlay driver.
+const (
+	OptionEncrypted = "encrypted"
+	OptionMTU       = "com.docker.network.driver.mtu"
+	OptionVXLANIDs  = "com.docker.network.driver.overlay.vxlanid_list"
+)
+
+func (c *checker) network(field string, n *NetworkSpec) {
+	c.size(field, n)
+	choice(c, field+".driver", n.Driver, "overlay")
+	c.dictionary(field+".options", n.Options, "option", maxOptions, MaxLabelKey, MaxString)
+	for key, value := range n.Options {
+		entry := field + ".options[" + strconv.Quote(cut(key)) + "]"
+		switch key {
+		case OptionEncrypted:
+			choice(c, entry, strings.ToLower(value), "", "true", "false", "1", "0")
+		case OptionMTU:
+			if mtu, err := strconv.Atoi(value); err != nil || mtu < 576 || mtu > 65535 {
+				c.fail(entry, "%q is not an MTU: want 576 to 65535", cut(value))
+			}
+		case OptionVXLANIDs:
+			for id := range strings.SplitSeq(value, ",") {
+				if vni, err := strconv.Atoi(strings.TrimSpace(id)); err != nil || vni < 1 || vni >= 1<<24 {
+					c.fail(entry, "%q is not a VXLAN ID: want 1 to 16777215, with commas between", cut(id))
+				}
+			}
+		default:
+			c.fail(entry, "unknown option: want %s", oneOf([]string{OptionEncrypted, OptionMTU, OptionVXLANIDs}))
+		}
+	}
+	if c.count(field+".subnets", len(n.Subnets), maxShort) {
+		c.subnets(field+".subnets", n)
+	}
+}
+
+func (c *checker) subnets(field string, n *NetworkSpec) {
+	var seen []netip.Prefix
+	for i, s := range n.Subnets {
+		entry := at(field, i)
+		subnet, err := netip.ParsePrefix(s.Subnet)
+		if err != nil {
+			c.fail(entry+".subnet", "%q is not a subnet: want one such as 10.1.0.0/24", cut(s.Subnet))
+			continue
+		}
+		if subnet != subnet.Masked() {
+			c.fail(entry+".subnet", "%s has bits beyond its mask: want %s", subnet, subnet.Masked())
+		}
+		if subnet.Addr().BitLen()-subnet.Bits() < 2 {
+			c.fail(entry+".subnet", "%s has no room: want at least 4 addresses", subnet)
+		}
+		if subnet.Addr().Is6() && !n.IPv6 {
+			c.fail(entry+".subnet", "%s is of IP version 6: set ipv6 too", subnet)
+		}
+		if slices.ContainsFunc(seen, subnet.Overlaps) {
+			c.fail(entry+".subnet", "%s overlaps one before it", subnet)
+		}
+		seen = append(seen, subnet)
+		if s.Gateway != "" {
+			if gateway, err := netip.ParseAddr(s.Gateway); err != nil || !subnet.Contains(gateway) {
+				c.fail(entry+".gateway", "%q is not an address of %s", cut(s.Gateway), subnet)
+			}
+		}
+		if s.IPRange != "" {
+			if p, err := netip.ParsePrefix(s.IPRange); err != nil || p.Bits() < subnet.Bits() || !subnet.Contains(p.Addr()) {
+				c.fail(entry+".ipRange", "%q is not a part of %s", cut(s.IPRange), subnet)
+			}
+		}
+	}
+}
+
+func (c *checker) secret(field string, s *SecretSpec) {
+	if s.Driver != nil {
+		c.driver(field+".driver", s.Driver)
+		if s.Driver.Name == "" {
+			c.fail(field+".driver.name", "is missing")
+		}
+		if len(s.Data) > 0 {
+			c.fail(field+".data", "comes from the driver: want one or the other")
+		}
+	} else {
+		c.data(field+".data", s.Data, MaxSecretSize)
+	}
+	c.templating(field+".templating", s.Templating)
+}
+
+func (c *checker) config(field string, s *ConfigSpec) {
+	c.data(field+".data", s.Data, MaxConfigSize)
+	c.templating(field+".templating", s.Templating)
+}
+
+// data checks the size of a secret or config, of which the limit is no longer part.
+func (c *checker) data(field string, data []byte, limit int) {
+	if len(data) == 0 || len(data) >= limit {
+		c.fail(field, "is %d bytes long: want 1 to %d", len(data), limit-1)
+	}
+}
+
+func (c *checker) templating(field string, d *Driver) {
+	if d == nil {
+		return
+	}
+	choice(c, field+".name", d.Name, "golang")
+	c.driver(field, d)
+}
+
+func (c *checker) volume(field string, v *VolumeSpec) {
+	c.size(field, v)
+	c.word(field+".driver", v.Driver)
+	c.dictionary(field+".options", v.Options, "option", maxOptions, MaxLabelKey, MaxString)
+}
+
+func (c *checker) node(field string, n *NodeSpec) {
+	choice(c, field+".role", n.Role, RoleWorker, RoleManager)
+	choice(c, field+".availability", n.Availability, AvailabilityActive, AvailabilityPause, AvailabilityDrain)
+}
+
+func (c *checker) cluster(field string, s *ClusterSpec) {
+	if l := s.TaskHistoryLimit; l != nil && *l > MaxEntries {
+		c.fail(field+".taskHistoryLimit", "%d is too many: want up to %d, or a negative number to keep all", *l, MaxEntries)
+	}
+	pool, err := netip.ParsePrefix(s.GatewayPool)
+	if err != nil || !pool.Addr().Is4() || pool != pool.Masked() || pool.Bits() > 24 {
+		c.fail(field+".gatewayPool", "%q is not a pool of /24 blocks: want a subnet of IP version 4 of /24 or larger, such as %s",
+			cut(s.GatewayPool), DefaultGatewayPool)
+	}
+}
