@@ -2,6 +2,7 @@ package v1
 
 import (
 	"encoding/json"
+	"math"
 	"time"
 )
 
@@ -222,6 +223,9 @@ type ServiceDesired struct {
 	Update *UpdateStatus `json:"update,omitempty"`
 	// Ports are the published ports with those that were asked for as "any" filled in.
 	Ports []PortConfig `json:"ports,omitempty"`
+	// Attempts is the highest attempt that any slot without tasks ever had: a slot that comes back goes on above it, so
+	// that no task ID is used twice while the service lives.
+	Attempts uint64 `json:"attempts,omitempty"`
 }
 
 // UpdateState is where a rollout stands, in Docker's words.
@@ -245,15 +249,29 @@ type UpdateStatus struct {
 	StartedAt   time.Time `json:"startedAt,omitzero"`
 	CompletedAt time.Time `json:"completedAt,omitzero"`
 	Message     string    `json:"message,omitempty"`
-	// Dirty is the number of slots that were out of date when the rollout began.
+	// Generation is the service's when the rollout began or was last resumed: a later one resumes what is paused.
+	Generation uint64 `json:"generation,omitempty"`
+	// Dirty is the number of slots that were out of date when the rollout began; the failure ratio is of it.
 	Dirty uint64 `json:"dirty,omitempty"`
-	// Admitted is the ordinal up to which slots may move: how many slots were let go so far.
+	// Admitted is the highest slot number that may move to Revision: slots move in ascending order, and those above stay
+	// at what they run. UpdateEverySlot once all may.
 	Admitted uint64 `json:"admitted,omitempty"`
-	// AdmittedAt is when the latest slot was let go.
+	// AdmittedAt is when Admitted last grew.
 	AdmittedAt time.Time `json:"admittedAt,omitzero"`
-	// Failed lists the tasks whose failure counts against the rollout; bounded by the number of slots it needs to stop.
-	Failed []string `json:"failed,omitempty"`
+	// SettledAt is when all admitted slots were first seen running or failed; zero while one is on its way. The delay
+	// between slots and the last monitoring count from it.
+	SettledAt time.Time `json:"settledAt,omitzero"`
+	// Failures counts the tasks whose failure counts against the rollout; Failed are the IDs of the latest, at most
+	// MaxUpdateFailed.
+	Failures uint64   `json:"failures,omitempty"`
+	Failed   []string `json:"failed,omitempty"`
 }
+
+// UpdateEverySlot is the UpdateStatus.Admitted that lets every slot move.
+const UpdateEverySlot = math.MaxUint64
+
+// MaxUpdateFailed bounds UpdateStatus.Failed.
+const MaxUpdateFailed = 10
 
 // ServiceRevisionSpec is one version of what a service's tasks run. Revisions never change; tasks refer to them by ID.
 type ServiceRevisionSpec struct {

@@ -96,6 +96,8 @@ type TaskDesired struct {
 	Placement *TaskPlacement `json:"placement,omitempty"`
 	// Pending is why there is no node yet, for the user to read.
 	Pending string `json:"pending,omitempty"`
+	// Reason is why the rules stop a task that the user did not ask to stop, for the user to read.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Restarts is what a slot remembers of its earlier tasks at the same revision.
@@ -105,7 +107,20 @@ type Restarts struct {
 	// Times of the replacements that still count towards max attempts; kept only where those are bounded, and no longer
 	// than that bound.
 	Times []time.Time `json:"times,omitempty"`
+	// Recent are the slot's latest failures and where they were, at most MaxRecentFailures, which the scheduler avoids
+	// nodes by.
+	Recent []Failure `json:"recent,omitempty"`
 }
+
+// Failure is the end of a task that failed or was rejected.
+type Failure struct {
+	Node string `json:"node"`
+	// At is when the rules learnt of it.
+	At time.Time `json:"at"`
+}
+
+// MaxRecentFailures bounds Restarts.Recent.
+const MaxRecentFailures = 10
 
 // TaskPlacement is the node that a task was given, and what was set aside there.
 type TaskPlacement struct {
@@ -131,6 +146,9 @@ type TaskStatus struct {
 	Address string `json:"address,omitempty"`
 	// Ports are the host mode ports as they were bound.
 	Ports []PortConfig `json:"ports,omitempty"`
+	// Ran is how long the task was running before it ended, by its node's clock; 0 if it never was. Nil before the end,
+	// and where the agent does not know.
+	Ran *Duration `json:"ran,omitempty"`
 }
 
 // ContainerStatus is what is known of a task's container.
