@@ -1,0 +1,72 @@
+# swarmd: "make up" starts a swarm on this machine, "make test" runs everything. "make help" lists the rest.
+SHELL       := /bin/bash -o pipefail
+BIN         := bin
+SWARMD_ROOT ?= /var/lib/swarmd
+COMMANDS    := swarmd apiserver controller-manager agent swarmctl swarm-logger
+export CGO_ENABLED := 0
+export SWARMD_ROOT
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: build runtime $(BIN)/hello-1.tar ## Start a swarm on this machine and run the example service (root)
+	@deploy/up $(BIN)
+
+.PHONY: down
+down: ## Stop it and leave nothing behind (root)
+	@deploy/down $(BIN)
+
+.PHONY: build
+build: ## Build the daemons and swarmctl into bin/
+	@mkdir -p $(BIN)
+	go build -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
+
+.PHONY: runtime
+runtime: ## Build the pinned containerd, its shim and runc into bin/runtime
+	@$(MAKE) --no-print-directory -C tools BIN=$(CURDIR)/$(BIN)/runtime
+
+$(BIN)/hello-%.tar: deploy/examples/hello/main.go deploy/examples/image/main.go
+	@mkdir -p $(BIN)
+	go build -ldflags "-s -w -X main.version=$*" -o $(BIN)/hello ./deploy/examples/hello
+	go run ./deploy/examples/image $(BIN)/hello hello:$* $@
+
+.PHONY: test
+test: lint unit runtime build e2e-images ## Run everything that a machine like CI's can run (root)
+	go test -count=1 -timeout 12m -p 2 ./pkg/runtime/containerd/... ./pkg/netplugin/... ./test/e2e/...
+	go test -count=1 ./test/sim -seeds 2000
+	$(MAKE) --no-print-directory bench-scale NODES=50 TASKS=2000
+
+.PHONY: unit
+unit: ## Run the tests that need no root, in about a minute
+	go test ./pkg/... ./cmd/... ./deploy/... ./test/arch ./test/sim
+
+.PHONY: e2e-images
+e2e-images: $(BIN)/hello-1.tar $(BIN)/hello-2.tar
+
+.PHONY: e2e
+e2e: build runtime e2e-images ## Run the real daemons in namespaces: make e2e RUN=TestMainJob (root)
+	go test -count=1 -v -timeout 30m ./test/e2e/... -run '$(RUN)'
+
+.PHONY: sim
+sim: ## Simulate a cluster: make sim SEED=1 SEEDS=10000
+	go test -count=1 -timeout 60m -v ./test/sim -run TestSimulation -args -seed $(or $(SEED),1) -seeds $(or $(SEEDS),10000)
+
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder and parser: make fuzz TIME=30s
+	@test/fuzz $(or $(TIME),20s)
+
+.PHONY: bench-scale
+bench-scale: ## Hollow nodes on the real store, API server and rules: make bench-scale NODES=1000 TASKS=100000
+	go run ./test/scale -nodes $(or $(NODES),1000) -tasks $(or $(TASKS),100000)
+
+.PHONY: bench-start
+bench-start: build runtime e2e-images ## Time to running against a bare containerd loop, in one run (root)
+	go test -count=1 -v -timeout 20m ./test/e2e -run TestMainJobStartBench -bench-start
+
+.PHONY: lint
+lint: ## gofmt, golangci-lint and the house rules
+	@test -z "$$(gofmt -l cmd pkg test deploy)" || { gofmt -l cmd pkg test deploy; echo "run gofmt -w on these"; exit 1; }
+	@$(MAKE) --no-print-directory -C tools lint BIN=$(CURDIR)/$(BIN)/runtime
+	$(BIN)/runtime/golangci-lint run ./...
