@@ -18,7 +18,8 @@ type History struct {
 	limit    int // of held
 	oldest   int64
 	changed  chan struct{} // closed at the next change
-	err      error
+	err      error         // the end, or why it is broken
+	closed   bool
 }
 
 // NewHistory begins with a snapshot, and keeps at least the latest batch and at most limit changes (or one batch).
@@ -33,17 +34,20 @@ func (h *History) Newest() *Snapshot {
 	return h.snapshot
 }
 
-// Append adds the batch that led to the snapshot, and wakes who waits for it.
-func (h *History) Append(s *Snapshot, b Batch) {
+// Append adds the batches that led to the snapshot, and wakes who waits for it. Batches without changes are not kept; the
+// snapshot's revision is passed by all the same.
+func (h *History) Append(s *Snapshot, batches ...Batch) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.err != nil {
 		return
 	}
 	h.snapshot = s
-	if len(b.Changes) > 0 {
-		h.batches = append(h.batches, b)
-		h.held += len(b.Changes)
+	for _, b := range batches {
+		if len(b.Changes) > 0 {
+			h.batches = append(h.batches, b)
+			h.held += len(b.Changes)
+		}
 	}
 	for h.held > h.limit && len(h.batches)-h.head > 1 {
 		h.held -= len(h.batches[h.head].Changes)
@@ -59,20 +63,33 @@ func (h *History) Append(s *Snapshot, b Batch) {
 }
 
 // Reset replaces the snapshot without the batches that led to it: watches that were not yet at its revision end with
-// ErrCompacted.
+// ErrCompacted. It mends what Break broke.
 func (h *History) Reset(s *Snapshot) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.snapshot, h.batches, h.head, h.held, h.oldest = s, nil, 0, 0, s.revision
+	if h.closed {
+		return
+	}
+	h.snapshot, h.batches, h.head, h.held, h.oldest, h.err = s, nil, 0, 0, s.revision, nil
 	h.wake()
 }
 
-// Close ends all waiting with the error.
+// Break fails all waiting and watching with the error until Reset.
+func (h *History) Break(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.err = err
+		h.wake()
+	}
+}
+
+// Close ends all waiting and watching with the error, for good.
 func (h *History) Close(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.err == nil {
-		h.err = err
+	if !h.closed {
+		h.err, h.closed = err, true
 		h.wake()
 	}
 }
@@ -112,6 +129,10 @@ func (h *History) Watch(ctx context.Context, after int64) iter.Seq2[Batch, error
 				return
 			}
 			for _, b := range batches {
+				if err := context.Cause(ctx); err != nil {
+					yield(Batch{}, err)
+					return
+				}
 				if !yield(b, nil) {
 					return
 				}

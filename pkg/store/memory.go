@@ -49,6 +49,9 @@ func (m *Memory) Commit(ctx context.Context, c Commit) (int64, error) {
 	if len(c.Ops) > MaxOps {
 		return 0, fmt.Errorf("%w: %d operations, at most %d", ErrTooLarge, len(c.Ops), MaxOps)
 	}
+	if err := CheckOps(c.Ops); err != nil {
+		return 0, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -58,9 +61,6 @@ func (m *Memory) Commit(ctx context.Context, c Commit) (int64, error) {
 		return 0, ErrFenced
 	}
 	base := m.history.Newest()
-	if len(c.Ops) == 0 {
-		return base.Revision(), nil
-	}
 	for i := range c.Ops {
 		if !base.Check(&c.Ops[i]) {
 			return 0, Conflict(&c.Ops[i])
@@ -69,6 +69,9 @@ func (m *Memory) Commit(ctx context.Context, c Commit) (int64, error) {
 	next, changes, err := base.With(base.Revision()+1, c.Ops)
 	if err != nil {
 		return 0, err
+	}
+	if len(changes) == 0 {
+		return base.Revision(), nil // as etcd does
 	}
 	m.history.Append(next, Batch{Revision: next.Revision(), Changes: changes})
 	return next.Revision(), nil

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 
 	"github.com/tidwall/btree"
@@ -82,18 +83,52 @@ func All[S, D, T any](s *Snapshot, k v1.KindOf[S, D, T]) iter.Seq[*v1.Resource[S
 // With is the snapshot after the operations, as if they had been committed at the revision, and what they changed. It does
 // not look at the operations' conditions (see Check). The snapshot it is called on stays as it was.
 func (s *Snapshot) With(revision int64, ops []Op) (*Snapshot, []Change, error) {
-	next := &Snapshot{revision: revision, objects: make(map[v1.Kind]*objects, len(s.objects)), index: s.index.copy()}
+	next, batches, err := s.WithAll(revision, []Revised{{revision, ops}})
+	if err != nil || len(batches) == 0 {
+		return next, nil, err
+	}
+	return next, batches[0].Changes, nil
+}
+
+// Revised are the operations of one revision.
+type Revised struct {
+	Revision int64
+	Ops      []Op
+}
+
+// WithAll is With for several revisions in order, cheaper than one after the other: the snapshots between are not made.
+// The result is at the revision given, which may be later than the last of them. There is a Batch for each revision that
+// changed something.
+func (s *Snapshot) WithAll(revision int64, revisions []Revised) (*Snapshot, []Batch, error) {
+	next := &Snapshot{objects: make(map[v1.Kind]*objects, len(s.objects)), index: s.index.copy()}
 	for k, m := range s.objects {
 		next.objects[k] = m // copied when first written
 	}
-	changes := make([]Change, 0, len(ops))
-	position := make(map[objectKey]int, len(ops))
-	for i := range ops {
-		change, err := next.apply(s, &ops[i])
+	batches := make([]Batch, 0, len(revisions))
+	for _, r := range revisions {
+		next.revision = r.Revision
+		changes, err := next.applyAll(s, r.Ops)
 		if err != nil {
 			return nil, nil, err
 		}
-		if change.Old == nil && change.New == nil {
+		if len(changes) > 0 {
+			batches = append(batches, Batch{r.Revision, changes})
+		}
+	}
+	next.revision = revision
+	return next, batches, nil
+}
+
+// applyAll does the operations of one revision. An object that several of them change has one change.
+func (s *Snapshot) applyAll(base *Snapshot, ops []Op) ([]Change, error) {
+	changes := make([]Change, 0, len(ops))
+	position := make(map[objectKey]int, len(ops))
+	for i := range ops {
+		change, err := s.apply(base, &ops[i])
+		if err != nil {
+			return nil, err
+		}
+		if change.Old == change.New {
 			continue
 		}
 		key := objectKey{change.Kind, change.ID}
@@ -104,7 +139,7 @@ func (s *Snapshot) With(revision int64, ops []Op) (*Snapshot, []Change, error) {
 		position[key] = len(changes)
 		changes = append(changes, change)
 	}
-	return next, changes, nil
+	return slices.DeleteFunc(changes, func(c Change) bool { return c.Old == nil && c.New == nil }), nil
 }
 
 type objectKey struct {
@@ -132,8 +167,8 @@ func (s *Snapshot) apply(base *Snapshot, op *Op) (Change, error) {
 		}
 		return change, nil
 	}
-	if !exists && op.Section != d.Home() {
-		return Change{}, nil // a section of an object that is gone
+	if op.Section != d.Home() && (!exists || op.Value == nil && d.Section(old, op.Section) == nil) {
+		return Change{}, nil // a section of an object that is gone, or one that is gone itself
 	}
 	var meta *v1.Meta
 	if op.Section == d.Home() {

@@ -30,6 +30,8 @@ var (
 	ErrCompacted = errors.New("store: history is compacted")
 	// ErrTooLarge says that a commit holds too many operations or too much data.
 	ErrTooLarge = errors.New("store: commit is too large")
+	// ErrInvalid says that an operation is one that no state could make right. Nothing was written.
+	ErrInvalid = errors.New("store: invalid operation")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("store: closed")
 	// ErrUnavailable says that the store could not be reached, or has no quorum; the commit may or may not have happened.

@@ -38,6 +38,9 @@ const (
 	sections
 )
 
+// SectionCount is how many sections an object may have; all Sections are below it.
+const SectionCount = int(sections)
+
 var sectionNames = [sections]string{"spec", "desired", "status"}
 
 // String is the name of the section, also the last element of its key in the store.
@@ -144,6 +147,8 @@ type Descriptor interface {
 	With(obj Object, s Section, meta *Meta, value any, revision int64) (Object, error)
 	// Section is a section's value as a typed pointer, or nil where it is absent.
 	Section(Object, Section) any
+	// Holds tells whether the section's value may be this: a pointer of the section's type that is not nil.
+	Holds(Section, any) bool
 }
 
 // KindOf is the Descriptor of a kind with its types.
@@ -195,6 +200,20 @@ func (k KindOf[S, D, T]) DecodeSection(s Section, data []byte) (any, error) {
 	default:
 		return decode[T](data)
 	}
+}
+
+// Holds implements Descriptor.
+func (k KindOf[S, D, T]) Holds(s Section, value any) bool {
+	ok := false
+	switch s {
+	case SectionSpec:
+		_, ok = section[S](value)
+	case SectionDesired:
+		_, ok = section[D](value)
+	case SectionStatus:
+		_, ok = section[T](value)
+	}
+	return ok && value != nil && k.Has(s)
 }
 
 func decode[V any](data []byte) (any, error) {

@@ -1,0 +1,78 @@
+package etcd
+
+import (
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"time"
+)
+
+// Config says which etcd to use, and how. The zero values of all but one of Dir and Endpoints are sensible.
+type Config struct {
+	// Dir is the directory of the member that runs inside this process. It is made where it is missing, for this user alone.
+	Dir string
+	// Name is the member's name in the cluster; default "swarmd".
+	Name string
+
+	// Endpoints are those of an etcd of somebody's own, which is used instead of a member inside this process.
+	Endpoints []string
+	// TLS is for the endpoints.
+	TLS *tls.Config
+	// Username and Password are for endpoints that ask for them.
+	Username, Password string
+
+	// KeyFile holds the data keys, each wrapped by the wrapping key; default "keyring.json" in Dir. All processes that use
+	// one etcd need the same keys. It is made at the first start.
+	KeyFile string
+	// WrapKey, of 32 bytes, wraps the data keys. Where it is nil it lives with the node, in the file KeyFile + ".key".
+	WrapKey []byte
+
+	// LeaseTTL is how long a leader that is not heard of stays the leader; default 10 s, and at least 2 s.
+	LeaseTTL time.Duration
+	// KeepHistory is how long old revisions are kept in etcd, where no more than 200,000 keys were written since; default
+	// 5 minutes, negative leaves compaction to others.
+	KeepHistory time.Duration
+
+	// Log is where the store tells of its life; default slog.Default().
+	Log *slog.Logger
+	// OnCommit, if set, is called after every commit, on the committer's goroutine. It must not block.
+	OnCommit func(CommitStats)
+}
+
+// CommitStats is what became of one commit.
+type CommitStats struct {
+	Ops  int
+	Took time.Duration
+	// Err is what Commit returned.
+	Err error
+}
+
+func (c *Config) complete() error {
+	if (c.Dir == "") == (len(c.Endpoints) == 0) {
+		return errors.New("store: etcd: one of a data directory and endpoints is needed, and not both")
+	}
+	if c.Name == "" {
+		c.Name = "swarmd"
+	}
+	if c.KeyFile == "" {
+		if c.Dir == "" {
+			return errors.New("store: etcd: with endpoints of your own, a file for the data keys must be named")
+		}
+		c.KeyFile = filepath.Join(c.Dir, "keyring.json")
+	}
+	if c.WrapKey != nil && len(c.WrapKey) != keySize {
+		return errors.New("store: etcd: the wrapping key must have 32 bytes")
+	}
+	if c.LeaseTTL == 0 {
+		c.LeaseTTL = 10 * time.Second
+	}
+	c.LeaseTTL = max(c.LeaseTTL, 2*time.Second)
+	if c.KeepHistory == 0 {
+		c.KeepHistory = 5 * time.Minute
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return nil
+}
