@@ -202,7 +202,7 @@ func cut(s string) string {
 		return s
 	}
 	end := most
-	for !utf8.RuneStart(s[end]) {
+	for end > most-utf8.UTFMax && !utf8.RuneStart(s[end]) { // what is no UTF-8 is cut anywhere
 		end--
 	}
 	return s[:end] + "…"

@@ -29,14 +29,14 @@ func (d *Duration) UnmarshalJSON(data []byte) error {
 	if number {
 		ns, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			return fmt.Errorf("%s is not a duration: want one such as 10s or 1m30s, or whole nanoseconds", text)
+			return fmt.Errorf("%s is not a duration: want one such as 10s or 1m30s, or whole nanoseconds", cut(text))
 		}
 		*d = Duration(ns)
 		return nil
 	}
 	parsed, err := time.ParseDuration(text)
 	if err != nil {
-		return fmt.Errorf("%q is not a duration: want one such as 10s or 1m30s", text)
+		return fmt.Errorf("%q is not a duration: want one such as 10s or 1m30s", cut(text))
 	}
 	*d = Duration(parsed)
 	return nil
@@ -46,9 +46,10 @@ func (d *Duration) UnmarshalJSON(data []byte) error {
 // are written as Docker does (64m, 1g) or as Kubernetes does (64Mi, 1GiB). It is written as a number.
 type Bytes int64
 
-var byteUnits = map[string]int64{"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+var byteUnits = map[string]int64{"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
-// ParseBytes reads a size such as "512", "64m", "64MiB" or "1.5g".
+// ParseBytes reads a size such as "512", "64m", "64MiB" or "1.5g". It is at most a quarter of what 64 bits hold, so that
+// adding some up is safe; whole numbers are read exactly.
 func ParseBytes(text string) (Bytes, error) {
 	unit := strings.ToLower(strings.TrimSpace(text))
 	end := strings.IndexFunc(unit, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
@@ -56,13 +57,18 @@ func ParseBytes(text string) (Bytes, error) {
 		end = len(unit)
 	}
 	number, unit := unit[:end], strings.TrimSpace(unit[end:])
-	if unit != "b" {
-		unit = strings.TrimSuffix(strings.TrimSuffix(unit, "b"), "i")
+	unit = strings.TrimSuffix(unit, "b")
+	if len(unit) == 2 {
+		unit = strings.TrimSuffix(unit, "i")
 	}
+	const most = math.MaxInt64 / 2
 	factor, known := byteUnits[unit]
+	if whole, err := strconv.ParseInt(number, 10, 64); known && err == nil && whole <= most/factor {
+		return Bytes(whole * factor), nil
+	}
 	value, err := strconv.ParseFloat(number, 64)
-	if err != nil || !known || value*float64(factor) > math.MaxInt64/2 {
-		return 0, fmt.Errorf("%q is not a size: want a number with an optional unit b, k, m, g or t, such as 64m or 1.5g", text)
+	if err != nil || !known || value*float64(factor) > most {
+		return 0, fmt.Errorf("%q is not a size: want a number with an optional unit b, k, m, g or t, such as 64m or 1.5g", cut(text))
 	}
 	return Bytes(value * float64(factor)), nil
 }
@@ -88,7 +94,7 @@ type CPUs int64
 func ParseCPUs(text string) (CPUs, error) {
 	cores, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
 	if err != nil || math.IsNaN(cores) || math.Abs(cores) > 1e6 {
-		return 0, fmt.Errorf("%q is not a number of cpus: want one such as 0.5 or 2", text)
+		return 0, fmt.Errorf("%q is not a number of cpus: want one such as 0.5 or 2", cut(text))
 	}
 	return CPUs(math.Round(cores * 1e9)), nil
 }
