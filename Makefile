@@ -2,9 +2,10 @@
 SHELL       := /bin/bash -o pipefail
 BIN         := bin
 SWARMD_ROOT ?= /var/lib/swarmd
-COMMANDS    := swarmd apiserver controller-manager agent swarmctl swarm-logger
+COMMANDS    := swarmd apiserver controller-manager agent swarmctl
 export CGO_ENABLED := 0
 export SWARMD_ROOT
+export GOFLAGS := $(GOFLAGS) -mod=readonly
 
 .PHONY: help
 help: ## List the targets
@@ -68,5 +69,9 @@ bench-start: build runtime e2e-images ## Time to running against a bare containe
 .PHONY: lint
 lint: ## gofmt, golangci-lint and the house rules
 	@test -z "$$(gofmt -l cmd pkg test deploy)" || { gofmt -l cmd pkg test deploy; echo "run gofmt -w on these"; exit 1; }
-	@$(MAKE) --no-print-directory -C tools lint BIN=$(CURDIR)/$(BIN)/runtime
-	$(BIN)/runtime/golangci-lint run ./...
+	@$(MAKE) --no-print-directory $(BIN)/golangci-lint
+	$(BIN)/golangci-lint run ./...
+
+$(BIN)/golangci-lint: tools/lint/go.mod
+	@mkdir -p $(BIN)
+	cd tools/lint && go build -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
