@@ -1,0 +1,137 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// What the netlink package does not name; see linux/netfilter/nfnetlink_conntrack.h.
+const (
+	ctaFilter           = 25
+	ctaFilterOrigFlags  = 1
+	ctaFilterReplyFlags = 2
+
+	filterSource      = 1 << 0
+	filterProtocol    = 1 << 3
+	filterSourcePort  = 1 << 4
+	filterDestPort    = 1 << 5
+	subsystemTracking = 1
+)
+
+// flows are connections that pass through the machine, all that have what is set.
+type flows struct {
+	// from is the address that the first packet came from.
+	from netip.Addr
+	// to is the address that answers, after translation, and toPort its port.
+	to     netip.Addr
+	toPort uint16
+	// published is the port that the first packet was sent to, before translation.
+	published portKey
+}
+
+// request is one message that removes the flows: the kernel does the looking.
+func (f flows) request() *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(subsystemTracking<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	var orig, reply uint32
+	if f.from.IsValid() {
+		orig |= filterSource
+	}
+	if f.to.IsValid() {
+		reply |= filterSource
+	}
+	if f.published.port != 0 {
+		orig |= filterProtocol | filterDestPort
+		reply |= filterProtocol
+	}
+	if f.toPort != 0 {
+		reply |= filterSourcePort
+	}
+	if orig != 0 {
+		req.AddData(tuple(nl.CTA_TUPLE_ORIG, f.from, f.published.protocol, 0, f.published.port))
+	}
+	if reply != 0 {
+		req.AddData(tuple(nl.CTA_TUPLE_REPLY, f.to, f.published.protocol, f.toPort, 0))
+	}
+	filter := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
+	filter.AddRtAttr(ctaFilterOrigFlags, nl.Uint32Attr(orig))
+	filter.AddRtAttr(ctaFilterReplyFlags, nl.Uint32Attr(reply))
+	req.AddData(filter)
+	return req
+}
+
+// tuple is one direction of a flow, with what is known of it.
+func tuple(kind int, src netip.Addr, protocol uint8, srcPort, dstPort uint16) *nl.RtAttr {
+	t := nl.NewRtAttr(unix.NLA_F_NESTED|kind, nil)
+	if src.IsValid() {
+		t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(nl.CTA_IP_V4_SRC, src.AsSlice())
+	}
+	if protocol != 0 {
+		p := t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_PROTO, nil)
+		p.AddRtAttr(nl.CTA_PROTO_NUM, []byte{protocol})
+		if srcPort != 0 {
+			p.AddRtAttr(nl.CTA_PROTO_SRC_PORT, nl.BEUint16Attr(srcPort))
+		}
+		if dstPort != 0 {
+			p.AddRtAttr(nl.CTA_PROTO_DST_PORT, nl.BEUint16Attr(dstPort))
+		}
+	}
+	return t
+}
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter, for kernels that do not filter themselves.
+func (f flows) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
+	from, _ := netip.AddrFromSlice(c.Forward.SrcIP)
+	to, _ := netip.AddrFromSlice(c.Reverse.SrcIP)
+	return (!f.from.IsValid() || from.Unmap() == f.from) && (!f.to.IsValid() || to.Unmap() == f.to) &&
+		(f.toPort == 0 || c.Reverse.SrcPort == f.toPort) &&
+		(f.published.port == 0 || c.Forward.Protocol == f.published.protocol && c.Forward.DstPort == f.published.port)
+}
+
+// forget removes flows from what the namespace tracks. Their next packet is taken for a new connection's: a TCP client is
+// reset at once, by another backend or the machine itself, instead of waiting for one that is gone.
+func (n *namespace) forget(all []flows) error {
+	var errs []error
+	for _, f := range all {
+		err := n.request(unix.NETLINK_NETFILTER, f.request())
+		if err == nil || errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		// Kernels before 5.8 do not know the filter, and take the request for one about a single flow.
+		if err = n.forgetOneByOne(f); err != nil {
+			errs = append(errs, fmt.Errorf("forget connections to %s: %w", f.to, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// forgetOneByOne lists what the namespace tracks and removes what matches.
+func (n *namespace) forgetOneByOne(filter netlink.CustomConntrackFilter) error {
+	h, err := netlink.NewHandleAt(n.fd, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	_, err = h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter)
+	return err
+}
+
+// strangers matches the flows of addresses of the block that no task has: those whose task went while nobody looked.
+type strangers struct {
+	block netip.Prefix
+	tasks map[netip.Addr]bool
+}
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (s strangers) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
+	from, _ := netip.AddrFromSlice(c.Forward.SrcIP)
+	to, _ := netip.AddrFromSlice(c.Reverse.SrcIP)
+	return s.stranger(from.Unmap()) || s.stranger(to.Unmap())
+}
+
+func (s strangers) stranger(a netip.Addr) bool { return s.block.Contains(a) && !s.tasks[a] }

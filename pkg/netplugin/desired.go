@@ -1,0 +1,216 @@
+package netplugin
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The addresses between the machine and its router are the same on every machine, and never leave it.
+var (
+	hostAddress   = netip.MustParseAddr("169.254.77.1") // gw0, in the machine's own namespace
+	routerAddress = netip.MustParseAddr("169.254.77.2") // up0, in the router's
+)
+
+// The links' own addresses are fixed, so that neighbours can be entered without asking anybody.
+var (
+	taskSideMAC = net.HardwareAddr{0x02, 0x53, 0x00, 0x00, 0x00, 0x01} // of the router's end of each task's link
+	hostMAC     = net.HardwareAddr{0x02, 0x53, 0x00, 0x00, 0x00, 0x02}
+	routerMAC   = net.HardwareAddr{0x02, 0x53, 0x00, 0x00, 0x00, 0x03}
+)
+
+// TaskError says why one task's link is not as it should be; the other tasks' are. The error of Apply may hold several:
+// see TaskErrors.
+type TaskError struct {
+	// Task is the task's ID.
+	Task string
+	Err  error
+}
+
+// Error implements error.
+func (e *TaskError) Error() string { return fmt.Sprintf("task %s: %v", e.Task, e.Err) }
+
+// Unwrap is the cause.
+func (e *TaskError) Unwrap() error { return e.Err }
+
+// TaskErrors are the causes by task ID that an error of Apply holds. The link of a task that is not in it was made, if
+// Apply got that far: where alone is false, err has other causes too, and no link can be relied on.
+func TaskErrors(err error) (byTask map[string]error, alone bool) {
+	byTask = map[string]error{}
+	return byTask, collectTaskErrors(err, byTask)
+}
+
+func collectTaskErrors(err error, into map[string]error) bool {
+	switch e := err.(type) {
+	case nil:
+		return true
+	case *TaskError:
+		into[e.Task] = e.Err
+		return true
+	case interface{ Unwrap() []error }:
+		alone := true
+		for _, one := range e.Unwrap() {
+			alone = collectTaskErrors(one, into) && alone
+		}
+		return alone
+	case interface{ Unwrap() error }:
+		inner := e.Unwrap()
+		return inner != nil && collectTaskErrors(inner, into)
+	}
+	return false
+}
+
+// base is what all tasks of a machine share.
+type base struct {
+	block, pool netip.Prefix
+}
+
+// gateway is the router's own address: the first usable one of the block.
+func (b base) gateway() netip.Addr { return b.block.Masked().Addr().Next() }
+
+// portKey is a published port.
+type portKey struct {
+	protocol uint8
+	port     uint16
+}
+
+// String is such as "tcp/8080".
+func (k portKey) String() string {
+	for name, number := range protocols {
+		if number == k.protocol {
+			return fmt.Sprintf("%s/%d", name, k.port)
+		}
+	}
+	return fmt.Sprintf("%d/%d", k.protocol, k.port)
+}
+
+var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
+
+// desired is a Config that was checked. Its port's backends are in order, each there once; a port without any is left out.
+type desired struct {
+	base
+	tasks map[string]TaskLink
+	ports map[portKey][]netip.AddrPort
+	// refused are tasks that cannot be linked as the Config says. Nothing of theirs is made or removed.
+	refused map[string]bool
+}
+
+// check reads a Config. Where the error comes with a nil result nothing can be done; else it tells what was left out.
+func check(c Config) (*desired, error) {
+	d := &desired{base: base{c.Gateway, c.Pool}, tasks: map[string]TaskLink{}, ports: map[portKey][]netip.AddrPort{}, refused: map[string]bool{}}
+	if !c.Gateway.IsValid() || !c.Gateway.Addr().Is4() || c.Gateway.Bits() > 30 || c.Gateway != c.Gateway.Masked() {
+		return nil, fmt.Errorf("gateway block %s: it must be an IPv4 network of at least 4 addresses, such as 100.64.1.0/24", c.Gateway)
+	}
+	if !d.pool.IsValid() {
+		d.pool = c.Gateway
+	}
+	if !d.pool.Contains(c.Gateway.Addr()) || d.pool.Bits() > c.Gateway.Bits() {
+		return nil, fmt.Errorf("gateway block %s is not within the pool %s that it is cut from", c.Gateway, c.Pool)
+	}
+	var errs []error
+	owner := map[netip.Addr]string{}
+	for _, t := range c.Tasks {
+		if err := d.addTask(t, owner); err != nil {
+			d.refused[t.ID] = true
+			errs = append(errs, &TaskError{t.ID, err})
+		}
+	}
+	for _, p := range c.Published {
+		if err := d.addPort(p); err != nil {
+			errs = append(errs, fmt.Errorf("published port %s/%d: %w", p.Protocol, p.Port, err))
+		}
+	}
+	return d, errors.Join(errs...)
+}
+
+// taskName is what an ID must look like, since it becomes a file's name and a link's alias.
+var taskName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+
+func (d *desired) addTask(t TaskLink, owner map[netip.Addr]string) error {
+	if !taskName.MatchString(t.ID) {
+		return errors.New("its ID is no file name: letters, digits, dots, dashes and underscores, 128 at most")
+	}
+	if _, twice := d.tasks[t.ID]; twice {
+		return errors.New("it is there twice")
+	}
+	if !d.block.Contains(t.Address) || t.Address == d.block.Addr() || t.Address == d.gateway() || t.Address == last(d.block) {
+		return fmt.Errorf("address %s is not one for a task in the gateway block %s", t.Address, d.block)
+	}
+	if other, taken := owner[t.Address]; taken {
+		return fmt.Errorf("address %s is that of task %s", t.Address, other)
+	}
+	for name := range t.Sysctls {
+		if err := checkSysctl(name); err != nil {
+			return err
+		}
+	}
+	owner[t.Address] = t.ID
+	d.tasks[t.ID] = t
+	return nil
+}
+
+func (d *desired) addPort(p PublishedPort) error {
+	protocol, ok := protocols[strings.ToLower(p.Protocol)]
+	if !ok {
+		return errors.New("its protocol must be tcp, udp or sctp")
+	}
+	if p.Port == 0 {
+		return errors.New("port 0 cannot be published")
+	}
+	key := portKey{protocol, p.Port}
+	if _, twice := d.ports[key]; twice {
+		return errors.New("it is there twice")
+	}
+	var backends []netip.AddrPort
+	for _, b := range p.Backends {
+		if !b.IsValid() || !b.Addr().Is4() || b.Port() == 0 {
+			return fmt.Errorf("backend %s: it must be an IPv4 address and a port", b)
+		}
+		backends = append(backends, b)
+	}
+	slices.SortFunc(backends, netip.AddrPort.Compare)
+	if backends = slices.Compact(backends); len(backends) > 0 {
+		d.ports[key] = backends
+	}
+	return nil
+}
+
+// last is the broadcast address of a block.
+func last(p netip.Prefix) netip.Addr {
+	a := p.Masked().Addr().As4()
+	n := binary.BigEndian.Uint32(a[:]) | (1<<(32-p.Bits()) - 1)
+	binary.BigEndian.PutUint32(a[:], n)
+	return netip.AddrFrom4(a)
+}
+
+// linkName is the name of the router's end of the link of the task with this address.
+func linkName(a netip.Addr) string { return fmt.Sprintf("t%x", a.As4()) }
+
+// linkAddress is the inverse of linkName.
+func linkAddress(name string) (netip.Addr, bool) {
+	var b [4]byte
+	if n, err := fmt.Sscanf(name, "t%02x%02x%02x%02x", &b[0], &b[1], &b[2], &b[3]); n != 4 || err != nil {
+		return netip.Addr{}, false
+	}
+	a := netip.AddrFrom4(b)
+	return a, linkName(a) == name
+}
+
+// taskMAC is the link address of a task, made from its address.
+func taskMAC(a netip.Addr) net.HardwareAddr {
+	b := a.As4()
+	return net.HardwareAddr{0x02, 0x54, b[0], b[1], b[2], b[3]}
+}
+
+// byPort orders ports.
+func byPort(a, b portKey) int {
+	return cmp.Or(cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.port, b.port))
+}

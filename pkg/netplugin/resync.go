@@ -1,0 +1,246 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+)
+
+// resync reads what the kernel has, makes what all tasks share, and repairs or cuts the links of tasks, so that have is whole.
+func (l *Linux) resync(want *desired) error {
+	for _, dir := range []string{l.tasksDir(), filepath.Dir(l.routerPath())} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	l.synced = false
+	var err error
+	if l.mtu, err = l.host.uplinkMTU(); err != nil {
+		return err
+	}
+	l.have = state{base: want.base, tasks: map[string]TaskLink{}}
+	if err := l.ensureRouter(want.base); err != nil {
+		return err
+	}
+	if err := l.ensureTables(want); err != nil {
+		return err
+	}
+	if err := l.enableForward(); err != nil {
+		return err
+	}
+	if err := l.adopt(want); err != nil {
+		return err
+	}
+	if err := l.forgetStrangers(want); err != nil {
+		return err
+	}
+	if l.warnings, err = l.host.obstacles(); err != nil {
+		return err
+	}
+	for _, w := range l.warnings {
+		l.log.Warn(w)
+	}
+	l.synced = true
+	return nil
+}
+
+// ensureTables adopts our tables where they are as they should be, and replaces them where not.
+func (l *Linux) ensureTables(want *desired) error {
+	c, err := l.host.firewall()
+	if err != nil {
+		return err
+	}
+	t := newTransaction(c)
+	have, ok, err := readTable(c, t.maps, hostChains(want.base))
+	if err != nil {
+		return fmt.Errorf("read table %s of %s: %w", tableName, l.host.name, err)
+	}
+	if !ok {
+		t.replaceTable(t.maps, hostChains(want.base))
+		// What was published stays so, until the ports that are wanted now take its place and its flows are forgotten.
+		t.change(nil, have)
+		if err := t.commit(); err != nil {
+			return fmt.Errorf("make table %s in %s: %w", tableName, l.host.name, err)
+		}
+	}
+	l.have.ports = have
+	return l.ensureRouterTable()
+}
+
+func (l *Linux) ensureRouterTable() error {
+	c, err := l.router.firewall()
+	if err != nil {
+		return err
+	}
+	t := newTransaction(c)
+	_, ok, err := readTable(c, nil, routerChains())
+	if err != nil || ok {
+		return err
+	}
+	t.replaceTable(nil, routerChains())
+	if err := t.commit(); err != nil {
+		return fmt.Errorf("make table %s in %s: %w", tableName, l.router.name, err)
+	}
+	return nil
+}
+
+// removeTable removes the machine's own table.
+func (l *Linux) removeTable() error {
+	c, err := l.host.firewall()
+	if err != nil {
+		return err
+	}
+	t := newTransaction(c)
+	t.removeTable()
+	return t.commit()
+}
+
+// removeUplink removes the links between the machine and its router.
+func (l *Linux) removeUplink() error {
+	gw, err := l.host.LinkByName(hostLink)
+	if _, none := err.(netlink.LinkNotFoundError); none {
+		return nil
+	}
+	if err == nil {
+		err = l.host.LinkDel(gw)
+	}
+	return err
+}
+
+// adopt goes through the router's links and the mounted namespaces. Links that are whole, or can be made so, are taken over;
+// others are cut, so that they are made anew. What nobody wants is taken over too, to be removed in its turn.
+func (l *Linux) adopt(want *desired) error {
+	links, err := dump(l.router.LinkList)
+	if err != nil {
+		return fmt.Errorf("list links in %s: %w", l.router.name, err)
+	}
+	have, err := l.router.routes(0)
+	if err != nil {
+		return err
+	}
+	near, err := l.router.neighbours(0)
+	if err != nil {
+		return err
+	}
+	routes := routerRoutes(want.base, linkIndex(links, routerLink))
+	var broken []netlink.Link
+	for _, one := range links {
+		a, ours := linkAddress(one.Attrs().Name)
+		if !ours {
+			continue
+		}
+		t, whole, err := l.adoptLink(want, one, a)
+		if err != nil {
+			return err
+		}
+		if !whole {
+			broken = append(broken, one)
+			continue
+		}
+		l.have.tasks[t.ID] = t
+		routes = append(routes, route{dst: host(a), link: one.Attrs().Index})
+		if !near[neighbour{one.Attrs().Index, a, taskMAC(a).String()}] {
+			if err := l.router.setNeighbour(one.Attrs().Index, a, taskMAC(a)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := errors.Join(l.cutAll(broken), l.router.syncRoutes(have, routes...)); err != nil {
+		return err
+	}
+	return l.pruneMounts(want)
+}
+
+// adoptLink looks at a link of the router. whole is false where it must go.
+func (l *Linux) adoptLink(want *desired, outer netlink.Link, a netip.Addr) (t TaskLink, whole bool, err error) {
+	id := outer.Attrs().Alias
+	if !taskName.MatchString(id) || !pinned(l.Namespace(id)) {
+		return t, false, nil
+	}
+	if _, twice := l.have.tasks[id]; twice {
+		return t, false, nil
+	}
+	t, wanted := want.tasks[id]
+	if !wanted || t.Address != a {
+		// It goes in this Apply, after the ports that lead to it, or stays as it is if its task was refused.
+		return TaskLink{ID: id, Address: a}, true, nil
+	}
+	if err := l.router.syncLink(outer, taskSideMAC, l.mtu); err != nil {
+		return t, false, err
+	}
+	whole, err = l.repairInside(want.base, t, outer)
+	return t, whole, err
+}
+
+// pruneMounts removes what is mounted for no task that is wanted or has a link.
+func (l *Linux) pruneMounts(want *desired) error {
+	entries, err := os.ReadDir(l.tasksDir())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		_, linked := l.have.tasks[e.Name()]
+		_, wanted := want.tasks[e.Name()]
+		if !linked && !want.refused[e.Name()] && (!wanted || !pinned(l.Namespace(e.Name()))) {
+			errs = append(errs, unpin(l.Namespace(e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// forgetStrangers removes flows to and from addresses that no task has any more.
+func (l *Linux) forgetStrangers(want *desired) error {
+	s := strangers{want.block, map[netip.Addr]bool{want.gateway(): true}}
+	for _, t := range want.tasks {
+		s.tasks[t.Address] = true
+	}
+	for _, t := range l.have.tasks { // those that go, go with their flows
+		s.tasks[t.Address] = true
+	}
+	if err := l.host.forgetOneByOne(s); err != nil {
+		return fmt.Errorf("forget connections of tasks that are gone: %w", err)
+	}
+	return nil
+}
+
+func linkIndex(links []netlink.Link, name string) int {
+	for _, one := range links {
+		if one.Attrs().Name == name {
+			return one.Attrs().Index
+		}
+	}
+	return 0
+}
+
+// obstacles are other people's chains that keep tasks' packets from being forwarded: what one chain accepts another may still
+// drop, so ours can do nothing about it.
+func (n *namespace) obstacles() ([]string, error) {
+	c, err := n.firewall()
+	if err != nil {
+		return nil, err
+	}
+	chains, err := c.ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("list chains of %s: %w", n.name, err)
+	}
+	var found []string
+	for _, one := range chains {
+		family := one.Table.Family
+		if one.Hooknum == nil || *one.Hooknum != *nftables.ChainHookForward || one.Policy == nil || *one.Policy != nftables.ChainPolicyDrop ||
+			family != nftables.TableFamilyIPv4 && family != nftables.TableFamilyINet || one.Table.Name == tableName && family == nftables.TableFamilyIPv4 {
+			continue
+		}
+		if !slices.ContainsFunc(chains, func(o *nftables.Chain) bool { return *o.Table == *one.Table && mentions(c, o, hostLink) }) {
+			found = append(found, fmt.Sprintf("chain %s of table %s drops what is forwarded, so tasks cannot reach anything outside and published ports "+
+				"do not answer: accept interface %s there, in and out (with Docker: in chain DOCKER-USER)", one.Name, one.Table.Name, hostLink))
+		}
+	}
+	return found, nil
+}

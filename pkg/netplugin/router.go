@@ -1,0 +1,243 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// routerPath is where the gateway router's namespace is mounted.
+func (l *Linux) routerPath() string { return filepath.Join(l.dir, "router", "gw") }
+
+// routerSettings are the router's. New links are made with "default", so that those of tasks refuse what does not have the
+// task's own source address: a packet's way back must be the link that it came by.
+var routerSettings = []setting{
+	{name: "net.ipv6.conf.all.disable_ipv6", value: "1", optional: true},
+	{name: "net.ipv6.conf.default.disable_ipv6", value: "1", optional: true},
+	{name: "net.ipv4.ip_forward", value: "1"},
+	{name: "net.ipv4.conf.all.rp_filter", value: "0"},
+	{name: "net.ipv4.conf.default.rp_filter", value: "1"},
+	{name: "net.ipv4.conf.all.send_redirects", value: "0"},
+	{name: "net.ipv4.conf.default.send_redirects", value: "0"},
+	{name: "net.ipv4.conf.all.accept_local", value: "0"},
+	{name: "net.ipv4.conf.all.route_localnet", value: "0"},
+}
+
+// openRouter opens the router's namespace if there is one.
+func (l *Linux) openRouter() error {
+	if l.router != nil || !pinned(l.routerPath()) {
+		return nil
+	}
+	var err error
+	l.router, err = openNamespace("router gw", l.routerPath())
+	return err
+}
+
+// ensureRouter makes the router's namespace and the pair of links between it and the machine.
+func (l *Linux) ensureRouter(b base) error {
+	if l.router != nil && !pinned(l.routerPath()) { // somebody unmounted it; our handle would keep it from view
+		l.router.close()
+		l.router = nil
+	}
+	if !pinned(l.routerPath()) {
+		make := func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("unshare: %w", err)
+			}
+			return pinThread(l.routerPath())
+		}
+		if err := onThread(make); err != nil {
+			return fmt.Errorf("make network namespace of router gw: %w", err)
+		}
+	}
+	if err := l.openRouter(); err != nil {
+		return err
+	}
+	if err := l.router.within(func() error { return setSysctls(routerSettings...) }); err != nil {
+		return fmt.Errorf("router gw: %w", err)
+	}
+	lo, err := l.router.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find link lo in router gw: %w", err)
+	}
+	if err := l.router.syncLink(lo, lo.Attrs().HardwareAddr, lo.Attrs().MTU); err != nil {
+		return err
+	}
+	if err := l.router.syncAddress(lo, host(b.gateway())); err != nil {
+		return err
+	}
+	return l.ensureUplink(b)
+}
+
+// ensureUplink makes the pair of links between the machine and its router, with its addresses and the machine's route.
+func (l *Linux) ensureUplink(b base) error {
+	gw, up, err := l.uplinkPair()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(l.host.syncLink(gw, hostMAC, l.mtu), l.router.syncLink(up, routerMAC, l.mtu)); err != nil {
+		return err
+	}
+	if err := errors.Join(l.host.syncAddress(gw, host(hostAddress)), l.router.syncAddress(up, host(routerAddress))); err != nil {
+		return err
+	}
+	g, u := gw.Attrs().Index, up.Attrs().Index
+	if err := errors.Join(l.host.ensureNeighbour(g, routerAddress, routerMAC), l.router.ensureNeighbour(u, hostAddress, hostMAC)); err != nil {
+		return err
+	}
+	err = l.host.within(func() error {
+		return setSysctls(
+			setting{name: "net.ipv4.conf." + hostLink + ".route_localnet", value: "1"}, // for 127.0.0.1:port
+			setting{name: "net.ipv6.conf." + hostLink + ".disable_ipv6", value: "1", optional: true},
+		)
+	})
+	if err != nil {
+		return err
+	}
+	err = l.router.within(func() error {
+		// Whatever comes from the machine was routed there, from anywhere.
+		return setSysctls(setting{name: "net.ipv4.conf." + routerLink + ".rp_filter", value: "0"})
+	})
+	if err != nil {
+		return err
+	}
+	have, err := l.host.routes(g)
+	if err != nil {
+		return err
+	}
+	return l.host.syncRoutes(have, route{dst: b.block, link: g, via: routerAddress})
+}
+
+// routerRoutes are those of the router but the tasks'. What is not a task's is refused at once: it would else go in circles
+// between the router and the machine, or leave the machine with an address of the swarm.
+func routerRoutes(b base, up int) []route {
+	all := []route{{dst: anywhere, link: up, via: hostAddress, src: b.gateway()}, {dst: b.block}}
+	if b.pool != b.block {
+		all = append(all, route{dst: b.pool.Masked()})
+	}
+	return all
+}
+
+// uplinkPair finds gw0 and up0, or makes them where either is not the other's end.
+func (l *Linux) uplinkPair() (gw, up netlink.Link, err error) {
+	gw, gwErr := l.host.LinkByName(hostLink)
+	up, upErr := l.router.LinkByName(routerLink)
+	if gwErr == nil && upErr == nil && gw.Attrs().ParentIndex == up.Attrs().Index && up.Attrs().ParentIndex == gw.Attrs().Index {
+		return gw, up, nil
+	}
+	if gwErr == nil {
+		if _, veth := gw.(*netlink.Veth); !veth {
+			return nil, nil, fmt.Errorf("link %s in the machine's namespace is a %s, not ours: rename or remove it", hostLink, gw.Type())
+		}
+		gwErr = l.host.LinkDel(gw)
+	}
+	if upErr == nil {
+		upErr = l.router.LinkDel(up)
+	}
+	for _, err := range []error{gwErr, upErr} { // one end goes with the other
+		if _, gone := err.(netlink.LinkNotFoundError); err != nil && !gone && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
+			return nil, nil, fmt.Errorf("remove links %s and %s, which are not a pair: %w", hostLink, routerLink, err)
+		}
+	}
+	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: routerLink, PeerHardwareAddr: routerMAC, PeerNamespace: netlink.NsFd(l.router.fd)}
+	pair.Name, pair.HardwareAddr, pair.MTU, pair.Flags = hostLink, hostMAC, l.mtu, net.FlagUp
+	if err := l.host.LinkAdd(pair); err != nil {
+		return nil, nil, fmt.Errorf("make links %s and %s: %w", hostLink, routerLink, err)
+	}
+	if gw, err = l.host.LinkByName(hostLink); err != nil {
+		return nil, nil, fmt.Errorf("find link %s: %w", hostLink, err)
+	}
+	if up, err = l.router.LinkByName(routerLink); err != nil {
+		return nil, nil, fmt.Errorf("find link %s in router gw: %w", routerLink, err)
+	}
+	return gw, up, nil
+}
+
+func (n *namespace) ensureNeighbour(link int, a netip.Addr, mac net.HardwareAddr) error {
+	have, err := n.neighbours(link)
+	if err != nil || have[neighbour{link, a, mac.String()}] {
+		return err
+	}
+	return n.setNeighbour(link, a, mac)
+}
+
+// uplinkMTU is that of the link which the default route leads to, 1500 if there is none.
+func (n *namespace) uplinkMTU() (int, error) {
+	list, err := dump(func() ([]netlink.Route, error) {
+		return n.RouteListFiltered(unix.AF_INET, &netlink.Route{Dst: nil, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("list default routes: %w", err)
+	}
+	mtu, metric := 1500, -1
+	for _, r := range list {
+		index := r.LinkIndex
+		if len(r.MultiPath) > 0 {
+			index = r.MultiPath[0].LinkIndex
+		}
+		if index == 0 || metric >= 0 && r.Priority >= metric {
+			continue
+		}
+		l, err := n.LinkByIndex(index)
+		if err != nil {
+			return 0, fmt.Errorf("find the default route's link: %w", err)
+		}
+		mtu, metric = min(l.Attrs().MTU, 65535), r.Priority
+	}
+	return mtu, nil
+}
+
+// forwardFile remembers that it was us who made the machine forward packets.
+func (l *Linux) forwardFile() string { return filepath.Join(l.dir, "ip_forward") }
+
+// bootMark tells this namespace of this boot from others, so that a file of an earlier one means nothing.
+func (l *Linux) bootMark() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return string(id) + l.host.fd.UniqueId() + "\n", err
+}
+
+// enableForward makes the machine forward packets, and remembers if it did not before.
+func (l *Linux) enableForward() error {
+	return l.host.within(func() error {
+		on, err := getSysctl(ipForward)
+		if err != nil || on == "1" {
+			return err
+		}
+		mark, err := l.bootMark()
+		if err != nil {
+			return err
+		}
+		// First the note: after a crash between the two, restoring what is as it was does no harm.
+		if err := os.WriteFile(l.forwardFile(), []byte(mark), 0o600); err != nil {
+			return err
+		}
+		l.log.Info("making this machine forward packets", "sysctl", ipForward)
+		return setSysctls(setting{name: ipForward, value: "1"})
+	})
+}
+
+// restoreForward undoes enableForward.
+func (l *Linux) restoreForward() error {
+	note, err := os.ReadFile(l.forwardFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	mark, markErr := l.bootMark()
+	if err := errors.Join(err, markErr); err != nil {
+		return err
+	}
+	if string(note) == mark {
+		if err := l.host.within(func() error { return setSysctls(setting{name: ipForward, value: "0"}) }); err != nil {
+			return err
+		}
+	}
+	return os.Remove(l.forwardFile())
+}
+
+const ipForward = "net.ipv4.ip_forward"

@@ -1,0 +1,204 @@
+package netplugin
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+)
+
+// tableName is that of our table in every namespace that has one.
+const tableName = "swarmd"
+
+// The links between a machine and its router.
+const (
+	hostLink   = "gw0" // in the machine's own namespace
+	routerLink = "up0" // in the router's
+	taskLink   = "eth0"
+)
+
+// Registers of 4 bytes, and the verdict's. Those of 16 bytes overlay them.
+const (
+	verdictRegister = 0
+	register        = unix.NFT_REG32_00
+)
+
+// chain is a chain and what it does. One without a hook is only gone to.
+type chain struct {
+	name  string
+	kind  nftables.ChainType
+	hook  *nftables.ChainHook
+	prio  *nftables.ChainPriority
+	rules []rule
+}
+
+// rule is a rule, and what it is for in a few words.
+type rule struct {
+	why   string
+	exprs []expr.Any
+}
+
+// tag is the rule's comment in the kernel. It ends in a digest of the rule, by which one of an earlier version of swarmd, or
+// one that somebody changed, is told: what the kernel gives back of a rule is not always what it was given.
+func (r rule) tag() []byte {
+	sum := sha256.New()
+	for _, e := range r.exprs {
+		b, err := expr.Marshal(unix.NFPROTO_IPV4, e)
+		fmt.Fprintf(sum, "%T %x %v\n", e, b, err)
+	}
+	return userdata.AppendString(nil, userdata.TypeComment, r.why+" "+hex.EncodeToString(sum.Sum(nil)[:4]))
+}
+
+// The maps of the machine's own table. They are data maps: a changed backend is two elements, and the chains that tell one
+// number of backends from another are there once, however many ports there are.
+const (
+	mapPorts    = "ports"    // protocol . port → number of backends
+	mapDispatch = "dispatch" // number of backends → chain
+	mapBackends = "backends" // protocol . port . index → address . port
+)
+
+// hostMaps are the maps of the machine's own table.
+func hostMaps(t *nftables.Table) []*nftables.Set {
+	service := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
+	return []*nftables.Set{
+		{Table: t, Name: mapPorts, IsMap: true, KeyType: nftables.MustConcatSetType(service...), DataType: nftables.TypeMark},
+		{Table: t, Name: mapDispatch, IsMap: true, KeyType: nftables.TypeMark, DataType: nftables.TypeVerdict},
+		{Table: t, Name: mapBackends, IsMap: true, KeyType: nftables.MustConcatSetType(append(service, nftables.TypeMark)...),
+			DataType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)},
+	}
+}
+
+// hostChains are the chains of the machine's own table, but those that pick a backend.
+func hostChains(b base) []chain {
+	dispatch := []rule{{"published ports", dispatchPort()}}
+	return []chain{
+		{"raw", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, []rule{
+			// gw0 routes loopback addresses, for 127.0.0.1:port on this machine; a task must not reach them by it.
+			{"no task to loopback", join(inLink(hostLink, true), destination(loopback), drop())},
+		}},
+		{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, dispatch},
+		{"output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, dispatch},
+		{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, []rule{
+			{"replies", join(outLink(hostLink, true), connection(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())},
+			{"by a published port", join(outLink(hostLink, true), connection(expr.CtKeySTATUS, statusDNAT), accept())},
+			{"nobody straight to a task", join(outLink(hostLink, true), drop())},
+		}},
+		{"filter_output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, []rule{
+			// A task that uses a port published here is sent back through the link it came by, which is what we want.
+			{"no redirects to tasks", join(outLink(hostLink, true), icmpRedirect(), drop())},
+		}},
+		{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, []rule{
+			// Else the backend would answer the task directly, from an address that it never asked.
+			{"task to a port published here", join(inLink(hostLink, true), outLink(hostLink, true), connection(expr.CtKeySTATUS, statusDNAT), sourceNAT(hostAddress))},
+			{"loopback to a port published here", join(outLink(hostLink, true), source(loopback), sourceNAT(hostAddress))},
+			{"out of the swarm", join(outLink(hostLink, false), source(b.block), []expr.Any{&expr.Masq{}})},
+		}},
+	}
+}
+
+// routerChains are the chains of the gateway router's table. That a task's packets have its own source address is seen to by
+// the reverse path filter of its link.
+func routerChains() []chain {
+	return []chain{{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, []rule{
+		{"no task to task", join(inLink(routerLink, false), outLink(routerLink, false), drop())},
+		{"nothing back to where it came from", join(inLink(routerLink, true), outLink(routerLink, true), drop())},
+	}}}
+}
+
+// pickName is the name of the chain that picks one of n backends.
+func pickName(n int) string { return fmt.Sprintf("pick%d", n) }
+
+// pickChain picks one of n backends for the packet's protocol and port.
+func pickChain(n int) chain {
+	return chain{name: pickName(n), rules: []rule{{"one of them", []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+		&expr.Payload{DestRegister: register + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Numgen{Register: register + 2, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
+		&expr.Lookup{SourceRegister: register, DestRegister: register + 4, IsDestRegSet: true, SetName: mapBackends},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register + 4, RegProtoMin: register + 5, Specified: true},
+	}}}}
+}
+
+// dispatchPort goes to the pick chain of a packet to a published port of any of this machine's addresses.
+func dispatchPort() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+		&expr.Payload{DestRegister: register + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: register, DestRegister: register + 4, IsDestRegSet: true, SetName: mapPorts},
+		&expr.Lookup{SourceRegister: register + 4, DestRegister: verdictRegister, IsDestRegSet: true, SetName: mapDispatch},
+	}
+}
+
+var loopback = netip.MustParsePrefix("127.0.0.0/8")
+
+// statusDNAT is IPS_DST_NAT: the connection's destination was translated.
+const statusDNAT = 1 << 5
+
+func join(parts ...[]expr.Any) []expr.Any {
+	var all []expr.Any
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+func inLink(name string, is bool) []expr.Any  { return link(expr.MetaKeyIIFNAME, name, is) }
+func outLink(name string, is bool) []expr.Any { return link(expr.MetaKeyOIFNAME, name, is) }
+
+func link(key expr.MetaKey, name string, is bool) []expr.Any {
+	op := expr.CmpOpNeq
+	if is {
+		op = expr.CmpOpEq
+	}
+	padded := make([]byte, unix.IFNAMSIZ)
+	copy(padded, name)
+	return []expr.Any{&expr.Meta{Key: key, Register: unix.NFT_REG_1}, &expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: padded}}
+}
+
+func source(p netip.Prefix) []expr.Any      { return address(12, p) }
+func destination(p netip.Prefix) []expr.Any { return address(16, p) }
+
+func address(offset uint32, p netip.Prefix) []expr.Any {
+	mask := binaryutil.BigEndian.PutUint32(^uint32(0) << (32 - p.Bits()))
+	return []expr.Any{
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: p.Masked().Addr().AsSlice()},
+	}
+}
+
+// connection is true if any of the bits is set in what conntrack knows by the key.
+func connection(key expr.CtKey, bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: key, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
+	}
+}
+
+func icmpRedirect() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{unix.IPPROTO_ICMP}},
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{5}},
+	}
+}
+
+func sourceNAT(a netip.Addr) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: register, Data: a.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register},
+	}
+}
+
+func drop() []expr.Any   { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }

@@ -1,0 +1,220 @@
+package netplugin
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// dumpAttempts bounds how often a list is asked for again that changed while the kernel gave it.
+const dumpAttempts = 10
+
+// dump repeats a list that was interrupted by a change.
+func dump[T any](list func() ([]T, error)) ([]T, error) {
+	for range dumpAttempts - 1 {
+		all, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+	return list()
+}
+
+// syncLink brings up a link of the namespace with the MTU and link address that it should have.
+func (n *namespace) syncLink(l netlink.Link, mac net.HardwareAddr, mtu int) error {
+	a := l.Attrs()
+	if !bytes.Equal(a.HardwareAddr, mac) {
+		if err := n.LinkSetHardwareAddr(l, mac); err != nil {
+			return fmt.Errorf("set address %s of link %s in %s: %w", mac, a.Name, n.name, err)
+		}
+	}
+	if a.MTU != mtu {
+		if err := n.LinkSetMTU(l, mtu); err != nil {
+			return fmt.Errorf("set MTU %d of link %s in %s: %w", mtu, a.Name, n.name, err)
+		}
+	}
+	if a.Flags&net.FlagUp == 0 {
+		if err := n.LinkSetUp(l); err != nil {
+			return fmt.Errorf("bring up link %s in %s: %w", a.Name, n.name, err)
+		}
+	}
+	return nil
+}
+
+// syncAddress makes the link's one IPv4 address that one; the loopback's own is let be.
+func (n *namespace) syncAddress(l netlink.Link, want netip.Prefix) error {
+	have, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(l, unix.AF_INET) })
+	if err != nil {
+		return fmt.Errorf("list addresses of link %s in %s: %w", l.Attrs().Name, n.name, err)
+	}
+	found := false
+	for _, a := range have {
+		p := prefixOf(a.IPNet)
+		if p == want {
+			found = true
+		} else if !p.Addr().IsLoopback() {
+			if err := n.AddrDel(l, &a); err != nil {
+				return fmt.Errorf("remove address %s from link %s in %s: %w", p, l.Attrs().Name, n.name, err)
+			}
+		}
+	}
+	if found {
+		return nil
+	}
+	return n.addAddress(l, want)
+}
+
+func (n *namespace) addAddress(l netlink.Link, p netip.Prefix) error {
+	if err := n.AddrAdd(l, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
+		return fmt.Errorf("add address %s to link %s in %s: %w", p, l.Attrs().Name, n.name, err)
+	}
+	return nil
+}
+
+// neighbour is a permanent one: who has the address is known, and need not be asked.
+type neighbour struct {
+	link int
+	addr netip.Addr
+	mac  string
+}
+
+// neighbours lists the permanent ones of a link, or of all for 0.
+func (n *namespace) neighbours(link int) (map[neighbour]bool, error) {
+	list, err := dump(func() ([]netlink.Neigh, error) { return n.NeighList(link, unix.AF_INET) })
+	if err != nil {
+		return nil, fmt.Errorf("list neighbours in %s: %w", n.name, err)
+	}
+	have := map[neighbour]bool{}
+	for _, one := range list {
+		if a, ok := netip.AddrFromSlice(one.IP); ok && one.State == netlink.NUD_PERMANENT {
+			have[neighbour{one.LinkIndex, a.Unmap(), one.HardwareAddr.String()}] = true
+		}
+	}
+	return have, nil
+}
+
+func (n *namespace) setNeighbour(link int, a netip.Addr, mac net.HardwareAddr) error {
+	err := n.NeighSet(&netlink.Neigh{LinkIndex: link, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac})
+	if err != nil {
+		return fmt.Errorf("enter neighbour %s at %s in %s: %w", a, mac, n.name, err)
+	}
+	return nil
+}
+
+// route is one of ours. It has no link if it is unreachable, and no gateway if what it leads to is on the link itself.
+type route struct {
+	dst  netip.Prefix
+	link int
+	via  netip.Addr
+	src  netip.Addr
+}
+
+// routes lists those of the main table that the kernel did not make itself, only a link's unless it is 0.
+func (n *namespace) routes(link int) (map[route]bool, error) {
+	filter, mask := &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE
+	if link != 0 {
+		filter.LinkIndex, mask = link, mask|netlink.RT_FILTER_OIF
+	}
+	list, err := dump(func() ([]netlink.Route, error) { return n.RouteListFiltered(unix.AF_INET, filter, mask) })
+	if err != nil {
+		return nil, fmt.Errorf("list routes in %s: %w", n.name, err)
+	}
+	have := map[route]bool{}
+	for _, one := range list {
+		if one.Protocol == unix.RTPROT_KERNEL {
+			continue
+		}
+		r := route{dst: prefixOf(one.Dst), link: one.LinkIndex}
+		r.via, _ = netip.AddrFromSlice(one.Gw.To4())
+		r.src, _ = netip.AddrFromSlice(one.Src.To4())
+		if one.Type == unix.RTN_UNREACHABLE {
+			r.link = 0
+		}
+		have[r] = true
+	}
+	return have, nil
+}
+
+// addRoute adds a route, or puts it in the place of one with the same destination.
+func (n *namespace) addRoute(r route) error {
+	if err := n.RouteReplace(r.message()); err != nil {
+		return fmt.Errorf("add route %s in %s: %w", r, n.name, err)
+	}
+	return nil
+}
+
+func (n *namespace) removeRoute(r route) error {
+	if err := n.RouteDel(r.message()); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove route %s in %s: %w", r, n.name, err)
+	}
+	return nil
+}
+
+// syncRoutes makes the routes of have those of want.
+func (n *namespace) syncRoutes(have map[route]bool, want ...route) error {
+	var errs []error
+	for r := range have {
+		// Adding replaces what has the same destination.
+		if !slices.ContainsFunc(want, func(w route) bool { return w.dst == r.dst }) {
+			errs = append(errs, n.removeRoute(r))
+		}
+	}
+	for _, r := range want {
+		if !have[r] {
+			errs = append(errs, n.addRoute(r))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r route) message() *netlink.Route {
+	m := &netlink.Route{Dst: ipNet(r.dst), LinkIndex: r.link, Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_STATIC}
+	switch {
+	case r.link == 0:
+		m.Type = unix.RTN_UNREACHABLE
+	case r.via.IsValid():
+		m.Gw = r.via.AsSlice()
+		m.SetFlag(netlink.FLAG_ONLINK)
+	default:
+		m.Scope = netlink.SCOPE_LINK
+	}
+	if r.src.IsValid() {
+		m.Src = r.src.AsSlice()
+	}
+	return m
+}
+
+// String is the route for people.
+func (r route) String() string {
+	switch {
+	case r.link == 0:
+		return "unreachable " + r.dst.String()
+	case r.via.IsValid():
+		return fmt.Sprintf("%s via %s", r.dst, r.via)
+	}
+	return r.dst.String()
+}
+
+var anywhere = netip.MustParsePrefix("0.0.0.0/0")
+
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// prefixOf is the inverse of ipNet; nil is a default route's.
+func prefixOf(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return anywhere
+	}
+	a, _ := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), ones)
+}

@@ -1,0 +1,274 @@
+package netplugin
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// elementsPerMessage keeps the list of elements within the 16 bits that an attribute's length has.
+const elementsPerMessage = 500
+
+// ports are the published ports as the machine's own table has them.
+type ports map[portKey][]netip.AddrPort
+
+// counts are the numbers of backends that there are.
+func (p ports) counts() map[int]bool {
+	counts := map[int]bool{}
+	for _, backends := range p {
+		counts[len(backends)] = true
+	}
+	return counts
+}
+
+// element is one of a map, by the map's name.
+type element struct {
+	in  string
+	key string
+	val string
+}
+
+// portElements are the elements of one published port.
+func portElements(k portKey, backends []netip.AddrPort) []element {
+	service := []byte{k.protocol, 0, 0, 0, byte(k.port >> 8), byte(k.port), 0, 0}
+	all := []element{{mapPorts, string(service), string(binaryutil.NativeEndian.PutUint32(uint32(len(backends))))}}
+	for i, b := range backends {
+		key := append(slices.Clone(service), binaryutil.NativeEndian.PutUint32(uint32(i))...)
+		val := append(b.Addr().AsSlice(), byte(b.Port()>>8), byte(b.Port()), 0, 0)
+		all = append(all, element{mapBackends, string(key), string(val)})
+	}
+	return all
+}
+
+// transaction queues changes of our table in one namespace. Nothing is changed before the connection's Flush, and then all
+// of it at once.
+type transaction struct {
+	*nftables.Conn
+	table *nftables.Table
+	maps  []*nftables.Set
+	err   error
+}
+
+func newTransaction(c *nftables.Conn) *transaction {
+	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
+	return &transaction{Conn: c, table: t, maps: hostMaps(t)}
+}
+
+// replaceTable queues the table anew. One that is there goes in the same moment.
+func (t *transaction) replaceTable(sets []*nftables.Set, chains []chain) {
+	t.removeTable()
+	t.AddTable(t.table)
+	for _, s := range sets {
+		t.err = errors.Join(t.err, t.AddSet(s, nil))
+	}
+	for _, c := range chains {
+		t.addChain(c)
+	}
+}
+
+// removeTable queues the table's end, also where there is none: a table is added, if need be, to be deleted.
+func (t *transaction) removeTable() {
+	t.AddTable(t.table)
+	t.DelTable(t.table)
+}
+
+func (t *transaction) addChain(c chain) {
+	added := t.AddChain(&nftables.Chain{Name: c.name, Table: t.table, Type: c.kind, Hooknum: c.hook, Priority: c.prio})
+	for _, r := range c.rules {
+		t.AddRule(&nftables.Rule{Table: t.table, Chain: added, Exprs: r.exprs, UserData: r.tag()})
+	}
+}
+
+// change queues what makes the ports of have those of want.
+func (t *transaction) change(have, want ports) {
+	haveCounts, wantCounts := have.counts(), want.counts()
+	for _, n := range slices.Sorted(maps.Keys(wantCounts)) {
+		if !haveCounts[n] {
+			t.addChain(pickChain(n))
+			t.dispatch(t.SetAddElements, n)
+		}
+	}
+	remove, add := changedElements(have, want)
+	t.elements(t.SetDeleteElements, remove)
+	t.elements(t.SetAddElements, add)
+	for _, n := range slices.Sorted(maps.Keys(haveCounts)) {
+		if !wantCounts[n] {
+			t.dispatch(t.SetDeleteElements, n)
+			c := &nftables.Chain{Name: pickName(n), Table: t.table}
+			t.FlushChain(c)
+			t.DelChain(c)
+		}
+	}
+}
+
+// changedElements are those to remove and to add. One with another value is in both: the kernel has no other way.
+func changedElements(have, want ports) (remove, add []element) {
+	keys := slices.Collect(maps.Keys(want))
+	for k := range have {
+		if _, both := want[k]; !both {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, byPort)
+	for _, k := range keys {
+		if slices.Equal(have[k], want[k]) {
+			continue
+		}
+		var old, next []element
+		if b, ok := have[k]; ok {
+			old = portElements(k, b)
+		}
+		if b, ok := want[k]; ok {
+			next = portElements(k, b)
+		}
+		for i := range max(len(old), len(next)) {
+			switch {
+			case i >= len(next):
+				remove = append(remove, old[i])
+			case i >= len(old):
+				add = append(add, next[i])
+			case old[i] != next[i]:
+				remove, add = append(remove, old[i]), append(add, next[i])
+			}
+		}
+	}
+	return remove, add
+}
+
+func (t *transaction) dispatch(queue func(*nftables.Set, []nftables.SetElement) error, n int) {
+	t.err = errors.Join(t.err, queue(t.maps[1], []nftables.SetElement{{
+		Key:         binaryutil.NativeEndian.PutUint32(uint32(n)),
+		VerdictData: &expr.Verdict{Kind: unix.NFT_GOTO, Chain: pickName(n)},
+	}}))
+}
+
+func (t *transaction) elements(queue func(*nftables.Set, []nftables.SetElement) error, all []element) {
+	for _, s := range t.maps {
+		var list []nftables.SetElement
+		for _, e := range all {
+			if e.in == s.Name {
+				list = append(list, nftables.SetElement{Key: []byte(e.key), Val: []byte(e.val)})
+			}
+		}
+		for part := range slices.Chunk(list, elementsPerMessage) {
+			t.err = errors.Join(t.err, queue(s, part))
+		}
+	}
+}
+
+// commit sends what is queued.
+func (t *transaction) commit() error {
+	if t.err != nil {
+		return t.err
+	}
+	return t.Flush()
+}
+
+// readTable reads our table in a namespace. ok tells that its maps and chains are as they should be; where they are not, the
+// ports are those that could be made out.
+func readTable(c *nftables.Conn, sets []*nftables.Set, chains []chain) (have ports, ok bool, err error) {
+	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
+	all, err := c.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return nil, false, fmt.Errorf("list chains: %w", err)
+	}
+	found := map[string]*nftables.Chain{}
+	for _, one := range all {
+		if one.Table.Name == tableName {
+			found[one.Name] = one
+		}
+	}
+	if len(found) == 0 {
+		return ports{}, false, nil
+	}
+	have, ok = ports{}, true
+	if len(sets) > 0 {
+		if have, ok = readPorts(c, table, sets); ok {
+			for n := range have.counts() {
+				chains = append(slices.Clone(chains), pickChain(n))
+			}
+		}
+	}
+	if ok = ok && len(found) == len(chains); !ok {
+		return have, false, nil
+	}
+	for _, want := range chains {
+		same, err := sameChain(c, found[want.name], want)
+		if err != nil || !same {
+			return have, false, err
+		}
+	}
+	return have, true, nil
+}
+
+// sameChain tells whether the kernel's chain is as it should be.
+func sameChain(c *nftables.Conn, have *nftables.Chain, want chain) (bool, error) {
+	if have == nil || have.Type != want.kind || (have.Hooknum == nil) != (want.hook == nil) {
+		return false, nil
+	}
+	if want.hook != nil && (*have.Hooknum != *want.hook || *have.Priority != *want.prio || *have.Policy != nftables.ChainPolicyAccept) {
+		return false, nil
+	}
+	rules, err := c.GetRules(have.Table, have)
+	if err != nil {
+		return false, fmt.Errorf("list rules of chain %s: %w", have.Name, err)
+	}
+	return slices.EqualFunc(rules, want.rules, func(h *nftables.Rule, w rule) bool {
+		return bytes.Equal(h.UserData, w.tag())
+	}), nil
+}
+
+// readPorts reads the maps. ok tells that they hold together: every index that a port says it has, and no other.
+func readPorts(c *nftables.Conn, table *nftables.Table, sets []*nftables.Set) (have ports, ok bool) {
+	have = ports{}
+	elements := map[string][]nftables.SetElement{}
+	for _, want := range sets {
+		s, err := c.GetSetByName(table, want.Name)
+		if err != nil || s.KeyType.GetNFTMagic() != want.KeyType.GetNFTMagic() || !s.IsMap {
+			return have, false
+		}
+		if elements[want.Name], err = c.GetSetElements(s); err != nil {
+			return have, false
+		}
+	}
+	backends := map[string]string{}
+	for _, e := range elements[mapBackends] {
+		backends[string(e.Key)] = string(e.Val)
+	}
+	ok = true
+	for _, e := range elements[mapPorts] {
+		n := int(binaryutil.NativeEndian.Uint32(e.Val))
+		k := portKey{e.Key[0], uint16(e.Key[4])<<8 | uint16(e.Key[5])}
+		for i := range min(n, len(backends)) {
+			key := string(e.Key) + string(binaryutil.NativeEndian.PutUint32(uint32(i)))
+			v, there := backends[key]
+			if !there {
+				break
+			}
+			delete(backends, key)
+			a := netip.AddrFrom4([4]byte([]byte(v)[:4]))
+			have[k] = append(have[k], netip.AddrPortFrom(a, uint16(v[4])<<8|uint16(v[5])))
+		}
+		ok = ok && n > 0 && len(have[k]) == n
+	}
+	return have, ok && len(backends) == 0 && sameDispatch(elements[mapDispatch], have.counts())
+}
+
+// sameDispatch tells whether each number of backends, and no other, leads to its chain.
+func sameDispatch(have []nftables.SetElement, want map[int]bool) bool {
+	for _, e := range have {
+		n := int(binaryutil.NativeEndian.Uint32(e.Key))
+		if !want[n] || !bytes.Contains(e.Val, []byte(pickName(n)+"\x00")) {
+			return false
+		}
+	}
+	return len(have) == len(want)
+}

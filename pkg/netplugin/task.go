@@ -1,0 +1,239 @@
+package netplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// tasksDir is where the namespaces of tasks are mounted, by task ID.
+func (l *Linux) tasksDir() string { return filepath.Join(l.dir, "netns") }
+
+// taskSettings are those of every task's namespace before its own, as Docker has them: any port may be bound, ping needs no
+// privilege, and there is no IPv6 but on the loopback.
+var taskSettings = []setting{
+	{name: "net.ipv6.conf.default.disable_ipv6", value: "1", optional: true},
+	{name: "net.ipv4.ip_unprivileged_port_start", value: "0"},
+	{name: "net.ipv4.ping_group_range", value: "0 2147483647"},
+}
+
+// settings are a task's own.
+func (t TaskLink) settings() []setting {
+	var all []setting
+	for name, value := range t.Sysctls {
+		all = append(all, setting{name: name, value: value})
+	}
+	slices.SortFunc(all, func(a, b setting) int { return len(a.name) - len(b.name) })
+	return all
+}
+
+// link makes the links of tasks, several at a time, and the namespaces of those that have none. It returns those that were
+// made.
+func (l *Linux) link(ctx context.Context, b base, tasks []TaskLink) (made []TaskLink, err error) {
+	queue := make(chan TaskLink, len(tasks))
+	for _, t := range tasks {
+		queue <- t
+	}
+	close(queue)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var errs []error
+	for range min(len(tasks), 2*runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			stay := onThread(func() error {
+				for t := range queue {
+					if ctx.Err() != nil {
+						return ctx.Err()
+					}
+					err := l.linkTask(b, t)
+					mu.Lock()
+					if err == nil {
+						made = append(made, t)
+					} else {
+						errs = append(errs, &TaskError{t.ID, err})
+					}
+					mu.Unlock()
+				}
+				return nil
+			})
+			mu.Lock()
+			errs = append(errs, stay)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	return made, errors.Join(errs...)
+}
+
+// linkTask makes one task's link, in its namespace if it has one. The namespace is mounted last: where one is mounted its
+// settings are made, and what a crash leaves unmounted goes with the process.
+func (l *Linux) linkTask(b base, t TaskLink) error {
+	path := l.Namespace(t.ID)
+	inside := &namespace{name: "task " + t.ID}
+	there := pinned(path)
+	var err error
+	if there {
+		if inside, err = openNamespace(inside.name, path); err == nil {
+			err = netns.Set(inside.fd)
+		}
+	} else {
+		err = inside.unshare()
+	}
+	if err != nil {
+		return err
+	}
+	defer inside.close()
+	if !there {
+		if err := setSysctls(taskSettings...); err != nil {
+			return err
+		}
+	}
+	if err := l.connect(b, t, inside); err != nil {
+		return errors.Join(err, l.cut(t.Address))
+	}
+	if there {
+		return nil
+	}
+	if err := errors.Join(setSysctls(t.settings()...), pinThread(path)); err != nil {
+		return errors.Join(err, l.cut(t.Address))
+	}
+	return nil
+}
+
+// unshare puts the calling thread into a new namespace and opens that.
+func (n *namespace) unshare() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("make network namespace: %w", err)
+	}
+	var err error
+	if n.fd, err = netns.GetFromPath(threadNetNS); err != nil {
+		return fmt.Errorf("open new network namespace: %w", err)
+	}
+	if n.Handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		_ = n.fd.Close()
+		return fmt.Errorf("open route socket in new network namespace: %w", err)
+	}
+	return nil
+}
+
+// connect makes a task's link between its open namespace and the router, where there is none yet.
+func (l *Linux) connect(b base, t TaskLink, inside *namespace) error {
+	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: taskLink, PeerHardwareAddr: taskMAC(t.Address), PeerNamespace: netlink.NsFd(inside.fd)}
+	pair.Name, pair.HardwareAddr, pair.MTU, pair.Flags = linkName(t.Address), taskSideMAC, l.mtu, net.FlagUp
+	if err := l.router.LinkAdd(pair); err != nil {
+		return fmt.Errorf("make link %s in %s with %s in %s: %w", pair.Name, l.router.name, taskLink, inside.name, err)
+	}
+	eth, err := inside.LinkByName(taskLink)
+	if err != nil {
+		return fmt.Errorf("find link %s in %s: %w", taskLink, inside.name, err)
+	}
+	lo := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}
+	for _, up := range []netlink.Link{lo, eth} {
+		if err := inside.LinkSetUp(up); err != nil {
+			return fmt.Errorf("bring up link %s in %s: %w", up.Attrs().Name, inside.name, err)
+		}
+	}
+	if err := inside.addAddress(eth, host(t.Address)); err != nil {
+		return err
+	}
+	if err := inside.setNeighbour(eth.Attrs().Index, b.gateway(), taskSideMAC); err != nil {
+		return err
+	}
+	if err := inside.addRoute(taskRoute(b, eth.Attrs().Index)); err != nil {
+		return err
+	}
+	if err := l.router.LinkSetAlias(pair, t.ID); err != nil {
+		return fmt.Errorf("set alias of link %s in %s: %w", pair.Name, l.router.name, err)
+	}
+	if err := l.router.setNeighbour(pair.Index, t.Address, taskMAC(t.Address)); err != nil {
+		return err
+	}
+	return l.router.addRoute(route{dst: host(t.Address), link: pair.Index})
+}
+
+// taskRoute is a task's way out.
+func taskRoute(b base, eth int) route { return route{dst: anywhere, link: eth, via: b.gateway()} }
+
+// cut removes the link of an address, if there is one.
+func (l *Linux) cut(a netip.Addr) error {
+	link, err := l.router.LinkByName(linkName(a))
+	if err == nil {
+		err = l.router.LinkDel(link)
+	}
+	var none netlink.LinkNotFoundError
+	if err == nil || errors.As(err, &none) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return fmt.Errorf("remove link %s in %s: %w", linkName(a), l.router.name, err)
+}
+
+// goingGroup is the link group that links are put into to be removed together: the kernel waits once for all.
+const goingGroup = 0x73776d
+
+// cutAll removes links of the router at once.
+func (l *Linux) cutAll(links []netlink.Link) error {
+	if len(links) == 0 {
+		return nil
+	}
+	for _, one := range links {
+		if err := l.router.LinkSetGroup(one, goingGroup); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("mark link %s in %s for removal: %w", one.Attrs().Name, l.router.name, err)
+		}
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(goingGroup)))
+	if err := l.router.request(unix.NETLINK_ROUTE, req); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove %d links in %s: %w", len(links), l.router.name, err)
+	}
+	return nil
+}
+
+// repairInside puts right what is missing of a task's link within its namespace. ok tells that the link is the other end of
+// the router's; where it is not, it must be made anew.
+func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, err error) {
+	inside, err := openNamespace("task "+t.ID, l.Namespace(t.ID))
+	if err != nil {
+		return false, err
+	}
+	defer inside.close()
+	eth, err := inside.LinkByIndex(outer.Attrs().ParentIndex)
+	if err != nil || eth.Attrs().Name != taskLink || eth.Attrs().ParentIndex != outer.Attrs().Index {
+		return false, nil
+	}
+	lo, err := inside.LinkByName("lo")
+	if err != nil {
+		return false, fmt.Errorf("find link lo in %s: %w", inside.name, err)
+	}
+	if err := inside.syncLink(lo, lo.Attrs().HardwareAddr, lo.Attrs().MTU); err != nil {
+		return false, err
+	}
+	if err := inside.syncLink(eth, taskMAC(t.Address), l.mtu); err != nil {
+		return false, err
+	}
+	if err := inside.syncAddress(eth, host(t.Address)); err != nil {
+		return false, err
+	}
+	if err := inside.ensureNeighbour(eth.Attrs().Index, b.gateway(), taskSideMAC); err != nil {
+		return false, err
+	}
+	have, err := inside.routes(eth.Attrs().Index)
+	if err != nil {
+		return false, err
+	}
+	if want := taskRoute(b, eth.Attrs().Index); !have[want] {
+		return true, inside.addRoute(want)
+	}
+	return true, nil
+}
