@@ -1,0 +1,227 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/typeurl/v2"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/swarmd/swarmd/pkg/runtime"
+)
+
+// cleanupTimeout bounds what is undone after a failure, whose own context may have ended.
+const cleanupTimeout = 30 * time.Second
+
+// extension is the key under which a container's record carries meta.
+const extension = "swarmd.container"
+
+// meta is what we keep with a container's record. It is not kept in containerd's labels: those are short, and some of them
+// mean something to containerd, which a user's must not.
+type meta struct {
+	Name   string            `json:"name,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Create implements runtime.Runtime. The container's first process is there afterwards, and waits: its command, user and
+// mounts have been tried.
+func (r *Runtime) Create(ctx context.Context, c runtime.Container) error {
+	if err := validID(c.ID); err != nil {
+		return err
+	}
+	if _, err := os.Stat(r.paths.mark(c.ID)); err == nil {
+		return nil
+	}
+	ctx = r.namespaced(ctx)
+	err := r.create(ctx, c)
+	if err == nil {
+		return os.WriteFile(r.paths.mark(c.ID), nil, 0o600)
+	}
+	// Half a container is none. What an earlier process left half made is in the way of the first attempt only.
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	if undone := r.remove(undo, c.ID); undone != nil {
+		return errors.Join(err, undone)
+	}
+	if !errdefs.IsAlreadyExists(err) {
+		return err
+	}
+	if err := r.create(ctx, c); err != nil {
+		return errors.Join(err, r.remove(undo, c.ID))
+	}
+	return os.WriteFile(r.paths.mark(c.ID), nil, 0o600)
+}
+
+// create makes record, snapshot and process. The record comes first: it is what keeps containerd's garbage collector from
+// the snapshot.
+func (r *Runtime) create(ctx context.Context, c runtime.Container) error {
+	record, image, err := r.image(ctx, c.Image)
+	if err != nil {
+		return err
+	}
+	spec, err := r.spec(c, image)
+	if err != nil {
+		return fmt.Errorf("containerd: create %s: %w", c.ID, err)
+	}
+	if err := r.record(ctx, c, spec); err != nil {
+		return fmt.Errorf("containerd: create %s: %w", c.ID, err)
+	}
+	mounts, err := r.client.SnapshotService(r.snapshotter).Prepare(ctx, c.ID, image.chain)
+	if errdefs.IsNotFound(err) {
+		// Somebody removed the snapshots since we read the image.
+		r.images.drop(record.Target.Digest)
+		if _, image, err = r.image(ctx, c.Image); err != nil {
+			return err
+		}
+		mounts, err = r.client.SnapshotService(r.snapshotter).Prepare(ctx, c.ID, image.chain)
+	}
+	if err != nil {
+		return fmt.Errorf("containerd: create %s: %w", c.ID, err)
+	}
+	return r.task(ctx, c, mounts)
+}
+
+// record writes the container's record.
+func (r *Runtime) record(ctx context.Context, c runtime.Container, spec *specs.Spec) error {
+	specAny, err := typeurl.MarshalAny(spec)
+	if err != nil {
+		return err
+	}
+	// Docker's defaults for runc: its own keyring, its own pivot_root; only its state is kept elsewhere.
+	runc, err := typeurl.MarshalAny(&options.Options{BinaryName: r.paths.bin("runc"), Root: r.paths.in("runc")})
+	if err != nil {
+		return err
+	}
+	more, err := json.Marshal(meta{Name: c.Name, Labels: labels(c)})
+	if err != nil {
+		return err
+	}
+	_, err = r.client.ContainerService().Create(ctx, containers.Container{
+		ID:          c.ID,
+		Image:       c.Image,
+		Runtime:     containers.RuntimeInfo{Name: "io.containerd.runc.v2", Options: runc},
+		Spec:        specAny,
+		Snapshotter: r.snapshotter,
+		SnapshotKey: c.ID,
+		Extensions:  map[string]typeurl.Any{extension: &blob{more}},
+	})
+	return err
+}
+
+// blob is JSON as a typeurl.Any.
+type blob struct{ json []byte }
+
+// GetTypeUrl implements typeurl.Any.
+func (b *blob) GetTypeUrl() string { return extension }
+
+// GetValue implements typeurl.Any.
+func (b *blob) GetValue() []byte { return b.json }
+
+// labels are those of the spec, under those of the container.
+func labels(c runtime.Container) map[string]string {
+	all := make(map[string]string, len(c.Spec.Labels)+len(c.Labels))
+	for k, v := range c.Spec.Labels {
+		all[k] = v
+	}
+	for k, v := range c.Labels {
+		all[k] = v
+	}
+	return all
+}
+
+// task starts the shim, the logger and the container's first process, which waits for Start.
+func (r *Runtime) task(ctx context.Context, c runtime.Container, mounts []mount.Mount) error {
+	request := &tasks.CreateTaskRequest{ContainerID: c.ID, Terminal: c.Spec.TTY}
+	for _, m := range mounts {
+		request.Rootfs = append(request.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	if !c.Log.Discard {
+		if err := r.clearLogEnd(c.ID); err != nil {
+			return fmt.Errorf("containerd: create %s: %w", c.ID, err)
+		}
+		request.Stdout = r.logger(c)
+		request.Stderr = request.Stdout
+	}
+	if _, err := r.client.TaskService().Create(ctx, request); err != nil {
+		return fmt.Errorf("containerd: create %s: %w", c.ID, explainRunc(errgrpc.ToNative(err)))
+	}
+	return nil
+}
+
+// logger is the address of the container's log: a program for the shim to start.
+func (r *Runtime) logger(c runtime.Container) string {
+	q := url.Values{"dir": {r.paths.logs(c.ID)}}
+	if c.Log.MaxSize > 0 {
+		q.Set("size", strconv.FormatInt(c.Log.MaxSize, 10))
+	}
+	if c.Log.MaxFiles > 0 {
+		q.Set("files", strconv.Itoa(c.Log.MaxFiles))
+	}
+	scheme := "binary-v2" // which fails when the logger does; only containerds of 2.3 and later know it
+	if r.daemon == nil {
+		scheme = "binary"
+	}
+	return (&url.URL{Scheme: scheme, Path: r.paths.bin("swarm-logger"), RawQuery: q.Encode()}).String()
+}
+
+// refusals are the beginnings of what runc says when what it was asked for cannot work, whenever it is tried.
+var refusals = []string{"exec: ", "exec ", "unable to start container process: exec", "chdir to cwd", "mkdir ", "error mounting ", "open executable"}
+
+// explainRunc reduces the layers of containerd's and runc's errors to the one that tells a user what to change, as Docker
+// does: exec: "nosuch": executable file not found in $PATH.
+func explainRunc(err error) error {
+	text := err.Error()
+	for _, layer := range []string{"OCI runtime create failed: ", "OCI runtime start failed: ", "runc create failed: ", "runc start failed: ", "unable to start container process: ", "error during container init: "} {
+		if i := strings.LastIndex(text, layer); i >= 0 {
+			text = text[i+len(layer):]
+		}
+	}
+	for _, start := range refusals {
+		if strings.HasPrefix(text, start) {
+			return &refusal{text}
+		}
+	}
+	if text != err.Error() {
+		return fmt.Errorf("%s: %w", text, errKind(err))
+	}
+	return err
+}
+
+// refusal is an error whose text is the user's, and which is runtime.ErrInvalid.
+type refusal struct{ text string }
+
+// Error implements error.
+func (e *refusal) Error() string { return e.text }
+
+// Unwrap makes it runtime.ErrInvalid.
+func (e *refusal) Unwrap() error { return runtime.ErrInvalid }
+
+// errKind keeps what errdefs can tell of an error without its text.
+func errKind(err error) error {
+	if errdefs.IsAlreadyExists(err) {
+		return errdefs.ErrAlreadyExists
+	}
+	return errdefs.ErrUnknown
+}
+
+// validID refuses IDs that would be no file name, or no name of a control group.
+func validID(id string) error {
+	if id == "" || len(id) > 76 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {
+		return fmt.Errorf("containerd: %q is no container ID: want 1 to 76 letters, digits, - and _: %w", id, runtime.ErrInvalid)
+	}
+	return nil
+}
