@@ -87,7 +87,7 @@ func (c *checker) size(field string, spec any) {
 
 // labels checks labels of any kind.
 func (c *checker) labels(field string, labels map[string]string) {
-	c.dictionary(field, labels, "label", MaxLabels, MaxLabelKey, MaxLabelValue)
+	c.dictionary(field, labels, "a label", MaxLabels, MaxLabelKey, MaxLabelValue)
 	size := 0
 	for k, v := range labels {
 		size += len(k) + len(v)
@@ -107,7 +107,7 @@ func (c *checker) dictionary(field string, m map[string]string, noun string, mos
 		at := field + "[" + strconv.Quote(cut(k)) + "]"
 		switch {
 		case k == "":
-			c.fail(at, "a %s needs a name", noun)
+			c.fail(at, "%s needs a name", noun)
 		case len(k) > mostKey:
 			c.fail(at, "the name has %d bytes, at most %d are allowed", len(k), mostKey)
 		case !printable(k) || strings.TrimSpace(k) != k:

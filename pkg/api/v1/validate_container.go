@@ -253,7 +253,7 @@ func (c *checker) security(field string, s *ContainerSpec) {
 	if p := s.Privileges; p != nil {
 		c.privileges(field+".privileges", p)
 	}
-	c.dictionary(field+".sysctls", s.Sysctls, "sysctl", maxOptions, MaxLabelKey, MaxString)
+	c.dictionary(field+".sysctls", s.Sysctls, "a sysctl", maxOptions, MaxLabelKey, MaxString)
 	for name := range s.Sysctls {
 		if !isNamespaced(name) {
 			c.fail(field+".sysctls["+strconv.Quote(cut(name))+"]",

@@ -17,7 +17,7 @@ const (
 func (c *checker) network(field string, n *NetworkSpec) {
 	c.size(field, n)
 	choice(c, field+".driver", n.Driver, "overlay")
-	c.dictionary(field+".options", n.Options, "option", maxOptions, MaxLabelKey, MaxString)
+	c.dictionary(field+".options", n.Options, "an option", maxOptions, MaxLabelKey, MaxString)
 	for key, value := range n.Options {
 		entry := field + ".options[" + strconv.Quote(cut(key)) + "]"
 		switch key {
@@ -115,7 +115,7 @@ func (c *checker) templating(field string, d *Driver) {
 func (c *checker) volume(field string, v *VolumeSpec) {
 	c.size(field, v)
 	c.word(field+".driver", v.Driver)
-	c.dictionary(field+".options", v.Options, "option", maxOptions, MaxLabelKey, MaxString)
+	c.dictionary(field+".options", v.Options, "an option", maxOptions, MaxLabelKey, MaxString)
 }
 
 func (c *checker) node(field string, n *NodeSpec) {

@@ -267,11 +267,11 @@ func (c *checker) attachments(field string, list []NetworkAttachment) {
 				}
 			}
 		}
-		c.dictionary(entry+".driverOpts", n.DriverOpts, "option", maxOptions, MaxLabelKey, MaxString)
+		c.dictionary(entry+".driverOpts", n.DriverOpts, "an option", maxOptions, MaxLabelKey, MaxString)
 	}
 }
 
 func (c *checker) driver(field string, d *Driver) {
 	c.word(field+".name", d.Name)
-	c.dictionary(field+".options", d.Options, "option", maxOptions, MaxLabelKey, MaxString)
+	c.dictionary(field+".options", d.Options, "an option", maxOptions, MaxLabelKey, MaxString)
 }
