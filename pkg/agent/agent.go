@@ -1,0 +1,245 @@
+// Package agent makes this machine match what a manager assigned to it, and reports what it sees.
+//
+// It owns the tasks of one node from assignment to removal: images, links, files, containers, published ports, the status
+// of each, and the state file from which it goes on after a restart. It never decides what should run or where, never
+// starts a task twice, never talks to a container runtime, a kernel or a manager but through Runtime, Network and Manager,
+// and never stops a container because a manager cannot be reached.
+//
+// One goroutine, the loop in Run, owns all that is remembered; whatever takes time is done by workers, who get copies and
+// post what came of it back to the loop. A task that runs costs an entry in a map and no goroutine.
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/netplugin"
+	engine "github.com/swarmd/swarmd/pkg/runtime"
+)
+
+// Manager is what an agent needs of a manager.
+type Manager interface {
+	// Session opens the node's session and yields what is assigned to it, the first message Complete, until the
+	// connection is lost or ctx ends.
+	Session(ctx context.Context, d v1.NodeDescription) iter.Seq2[v1.Assignment, error]
+	// Report tells what was observed. Reporting the same again does nothing.
+	Report(ctx context.Context, r v1.StatusReport) (v1.StatusResult, error)
+	// Stream sends the records of a stream that an assignment asked for, and returns when they end or nobody wants them.
+	Stream(ctx context.Context, id string, records iter.Seq2[v1.LogRecord, error]) error
+}
+
+// Options are what an agent is made of.
+type Options struct {
+	// NodeID is the ID of this node.
+	NodeID string
+	// Dir is where the agent keeps its state and the tasks' files; it is created. Empty keeps nothing on disk, which is
+	// for nodes that exist in memory only.
+	Dir string
+	// Runtime runs the containers.
+	Runtime engine.Runtime
+	// Network links the tasks; nil for a node whose tasks have no links.
+	Network netplugin.Network
+	// Manager is who assigns and is reported to.
+	Manager Manager
+	// Describe says what this node is; it is asked at the beginning of each session.
+	Describe func() v1.NodeDescription
+	// Log is where the agent logs; default slog.Default.
+	Log *slog.Logger
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+	// Starts is how many containers are created and started at once; default twice the cores, at least 4.
+	Starts int
+	// Stops is how many are signalled and removed at once; default 32.
+	Stops int
+	// Boot names the machine's boot: a container that did not end before the machine restarted is not started again.
+	// Default is the kernel's boot ID.
+	Boot string
+	// ResolvConf is the machine's resolver configuration, that tasks get; default /etc/resolv.conf.
+	ResolvConf string
+}
+
+// Limits of an agent.
+const (
+	batchDelay  = 100 * time.Millisecond // how long a status waits for others, and how long a state must last to be told
+	batchTasks  = 2000                   // statuses in one report
+	maxStreams  = 64                     // log streams at once
+	maxError    = 1024                   // bytes of an error told to the user
+	maxAttempts = 5                      // at one step that may yet succeed
+	retryDelay  = 500 * time.Millisecond // doubled with each attempt
+	retryMost   = 30 * time.Second
+	killWait    = 10 * time.Second // for a killed process to end before it is removed all the same
+	stopGrace   = 10 * time.Second // where the spec does not say
+)
+
+// Agent is one node's. Make it with New, and run it once.
+type Agent struct {
+	o   Options
+	log *slog.Logger
+
+	inbox   chan func() // to be run by the loop
+	quit    chan struct{}
+	workers sync.WaitGroup
+	ctx     context.Context
+	cancel  context.CancelFunc
+	crashed atomic.Bool
+	hook    func(point string) (crash bool) // tests only: dies at a point
+
+	// All below belongs to the loop.
+	tasks     map[string]*task
+	revisions map[string]*v1.ServiceRevision
+	node      *v1.Node
+	pool      string
+	revision  int64 // of the newest assignment
+	complete  bool  // a Complete assignment came since this process began
+	adopted   bool  // the runtime's containers are known
+	engineUp  bool
+	strays    map[string]engine.State // containers of which no assignment told, until a complete one comes
+	timers    timers
+	starts    queue
+	stops     queue
+	pulls     map[string]*pull
+	links     links
+	state     stateFile
+	reports   reporter
+	streams   map[string]context.CancelFunc
+}
+
+// New makes an agent; it does nothing until Run.
+func New(o Options) *Agent {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Describe == nil {
+		o.Describe = func() v1.NodeDescription { return v1.NodeDescription{} }
+	}
+	if o.Boot == "" {
+		boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without one, a restart of the machine is not noticed
+		o.Boot = strings.TrimSpace(string(boot))
+	}
+	o.Starts = cmp.Or(o.Starts, max(4, 2*runtime.NumCPU()))
+	o.Stops = cmp.Or(o.Stops, 32)
+	o.ResolvConf = cmp.Or(o.ResolvConf, "/etc/resolv.conf")
+	return &Agent{
+		o: o, log: o.Log.With("node.id", o.NodeID),
+		inbox: make(chan func(), 16), quit: make(chan struct{}),
+		tasks: map[string]*task{}, revisions: map[string]*v1.ServiceRevision{}, strays: map[string]engine.State{},
+		starts: queue{limit: o.Starts}, stops: queue{limit: o.Stops},
+		pulls: map[string]*pull{}, links: links{used: map[netip.Addr]string{}},
+		reports: reporter{pending: map[string]*task{}, size: batchTasks},
+		streams: map[string]context.CancelFunc{},
+	}
+}
+
+// Run works until ctx ends, and then leaves everything running. It returns an error only if it could not begin.
+func (a *Agent) Run(ctx context.Context) error {
+	a.ctx, a.cancel = context.WithCancel(ctx)
+	defer a.cancel()
+	if err := a.load(); err != nil {
+		return err
+	}
+	a.workers.Go(func() { a.watchEngine(a.ctx) })
+	a.workers.Go(func() { a.keepSession(a.ctx) })
+	a.loop()
+	close(a.quit)
+	a.cancel()
+	a.workers.Wait()
+	if !a.crashed.Load() {
+		a.saveLast()
+	}
+	return nil
+}
+
+func (a *Agent) loop() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case do := <-a.inbox:
+			do()
+			a.drain()
+		case <-timer.C:
+		case <-a.ctx.Done():
+			return
+		}
+		if at := a.pump(); at.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(max(0, at.Sub(a.o.Now())))
+		}
+	}
+}
+
+// drain does what else has come, so that what comes together is acted upon together.
+func (a *Agent) drain() {
+	for range cap(a.inbox) * 4 {
+		select {
+		case do := <-a.inbox:
+			do()
+		default:
+			return
+		}
+	}
+}
+
+// pump begins whatever can begin now, and says when there is more to do though nothing happens; zero for never.
+func (a *Agent) pump() time.Time {
+	now := a.o.Now()
+	for len(a.timers) > 0 && !a.timers[0].at.After(now) {
+		if t := a.tasks[a.timers.pop().id]; t != nil {
+			a.advance(t)
+		}
+	}
+	a.dispatch(&a.starts)
+	a.dispatch(&a.stops)
+	at := earliest(a.pumpSave(now), a.pumpLinks(now), a.pumpReports(now))
+	if len(a.timers) > 0 {
+		at = earliest(at, a.timers[0].at)
+	}
+	return at
+}
+
+func earliest(times ...time.Time) time.Time {
+	var first time.Time
+	for _, t := range times {
+		if first.IsZero() || !t.IsZero() && t.Before(first) {
+			first = t
+		}
+	}
+	return first
+}
+
+// post has the loop do something; it tells whether the loop still runs.
+func (a *Agent) post(do func()) bool {
+	select {
+	case a.inbox <- do:
+		return true
+	case <-a.quit:
+		return false
+	}
+}
+
+// errCrashed is what a test's crash looks like to those who were at work.
+var errCrashed = errors.New("agent: crashed")
+
+// at is where a test can have the agent die; it tells whether it is dead.
+func (a *Agent) at(point string) bool {
+	if a.hook != nil && !a.crashed.Load() && a.hook(point) {
+		a.crashed.Store(true)
+		a.cancel()
+	}
+	return a.crashed.Load()
+}

@@ -1,0 +1,203 @@
+package agent
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	engine "github.com/swarmd/swarmd/pkg/runtime"
+)
+
+// assign takes a manager's message. One that is older than what is known is refused, all but the service revisions in it,
+// which never change and which the session will not send again.
+func (a *Agent) assign(m v1.Assignment) {
+	for _, r := range m.Services {
+		if r != nil && r.Spec != nil {
+			a.revisions[r.Meta.ID] = r
+		}
+	}
+	for _, s := range m.Streams {
+		a.stream(s)
+	}
+	if m.Revision < a.revision {
+		a.log.Warn("older assignment refused", "revision", m.Revision, "have", a.revision)
+		return
+	}
+	a.revision = m.Revision
+	a.place(m)
+	saved := a.dirty()
+	changed := make(map[*task]bool, len(m.Tasks))
+	for _, t := range m.Tasks {
+		if t == nil || t.Desired == nil || t.Meta.ID == "" {
+			continue // not a task; a manager that sends such cannot be helped
+		}
+		changed[a.take(t, saved)] = true
+	}
+	for _, id := range m.Removed {
+		if t := a.tasks[id]; t != nil {
+			a.drop(t, saved)
+			changed[t] = true
+		}
+	}
+	if m.Complete {
+		a.takeComplete(m, changed, saved)
+	}
+	if len(m.Services) > 0 {
+		a.findRevisions(changed)
+	}
+	for _, t := range sorted(changed) {
+		a.advance(t)
+	}
+}
+
+// findRevisions is for tasks that came before what they run.
+func (a *Agent) findRevisions(changed map[*task]bool) {
+	for _, t := range a.tasks {
+		if t.revision != nil || t.assigned == nil {
+			continue
+		}
+		if t.revision = a.revisions[t.assigned.Desired.Revision]; t.revision != nil {
+			changed[t] = true
+		}
+	}
+}
+
+// place takes note of where this node is.
+func (a *Agent) place(m v1.Assignment) {
+	if m.Node != nil && m.Node.Spec != nil {
+		a.node = m.Node
+	}
+	a.pool = cmp.Or(m.GatewayPool, a.pool)
+	a.setBlock()
+}
+
+// take takes a task that is new or changed. What is desired of it never goes back.
+func (a *Agent) take(assigned *v1.Task, saved uint64) *task {
+	t := a.tasks[assigned.Meta.ID]
+	if t == nil {
+		t = &task{id: assigned.Meta.ID}
+		a.tasks[t.id] = t
+		a.begin(t, assigned)
+	}
+	if t.assigned != nil && assigned.Desired.State < t.assigned.Desired.State {
+		desired := *assigned.Desired
+		desired.State = t.assigned.Desired.State
+		assigned = &v1.Task{Meta: assigned.Meta, Desired: &desired}
+	}
+	t.assigned = &v1.Task{Meta: assigned.Meta, Desired: assigned.Desired}
+	t.gone = false // but one that was told to stop goes on stopping
+	t.revision = a.revisions[assigned.Desired.Revision]
+	t.saved = saved
+	if assigned.Desired.State > v1.TaskComplete {
+		a.noteStop(t)
+	}
+	return t
+}
+
+// begin is the first that is heard of a task. Where the manager says what became of it earlier, that holds: this agent may
+// have lost its state, and must not run the task a second time.
+func (a *Agent) begin(t *task, assigned *v1.Task) {
+	if assigned.Status != nil {
+		t.status, t.told = *assigned.Status, t.version
+		if t.status.State.Terminal() {
+			t.phase = phaseEnded
+		}
+	}
+	if s, ok := a.strays[t.id]; ok {
+		delete(a.strays, t.id)
+		a.adopt(t, s, true)
+	}
+	a.claimLink(t)
+	a.observe(t, v1.TaskAccepted, "accepted", "")
+}
+
+// noteStop takes note of the moment from which a task is to stop.
+func (a *Agent) noteStop(t *task) {
+	if t.stop() {
+		return
+	}
+	t.stopAt = a.o.Now()
+	a.leavePull(t)
+}
+
+// drop is for a task that is no longer assigned: it is stopped and forgotten, and nobody needs to be told.
+func (a *Agent) drop(t *task, saved uint64) {
+	t.gone, t.saved = true, saved
+	a.noteStop(t)
+}
+
+// takeComplete drops what a complete assignment does not name, also containers that nobody has told this agent of.
+func (a *Agent) takeComplete(m v1.Assignment, changed map[*task]bool, saved uint64) {
+	a.complete = true
+	named := make(map[string]bool, len(m.Tasks))
+	for _, t := range m.Tasks {
+		if t != nil {
+			named[t.Meta.ID] = true
+		}
+	}
+	for id, t := range a.tasks {
+		if !named[id] {
+			a.drop(t, saved)
+			changed[t] = true
+		}
+	}
+	a.dropStrays(changed)
+	used := make(map[string]bool)
+	for _, t := range a.tasks {
+		if t.assigned != nil {
+			used[t.assigned.Desired.Revision] = true
+		}
+	}
+	for _, r := range m.Services {
+		if r != nil {
+			used[r.Meta.ID] = true
+		}
+	}
+	maps.DeleteFunc(a.revisions, func(id string, _ *v1.ServiceRevision) bool { return !used[id] })
+}
+
+// sorted is a set of tasks in the order of their IDs, so that what is done does not depend on a map's order.
+func sorted(set map[*task]bool) []*task {
+	return slices.SortedFunc(maps.Keys(set), func(a, b *task) int { return cmp.Compare(a.id, b.id) })
+}
+
+// adopt takes over a container, or finds that there is none (exists false), according to what was known of the task.
+func (a *Agent) adopt(t *task, s engine.State, exists bool) {
+	switch {
+	case t.phase >= phaseEnded:
+		if !exists && t.phase == phaseEnded {
+			t.phase = phaseRemoved
+		}
+	case t.busy:
+		if exists && s.Status == engine.Ended {
+			t.ended = &s
+		}
+	case exists && s.Status != engine.Created:
+		t.phase = max(t.phase, phaseStarted)
+		if t.status.Container == nil || t.status.Container.PID != s.PID {
+			t.container().PID = s.PID
+			a.tell(t)
+		}
+		if s.Status == engine.Ended {
+			t.ended = &s
+		}
+	case t.phase >= phaseStarted, t.status.State >= v1.TaskRunning, !exists && t.status.State >= v1.TaskStarting,
+		exists && a.state.rebooted:
+		a.lost(t)
+	case exists:
+		t.phase = phaseCreated
+	case t.phase == phaseCreated:
+		t.phase = phaseLinked
+	}
+}
+
+// lost is how a task ends whose container is not there, or not running, though it ran.
+func (a *Agent) lost(t *task) {
+	if t.stop() {
+		a.end(t, v1.TaskShutdown, "shutdown", "")
+		return
+	}
+	a.observe(t, v1.TaskStarting, "starting", "")
+	a.end(t, v1.TaskFailed, t.status.Message, errLost)
+}

@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// The files of a task are those that Docker gives each container: its host name, the hosts it knows, its resolver.
+
+const (
+	hostsHead = "127.0.0.1\tlocalhost\n" +
+		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		"fe00::\tip6-localnet\n" +
+		"ff00::\tip6-mcastprefix\n" +
+		"ff02::1\tip6-allnodes\n" +
+		"ff02::2\tip6-allrouters\n"
+	// systemdResolv is the real configuration where the machine's own is systemd-resolved's stub.
+	systemdResolv = "/run/systemd/resolve/resolv.conf"
+	systemdStub   = "127.0.0.53"
+)
+
+// hostsFile is a task's /etc/hosts.
+func hostsFile(addr netip.Addr, hostname string, extra []string) []byte {
+	var b bytes.Buffer
+	b.WriteString(hostsHead)
+	for _, line := range extra {
+		ip, names, _ := strings.Cut(strings.TrimSpace(line), " ")
+		fmt.Fprintf(&b, "%s\t%s\n", ip, strings.TrimSpace(names))
+	}
+	if addr.IsValid() {
+		fmt.Fprintf(&b, "%s\t%s\n", addr, hostname)
+	}
+	return b.Bytes()
+}
+
+// resolver is what a resolv.conf says.
+type resolver struct {
+	nameservers, search, options []string
+}
+
+func parseResolver(text []byte) resolver {
+	var r resolver
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		switch fields[0] {
+		case "nameserver":
+			r.nameservers = append(r.nameservers, fields[1])
+		case "search", "domain":
+			r.search = fields[1:]
+		case "options":
+			r.options = append(r.options, fields[1:]...)
+		}
+	}
+	return r
+}
+
+// forContainer leaves out nameservers that only the machine itself can reach, as Docker does, and falls back on public
+// ones as Docker does if none is left.
+func (r resolver) forContainer() resolver {
+	var reachable []string
+	for _, n := range r.nameservers {
+		host, _, _ := strings.Cut(n, "%")
+		if addr, err := netip.ParseAddr(host); err == nil && !addr.IsLoopback() {
+			reachable = append(reachable, n)
+		}
+	}
+	if r.nameservers = reachable; len(reachable) == 0 {
+		r.nameservers = []string{"8.8.8.8", "8.8.4.4"}
+	}
+	return r
+}
+
+// override replaces what the spec gives.
+func (r resolver) override(c *v1.DNSConfig) resolver {
+	if c == nil {
+		return r
+	}
+	if len(c.Nameservers) > 0 {
+		r.nameservers = c.Nameservers
+	}
+	if len(c.Search) > 0 {
+		r.search = c.Search
+	}
+	if len(c.Options) > 0 {
+		r.options = c.Options
+	}
+	return r
+}
+
+func (r resolver) file() []byte {
+	var b bytes.Buffer
+	for _, n := range r.nameservers {
+		fmt.Fprintf(&b, "nameserver %s\n", n)
+	}
+	if len(r.search) > 0 && !(len(r.search) == 1 && r.search[0] == ".") {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(r.search, " "))
+	}
+	if len(r.options) > 0 {
+		fmt.Fprintf(&b, "options %s\n", strings.Join(r.options, " "))
+	}
+	return b.Bytes()
+}
+
+// hostResolver is the machine's resolver configuration; one that cannot be read is like an empty one.
+func (a *Agent) hostResolver() resolver {
+	text, err := os.ReadFile(a.o.ResolvConf)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.log.Warn("cannot read the machine's resolver configuration", "err", err)
+	}
+	r := parseResolver(text)
+	if len(r.nameservers) == 1 && r.nameservers[0] == systemdStub {
+		if text, err := os.ReadFile(systemdResolv); err == nil {
+			r = parseResolver(text)
+		}
+	}
+	return r
+}
+
+// writeFiles writes a task's files.
+func (a *Agent) writeFiles(t *task) error {
+	spec, err := a.expand(t)
+	if err != nil || a.o.Dir == "" {
+		return err
+	}
+	dir := a.taskDir(t.id)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	files := map[string][]byte{
+		"hostname":    []byte(spec.Hostname + "\n"),
+		"hosts":       hostsFile(t.addr, spec.Hostname, spec.Hosts),
+		"resolv.conf": a.hostResolver().forContainer().override(spec.DNS).file(),
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// files are a task's files as the container has to have them mounted.
+func (a *Agent) files(id string) map[string]string {
+	if a.o.Dir == "" {
+		return nil
+	}
+	dir := a.taskDir(id)
+	return map[string]string{
+		"/etc/hostname":    filepath.Join(dir, "hostname"),
+		"/etc/hosts":       filepath.Join(dir, "hosts"),
+		"/etc/resolv.conf": filepath.Join(dir, "resolv.conf"),
+	}
+}
+
+func (a *Agent) taskDir(id string) string { return filepath.Join(a.o.Dir, "tasks", id) }
+
+func (a *Agent) removeTaskFiles(id string) error {
+	if a.o.Dir == "" {
+		return nil
+	}
+	return os.RemoveAll(a.taskDir(id))
+}
+
+// removeStrayFiles removes the files of tasks that are not known any more.
+func (a *Agent) removeStrayFiles() {
+	if a.o.Dir == "" {
+		return
+	}
+	entries, _ := os.ReadDir(filepath.Join(a.o.Dir, "tasks")) // none is as good as empty
+	for _, e := range entries {
+		if a.tasks[e.Name()] == nil {
+			if err := a.removeTaskFiles(e.Name()); err != nil {
+				a.log.Warn("cannot remove a task's files", "task.id", e.Name(), "err", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,346 @@
+package agent
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/netplugin"
+)
+
+// links is the agent's part of the gateway network: who has which address, and which config the network is at. The network
+// is always given the whole config, and many tasks that wait for it share one Apply.
+type links struct {
+	block, pool netip.Prefix
+	used        map[netip.Addr]string // address → task
+	next        netip.Addr            // where to look for a free one, so that an address rests before it is used again
+	foreign     map[string]netip.Addr // links of an earlier process that no assignment has told us of yet
+	want, have  uint64                // number of the newest config, and of the newest that was applied
+	applying    bool                  //
+	retry       time.Time             // no Apply before
+	failures    int                   // in a row
+	waiting     map[*task]bool        // for have to get on
+	unusable    error                 // why there is no block
+	resolver    resolver              // the machine's
+}
+
+// touch makes a new config, to be applied with all that changes in the same breath, and is its number.
+func (l *links) touch() uint64 {
+	l.want++
+	return l.want
+}
+
+// ready tells whether the network is at the config that the task needs.
+func (l *links) ready(t *task) bool {
+	if l.have >= t.config {
+		return true
+	}
+	if l.waiting == nil {
+		l.waiting = map[*task]bool{}
+	}
+	l.waiting[t] = true
+	return false
+}
+
+// setBlock works out the node's block of addresses: the /24 of the pool with the node's index.
+func (a *Agent) setBlock() {
+	l := &a.links
+	if a.node == nil || a.node.Spec.Index == 0 {
+		return
+	}
+	pool, err := netip.ParsePrefix(cmp.Or(a.pool, v1.DefaultGatewayPool))
+	if err != nil || !pool.Addr().Is4() || pool.Bits() > 24 || uint64(a.node.Spec.Index) >= 1<<(24-pool.Bits()) {
+		l.unusable = fmt.Errorf("gateway pool %q has no block for node index %d", a.pool, a.node.Spec.Index)
+		return
+	}
+	base := pool.Masked().Addr().As4()
+	binary.BigEndian.PutUint32(base[:], binary.BigEndian.Uint32(base[:])+a.node.Spec.Index<<8)
+	block := netip.PrefixFrom(netip.AddrFrom4(base), 24)
+	if block == l.block {
+		return
+	}
+	if l.block.IsValid() && len(l.used) > 0 {
+		a.log.Warn("the node's block of gateway addresses changed; tasks keep theirs until they end", "old", l.block, "new", block)
+	}
+	l.block, l.pool, l.next, l.unusable = block, pool.Masked(), netip.Addr{}, nil
+	l.touch()
+	for _, t := range a.tasks {
+		l.waiting = addTo(l.waiting, t)
+	}
+}
+
+func addTo(set map[*task]bool, t *task) map[*task]bool {
+	if set == nil {
+		set = map[*task]bool{}
+	}
+	set[t] = true
+	return set
+}
+
+// allocate finds a free address. The first usable one is the router's.
+func (l *links) allocate(task string) (netip.Addr, bool) {
+	router := l.block.Addr().Next()
+	last := netip.AddrFrom4(func() [4]byte { b := router.As4(); b[3] = 255; return b }())
+	for range 254 {
+		if !l.next.IsValid() || !l.block.Contains(l.next) || l.next == last {
+			l.next = router.Next()
+		}
+		addr := l.next
+		l.next = addr.Next()
+		if _, taken := l.used[addr]; !taken {
+			l.used[addr] = task
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// link gives a task its address, files and link, and goes on once they are there.
+func (a *Agent) link(t *task) {
+	if !a.onDisk(t) || t.linked && !a.links.ready(t) {
+		return
+	}
+	if t.linked {
+		t.phase = phaseLinked
+		return
+	}
+	if err := a.portConflict(t); err != nil {
+		a.end(t, v1.TaskRejected, "preparing", err.Error())
+		return
+	}
+	if wait, err := a.address(t); err != nil || wait {
+		if err != nil {
+			a.end(t, v1.TaskRejected, "preparing", err.Error())
+		}
+		return
+	}
+	if err := a.writeFiles(t); err != nil {
+		a.failed(t, v1.TaskRejected, "preparing the files", err)
+		return
+	}
+	t.linked, t.config = true, a.links.touch()
+	if a.o.Network == nil {
+		a.links.have = a.links.want
+		t.phase = phaseLinked
+		return
+	}
+	a.links.ready(t)
+}
+
+// address sees to it that a task has a gateway address, or tells that it has to wait for one.
+func (a *Agent) address(t *task) (wait bool, err error) {
+	l := &a.links
+	switch {
+	case t.addr.IsValid():
+		return false, nil
+	case !l.block.IsValid():
+		if a.o.Network == nil {
+			return false, nil
+		}
+		text := "the manager has not said which addresses this node has"
+		if l.unusable != nil {
+			text = l.unusable.Error()
+		}
+		a.observe(t, t.status.State, t.status.Message, text)
+		l.waiting = addTo(l.waiting, t)
+		return true, nil
+	}
+	addr, ok := l.allocate(t.id)
+	if ok {
+		t.addr, t.status.Address = addr, addr.String()
+		return false, nil
+	}
+	for _, other := range a.tasks {
+		if other.addr.IsValid() && (other.stop() || other.phase >= phaseEnded) {
+			l.waiting = addTo(l.waiting, t)
+			return true, nil // one will be free in a moment
+		}
+	}
+	return false, fmt.Errorf("no free gateway address: all %d of this node's block %s are in use", len(l.used), l.block)
+}
+
+// portKey is what only one service can have on a machine.
+type portKey struct {
+	protocol v1.Protocol
+	port     uint16
+}
+
+// portConflict is the error of a task whose published ports another service has here.
+func (a *Agent) portConflict(t *task) error {
+	mine := make(map[portKey]bool)
+	for _, p := range t.ports() {
+		if p.Published != 0 {
+			mine[portKey{cmp.Or(p.Protocol, v1.TCP), p.Published}] = true
+		}
+	}
+	if len(mine) == 0 {
+		return nil
+	}
+	for _, other := range a.tasks {
+		if !other.linked || other.stop() || other.phase >= phaseWithdrawn || !other.known() ||
+			other.assigned.Desired.Service == t.assigned.Desired.Service {
+			continue
+		}
+		for _, p := range other.ports() {
+			if key := (portKey{cmp.Or(p.Protocol, v1.TCP), p.Published}); mine[key] {
+				return fmt.Errorf("port %d/%s is already published on this node by service %q", key.port, key.protocol,
+					other.assigned.Desired.ServiceName)
+			}
+		}
+	}
+	return nil
+}
+
+// publish has a task's ports lead to it. Only then is it running: whoever waits for that may connect.
+func (a *Agent) publish(t *task) {
+	if !t.published && t.linked && len(t.ports()) > 0 && a.o.Network != nil {
+		t.published, t.config = true, a.links.touch()
+	}
+	if !a.links.ready(t) {
+		return
+	}
+	for _, p := range t.ports() {
+		if p.Mode == v1.PublishHost && t.status.Ports == nil {
+			t.status.Ports = hostPorts(t.ports())
+		}
+	}
+	t.phase = phaseRunning
+	a.observe(t, v1.TaskRunning, "started", "")
+}
+
+func hostPorts(ports []v1.PortConfig) []v1.PortConfig {
+	return slices.DeleteFunc(slices.Clone(ports), func(p v1.PortConfig) bool { return p.Mode != v1.PublishHost })
+}
+
+// withdraw has no port lead to a task any more, before it is told to stop.
+func (a *Agent) withdraw(t *task) {
+	if t.published {
+		t.published, t.config = false, a.links.touch()
+	}
+	if a.links.failures > 0 || a.links.ready(t) { // a network that fails does not keep a task from stopping
+		t.phase = phaseWithdrawn
+	}
+}
+
+// unlink removes a task's link and files, and frees its address once they are gone.
+func (a *Agent) unlink(t *task) {
+	if t.linked {
+		t.linked, t.published, t.config = false, false, a.links.touch()
+		if a.o.Network == nil {
+			a.links.have = a.links.want
+		}
+	}
+	if !a.links.ready(t) {
+		return
+	}
+	if err := a.removeTaskFiles(t.id); err != nil {
+		a.log.Warn("cannot remove a task's files", "task.id", t.id, "err", err)
+	}
+	if t.addr.IsValid() && a.links.used[t.addr] == t.id {
+		delete(a.links.used, t.addr)
+		t.addr = netip.Addr{}
+		a.wakeLinks()
+	}
+	t.phase = phaseUnlinked
+}
+
+// config is the network's whole config as of now.
+func (a *Agent) config() netplugin.Config {
+	c := netplugin.Config{Node: a.node.Spec.Index, Gateway: a.links.block, Pool: a.links.pool}
+	backends := make(map[portKey][]netip.AddrPort)
+	for _, t := range a.tasks {
+		if !t.linked || !t.addr.IsValid() {
+			continue
+		}
+		link := netplugin.TaskLink{ID: t.id, Address: t.addr}
+		if t.revision != nil {
+			link.Sysctls, _ = splitSysctls(t.spec().Container.Sysctls)
+		}
+		c.Tasks = append(c.Tasks, link)
+		for _, p := range t.ports() {
+			if t.published && p.Published != 0 {
+				key := portKey{cmp.Or(p.Protocol, v1.TCP), p.Published}
+				backends[key] = append(backends[key], netip.AddrPortFrom(t.addr, p.Target))
+			}
+		}
+	}
+	for id, addr := range a.links.foreign {
+		if t := a.tasks[id]; t == nil || !t.linked {
+			c.Tasks = append(c.Tasks, netplugin.TaskLink{ID: id, Address: addr})
+		}
+	}
+	slices.SortFunc(c.Tasks, func(a, b netplugin.TaskLink) int { return strings.Compare(a.ID, b.ID) })
+	for key, to := range backends {
+		slices.SortFunc(to, netip.AddrPort.Compare)
+		c.Published = append(c.Published, netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port, Backends: slices.Compact(to)})
+	}
+	slices.SortFunc(c.Published, func(a, b netplugin.PublishedPort) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), strings.Compare(a.Protocol, b.Protocol))
+	})
+	return c
+}
+
+// pumpLinks applies the newest config if it can and must, and says when to try again.
+func (a *Agent) pumpLinks(now time.Time) time.Time {
+	l := &a.links
+	if a.o.Network == nil {
+		l.have = l.want
+		return time.Time{}
+	}
+	if l.applying || l.have >= l.want || !a.adopted || !l.block.IsValid() {
+		return time.Time{}
+	}
+	if now.Before(l.retry) {
+		return l.retry
+	}
+	number, config := l.want, a.config()
+	l.applying = true
+	a.workers.Go(func() {
+		if a.at("before apply") {
+			return
+		}
+		err := a.o.Network.Apply(a.ctx, config)
+		if a.at("after apply") {
+			return
+		}
+		a.post(func() { a.applied(number, err) })
+	})
+	return time.Time{}
+}
+
+// applied takes note of what came of an Apply.
+func (a *Agent) applied(number uint64, err error) {
+	l := &a.links
+	l.applying = false
+	if a.ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		l.failures++
+		l.retry = a.o.Now().Add(min(batchDelay<<min(l.failures-1, 8), retryMost))
+		a.log.Error("cannot set up the network; trying again", "err", err, "failures", l.failures)
+		for t := range l.waiting {
+			if t.phase < phaseRunning {
+				a.observe(t, t.status.State, t.status.Message, "setting up the network: "+err.Error()+"; trying again")
+			}
+		}
+		a.wakeLinks() // those that stop go on without
+		return
+	}
+	l.failures, l.have = 0, number
+	a.wakeLinks()
+}
+
+// wakeLinks looks again at the tasks that wait for the network.
+func (a *Agent) wakeLinks() {
+	waiting := a.links.waiting
+	a.links.waiting = nil
+	for _, t := range sorted(waiting) {
+		a.advance(t)
+	}
+}

@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// reporter is what the manager has not confirmed yet: a set of tasks, so that its size is bounded by theirs and the latest
+// state of each wins.
+type reporter struct {
+	pending map[string]*task
+	sending bool
+	at      time.Time // when to look what can be sent; zero for nothing
+	retry   time.Time // no report before
+	wait    backoff
+	size    int // of a report; less after a failure, so that one that is refused does not hold up all
+}
+
+// reportTimeout bounds one report.
+const reportTimeout = 30 * time.Second
+
+// tell has a task's status reported.
+func (a *Agent) tell(t *task) {
+	t.version++
+	a.reports.pending[t.id] = t
+	a.reports.at = earliest(a.reports.at, a.o.Now().Add(batchDelay))
+}
+
+// due says when a task's status is to be told; zero if something else has to happen first. A state that soon gives way to
+// the next is not worth a write at the manager, so only those that last are told.
+func (a *Agent) due(t *task, now time.Time) time.Time {
+	state := t.status.State
+	switch {
+	case state.Terminal():
+		if a.state.written < t.saved {
+			return time.Time{} // what was told must still be known after a restart
+		}
+		return now
+	case state == v1.TaskRunning:
+		return now
+	case state == v1.TaskReady && t.assigned != nil && !a.view(t, now).start:
+		return now
+	}
+	return t.status.At.Add(batchDelay)
+}
+
+// pumpReports sends what there is to tell, if it is time, and says when to look again. Statuses wait for one another for
+// a moment, but not when there is nothing to wait for.
+func (a *Agent) pumpReports(now time.Time) time.Time {
+	r := &a.reports
+	if r.sending || len(r.pending) == 0 || r.at.IsZero() {
+		return time.Time{}
+	}
+	if now.Before(r.retry) {
+		return r.retry
+	}
+	if now.Before(r.at) && !a.settled() {
+		return r.at
+	}
+	report, versions, next := a.collect(now)
+	if r.at = next; len(report.Tasks) > 0 {
+		a.send(report, versions)
+		return time.Time{}
+	}
+	return next
+}
+
+// settled tells whether nothing is being done that ends by itself soon.
+func (a *Agent) settled() bool {
+	return a.starts.running+a.starts.waiting()+a.stops.running+a.stops.waiting() == 0 &&
+		(a.links.have >= a.links.want || a.links.failures > 0) && !a.state.writing && a.state.number == a.state.written
+}
+
+// collect takes a report of what is due, and says when the rest will be.
+func (a *Agent) collect(now time.Time) (v1.StatusReport, []uint64, time.Time) {
+	r := &a.reports
+	var report v1.StatusReport
+	var versions []uint64
+	var next time.Time
+	for id, t := range r.pending {
+		if t.gone || t.assigned == nil {
+			delete(r.pending, id) // nobody wants to know
+			continue
+		}
+		at := a.due(t, now)
+		switch {
+		case at.IsZero(): // whoever has written the state file looks again
+		case at.After(now):
+			next = earliest(next, at)
+		case len(report.Tasks) == r.size:
+			next = now
+		default:
+			report.Tasks = append(report.Tasks, v1.TaskReport{ID: id, Status: t.status})
+			versions = append(versions, t.version)
+		}
+	}
+	return report, versions, next
+}
+
+// send sends a report. One is under way at a time.
+func (a *Agent) send(report v1.StatusReport, versions []uint64) {
+	a.reports.sending = true
+	a.workers.Go(func() {
+		if a.at("before report") {
+			return
+		}
+		ctx, cancel := context.WithTimeout(a.ctx, reportTimeout)
+		defer cancel()
+		result, err := a.o.Manager.Report(ctx, report)
+		if a.at("after report") {
+			return
+		}
+		a.post(func() { a.reported(report, versions, result, err) })
+	})
+}
+
+// reported takes note of what the manager has confirmed.
+func (a *Agent) reported(report v1.StatusReport, versions []uint64, result v1.StatusResult, err error) {
+	r := &a.reports
+	r.sending = false
+	now := a.o.Now()
+	r.at = earliest(r.at, now)
+	if err != nil {
+		r.wait.first, r.wait.most = 100*time.Millisecond, 8*time.Second
+		r.retry, r.size = now.Add(r.wait.delay()), max(1, r.size/2)
+		a.log.Debug("report failed; trying again", "tasks", len(report.Tasks), "err", err)
+		return
+	}
+	r.wait.reset()
+	r.retry, r.size = time.Time{}, batchTasks
+	if len(result.Unknown) > 0 {
+		a.log.Debug("the manager does not know some of the reported tasks", "tasks", len(result.Unknown))
+	}
+	for i, told := range report.Tasks {
+		t := a.tasks[told.ID]
+		if t == nil {
+			continue
+		}
+		if t.told = versions[i]; t.told == t.version {
+			delete(r.pending, t.id)
+		}
+	}
+	a.later(now.Add(softDelay))
+}

@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	engine "github.com/swarmd/swarmd/pkg/runtime"
+)
+
+// task is what the agent remembers of one task. Only the loop touches it.
+type task struct {
+	id       string
+	assigned *v1.Task            // nil for a container that nobody told us of
+	revision *v1.ServiceRevision // nil until it is known
+	phase    phase
+	status   v1.TaskStatus
+	version  uint64 // of status
+	told     uint64 // the version that the manager has confirmed
+
+	gone     bool      // no longer assigned
+	stopAt   time.Time // when it became known that it is to stop
+	ended    *engine.State
+	late     time.Time // when what was asked of it last has taken too long
+	pause    time.Time // no attempt before
+	attempts int
+	busy     bool   // queued, or with a worker
+	image    string // as pulled
+	pulling  *pull
+
+	addr      netip.Addr
+	linked    bool // it has a link in the network's config
+	published bool // its ports lead to it in the network's config
+	config    uint64
+	saved     uint64 // the state file that must have been written before it goes on
+	streams   []v1.StreamRequest
+}
+
+// known tells whether there is enough to run the task by.
+func (t *task) known() bool { return t.assigned != nil && t.revision != nil }
+
+// stop tells whether the task is to stop. That is never taken back.
+func (t *task) stop() bool { return !t.stopAt.IsZero() }
+
+func (t *task) spec() *v1.TaskSpec { return &t.revision.Spec.Task }
+
+func (t *task) ports() []v1.PortConfig {
+	if t.revision == nil || t.revision.Spec.Endpoint == nil {
+		return nil
+	}
+	return t.revision.Spec.Endpoint.Ports
+}
+
+func (t *task) grace() time.Duration {
+	if t.revision != nil && t.spec().Container.StopGracePeriod != nil {
+		return max(0, time.Duration(*t.spec().Container.StopGracePeriod))
+	}
+	return stopGrace
+}
+
+func (t *task) stopSignal() string {
+	if t.revision != nil && t.spec().Container.StopSignal != "" {
+		return t.spec().Container.StopSignal
+	}
+	return "SIGTERM"
+}
+
+// view is what step needs to know of a task.
+func (a *Agent) view(t *task, now time.Time) view {
+	v := view{phase: t.phase, stop: t.stop(), gone: t.gone, ended: t.ended != nil,
+		late: !t.late.IsZero() && !now.Before(t.late), pause: now.Before(t.pause)}
+	if t.assigned != nil {
+		d := t.assigned.Desired
+		v.start = (d.State == v1.TaskRunning || d.State == v1.TaskComplete) && !now.Before(d.StartAfter)
+	}
+	return v
+}
+
+// advance takes a task as far as it can go now. It may be called at any time, for any reason.
+func (a *Agent) advance(t *task) {
+	for a.adopted && !t.busy && a.tasks[t.id] == t {
+		now := a.o.Now()
+		before := t.phase
+		switch act := step(a.view(t, now)); act {
+		case actRest:
+			a.rest(t, now)
+		case actPull:
+			a.pullFor(t)
+		case actLink:
+			a.link(t)
+		case actPublish:
+			a.publish(t)
+		case actWithdraw:
+			a.withdraw(t)
+		case actSettle:
+			a.settle(t)
+		case actUnlink:
+			a.unlink(t)
+		default:
+			a.enqueue(t, act)
+		}
+		if t.phase == before {
+			return
+		}
+		t.attempts = 0
+	}
+}
+
+// rest is when a task needs nothing now: it says where it rests, and when it is to be looked at again.
+func (a *Agent) rest(t *task, now time.Time) {
+	if t.phase == phaseCreated && t.assigned != nil {
+		a.observe(t, v1.TaskReady, "prepared", "")
+		if after := t.assigned.Desired.StartAfter; now.Before(after) {
+			a.timers.add(after, t.id)
+		}
+	}
+	if now.Before(t.pause) {
+		a.timers.add(t.pause, t.id)
+	}
+}
+
+// observe sets a task's state, which never goes back, and has it reported.
+func (a *Agent) observe(t *task, state v1.TaskState, message, err string) {
+	if len(err) > maxError {
+		err = strings.ToValidUTF8(err[:maxError-3], "") + "…"
+	}
+	s := &t.status
+	if state < s.State || state == s.State && (state.Terminal() || message == s.Message && err == s.Err) {
+		return
+	}
+	if state != s.State {
+		s.At = a.o.Now().UTC()
+	}
+	s.State, s.Message, s.Err = state, message, err
+	a.tell(t)
+	if state >= v1.TaskRunning {
+		t.saved = a.dirty()
+	}
+}
+
+// failed handles an attempt that failed: it is made again a moment later, or, if it never can succeed or has not for too
+// long, the task ends in the state.
+func (a *Agent) failed(t *task, state v1.TaskState, doing string, err error) {
+	t.attempts++
+	if a.engineUp && (final(err) || t.attempts >= maxAttempts) {
+		a.log.Warn("task failed", "task.id", t.id, "state", state, "doing", doing, "err", err)
+		t.status.Ran = t.ran()
+		a.end(t, state, t.status.Message, doing+": "+err.Error())
+		return
+	}
+	a.log.Debug("trying again", "task.id", t.id, "doing", doing, "attempt", t.attempts, "err", err)
+	a.observe(t, t.status.State, t.status.Message, doing+": "+err.Error()+"; trying again")
+	a.backOff(t)
+}
+
+// backOff keeps a task from its next attempt for a while that doubles.
+func (a *Agent) backOff(t *task) {
+	t.pause = a.o.Now().Add(min(retryDelay<<min(max(t.attempts, 1)-1, 10), retryMost))
+	a.advance(t)
+}
+
+// end is when a task will never run, again or at all.
+func (a *Agent) end(t *task, state v1.TaskState, message, err string) {
+	a.observe(t, state, message, err)
+	t.phase, t.pause, t.late, t.attempts = phaseEnded, time.Time{}, time.Time{}, 0
+	if t.published {
+		t.published = false
+		a.links.touch()
+	}
+	a.beginStreams(t)
+}
