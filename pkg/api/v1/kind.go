@@ -218,7 +218,11 @@ func (k KindOf[S, D, T]) Holds(s Section, value any) bool {
 
 func decode[V any](data []byte) (any, error) {
 	v := new(V)
-	if err := json.Unmarshal(data, v); err != nil {
+	read := func(data []byte) error { return json.Unmarshal(data, v) }
+	if own, ok := any(v).(json.Unmarshaler); ok {
+		read = own.UnmarshalJSON // spares json.Unmarshal's two passes over the data to find its end
+	}
+	if err := read(data); err != nil {
 		return nil, err
 	}
 	return v, nil
