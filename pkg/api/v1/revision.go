@@ -1,0 +1,61 @@
+package v1
+
+import (
+	"reflect"
+	"time"
+)
+
+// NodeLost tells whether nothing can be known of what runs on a node, so that its tasks are replaced without waiting for
+// them to end: it was removed (nil) or is down.
+func NodeLost(n *Node) bool {
+	if n == nil {
+		return true
+	}
+	return n.Desired != nil && !n.Desired.Down.IsZero() || n.Status != nil && n.Status.State == NodeDown
+}
+
+// NodeDrained tells whether a node gives its tasks up.
+func NodeDrained(n *Node) bool {
+	return n != nil && n.Spec != nil && n.Spec.Availability == AvailabilityDrain
+}
+
+// SameButPlacement tells whether a revision's tasks need no replacement when a service changes to what it says now, as
+// long as their nodes satisfy its placement.
+func SameButPlacement(r *ServiceRevisionSpec, s *ServiceSpec) bool {
+	before, now := r.Task, s.Task
+	before.Placement, now.Placement = nil, nil
+	return reflect.DeepEqual(&before, &now) && reflect.DeepEqual(r.Endpoint, s.Endpoint)
+}
+
+// Constraints parses the placement constraints of a task. One that cannot be parsed, which validation refuses, becomes
+// the zero Constraint, which no node satisfies.
+func Constraints(t *TaskSpec) []Constraint {
+	if t.Placement == nil || len(t.Placement.Constraints) == 0 {
+		return nil
+	}
+	parsed := make([]Constraint, len(t.Placement.Constraints))
+	for i, text := range t.Placement.Constraints {
+		if c, err := ParseConstraint(text); err == nil {
+			parsed[i] = c
+		}
+	}
+	return parsed
+}
+
+// Satisfies tells whether all constraints hold for a node.
+func Satisfies(n *Node, constraints []Constraint) bool {
+	for _, c := range constraints {
+		if !c.Match(n) {
+			return false
+		}
+	}
+	return true
+}
+
+// RevisionOf is the revision that a service's current spec asks for; its ID is RevisionID.
+func RevisionOf(s *Service) *ServiceRevisionSpec {
+	return &ServiceRevisionSpec{Service: s.Meta.ID, Task: s.Spec.Task, Endpoint: s.Spec.Endpoint, Number: s.Meta.Generation}
+}
+
+// FailureMemory is how long a slot's failure counts against the node it happened on.
+const FailureMemory = 5 * time.Minute
