@@ -1,0 +1,108 @@
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// Defaults of Options.
+const (
+	DefaultMaxKeys = 256
+	DefaultMaxOps  = 20_000
+	DefaultResync  = 10 * time.Minute
+)
+
+// Options of an Engine. The zero Options are the defaults.
+type Options struct {
+	// Logger is told what goes wrong; nil tells nobody.
+	Logger *slog.Logger
+	// Registry takes the engine's metrics, once for each registry; nil measures nothing.
+	Registry *prometheus.Registry
+	// MaxKeys and MaxOps bound one Step. A key whose own plan is larger than MaxOps is still decided whole.
+	MaxKeys int
+	MaxOps  int
+	// Resync is how often every key is decided again though nothing changed.
+	Resync time.Duration
+}
+
+// Engine runs rules, in order, over the keys of a store.
+type Engine struct {
+	store   store.Store
+	rules   []Rule
+	options Options
+	log     *slog.Logger
+	metrics *metrics
+}
+
+// New is an engine that decides each key by the rules in the order given, each over the uncommitted result of the one
+// before.
+func New(s store.Store, rules []Rule, o Options) *Engine {
+	if o.MaxKeys <= 0 {
+		o.MaxKeys = DefaultMaxKeys
+	}
+	if o.MaxOps <= 0 {
+		o.MaxOps = DefaultMaxOps
+	}
+	if o.Resync <= 0 {
+		o.Resync = DefaultResync
+	}
+	log := o.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Engine{store: s, rules: rules, options: o, log: log, metrics: newMetrics(o.Registry)}
+}
+
+// Keys are what a change makes worth deciding again, by any rule, sorted and without duplicates. s is a snapshot at the
+// change's revision or later.
+func (e *Engine) Keys(s *store.Snapshot, c store.Change) []string {
+	var keys []string
+	for _, r := range e.rules {
+		keys = append(keys, r.Keys(s, c)...)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// AllKeys are the IDs of all services, and of those that are gone but left tasks or revisions behind, sorted.
+func AllKeys(s *store.Snapshot) []string {
+	keys := make(map[string]struct{}, s.Count(v1.KindService))
+	for o := range store.All(s, v1.Services) {
+		keys[o.Meta.ID] = struct{}{}
+	}
+	for r := range store.All(s, v1.ServiceRevisions) {
+		keys[r.Spec.Service] = struct{}{}
+	}
+	for t := range store.All(s, v1.Tasks) {
+		keys[t.Desired.Service] = struct{}{}
+	}
+	return slices.Sorted(maps.Keys(keys))
+}
+
+// Step decides the keys in order, each over the uncommitted result of those before, and returns what is to be committed
+// under the leader's fence, and when which keys are to be decided again though nothing changes. It is pure: no I/O, no
+// clock, no memory; the same arguments give the same result. Every operation may stand alone (see store.CommitAll).
+//
+// Once there are Options.MaxOps operations, the keys that are left are not decided: they are in again, at now.
+func (e *Engine) Step(now time.Time, s *store.Snapshot, keys []string) (ops []store.Op, again map[string]time.Time) {
+	b := newBatch(e, now, s)
+	for _, key := range keys {
+		b.decide(key)
+	}
+	return b.ops, b.again
+}
+
+// Commit writes what Step returned, in an order that is safe to be cut off anywhere: everything but tasks first, because
+// tasks refer to it (revisions) and their removal is remembered in it. It returns the highest revision that was written,
+// also with an error.
+func (e *Engine) Commit(ctx context.Context, ops []store.Op, fence *store.Fence) (int64, error) {
+	return commit(ctx, e.store, ops, fence)
+}
