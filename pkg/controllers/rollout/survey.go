@@ -1,0 +1,117 @@
+package rollout
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// slot is what a rollout needs to know of a slot.
+type slot struct {
+	number uint64
+	newest uint64 // attempt
+	// newestCurrent: the newest task runs what the spec asks for, or did when it ended.
+	newestCurrent bool
+	// clean: a task that runs what the spec asks for is there, or its replacement is due.
+	clean bool
+	// settled: it runs, or one of this rollout has ended by itself: either way the slot is no longer on its way.
+	settled bool
+}
+
+// dirty tells whether the slot is out of date.
+func (s *slot) dirty() bool { return !s.clean && !s.newestCurrent }
+
+// survey looks at the slots that have tasks, and at what failed since the rollout began.
+func (r *rollout) survey(s *store.Snapshot, service *v1.Service, before *v1.UpdateStatus) {
+	var since time.Time
+	if before != nil {
+		since = before.StartedAt
+	}
+	revisions := newRevisions(s, service, r.target)
+	at := make(map[uint64]int)
+	for t := range s.TasksOfService(service.Meta.ID) {
+		d := t.Desired
+		if d.State >= v1.TaskRemove || d.Slot == 0 {
+			continue
+		}
+		i, seen := at[d.Slot]
+		if !seen {
+			i = len(r.slots)
+			at[d.Slot] = i
+			r.slots = append(r.slots, slot{number: d.Slot})
+		}
+		r.add(&r.slots[i], t, revisions, since)
+	}
+	slices.SortFunc(r.slots, func(a, b slot) int { return cmp.Compare(a.number, b.number) })
+	slices.Sort(r.failed)
+}
+
+// add puts a task into its slot.
+func (r *rollout) add(s *slot, t *v1.Task, revisions *revisions, since time.Time) {
+	d := t.Desired
+	current := revisions.current(d.Revision)
+	if d.Attempt >= s.newest {
+		s.newest, s.newestCurrent = d.Attempt, current && (d.State > v1.TaskComplete || revisions.clean(t))
+	}
+	if !current {
+		return
+	}
+	state := v1.Observed(t)
+	ended := state == v1.TaskFailed || state == v1.TaskRejected || state == v1.TaskComplete
+	ofThis := d.Revision == r.target && !t.Meta.CreatedAt.Before(since)
+	if ended && ofThis {
+		s.settled = true
+	}
+	if d.State > v1.TaskComplete {
+		return
+	}
+	if ended && ofThis && r.early(t) {
+		r.failed = append(r.failed, t.Meta.ID) // not counted yet: the service rule stops it in the same step
+	}
+	if revisions.clean(t) {
+		s.clean = true
+		s.settled = s.settled || state == v1.TaskRunning
+	}
+}
+
+// early tells whether a task ended before it had run for as long as it is monitored. Where the agent does not say, it
+// counts: a rollout that pauses once too often is better than one that goes on.
+func (r *rollout) early(t *v1.Task) bool {
+	return t.Status.Ran == nil || time.Duration(*t.Status.Ran) <= r.config.monitor
+}
+
+// revisions tell which tasks are up to date.
+type revisions struct {
+	snapshot *store.Snapshot
+	service  *v1.Service
+	target   string
+	wanted   []v1.Constraint
+	same     map[string]bool // revisions that differ from the target in their placement at most
+}
+
+func newRevisions(s *store.Snapshot, service *v1.Service, target string) *revisions {
+	return &revisions{s, service, target, v1.Constraints(&service.Spec.Task), map[string]bool{target: true}}
+}
+
+// current tells whether tasks of a revision run what the spec asks for, wherever they run.
+func (r *revisions) current(id string) bool {
+	same, seen := r.same[id]
+	if !seen {
+		found, ok := store.Get(r.snapshot, v1.ServiceRevisions, id)
+		same = ok && v1.SameButPlacement(found.Spec, r.service.Spec)
+		r.same[id] = same
+	}
+	return same
+}
+
+// clean tells whether a task of a current revision is also where the spec wants it.
+func (r *revisions) clean(t *v1.Task) bool {
+	if t.Desired.Revision == r.target {
+		return true
+	}
+	node, ok := store.Get(r.snapshot, v1.Nodes, v1.TaskNode(t))
+	return ok && !v1.NodeLost(node) && v1.Satisfies(node, r.wanted)
+}

@@ -1,0 +1,48 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
+)
+
+// reasons is the sentence of why no node can take a task: for each filter how many nodes it was the first to refuse, most
+// first.
+func reasons(filters []filter, nodes []*node) string {
+	counts := make([]int, len(filters))
+	for _, n := range nodes {
+		if i := firstNo(filters, n); i >= 0 {
+			counts[i]++
+		}
+	}
+	order := make([]int, 0, len(filters))
+	for i, count := range counts {
+		if count > 0 {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(counts[b], counts[a]) })
+	parts := make([]string, len(order))
+	for i, f := range order {
+		parts[i] = filters[f].why(counts[f])
+	}
+	if len(parts) == 0 {
+		return "no suitable node"
+	}
+	return "no suitable node (" + strings.Join(parts, "; ") + ")"
+}
+
+// explain writes why tasks have no node, where that is not written already.
+func (d *decision) explain(tasks []*v1.Task, why string) {
+	for _, t := range tasks {
+		if t.Desired.Pending == why {
+			continue
+		}
+		next := *t.Desired
+		next.Pending = why
+		d.plan.Ops = append(d.plan.Ops, reconcile.SetTask(d.now, t, &next))
+	}
+}

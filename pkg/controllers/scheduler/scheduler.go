@@ -1,0 +1,236 @@
+// Package scheduler decides where tasks run: filters say which nodes can take a task, an order says which of them is best,
+// and where none can, the reasons are counted into the sentence that the user reads.
+//
+// It owns TaskDesired.Placement and Pending. It never moves a task that has a node, never makes or stops one, and never
+// looks at how busy a node is: what counts is what was set aside.
+//
+// Reading order: scheduler.go (a service), filter.go (which nodes), spread.go (which is best), explain.go (why not).
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// Rule is the scheduler.
+type Rule struct{}
+
+// Name implements reconcile.Rule.
+func (Rule) Name() string { return "scheduler" }
+
+// Keys implements reconcile.Rule: tasks wait for nodes, and for what other tasks hold there.
+func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
+	if _, _, changed := reconcile.NodeOf(c); changed {
+		return slices.Collect(s.ServicesWithUnplaced())
+	}
+	t, ok := reconcile.TaskOf(c)
+	switch {
+	case !ok:
+		return nil
+	case t.Freed():
+		return append(slices.Collect(s.ServicesWithUnplaced()), t.Service())
+	case t.Decided(), t.Ended():
+		return []string{t.Service()}
+	}
+	return nil
+}
+
+// Decide implements reconcile.Rule.
+func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	groups := unplaced(s, key)
+	if len(groups) == 0 {
+		return reconcile.Plan{}
+	}
+	service, _ := store.Get(s, v1.Services, key)
+	d := &decision{now: now, snapshot: s, key: key, nodes: candidates(s)}
+	d.countTasks()
+	for _, g := range groups {
+		spec, ok := d.spec(service, g.revision)
+		if !ok {
+			d.explain(g.tasks, "service revision "+g.revision+" is not there")
+			continue
+		}
+		d.place(g, spec)
+	}
+	return d.plan
+}
+
+// group is the tasks of one revision that wait for a node: any of them is as good as another.
+type group struct {
+	revision string
+	tasks    []*v1.Task // lowest slots first
+}
+
+func unplaced(s *store.Snapshot, service string) []group {
+	tasks := slices.Collect(s.Unplaced(service))
+	slices.SortFunc(tasks, func(a, b *v1.Task) int {
+		return cmp.Or(cmp.Compare(a.Desired.Revision, b.Desired.Revision), cmp.Compare(a.Desired.Slot, b.Desired.Slot),
+			cmp.Compare(a.Desired.Attempt, b.Desired.Attempt))
+	})
+	var groups []group
+	for start, end := 0, 0; start < len(tasks); start = end {
+		revision := tasks[start].Desired.Revision
+		for end = start; end < len(tasks) && tasks[end].Desired.Revision == revision; end++ {
+		}
+		groups = append(groups, group{revision, tasks[start:end]})
+	}
+	return groups
+}
+
+// decision is one under way.
+type decision struct {
+	now      time.Time
+	snapshot *store.Snapshot
+	key      string
+	nodes    []*node
+	plan     reconcile.Plan
+}
+
+// node is a node as the scheduler sees it, with what was placed on it in this decision.
+type node struct {
+	*v1.Node
+	load store.Load
+	ours int // live tasks of the service
+	// failures are the service's recent ones, by revision.
+	failures map[string]int
+	failed   int     // those of the group that is being placed
+	leaf     *branch // where it is in the tree
+}
+
+func candidates(s *store.Snapshot) []*node {
+	nodes := make([]node, 0, s.Count(v1.KindNode))
+	found := make([]*node, 0, cap(nodes))
+	for n := range store.All(s, v1.Nodes) {
+		nodes = append(nodes, node{Node: n, load: s.LoadOf(n.Meta.ID)})
+		found = append(found, &nodes[len(nodes)-1])
+	}
+	return found
+}
+
+// countTasks counts the service's tasks and recent failures on each node. Failures are those that live tasks remember of
+// their slots, so that they do not depend on how much history is kept.
+func (d *decision) countTasks() {
+	byID := make(map[string]*node, len(d.nodes))
+	for _, n := range d.nodes {
+		byID[n.Meta.ID] = n
+	}
+	for t := range d.snapshot.TasksOfService(d.key) {
+		if t.Desired.State > v1.TaskComplete {
+			continue
+		}
+		if n := byID[v1.TaskNode(t)]; n != nil {
+			n.ours++
+		}
+		if t.Desired.Restarts == nil {
+			continue
+		}
+		for _, f := range t.Desired.Restarts.Recent {
+			if n := byID[f.Node]; n != nil && d.now.Sub(f.At) < v1.FailureMemory {
+				if n.failures == nil {
+					n.failures = make(map[string]int)
+				}
+				n.failures[t.Desired.Revision]++
+			}
+		}
+	}
+}
+
+// spec is what the tasks of a revision are placed by.
+func (d *decision) spec(service *v1.Service, revision string) (*v1.ServiceRevisionSpec, bool) {
+	if r, ok := store.Get(d.snapshot, v1.ServiceRevisions, revision); ok {
+		return r.Spec, true
+	}
+	if service != nil && v1.RevisionID(service) == revision {
+		return v1.RevisionOf(service), true
+	}
+	return nil, false
+}
+
+// place gives nodes to the tasks of a group, until no node is left.
+func (d *decision) place(g group, spec *v1.ServiceRevisionSpec) {
+	filters := filtersFor(spec)
+	for _, n := range d.nodes {
+		n.failed = n.failures[g.revision]
+	}
+	fit := make([]*node, 0, len(d.nodes))
+	for _, n := range d.nodes {
+		if firstNo(filters, n) < 0 {
+			fit = append(fit, n)
+		}
+	}
+	needs := needsOf(spec)
+	tree := grow(d.nodes, fit, preferences(spec))
+	for i, t := range g.tasks {
+		n := tree.take()
+		if n == nil {
+			d.explain(g.tasks[i:], reasons(filters, d.nodes))
+			return
+		}
+		n.reserve(needs)
+		d.assign(t, n, needs)
+		tree.put(n, firstNo(filters, n) < 0)
+	}
+}
+
+// needs are what a task reserves on its node.
+type needs struct {
+	cpus   v1.CPUs
+	memory v1.Bytes
+	ports  []string
+}
+
+func needsOf(spec *v1.ServiceRevisionSpec) needs {
+	n := needs{ports: hostPorts(spec.Endpoint)}
+	if r := spec.Task.Resources; r != nil && r.Reservations != nil {
+		n.cpus, n.memory = r.Reservations.CPUs, r.Reservations.Memory
+	}
+	return n
+}
+
+// hostPorts are the ports published in host mode that are taken on a node, like "tcp/8080". One that asks for any port
+// takes none that anybody could want.
+func hostPorts(e *v1.EndpointSpec) []string {
+	if e == nil {
+		return nil
+	}
+	var ports []string
+	for _, p := range e.Ports {
+		if p.Mode == v1.PublishHost && p.Published != 0 {
+			protocol := cmp.Or(p.Protocol, v1.TCP)
+			ports = append(ports, string(protocol)+"/"+strconv.Itoa(int(p.Published)))
+		}
+	}
+	return ports
+}
+
+// reserve counts a task onto the node. The load's map belongs to the snapshot and is not written through.
+func (n *node) reserve(needs needs) {
+	n.ours++
+	n.load.Tasks++
+	n.load.CPUs += needs.cpus
+	n.load.Memory += needs.memory
+	if len(needs.ports) == 0 {
+		return
+	}
+	ports := make(map[string]int, len(n.load.HostPorts)+len(needs.ports))
+	for p, count := range n.load.HostPorts {
+		ports[p] = count
+	}
+	for _, p := range needs.ports {
+		ports[p]++
+	}
+	n.load.HostPorts = ports
+}
+
+func (d *decision) assign(t *v1.Task, n *node, needs needs) {
+	next := *t.Desired
+	next.Pending = ""
+	next.Placement = &v1.TaskPlacement{Node: n.Meta.ID, At: d.now, CPUs: needs.cpus, Memory: needs.memory, HostPorts: needs.ports}
+	d.plan.Ops = append(d.plan.Ops, reconcile.SetTask(d.now, t, &next))
+}

@@ -1,0 +1,182 @@
+package service
+
+import (
+	"slices"
+	"strconv"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// Why the rule stops a task, in TaskDesired.Reason.
+const (
+	reasonUnfit   = "assigned node no longer meets constraints"
+	reasonLost    = "node is down"
+	reasonRemoved = "node was removed"
+	reasonDrained = "node is drained"
+	reasonExtra   = "another task has the slot"
+)
+
+// why tells why a task that is desired to run cannot stay, and "" where it can.
+func (v *view) why(t *v1.Task) string {
+	n, placed := v.nodeOf(t)
+	switch {
+	case !placed:
+		return ""
+	case n.Node == nil:
+		return reasonRemoved
+	case n.lost:
+		return reasonLost
+	case n.drained:
+		return reasonDrained
+	case !v.fits(t, n):
+		return reasonUnfit
+	}
+	return ""
+}
+
+// good tells whether the task runs or will, and may stay.
+func (v *view) good(t *v1.Task) bool { return v1.Live(t) && v.why(t) == "" }
+
+// decideSlot decides which tasks a slot is to have: one, and during a start-first rollout two. A slot that may move gets a
+// task of the wanted revision; one that may not keeps the revision it has.
+func (v *view) decideSlot(s *slot) {
+	live := make([]*v1.Task, 0, 2)
+	for _, t := range s.tasks {
+		switch {
+		case v.good(t):
+			live = append(live, t)
+		case t.Desired.State <= v1.TaskComplete:
+			v.stop(t, v1.TaskShutdown, v.why(t)) // it ended, or cannot stay
+		}
+	}
+	keep := v.best(live)
+	if s.number <= v.admitted {
+		v.move(s, live, keep)
+		return
+	}
+	if keep == nil {
+		v.replace(s, nil)
+		return
+	}
+	v.keepOnly(s, live, keep)
+}
+
+// move is decideSlot for a slot that may move.
+func (v *view) move(s *slot, live []*v1.Task, keep *v1.Task) {
+	startFirst := v.service.Spec.Update != nil && v.service.Spec.Update.Order == v1.StartFirst
+	clean := v.best(slices.DeleteFunc(slices.Clone(live), func(t *v1.Task) bool { return !v.clean(t) }))
+	switch {
+	case keep == nil:
+		v.replace(s, nil)
+	case clean == nil && startFirst:
+		v.keepOnly(s, live, keep)
+		v.replace(s, []*v1.Task{keep})
+	case clean == nil:
+		v.keepOnly(s, live, nil)
+		v.replace(s, nil)
+	case startFirst && keep != clean && v1.Observed(clean) < v1.TaskRunning:
+		v.keepOnly(s, live, keep, clean) // the old one stays until the new one runs
+	default:
+		v.keepOnly(s, live, clean)
+	}
+}
+
+// keepOnly stops the live tasks but those, and lets those start that are ready and free to.
+func (v *view) keepOnly(s *slot, live []*v1.Task, keep ...*v1.Task) {
+	for _, t := range live {
+		if slices.Contains(keep, t) {
+			continue
+		}
+		reason := ""
+		if v.clean(t) {
+			reason = reasonExtra
+		}
+		v.stop(t, v1.TaskShutdown, reason)
+	}
+	for _, t := range keep {
+		if t != nil && t.Desired.State < v1.TaskRunning {
+			v.start(s, t, keep)
+		}
+	}
+}
+
+// start lets a ready task run, once its delay is over and no other task of the slot that is to stop still runs.
+func (v *view) start(s *slot, t *v1.Task, keep []*v1.Task) {
+	if v.now.Before(t.Desired.StartAfter) {
+		v.plan.Again = reconcile.Sooner(v.plan.Again, t.Desired.StartAfter)
+		return
+	}
+	if v.blocked(s, append(slices.Clone(keep), t)) {
+		return // woken when the other ends
+	}
+	d := *t.Desired
+	d.State = v1.TaskRunning
+	v.set(t, &d)
+}
+
+// blocked tells whether a task of the slot, but those, may still run.
+func (v *view) blocked(s *slot, but []*v1.Task) bool {
+	for _, t := range s.tasks {
+		if !v.ended(t) && !slices.Contains(but, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// replace makes the slot's next task, if there is to be one: of the wanted revision where the slot may move, else of the
+// one that it had. beside are tasks that go on running next to it.
+func (v *view) replace(s *slot, beside []*v1.Task) {
+	d := &v1.TaskDesired{Service: v.service.Meta.ID, ServiceName: v.service.Meta.Name, Slot: s.number,
+		Revision: v.target, State: v1.TaskRunning}
+	if last := s.newest(); last != nil {
+		if s.number > v.admitted && v.revision(last.Desired.Revision).spec != nil {
+			d.Revision = last.Desired.Revision
+		}
+		if v.sameContent(last.Desired.Revision, d.Revision) && !v.again(last, d) {
+			return
+		}
+	}
+	if v.now.Before(d.StartAfter) || v.blocked(s, beside) {
+		d.State = v1.TaskReady
+		if v.now.Before(d.StartAfter) {
+			v.plan.Again = reconcile.Sooner(v.plan.Again, d.StartAfter)
+		}
+	}
+	d.Attempt = v.nextAttempt(s)
+	v.create(d)
+}
+
+// sameContent tells whether tasks of the two revisions run the same thing, so that failures of one are the other's.
+func (v *view) sameContent(had, gets string) bool {
+	return had == gets || gets == v.target && v.revision(had).current
+}
+
+// newest is the latest task of the slot that was not given up, or nil.
+func (s *slot) newest() *v1.Task {
+	for _, t := range slices.Backward(s.tasks) {
+		if t.Desired.State < v1.TaskRemove {
+			return t
+		}
+	}
+	return nil
+}
+
+// nextAttempt is above that of every task the slot ever had: those that are gone are remembered by the service.
+func (v *view) nextAttempt(s *slot) uint64 {
+	var last uint64
+	if n := len(s.tasks); n > 0 {
+		last = s.tasks[n-1].Desired.Attempt
+	} else if v.service.Desired != nil {
+		last = v.service.Desired.Attempts
+	}
+	return last + 1
+}
+
+func (v *view) create(d *v1.TaskDesired) {
+	id := v1.TaskID(d.Service, strconv.FormatUint(d.Slot, 10), d.Attempt)
+	v.plan.Ops = append(v.plan.Ops, store.Op{Kind: v1.KindTask, ID: id, Section: v1.SectionDesired, Value: d,
+		Meta: &v1.Meta{ID: id, CreatedAt: v.now, UpdatedAt: v.now}, If: store.Absent()})
+}

@@ -1,0 +1,175 @@
+package service
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// view is one service as a decision sees it, and the plan that grows from it.
+type view struct {
+	now      time.Time
+	snapshot *store.Snapshot
+	service  *v1.Service
+	// target is the revision that the spec asks for; admitted is the highest slot that may move to it.
+	target   string
+	admitted uint64
+	// slots are those that have tasks, in ascending order.
+	slots     []*slot
+	nodes     map[string]node
+	revisions map[string]*revision
+	plan      reconcile.Plan
+}
+
+// slot is a replica's number and the tasks it has and had, by ascending attempt.
+type slot struct {
+	number uint64
+	tasks  []*v1.Task
+}
+
+// node is what matters of a node here.
+type node struct {
+	*v1.Node
+	lost, drained bool
+}
+
+// revision is what tasks of a revision run, and how it compares with what the spec asks for.
+type revision struct {
+	// spec is nil where the revision is not in the store.
+	spec *v1.ServiceRevisionSpec
+	// current: a task of this revision needs no replacement. samePlacement: wherever it runs.
+	current, samePlacement bool
+	// own are the constraints that the tasks were placed by, wanted those of the spec.
+	own, wanted []v1.Constraint
+	// unfit remembers which nodes do not satisfy own.
+	unfit map[string]bool
+}
+
+func look(now time.Time, s *store.Snapshot, service *v1.Service) *view {
+	v := &view{now: now, snapshot: s, service: service, target: v1.RevisionID(service), admitted: v1.UpdateEverySlot,
+		nodes: make(map[string]node), revisions: make(map[string]*revision)}
+	if d := service.Desired; d != nil && d.Update != nil && d.Update.Revision == v.target {
+		v.admitted = d.Update.Admitted
+	}
+	tasks := slices.Collect(s.TasksOfService(service.Meta.ID))
+	slices.SortFunc(tasks, func(a, b *v1.Task) int {
+		return cmp.Or(cmp.Compare(a.Desired.Slot, b.Desired.Slot), cmp.Compare(a.Desired.Attempt, b.Desired.Attempt))
+	})
+	slots := make([]slot, 0, len(tasks))
+	for start, end := 0, 0; start < len(tasks); start = end {
+		number := tasks[start].Desired.Slot
+		for end = start; end < len(tasks) && tasks[end].Desired.Slot == number; end++ {
+		}
+		slots = append(slots, slot{number, tasks[start:end]})
+	}
+	v.slots = make([]*slot, len(slots))
+	for i := range slots {
+		v.slots[i] = &slots[i]
+	}
+	return v
+}
+
+// nodeOf is the node that a task was given; known is false where it was given none.
+func (v *view) nodeOf(t *v1.Task) (n node, known bool) {
+	id := v1.TaskNode(t)
+	if id == "" {
+		return n, false
+	}
+	n, seen := v.nodes[id]
+	if !seen {
+		found, _ := store.Get(v.snapshot, v1.Nodes, id)
+		n = node{found, v1.NodeLost(found), v1.NodeDrained(found)}
+		v.nodes[id] = n
+	}
+	return n, true
+}
+
+func (v *view) revision(id string) *revision {
+	if r, seen := v.revisions[id]; seen {
+		return r
+	}
+	r := &revision{unfit: make(map[string]bool)}
+	v.revisions[id] = r
+	if found, ok := store.Get(v.snapshot, v1.ServiceRevisions, id); ok {
+		r.spec = found.Spec
+	}
+	if id == v.target {
+		r.spec, r.current, r.samePlacement = v1.RevisionOf(v.service), true, true
+	}
+	if r.spec == nil {
+		return r
+	}
+	r.own = v1.Constraints(&r.spec.Task)
+	if id != v.target && v1.SameButPlacement(r.spec, v.service.Spec) {
+		r.current, r.wanted = true, v1.Constraints(&v.service.Spec.Task)
+	}
+	return r
+}
+
+// clean tells whether the task runs what the spec asks for. One that differs in its placement only does where its node
+// satisfies the new one.
+func (v *view) clean(t *v1.Task) bool {
+	r := v.revision(t.Desired.Revision)
+	if r.samePlacement || !r.current {
+		return r.current
+	}
+	n, placed := v.nodeOf(t)
+	return placed && !n.lost && v1.Satisfies(n.Node, r.wanted)
+}
+
+// fits tells whether a task's node still satisfies the constraints that it was placed by. Nodes that take no new tasks
+// are not looked at: those that are there may stay.
+func (v *view) fits(t *v1.Task, n node) bool {
+	r := v.revision(t.Desired.Revision)
+	if len(r.own) == 0 || n.Node == nil || n.Spec == nil || n.Spec.Availability == v1.AvailabilityPause {
+		return true
+	}
+	unfit, seen := r.unfit[n.Meta.ID]
+	if !seen {
+		unfit = !v1.Satisfies(n.Node, r.own)
+		r.unfit[n.Meta.ID] = unfit
+	}
+	return !unfit
+}
+
+// ended tells whether nothing of a task can run any more: it ended, it was never given a node, or its node is lost and
+// nobody can know.
+func (v *view) ended(t *v1.Task) bool {
+	if v1.Observed(t).Terminal() {
+		return true
+	}
+	n, placed := v.nodeOf(t)
+	return !placed || n.lost
+}
+
+// set plans a new desired section for a task.
+func (v *view) set(t *v1.Task, d *v1.TaskDesired) {
+	v.plan.Ops = append(v.plan.Ops, reconcile.SetTask(v.now, t, d))
+}
+
+// stop plans that a task is to stop, unless it is to already. States never go back.
+func (v *view) stop(t *v1.Task, state v1.TaskState, reason string) {
+	if t.Desired.State >= state {
+		return
+	}
+	d := *t.Desired
+	d.State = state
+	if d.Reason == "" {
+		d.Reason = reason
+	}
+	d.Pending = "" // it waits for nothing now
+	v.set(t, &d)
+}
+
+// ensureRevision plans the revision that new tasks refer to.
+func (v *view) ensureRevision() {
+	if _, ok := store.Get(v.snapshot, v1.ServiceRevisions, v.target); ok {
+		return
+	}
+	v.plan.Ops = append(v.plan.Ops, store.Op{Kind: v1.KindServiceRevision, ID: v.target, Section: v1.SectionSpec,
+		Value: v1.RevisionOf(v.service), Meta: &v1.Meta{ID: v.target, CreatedAt: v.now, UpdatedAt: v.now}, If: store.Absent()})
+}
