@@ -16,7 +16,6 @@ func final(err error) bool {
 // settle writes down how a task ended: as its process did, unless it was stopped.
 func (a *Agent) settle(t *task) {
 	s := t.ended
-	t.status.Ran = t.ran()
 	if s != nil && t.phase >= phaseStarted {
 		code, c := s.ExitCode, t.container()
 		c.ExitCode, c.OOMKilled = &code, s.OOMKilled

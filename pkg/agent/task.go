@@ -145,7 +145,6 @@ func (a *Agent) failed(t *task, state v1.TaskState, doing string, err error) {
 	t.attempts++
 	if a.engineUp && (final(err) || t.attempts >= maxAttempts) {
 		a.log.Warn("task failed", "task.id", t.id, "state", state, "doing", doing, "err", err)
-		t.status.Ran = t.ran()
 		a.end(t, state, t.status.Message, doing+": "+err.Error())
 		return
 	}
@@ -162,6 +161,9 @@ func (a *Agent) backOff(t *task) {
 
 // end is when a task will never run, again or at all.
 func (a *Agent) end(t *task, state v1.TaskState, message, err string) {
+	if !t.status.State.Terminal() {
+		t.status.Ran = t.ran()
+	}
 	a.observe(t, state, message, err)
 	t.phase, t.pause, t.late, t.attempts = phaseEnded, time.Time{}, time.Time{}, 0
 	if t.published {

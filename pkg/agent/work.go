@@ -151,7 +151,6 @@ func (a *Agent) started(t *task, r result) {
 		}
 		a.beginStreams(t)
 	case r.state.Status == engine.Created && a.engineUp:
-		t.status.Ran = t.ran()
 		a.end(t, v1.TaskFailed, "starting", "starting container failed: "+r.err.Error())
 	default:
 		a.failed(t, v1.TaskFailed, "starting the container", r.err)

@@ -1,0 +1,319 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	engine "github.com/swarmd/swarmd/pkg/runtime"
+)
+
+// story is what happens to a node in the crash tests, with the time that each chapter takes.
+func story(l *lab) []func() {
+	web := l.swarm.service("web", func(s *v1.ServiceRevisionSpec) {
+		s.Endpoint = &v1.EndpointSpec{Ports: []v1.PortConfig{{Published: 8080, Target: 80, Protocol: v1.TCP}}}
+	})
+	job := l.swarm.service("job", nil)
+	return []func(){
+		func() {
+			l.swarm.assign("stays", web, v1.TaskRunning)
+			l.swarm.assign("stops", web, v1.TaskRunning)
+			l.swarm.assign("fails", job, v1.TaskRunning)
+			l.swarm.assign("waits", web, v1.TaskReady)
+		},
+		func() { l.fake.Kill("fails", 3) },
+		func() { l.swarm.desire("stops", v1.TaskShutdown) },
+		func() { l.swarm.desire("waits", v1.TaskRunning) },
+		func() { l.swarm.desire("fails", v1.TaskRemove) },
+		func() { l.swarm.remove("fails"); l.swarm.remove("stops") },
+	}
+}
+
+// The agent dies at every point there is, one after the other, and each time the next one comes to the same end, with no
+// process started twice.
+func TestCrashAnywhere(t *testing.T) {
+	points := 0
+	for crashAt := 1; ; crashAt++ {
+		reached := ""
+		synctest.Test(t, func(t *testing.T) { reached = crashOnce(t, crashAt) })
+		if reached == "" {
+			break
+		}
+		points++
+		if t.Failed() {
+			t.Fatalf("after a crash %s, at point %d", reached, crashAt)
+		}
+	}
+	if points < 50 {
+		t.Errorf("only %d points to crash at", points)
+	}
+	t.Logf("crashed at %d points", points)
+}
+
+// crashOnce lives through the story with a crash at one point, and says at which.
+func crashOnce(t *testing.T, crashAt int) (reached string) {
+	var mu sync.Mutex
+	starts, seen := map[string]int{}, 0
+	l := newLab(t, engine.FakeOptions{Process: func(c engine.Container) engine.FakeProcess {
+		mu.Lock()
+		defer mu.Unlock()
+		starts[c.ID]++
+		return engine.FakeProcess{}
+	}})
+	hook := func(point string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if seen++; seen == crashAt {
+			reached = point
+		}
+		return seen == crashAt
+	}
+	l.start(hook)
+	for _, chapter := range story(l) {
+		chapter()
+		settle(2 * time.Second)
+		if l.agent.crashed.Load() {
+			l.stop()
+			l.start(nil)
+			settle(2 * time.Second)
+		}
+	}
+	l.want("stays", v1.TaskRunning)
+	l.want("waits", v1.TaskRunning)
+	l.want("stops", v1.TaskShutdown)
+	if status := l.want("fails", v1.TaskFailed); status.Err != "task: non-zero exit (3)" {
+		t.Errorf("status is %+v", status)
+	}
+	for id, n := range starts {
+		if n != 1 {
+			t.Errorf("task %s was started %d times", id, n)
+		}
+	}
+	c := l.net.config()
+	if len(c.Tasks) != 2 || len(c.Published) != 1 || len(c.Published[0].Backends) != 2 {
+		t.Errorf("network is %+v", c)
+	}
+	if states, _ := l.fake.List(context.Background()); len(states) != 2 {
+		t.Errorf("containers are %+v", states)
+	}
+	if len(l.agent.tasks) != 2 || len(l.swarm.backward) > 0 {
+		t.Errorf("tasks are %v, reports that go back: %v", l.agent.tasks, l.swarm.backward)
+	}
+	l.stop()
+	return reached
+}
+
+func TestManagerAwayForAnHour(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		web := l.swarm.service("web", nil)
+		for i := range 3 {
+			l.swarm.assign(fmt.Sprint("t", i), web, v1.TaskRunning)
+		}
+		l.start(nil)
+		settle(time.Second)
+		pid := l.want("t0", v1.TaskRunning).Container.PID
+		l.swarm.leave(true)
+		settle(20 * time.Minute)
+		l.stop()
+		l.fake.Kill("t1", 2)
+		l.start(nil) // with nobody to ask
+		settle(20 * time.Minute)
+		l.fake.Kill("t2", 0)
+		settle(20 * time.Minute)
+		if c := l.net.config(); len(c.Tasks) != 1 {
+			t.Errorf("links are %+v", c.Tasks)
+		}
+		if sessions := l.swarm.sessions; sessions < 400 || sessions > 1200 {
+			t.Errorf("tried %d times in an hour", sessions)
+		}
+		l.swarm.leave(false)
+		settle(10 * time.Second)
+		if now := l.want("t0", v1.TaskRunning).Container.PID; now != pid {
+			t.Errorf("process %d became %d", pid, now)
+		}
+		if status := l.want("t1", v1.TaskFailed); *status.Container.ExitCode != 2 {
+			t.Errorf("status is %+v", status)
+		}
+		l.want("t2", v1.TaskComplete)
+	})
+}
+
+func TestStateFileUnreadable(t *testing.T) {
+	for name, damage := range map[string]func(path string){
+		"gone":      func(path string) { os.Remove(path) },
+		"empty":     func(path string) { os.Truncate(path, 0) },
+		"cut short": func(path string) { os.Truncate(path, 500) },
+		"changed": func(path string) {
+			data, _ := os.ReadFile(path)
+			data[len(data)/2] ^= 1
+			os.WriteFile(path, data, 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+				web := l.swarm.service("web", func(s *v1.ServiceRevisionSpec) {
+					s.Endpoint = &v1.EndpointSpec{Ports: []v1.PortConfig{{Published: 80, Target: 80}}}
+				})
+				l.swarm.assign("t1", web, v1.TaskRunning)
+				l.swarm.assign("t2", web, v1.TaskRunning)
+				l.start(nil)
+				settle(2 * time.Second)
+				pid := l.want("t1", v1.TaskRunning).Container.PID
+				l.stop()
+				damage(filepath.Join(l.dir, stateName))
+				l.swarm.leave(true)
+				before := l.net.config()
+				l.start(nil)
+				settle(time.Minute)
+				if c := l.net.config(); len(c.Tasks) != len(before.Tasks) || len(c.Published) != 1 {
+					t.Errorf("the network was changed by an agent that knows nothing: %+v", c)
+				}
+				if states, _ := l.fake.List(context.Background()); len(states) != 2 || states[0].Status != engine.Running {
+					t.Errorf("containers were touched by an agent that knows nothing: %+v", states)
+				}
+				l.swarm.remove("t2")
+				l.swarm.leave(false)
+				settle(time.Minute)
+				if got := l.want("t1", v1.TaskRunning).Container.PID; got != pid {
+					t.Errorf("process %d became %d", pid, got)
+				}
+				if states, _ := l.fake.List(context.Background()); len(states) != 1 {
+					t.Errorf("containers are %+v", states)
+				}
+				if c := l.net.config(); len(c.Tasks) != 1 || len(c.Published) != 1 || len(c.Published[0].Backends) != 1 {
+					t.Errorf("network is %+v", c)
+				}
+			})
+		})
+	}
+}
+
+func TestDiskFull(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		web := l.swarm.service("web", nil)
+		l.start(nil)
+		settle(time.Second)
+		dir := l.agent.o.Dir
+		os.RemoveAll(dir)
+		os.WriteFile(dir, nil, 0o600) // nothing can be written below it now
+		l.swarm.assign("t1", web, v1.TaskRunning)
+		settle(time.Second)
+		if status := l.want("t1", v1.TaskPreparing); status.Err == "" {
+			t.Errorf("status is %+v", status)
+		}
+		os.Remove(dir)
+		os.Mkdir(dir, 0o700)
+		settle(time.Minute)
+		l.want("t1", v1.TaskRunning)
+		if s, err := read(dir); err != nil || len(s.Tasks) != 1 || s.Tasks[0].Status.State != v1.TaskRunning {
+			t.Errorf("state file is %+v: %v", s, err)
+		}
+	})
+}
+
+func TestOtherNodesStateFile(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		if err := write(l.dir, &saved{Format: stateFormat, NodeID: "another", Revision: 1 << 40}); err != nil {
+			t.Fatal(err)
+		}
+		l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskRunning)
+		l.start(nil)
+		settle(time.Second)
+		l.want("t1", v1.TaskRunning)
+	})
+}
+
+func TestMachineRestarts(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		web := l.swarm.service("web", nil)
+		l.swarm.assign("runs", web, v1.TaskRunning)
+		l.swarm.assign("stopping", web, v1.TaskRunning)
+		l.start(nil)
+		settle(2 * time.Second)
+		l.stop()
+		l.fake.Vanish()
+		clear(l.net.links)
+		l.boot = "second"
+		l.swarm.desire("stopping", v1.TaskShutdown)
+		l.start(nil)
+		settle(time.Second)
+		if status := l.want("runs", v1.TaskFailed); status.Err != errLost || status.Ran != nil {
+			t.Errorf("status is %+v", status)
+		}
+		l.wantClean()
+	})
+}
+
+// A runtime that forgets that a container ran must not make the agent start it again.
+func TestMachineRestartsBeforeTheStartWasSaved(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskReady)
+		l.start(nil)
+		settle(2 * time.Second)
+		l.stop()
+		l.boot = "second"
+		l.swarm.desire("t1", v1.TaskRunning)
+		l.start(nil)
+		settle(time.Second)
+		l.want("t1", v1.TaskFailed)
+		if starts := l.fake.Calls(engine.FakeStart); starts != 0 {
+			t.Errorf("started %d times", starts)
+		}
+	})
+}
+
+func TestRuntimeIsLostAndBack(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		web := l.swarm.service("web", nil)
+		for _, id := range []string{"runs", "ends", "stops"} {
+			l.swarm.assign(id, web, v1.TaskRunning)
+		}
+		l.start(nil)
+		settle(time.Second)
+		l.fake.Kill("nobody", 0)
+		l.fake.Lose(errors.New("containerd died"))
+		settle(time.Second)
+		l.fake.Kill("ends", 6)
+		l.swarm.assign("new", web, v1.TaskRunning)
+		l.swarm.desire("stops", v1.TaskShutdown)
+		settle(10 * time.Minute)
+		l.want("ends", v1.TaskRunning)
+		l.want("new", v1.TaskAccepted)
+		l.fake.Lose(nil)
+		settle(10 * time.Second)
+		l.want("runs", v1.TaskRunning)
+		l.want("new", v1.TaskRunning)
+		l.want("stops", v1.TaskShutdown)
+		if status := l.want("ends", v1.TaskFailed); *status.Container.ExitCode != 6 {
+			t.Errorf("status is %+v", status)
+		}
+	})
+}
+
+func TestRuntimeIsLostInTheMiddle(t *testing.T) {
+	delay := func(op engine.FakeOp, _ string) time.Duration {
+		if op == engine.FakeCreate || op == engine.FakeStart {
+			return 10 * time.Second
+		}
+		return 0
+	}
+	for after := time.Second; after < 30*time.Second; after += 9 * time.Second {
+		bubble(t, engine.FakeOptions{Delay: delay}, func(t *testing.T, l *lab) {
+			l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskRunning)
+			l.start(nil)
+			settle(after)
+			l.fake.Lose(errors.New("containerd died"))
+			settle(time.Hour)
+			l.fake.Lose(nil)
+			settle(time.Minute)
+			l.want("t1", v1.TaskRunning)
+		})
+	}
+}
