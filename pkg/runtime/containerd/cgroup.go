@@ -2,13 +2,17 @@ package containerd
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/containerd/cgroups/v3"
 )
@@ -61,26 +65,54 @@ func (c *cgroup) oomKills(id string) int {
 	return 0
 }
 
-// remove removes the parent and what is empty below it, in every hierarchy. Groups with processes stay, and are an error.
-func (c *cgroup) remove() error {
-	var errs []error
-	hierarchies, err := filepath.Glob(cgroupRoot + "/*" + c.parent)
-	if err != nil {
-		return err
-	}
-	for _, top := range append(hierarchies, cgroupRoot+c.parent) {
-		var groups []string
+// groups are the directories of all our groups in all hierarchies, the inner before the outer.
+func (c *cgroup) groups() []string {
+	tops, _ := filepath.Glob(cgroupRoot + "/*" + c.parent) // the pattern is valid
+	var all []string
+	for _, top := range append(tops, cgroupRoot+c.parent) {
 		filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
-				groups = append(groups, path)
+				all = append(all, path)
 			}
 			return nil
 		})
-		for i := len(groups) - 1; i >= 0; i-- {
-			if err := os.Remove(groups[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("containerd: remove control group: %w", err))
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// kill kills every process in our groups.
+func (c *cgroup) kill() error {
+	for _, group := range c.groups() {
+		procs, err := os.ReadFile(filepath.Join(group, "cgroup.procs"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("containerd: %w", err)
+		}
+		for _, line := range strings.Fields(string(procs)) {
+			if pid, err := strconv.Atoi(line); err == nil && pid > 0 {
+				syscall.Kill(pid, syscall.SIGKILL)
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return nil
+}
+
+// remove removes all groups, waiting for what was killed to be gone from them.
+func (c *cgroup) remove(ctx context.Context) error {
+	for {
+		var errs []error
+		for _, group := range c.groups() {
+			if err := os.Remove(group); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("containerd: remove control group: %w", err))
+			}
+		}
+		if len(errs) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(errs...)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }

@@ -40,9 +40,10 @@ func (r *Runtime) Events(ctx context.Context) iter.Seq2[runtime.State, error] {
 				return
 			}
 		}
-		if ctx.Err() == nil {
-			yield(runtime.State{}, fmt.Errorf("containerd: events: %w", err))
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
 		}
+		yield(runtime.State{}, fmt.Errorf("containerd: events: %w", err))
 	}
 }
 

@@ -30,14 +30,24 @@ func (r *Runtime) Logs(ctx context.Context, id string, o v1.LogOptions) iter.Seq
 		}
 		l := &logReader{dir: r.paths.logs(id), options: o}
 		defer l.close()
-		err := l.run(ctx, func(record v1.LogRecord) bool { return yield(record, nil) })
+		enough := false
+		err := l.run(ctx, func(record v1.LogRecord) bool {
+			enough = !yield(record, nil)
+			return !enough
+		})
+		if enough {
+			return
+		}
 		if errors.Is(err, fs.ErrNotExist) { // no log: either no container, or one that keeps none
 			if _, serr := r.State(ctx, id); serr == nil {
 				return
 			}
 			err = runtime.ErrNotFound
 		}
-		if err != nil && ctx.Err() == nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
 			yield(v1.LogRecord{}, fmt.Errorf("containerd: log of %s: %w", id, err))
 		}
 	}
@@ -195,15 +205,10 @@ func (l *logReader) drainFile(ctx context.Context, yield func(v1.LogRecord) bool
 	return false, ctx.Err()
 }
 
-// wants tells whether the record is of a stream and time that was asked for. Neither stream named is both.
+// wants tells whether the record is of a stream and time that was asked for.
 func (l *logReader) wants(r logfile.Record) bool {
 	o := l.options
-	if o.Stdout || o.Stderr {
-		if r.Stream == "stdout" && !o.Stdout || r.Stream == "stderr" && !o.Stderr {
-			return false
-		}
-	}
-	return o.Since.IsZero() || !r.Time.Before(o.Since)
+	return (r.Stream == "stdout" && o.Stdout || r.Stream == "stderr" && o.Stderr) && !r.Time.Before(o.Since)
 }
 
 // findTail reads the log once to find how many wanted records come before its last Tail lines. The parts of a line count

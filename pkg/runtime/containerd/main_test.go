@@ -65,9 +65,6 @@ func start(t testing.TB, change func(*Config)) *Runtime {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if r.client == nil {
-			return // shut down already
-		}
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		if err := r.Shutdown(ctx); err != nil {
@@ -232,9 +229,6 @@ func container(args ...string) runtime.Container {
 func create(t testing.TB, r *Runtime, c runtime.Container) {
 	t.Helper()
 	t.Cleanup(func() {
-		if r.client == nil {
-			return
-		}
 		if err := r.Remove(context.Background(), c.ID); err != nil {
 			t.Error(err)
 		}
@@ -284,7 +278,7 @@ func output(t testing.TB, r *Runtime, id string) string {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	for record, err := range r.Logs(t.Context(), id, v1.LogOptions{Follow: true, Tail: -1}) {
+	for record, err := range r.Logs(t.Context(), id, v1.LogOptions{Stdout: true, Stderr: true, Follow: true, Tail: -1}) {
 		if err != nil {
 			t.Fatal(err)
 		}

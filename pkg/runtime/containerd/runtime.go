@@ -69,6 +69,8 @@ type Runtime struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
+	close  sync.Once
+	closed error
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)
@@ -159,15 +161,15 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 
 // Close lets go of containerd, which keeps running as its containers do. It may be called again.
 func (r *Runtime) Close() error {
-	r.cancel()
-	r.work.Wait()
-	var err error
-	if r.client != nil {
-		err = r.client.Close()
-	}
-	if r.lock != nil {
-		r.lock.Close()
-		r.lock = nil
-	}
-	return err
+	r.close.Do(func() {
+		r.cancel()
+		r.work.Wait()
+		if r.client != nil {
+			r.closed = r.client.Close()
+		}
+		if r.lock != nil {
+			r.closed = errors.Join(r.closed, r.lock.Close())
+		}
+	})
+	return r.closed
 }

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,16 +19,48 @@ import (
 // Shutdown removes every container and ends containerd, for a node that leaves: no process, mount, socket or control group
 // of ours is left. Files stay below Root, images among them. The Runtime is closed afterwards, also after an error.
 func (r *Runtime) Shutdown(ctx context.Context) error {
-	err := r.removeAll(r.namespaced(ctx))
-	err = errors.Join(err, r.client.Close())
-	r.cancel()
+	r.cancel() // nobody restarts what is about to end
 	r.work.Wait()
+	var err error
+	if r.daemon != nil {
+		err = r.daemon.ensure(ctx)
+	}
+	if err == nil {
+		err = r.removeAll(r.namespaced(ctx))
+	}
 	if r.daemon != nil {
 		err = errors.Join(err, r.daemon.stop(ctx))
 	}
-	err = errors.Join(err, r.unmount(ctx), r.cgroup.remove(), r.removeSockets())
-	r.client = nil
+	// What could not be removed in good order goes by force.
+	err = errors.Join(err, r.killShims(), r.cgroup.kill(), r.unmount(ctx), r.cgroup.remove(ctx), r.removeSockets())
 	return errors.Join(err, r.Close())
+}
+
+// killShims kills the shims that serve our containerd, whose end did not end them.
+func (r *Runtime) killShims() error {
+	if r.daemon == nil {
+		return nil
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, file := range processes {
+		line, err := os.ReadFile(file)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		args := strings.Split(string(line), "\x00")
+		address := slices.Index(args, "-address")
+		if args[0] != r.paths.bin("containerd-shim-runc-v2") || address < 0 || len(args) < address+2 || args[address+1] != r.paths.socket {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			r.log.Warn("containerd: killing a shim that is left", "pid", pid)
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	return nil
 }
 
 // removeAll removes all containers, also half made ones.

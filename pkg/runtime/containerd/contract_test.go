@@ -1,0 +1,48 @@
+package containerd
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"testing"
+
+	"github.com/swarmd/swarmd/pkg/runtime"
+	"github.com/swarmd/swarmd/pkg/runtime/runtimetest"
+)
+
+// TestContract holds this runtime to what every one must do. Each Open is a new client of the containerd that the one
+// before left running.
+func TestContract(t *testing.T) {
+	config := Config{Root: t.TempDir(), Bin: binaries(t), Log: slog.New(slog.DiscardHandler)}
+	var current *Runtime
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		if err := current.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	open := func(t *testing.T) runtime.Runtime {
+		if current != nil {
+			if err := current.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := Start(context.Background(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		current = r
+		return r
+	}
+	open(t)
+	load(t, current)
+	runtimetest.Run(t, runtimetest.Subject{
+		Open:    open,
+		Image:   "workload:1",
+		Missing: "docker.io/library/missing:1",
+		Forever: []string{"forever"},
+		Exit:    func(code int) []string { return []string{"exit", strconv.Itoa(code)} },
+		Say:     func(text string) []string { return []string{"out", text, "forever"} },
+	})
+}
