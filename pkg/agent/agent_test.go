@@ -25,10 +25,8 @@ func bubble(t *testing.T, o engine.FakeOptions, test func(t *testing.T, l *lab))
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, o)
+		defer func() { l.stop() }()
 		test(t, l)
-		if l.stop != nil {
-			l.stop()
-		}
 		if len(l.swarm.backward) > 0 {
 			t.Errorf("reports that go back: %v", l.swarm.backward)
 		}

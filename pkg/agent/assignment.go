@@ -104,9 +104,9 @@ func (a *Agent) begin(t *task, assigned *v1.Task) {
 			t.phase = phaseEnded
 		}
 	}
-	if s, ok := a.strays[t.id]; ok {
+	if s, exists := a.strays[t.id]; exists || a.adopted {
 		delete(a.strays, t.id)
-		a.adopt(t, s, true)
+		a.adopt(t, s, exists)
 	}
 	a.claimLink(t)
 	a.observe(t, v1.TaskAccepted, "accepted", "")

@@ -121,7 +121,7 @@ func (a *Agent) reported(report v1.StatusReport, versions []uint64, result v1.St
 	r := &a.reports
 	r.sending = false
 	now := a.o.Now()
-	r.at = earliest(r.at, now)
+	r.at = earliest(r.at, now.Add(batchDelay))
 	if err != nil {
 		r.wait.first, r.wait.most = 100*time.Millisecond, 8*time.Second
 		r.retry, r.size = now.Add(r.wait.delay()), max(1, r.size/2)

@@ -134,7 +134,7 @@ func (a *Agent) wrote(number uint64, took time.Duration, err error) {
 		s.failures = 0
 	}
 	if len(a.reports.pending) > 0 {
-		a.reports.at = earliest(a.reports.at, now) // how a task ended is told once it is on disk
+		a.reports.at = earliest(a.reports.at, now.Add(batchDelay)) // how a task ended is told once it is on disk
 	}
 	waiting := s.waiting
 	s.waiting = nil
