@@ -117,7 +117,12 @@ func (n *namespace) forgetOneByOne(filter netlink.CustomConntrackFilter) error {
 		return err
 	}
 	defer h.Close()
-	_, err = h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter)
+	// What a list that changed meanwhile left out is in the next one.
+	for range dumpAttempts {
+		if _, err = h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
 	return err
 }
 
@@ -135,3 +140,41 @@ func (s strangers) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 }
 
 func (s strangers) stranger(a netip.Addr) bool { return s.block.Contains(a) && !s.tasks[a] }
+
+// untranslated matches the flows to ports of the machine's own addresses that began before the ports were published. As long
+// as the client goes on sending, as UDP clients may, they would never see a backend. A TCP client is reset, and begins anew.
+type untranslated struct {
+	ports map[portKey]bool
+	own   map[netip.Addr]bool
+}
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (u untranslated) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
+	to, _ := netip.AddrFromSlice(c.Forward.DstIP)
+	return u.ports[portKey{c.Forward.Protocol, c.Forward.DstPort}] && c.Reverse.SrcIP.Equal(c.Forward.DstIP) &&
+		(to.Unmap().IsLoopback() || u.own[to.Unmap()])
+}
+
+// forgetUntranslated removes flows that would keep clients from ports that are published now and were not before.
+func (n *namespace) forgetUntranslated(before, now ports) error {
+	u := untranslated{map[portKey]bool{}, map[netip.Addr]bool{}}
+	for k := range now {
+		if _, was := before[k]; !was && k.protocol != unix.IPPROTO_TCP {
+			u.ports[k] = true
+		}
+	}
+	if len(u.ports) == 0 {
+		return nil
+	}
+	list, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(nil, unix.AF_INET) })
+	if err != nil {
+		return fmt.Errorf("list addresses in %s: %w", n.name, err)
+	}
+	for _, a := range list {
+		u.own[prefixOf(a.IPNet).Addr()] = true
+	}
+	if err := n.forgetOneByOne(u); err != nil {
+		return fmt.Errorf("forget connections to ports not published before: %w", err)
+	}
+	return nil
+}

@@ -6,9 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 )
 
@@ -217,30 +215,4 @@ func linkIndex(links []netlink.Link, name string) int {
 		}
 	}
 	return 0
-}
-
-// obstacles are other people's chains that keep tasks' packets from being forwarded: what one chain accepts another may still
-// drop, so ours can do nothing about it.
-func (n *namespace) obstacles() ([]string, error) {
-	c, err := n.firewall()
-	if err != nil {
-		return nil, err
-	}
-	chains, err := c.ListChains()
-	if err != nil {
-		return nil, fmt.Errorf("list chains of %s: %w", n.name, err)
-	}
-	var found []string
-	for _, one := range chains {
-		family := one.Table.Family
-		if one.Hooknum == nil || *one.Hooknum != *nftables.ChainHookForward || one.Policy == nil || *one.Policy != nftables.ChainPolicyDrop ||
-			family != nftables.TableFamilyIPv4 && family != nftables.TableFamilyINet || one.Table.Name == tableName && family == nftables.TableFamilyIPv4 {
-			continue
-		}
-		if !slices.ContainsFunc(chains, func(o *nftables.Chain) bool { return *o.Table == *one.Table && mentions(c, o, hostLink) }) {
-			found = append(found, fmt.Sprintf("chain %s of table %s drops what is forwarded, so tasks cannot reach anything outside and published ports "+
-				"do not answer: accept interface %s there, in and out (with Docker: in chain DOCKER-USER)", one.Name, one.Table.Name, hostLink))
-		}
-	}
-	return found, nil
 }

@@ -106,7 +106,7 @@ func hostChains(b base) []chain {
 // the reverse path filter of its link.
 func routerChains() []chain {
 	return []chain{{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, []rule{
-		{"no task to task", join(inLink(routerLink, false), outLink(routerLink, false), drop())},
+		{"no task to task", join(inLink(routerLink, false), outLink(routerLink, false), reject())},
 		{"nothing back to where it came from", join(inLink(routerLink, true), outLink(routerLink, true), drop())},
 	}}}
 }
@@ -199,6 +199,14 @@ func sourceNAT(a netip.Addr) []expr.Any {
 		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register},
 	}
 }
+
+// reject tells the sender at once, where drop would make it wait.
+func reject() []expr.Any {
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpProhibited}}
+}
+
+// icmpProhibited is ICMP_PKT_FILTERED, "communication administratively prohibited".
+const icmpProhibited = 13
 
 func drop() []expr.Any   { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }

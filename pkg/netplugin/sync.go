@@ -49,25 +49,43 @@ func (n *namespace) syncLink(l netlink.Link, mac net.HardwareAddr, mtu int) erro
 
 // syncAddress makes the link's one IPv4 address that one; the loopback's own is let be.
 func (n *namespace) syncAddress(l netlink.Link, want netip.Prefix) error {
-	have, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(l, unix.AF_INET) })
+	have, err := n.addresses(l)
 	if err != nil {
-		return fmt.Errorf("list addresses of link %s in %s: %w", l.Attrs().Name, n.name, err)
+		return err
 	}
-	found := false
-	for _, a := range have {
-		p := prefixOf(a.IPNet)
-		if p == want {
-			found = true
-		} else if !p.Addr().IsLoopback() {
-			if err := n.AddrDel(l, &a); err != nil {
-				return fmt.Errorf("remove address %s from link %s in %s: %w", p, l.Attrs().Name, n.name, err)
-			}
+	for p, a := range have {
+		if p == want || p.Addr().IsLoopback() {
+			continue
+		}
+		if err := n.AddrDel(l, &a); err != nil {
+			return fmt.Errorf("remove address %s from link %s in %s: %w", p, l.Attrs().Name, n.name, err)
 		}
 	}
-	if found {
+	if _, there := have[want]; there {
 		return nil
 	}
 	return n.addAddress(l, want)
+}
+
+// ensureAddress adds an address to the link if it does not have it.
+func (n *namespace) ensureAddress(l netlink.Link, want netip.Prefix) error {
+	have, err := n.addresses(l)
+	if _, there := have[want]; there || err != nil {
+		return err
+	}
+	return n.addAddress(l, want)
+}
+
+func (n *namespace) addresses(l netlink.Link) (map[netip.Prefix]netlink.Addr, error) {
+	list, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(l, unix.AF_INET) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of link %s in %s: %w", l.Attrs().Name, n.name, err)
+	}
+	have := map[netip.Prefix]netlink.Addr{}
+	for _, a := range list {
+		have[prefixOf(a.IPNet)] = a
+	}
+	return have, nil
 }
 
 func (n *namespace) addAddress(l netlink.Link, p netip.Prefix) error {

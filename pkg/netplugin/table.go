@@ -232,7 +232,8 @@ func readPorts(c *nftables.Conn, table *nftables.Table, sets []*nftables.Set) (h
 	elements := map[string][]nftables.SetElement{}
 	for _, want := range sets {
 		s, err := c.GetSetByName(table, want.Name)
-		if err != nil || s.KeyType.GetNFTMagic() != want.KeyType.GetNFTMagic() || !s.IsMap {
+		// Of a map of verdicts the library gives the verdict as the key's type.
+		if err != nil || !s.IsMap || want.Name != mapDispatch && s.KeyType.GetNFTMagic() != want.KeyType.GetNFTMagic() {
 			return have, false
 		}
 		if elements[want.Name], err = c.GetSetElements(s); err != nil {

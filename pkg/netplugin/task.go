@@ -94,10 +94,13 @@ func (l *Linux) linkTask(b base, t TaskLink) error {
 		return err
 	}
 	defer inside.close()
-	if !there {
-		if err := setSysctls(taskSettings...); err != nil {
-			return err
-		}
+	if there {
+		err = inside.removeOldLink()
+	} else {
+		err = setSysctls(taskSettings...)
+	}
+	if err != nil {
+		return err
 	}
 	if err := l.connect(b, t, inside); err != nil {
 		return errors.Join(err, l.cut(t.Address))
@@ -109,6 +112,19 @@ func (l *Linux) linkTask(b base, t TaskLink) error {
 		return errors.Join(err, l.cut(t.Address))
 	}
 	return nil
+}
+
+// removeOldLink removes the link that a task had to a router that is no more, or to another address.
+func (n *namespace) removeOldLink() error {
+	old, err := n.LinkByName(taskLink)
+	if err == nil {
+		err = n.LinkDel(old)
+	}
+	var none netlink.LinkNotFoundError
+	if err == nil || errors.As(err, &none) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return fmt.Errorf("remove old link %s in %s: %w", taskLink, n.name, err)
 }
 
 // unshare puts the calling thread into a new namespace and opens that.
@@ -222,7 +238,8 @@ func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, e
 	if err := inside.syncLink(eth, taskMAC(t.Address), l.mtu); err != nil {
 		return false, err
 	}
-	if err := inside.syncAddress(eth, host(t.Address)); err != nil {
+	// What else a task that may do so has added to its link is its own business: nothing else has a way back through the router.
+	if err := inside.ensureAddress(eth, host(t.Address)); err != nil {
 		return false, err
 	}
 	if err := inside.ensureNeighbour(eth.Attrs().Index, b.gateway(), taskSideMAC); err != nil {

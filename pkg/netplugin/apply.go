@@ -1,0 +1,186 @@
+package netplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Apply implements Network. The first one, those after Resync and those after an error read back what the kernel has, adopt what
+// is right of it, repair the rest and remove what nobody wants; the others make only the difference to the Apply before. An
+// error about single tasks holds a TaskError for each of them: see TaskErrors. A backend that goes while its task stays keeps
+// its connections; they are cut when the task goes, or at once where the port is published no more or the backend is no
+// task of this machine.
+func (l *Linux) Apply(ctx context.Context, c Config) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lock < 0 {
+		return errClosed
+	}
+	want, err := check(c)
+	if want == nil {
+		return fmt.Errorf("netplugin: %w", err)
+	}
+	if applyErr := l.apply(ctx, want); applyErr != nil {
+		err = errors.Join(err, applyErr)
+		if _, alone := TaskErrors(applyErr); !alone {
+			l.synced = false
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("netplugin: %w", err)
+	}
+	return nil
+}
+
+func (l *Linux) apply(ctx context.Context, want *desired) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !l.synced || l.have.base != want.base {
+		if err := l.resync(want); err != nil {
+			return err
+		}
+	}
+	gone, moved, missing := l.difference(want)
+	if err := l.unlink(moved); err != nil {
+		return err
+	}
+	made, err := l.link(ctx, want.base, missing)
+	for _, t := range made {
+		l.have.tasks[t.ID] = t
+	}
+	err = errors.Join(err, l.applySettings(want))
+	if _, alone := TaskErrors(err); !alone {
+		return err
+	}
+	before := l.have.ports
+	if publishErr := l.publish(want.ports); publishErr != nil {
+		return errors.Join(err, publishErr)
+	}
+	old := l.forgotten(before, want, gone, moved)
+	return errors.Join(err, l.host.forget(old), l.host.forgetUntranslated(before, want.ports), l.remove(gone))
+}
+
+// difference is what the tasks that are there have to become. Those that are gone stay until no port leads to them; those that
+// moved, or have the address that another one should have, lose their links at once.
+func (l *Linux) difference(want *desired) (gone, moved map[string]TaskLink, missing []TaskLink) {
+	gone, moved = map[string]TaskLink{}, map[string]TaskLink{}
+	owner := map[netip.Addr]string{}
+	for id, t := range want.tasks {
+		owner[t.Address] = id
+		if l.have.tasks[id].Address != t.Address {
+			missing = append(missing, t)
+		}
+	}
+	for id, t := range l.have.tasks {
+		w, wanted := want.tasks[id]
+		switch {
+		case wanted && w.Address != t.Address, owner[t.Address] != "" && owner[t.Address] != id:
+			moved[id] = t
+		}
+		if !wanted && !want.refused[id] {
+			gone[id] = t
+		}
+	}
+	return gone, moved, missing
+}
+
+// unlink removes the links of tasks whose namespaces stay for now.
+func (l *Linux) unlink(tasks map[string]TaskLink) error {
+	var links []netlink.Link
+	for id, t := range tasks {
+		if have, linked := l.have.tasks[id]; !linked || have.Address != t.Address {
+			continue // its link went before, and the address may be another's by now
+		}
+		if one, err := l.router.LinkByName(linkName(t.Address)); err == nil {
+			links = append(links, one)
+		}
+		delete(l.have.tasks, id)
+	}
+	return l.cutAll(links)
+}
+
+// remove removes tasks' links and namespaces.
+func (l *Linux) remove(tasks map[string]TaskLink) error {
+	errs := []error{l.unlink(tasks)}
+	for id := range tasks {
+		errs = append(errs, unpin(l.Namespace(id)))
+	}
+	return errors.Join(errs...)
+}
+
+// applySettings writes the settings of linked tasks that have other ones than before.
+func (l *Linux) applySettings(want *desired) error {
+	var errs []error
+	for id, t := range want.tasks {
+		old, linked := l.have.tasks[id]
+		if !linked || maps.Equal(old.Sysctls, t.Sysctls) {
+			continue
+		}
+		inside, err := openNamespace("task "+id, l.Namespace(id))
+		if err == nil {
+			err = inside.within(func() error { return setSysctls(t.settings()...) })
+			inside.close()
+		}
+		if err != nil {
+			errs = append(errs, &TaskError{id, err})
+			continue
+		}
+		l.have.tasks[id] = t
+	}
+	return errors.Join(errs...)
+}
+
+// publish makes the published ports those of want, in one transaction.
+func (l *Linux) publish(want ports) error {
+	if maps.EqualFunc(l.have.ports, want, slices.Equal[[]netip.AddrPort]) {
+		return nil
+	}
+	c, err := l.host.firewall()
+	if err != nil {
+		return err
+	}
+	t := newTransaction(c)
+	t.change(l.have.ports, want)
+	if err := t.commit(); err != nil {
+		return fmt.Errorf("change published ports in table %s of %s: %w", tableName, l.host.name, err)
+	}
+	l.have.ports = want
+	return nil
+}
+
+// forgotten are the flows that lead nowhere now.
+func (l *Linux) forgotten(before ports, want *desired, gone ...map[string]TaskLink) []flows {
+	var all []flows
+	lost := map[netip.Addr]bool{}
+	for _, tasks := range gone {
+		for _, t := range tasks {
+			if t.Address.IsValid() && !lost[t.Address] {
+				lost[t.Address] = true
+				all = append(all, flows{to: t.Address}, flows{from: t.Address})
+			}
+		}
+	}
+	local := map[netip.Addr]bool{}
+	for _, t := range want.tasks {
+		local[t.Address] = true
+	}
+	for k, old := range before {
+		now, published := want.ports[k]
+		for _, b := range old {
+			if _, stays := slices.BinarySearchFunc(now, b, netip.AddrPort.Compare); stays || lost[b.Addr()] {
+				continue
+			}
+			if !published || !local[b.Addr()] {
+				all = append(all, flows{to: b.Addr(), toPort: b.Port(), published: k})
+			}
+		}
+	}
+	return all
+}

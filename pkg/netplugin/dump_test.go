@@ -1,0 +1,213 @@
+package netplugin
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// dump is all that is of us in the lab's kernel, as text. With identities it also has the numbers that the kernel gives to
+// what is made anew, so that two equal ones mean that nothing was.
+func (b *lab) dump(identities bool) string {
+	b.t.Helper()
+	var w strings.Builder
+	dumpNamespace(b.t, &w, "host", b.host, identities, func(name string) bool { return name == hostLink })
+	names := []string{b.linux.routerPath()}
+	entries, err := os.ReadDir(b.linux.tasksDir())
+	if err != nil && !os.IsNotExist(err) {
+		b.t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, b.linux.Namespace(e.Name()))
+	}
+	for _, path := range names {
+		label := strings.TrimPrefix(path, b.dir)
+		if !pinned(path) {
+			fmt.Fprintf(&w, "%s: not mounted\n", label)
+			continue
+		}
+		n, err := openNamespace(label, path)
+		must(b.t, err)
+		if identities {
+			fmt.Fprintln(&w, label, n.fd.UniqueId())
+		}
+		dumpNamespace(b.t, &w, label, n, identities, func(string) bool { return true })
+		n.close()
+	}
+	return w.String()
+}
+
+func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace, identities bool, ours func(link string) bool) {
+	t.Helper()
+	fmt.Fprintf(w, "== %s\n", label)
+	links, err := dump(n.LinkList)
+	must(t, err)
+	names := map[int]string{}
+	for _, one := range links {
+		names[one.Attrs().Index] = one.Attrs().Name
+	}
+	var lines []string
+	line := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	for _, one := range links {
+		a := one.Attrs()
+		if !ours(a.Name) {
+			continue
+		}
+		line("link %s %s %s mtu %d %s alias %q", a.Name, one.Type(), a.HardwareAddr, a.MTU, a.Flags&^net.FlagRunning, a.Alias) // the kernel is late with that one
+		if identities {
+			line("link %s index %d peer %d", a.Name, a.Index, a.ParentIndex)
+		}
+		addrs, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(one, unix.AF_UNSPEC) })
+		must(t, err)
+		for _, one := range addrs {
+			line("address %s %s", a.Name, one.IPNet)
+		}
+		near, err := n.neighbours(a.Index)
+		must(t, err)
+		for one := range near {
+			line("neighbour %s %s %s", a.Name, one.addr, one.mac)
+		}
+	}
+	routes, err := n.routes(0)
+	must(t, err)
+	for r := range routes {
+		if r.link == 0 || ours(names[r.link]) {
+			line("route %s dev %s src %s", r, names[r.link], r.src)
+		}
+	}
+	must(t, n.within(func() error {
+		for _, name := range []string{ipForward, "net.ipv4.conf.all.rp_filter", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.tcp_fin_timeout"} {
+			v, err := getSysctl(name)
+			if err != nil {
+				return err
+			}
+			line("sysctl %s %s", name, v)
+		}
+		for _, one := range links {
+			name := one.Attrs().Name
+			if ours(name) {
+				v, err := getSysctl("net.ipv4.conf." + name + ".rp_filter")
+				if err != nil {
+					return err
+				}
+				line("sysctl %s rp_filter %s", name, v)
+			}
+		}
+		return nil
+	}))
+	slices.Sort(lines)
+	fmt.Fprintln(w, strings.Join(lines, "\n"))
+	dumpTables(t, w, n, identities)
+}
+
+func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool) {
+	t.Helper()
+	c, err := n.firewall()
+	must(t, err)
+	chains, err := c.ListChains()
+	must(t, err)
+	slices.SortFunc(chains, func(a, b *nftables.Chain) int { return strings.Compare(a.Name, b.Name) })
+	for _, one := range chains {
+		fmt.Fprintf(w, "chain %s %s %s", one.Table.Name, one.Name, one.Type)
+		if one.Hooknum != nil {
+			fmt.Fprintf(w, " hook %d priority %d policy %d", *one.Hooknum, *one.Priority, *one.Policy)
+		}
+		fmt.Fprintln(w)
+		rules, err := c.GetRules(one.Table, one)
+		must(t, err)
+		for _, r := range rules {
+			fmt.Fprintf(w, "  %s", r.UserData[2:])
+			for _, e := range r.Exprs {
+				fmt.Fprintf(w, " %+v", e)
+			}
+			if identities {
+				fmt.Fprintf(w, " handle %d", r.Handle)
+			}
+			fmt.Fprintln(w)
+		}
+	}
+	tables, err := c.ListTables()
+	must(t, err)
+	for _, table := range tables {
+		sets, err := c.GetSets(table)
+		must(t, err)
+		for _, s := range sets {
+			elements, err := c.GetSetElements(s)
+			must(t, err)
+			var lines []string
+			for _, e := range elements {
+				lines = append(lines, fmt.Sprintf("  %x : %x", e.Key, e.Val))
+			}
+			slices.Sort(lines)
+			fmt.Fprintf(w, "map %s %s\n%s\n", table.Name, s.Name, strings.Join(lines, "\n"))
+		}
+	}
+}
+
+// writes counts what changes in a namespace: the kernel tells of each change of a link, address, route, neighbour or rule. The
+// returned function is the number since the last call.
+func writes(t testing.TB, n *namespace) func() int {
+	t.Helper()
+	const nftablesGroup = 7
+	var fds []int
+	must(t, n.within(func() error {
+		for _, s := range []struct{ protocol, groups int }{
+			{unix.NETLINK_ROUTE, unix.RTMGRP_LINK | unix.RTMGRP_NEIGH | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE},
+			{unix.NETLINK_NETFILTER, 1 << (nftablesGroup - 1)},
+		} {
+			fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, s.protocol)
+			if err != nil {
+				return err
+			}
+			fds = append(fds, fd)
+			if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: uint32(s.groups)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	t.Cleanup(func() {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+	})
+	return func() int {
+		t.Helper()
+		count, b := 0, make([]byte, 1<<16)
+		for _, fd := range fds {
+			for {
+				size, _, err := unix.Recvfrom(fd, b, 0)
+				if err == unix.EAGAIN {
+					break
+				}
+				must(t, err)
+				count += messages(b[:size])
+			}
+		}
+		return count
+	}
+}
+
+// messages counts those of one datagram, but for neighbours that the kernel itself came to know.
+func messages(b []byte) (count int) {
+	for len(b) >= unix.NLMSG_HDRLEN {
+		size, kind := binary.NativeEndian.Uint32(b), binary.NativeEndian.Uint16(b[4:])
+		learned := false
+		if kind == unix.RTM_NEWNEIGH || kind == unix.RTM_DELNEIGH {
+			learned = binary.NativeEndian.Uint16(b[unix.NLMSG_HDRLEN+8:])&unix.NUD_PERMANENT == 0
+		}
+		if !learned {
+			count++
+		}
+		b = b[min(int(size+3)&^3, len(b)):]
+	}
+	return count
+}

@@ -1,0 +1,54 @@
+package netplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Teardown implements Network. A machine that did not forward packets before the first Apply does not do so any more.
+func (l *Linux) Teardown(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lock < 0 {
+		return errClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l.synced = false
+	errs := []error{l.openRouter(), l.removeUplink(), l.removeTable()}
+	if l.router != nil {
+		links, err := dump(l.router.LinkList)
+		ours := slices.DeleteFunc(links, func(one netlink.Link) bool { _, ours := linkAddress(one.Attrs().Name); return !ours })
+		errs = append(errs, err, l.cutAll(ours))
+		l.router.close()
+		l.router = nil
+	}
+	entries, err := os.ReadDir(l.tasksDir())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, e := range entries {
+		errs = append(errs, unpin(l.Namespace(e.Name())))
+	}
+	errs = append(errs, unpin(l.routerPath()), l.restoreForward())
+	for _, dir := range []string{l.tasksDir(), filepath.Dir(l.routerPath())} {
+		if err := os.Remove(dir); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if l.have.block.IsValid() {
+		errs = append(errs, l.host.forgetOneByOne(strangers{block: l.have.block}))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("netplugin: tear down: %w", err)
+	}
+	l.have = state{}
+	return nil
+}
