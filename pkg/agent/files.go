@@ -127,19 +127,18 @@ func (a *Agent) hostResolver() resolver {
 	return r
 }
 
-// writeFiles writes a task's files.
-func (a *Agent) writeFiles(t *task) error {
-	spec, err := a.expand(t)
-	if err != nil || a.o.Dir == "" {
-		return err
+// writeFiles writes a task's files. Workers call it.
+func (a *Agent) writeFiles(id string, addr netip.Addr, spec *v1.ContainerSpec) error {
+	if a.o.Dir == "" {
+		return nil
 	}
-	dir := a.taskDir(t.id)
+	dir := a.taskDir(id)
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return err
 	}
 	files := map[string][]byte{
 		"hostname":    []byte(spec.Hostname + "\n"),
-		"hosts":       hostsFile(t.addr, spec.Hostname, spec.Hosts),
+		"hosts":       hostsFile(addr, spec.Hostname, spec.Hosts),
 		"resolv.conf": a.hostResolver().forContainer().override(spec.DNS).file(),
 	}
 	for name, content := range files {
@@ -165,7 +164,8 @@ func (a *Agent) files(id string) map[string]string {
 
 func (a *Agent) taskDir(id string) string { return filepath.Join(a.o.Dir, "tasks", id) }
 
-func (a *Agent) removeTaskFiles(id string) error {
+// removeFiles removes a task's files. Workers call it.
+func (a *Agent) removeFiles(id string) error {
 	if a.o.Dir == "" {
 		return nil
 	}
@@ -180,7 +180,7 @@ func (a *Agent) removeStrayFiles() {
 	entries, _ := os.ReadDir(filepath.Join(a.o.Dir, "tasks")) // none is as good as empty
 	for _, e := range entries {
 		if a.tasks[e.Name()] == nil {
-			if err := a.removeTaskFiles(e.Name()); err != nil {
+			if err := a.removeFiles(e.Name()); err != nil {
 				a.log.Warn("cannot remove a task's files", "task.id", e.Name(), "err", err)
 			}
 		}

@@ -100,7 +100,7 @@ func (l *links) allocate(task string) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// link gives a task its address, files and link, and goes on once they are there.
+// link gives a task its address and link, and goes on once they are there.
 func (a *Agent) link(t *task) {
 	if !a.onDisk(t) || t.linked && !a.links.ready(t) {
 		return
@@ -117,10 +117,6 @@ func (a *Agent) link(t *task) {
 		if err != nil {
 			a.end(t, v1.TaskRejected, "preparing", err.Error())
 		}
-		return
-	}
-	if err := a.writeFiles(t); err != nil {
-		a.failed(t, v1.TaskRejected, "preparing the files", err)
 		return
 	}
 	t.linked, t.config = true, a.links.touch()
@@ -227,7 +223,7 @@ func (a *Agent) withdraw(t *task) {
 	}
 }
 
-// unlink removes a task's link and files, and frees its address once they are gone.
+// unlink removes a task's link, and frees its address once it is gone.
 func (a *Agent) unlink(t *task) {
 	if t.linked {
 		t.linked, t.published, t.config = false, false, a.links.touch()
@@ -237,9 +233,6 @@ func (a *Agent) unlink(t *task) {
 	}
 	if !a.links.ready(t) {
 		return
-	}
-	if err := a.removeTaskFiles(t.id); err != nil {
-		a.log.Warn("cannot remove a task's files", "task.id", t.id, "err", err)
 	}
 	if t.addr.IsValid() && a.links.used[t.addr] == t.id {
 		delete(a.links.used, t.addr)

@@ -124,12 +124,12 @@ func (a *Agent) reported(report v1.StatusReport, versions []uint64, result v1.St
 	r.at = earliest(r.at, now.Add(batchDelay))
 	if err != nil {
 		r.wait.first, r.wait.most = 100*time.Millisecond, 8*time.Second
-		r.retry, r.size = now.Add(r.wait.delay()), max(1, r.size/2)
+		r.retry, r.size = now.Add(r.wait.delay()), max(1, len(report.Tasks)/2)
 		a.log.Debug("report failed; trying again", "tasks", len(report.Tasks), "err", err)
 		return
 	}
 	r.wait.reset()
-	r.retry, r.size = time.Time{}, batchTasks
+	r.retry, r.size = time.Time{}, min(2*r.size, batchTasks)
 	if len(result.Unknown) > 0 {
 		a.log.Debug("the manager does not know some of the reported tasks", "tasks", len(result.Unknown))
 	}

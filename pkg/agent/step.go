@@ -7,7 +7,7 @@ type phase uint8
 const (
 	phaseNew       phase = iota // nothing was done
 	phasePulled                 // the image is here
-	phaseLinked                 // address, link and files are there
+	phaseLinked                 // address and link are there
 	phaseCreated                // the container waits to be started
 	phaseStarted                // the process runs
 	phaseRunning                // and the published ports lead to it
@@ -31,16 +31,16 @@ type action uint8
 const (
 	actRest     action = iota // nothing, until something changes
 	actPull                   // get the image
-	actLink                   // choose an address, write the files, have the link made
-	actCreate                 // make the container
+	actLink                   // choose an address, have the link made
+	actCreate                 // write its files, make the container
 	actStart                  // start it
 	actPublish                // have the published ports lead to it
 	actWithdraw               // have them lead to it no longer
 	actSignal                 // ask it to stop
 	actKill                   // make it stop
 	actSettle                 // write down how it ended
-	actRemove                 // remove the container
-	actUnlink                 // remove the link and the files, free the address
+	actRemove                 // remove the container and its files
+	actUnlink                 // remove the link, free the address
 	actForget                 // remove the log, and forget the task
 )
 

@@ -95,7 +95,13 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", engine.ErrInvalid, err)
 		}
-		return plain(func(ctx context.Context) error { return rt.Create(ctx, c) })
+		addr := t.addr
+		return plain(func(ctx context.Context) error {
+			if err := a.writeFiles(id, addr, &c.Spec); err != nil {
+				return err
+			}
+			return rt.Create(ctx, c)
+		})
 	case actStart:
 		return func(ctx context.Context) (r result) {
 			if r.pid, r.err = rt.Start(ctx, id); r.err != nil {
@@ -109,7 +115,12 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 	case actKill:
 		return plain(func(ctx context.Context) error { return rt.Signal(ctx, id, "SIGKILL") })
 	case actRemove:
-		return plain(func(ctx context.Context) error { return rt.Remove(ctx, id) })
+		return plain(func(ctx context.Context) error {
+			if err := rt.Remove(ctx, id); err != nil {
+				return err
+			}
+			return a.removeFiles(id)
+		})
 	case actForget:
 		return plain(func(ctx context.Context) error { return rt.RemoveLog(ctx, id) })
 	}
