@@ -1,0 +1,244 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/swarmd/swarmd/pkg/apiserver"
+	"github.com/swarmd/swarmd/pkg/netplugin"
+	"github.com/swarmd/swarmd/pkg/runtime/containerd"
+)
+
+// Options say what a daemon is to be. The zero value of all but Root and RuntimeDir is sensible.
+type Options struct {
+	// Root is the data directory.
+	Root string
+	// Socket is where the API listens; default DefaultSocket for DefaultRoot, and swarmd.sock in any other Root.
+	Socket string
+	// RuntimeDir holds containerd, its shim, runc, swarm-logger and init; default RuntimeDirBeside.
+	RuntimeDir string
+	// ContainerdAddress is the socket of a containerd that is there already.
+	ContainerdAddress string
+	// InsecureRegistries are spoken to without TLS.
+	InsecureRegistries []string
+	// EtcdEndpoints are those of an etcd of one's own, instead of the one inside the daemon.
+	EtcdEndpoints []string
+	// MetricsAddr is host:port to serve Prometheus metrics at; empty for none but those on the socket.
+	MetricsAddr string
+	Log         *slog.Logger
+}
+
+// stopWithin is how long a daemon that is told to stop lets requests come to their end.
+const stopWithin = 5 * time.Second
+
+// Daemon is one machine's swarmd.
+type Daemon struct {
+	o        Options
+	log      *slog.Logger
+	machine  machine
+	runtime  *containerd.Runtime
+	engine   string // the runtime's version
+	network  *netplugin.Linux
+	registry *prometheus.Registry
+	server   *apiserver.Server
+	failed   chan error // what the daemon cannot go on after
+
+	mu   sync.Mutex // of entering and leaving a swarm
+	node *node      // nil while the machine is in no swarm
+}
+
+// Run is the daemon's life, until ctx ends or it cannot go on. Containers outlive it.
+func Run(ctx context.Context, o Options) error {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	lock, err := acquire(o.Root)
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4)}
+	defer d.close()
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	listeners, err := d.serve()
+	if err != nil {
+		return err
+	}
+	defer listeners()
+	if err := d.resume(ctx); err != nil {
+		return err
+	}
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		d.log.Warn("cannot tell the init system that swarmd is ready", "err", err)
+	}
+	d.log.Info("swarmd is ready", "version", Version(), "socket", o.Socket, "root", o.Root)
+	select {
+	case <-ctx.Done():
+		d.log.Info("swarmd stops; containers go on")
+		return nil
+	case err := <-d.failed:
+		return err
+	}
+}
+
+func (o *Options) complete() error {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	root, err := filepath.Abs(o.Root)
+	if err != nil {
+		return err
+	}
+	o.Root = root
+	if o.Socket == "" && root == DefaultRoot {
+		o.Socket = DefaultSocket
+	} else if o.Socket == "" {
+		o.Socket = filepath.Join(root, "swarmd.sock")
+	}
+	if o.RuntimeDir == "" {
+		if o.RuntimeDir, err = RuntimeDirBeside(); err != nil {
+			return err
+		}
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("swarmd needs root: it makes containers, links and firewall rules. Try sudo")
+	}
+	return os.MkdirAll(root, 0o700)
+}
+
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// open gets hold of the machine: its containers and its network.
+func (d *Daemon) open(ctx context.Context) error {
+	var err error
+	if d.machine, err = thisMachine(); err != nil {
+		return err
+	}
+	d.runtime, err = containerd.Start(ctx, containerd.Config{
+		Root:               d.path("containerd"),
+		Bin:                d.o.RuntimeDir,
+		Address:            d.o.ContainerdAddress,
+		InsecureRegistries: d.o.InsecureRegistries,
+		Log:                d.log,
+	})
+	if err != nil {
+		return fmt.Errorf("start the container runtime: %w", err)
+	}
+	info, err := d.runtime.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the container runtime: %w", err)
+	}
+	d.engine = info.Version
+	d.network, err = netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log})
+	return err
+}
+
+func (d *Daemon) path(name string) string { return filepath.Join(d.o.Root, name) }
+
+// serve opens the doors, and returns how to close them.
+func (d *Daemon) serve() (shut func(), err error) {
+	d.server = apiserver.New(apiserver.Options{Host: d, Resolver: d.runtime, Registry: d.registry, Log: d.log})
+	api, err := listen(d.o.Socket)
+	if err != nil {
+		return nil, err
+	}
+	door := d.answer(api, d.server.Handler())
+	shutMetrics := func() {}
+	if d.o.MetricsAddr != "" {
+		only := http.NewServeMux()
+		only.Handle("GET /metrics", d.server.Handler())
+		if shutMetrics, err = d.serveMetrics(d.o.MetricsAddr, only); err != nil {
+			door.Close()
+			return nil, err
+		}
+	}
+	return func() {
+		d.server.Close() // ends watches and sessions, which would not end by themselves
+		shutdown(door)
+		shutMetrics()
+	}, nil
+}
+
+func (d *Daemon) serveMetrics(addr string, h http.Handler) (shut func(), err error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("serve metrics (--metrics-addr): %w", err)
+	}
+	s := d.answer(l, h)
+	return func() { shutdown(s) }, nil
+}
+
+// shutdown lets requests come to their end, for a while.
+func shutdown(s *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		s.Close()
+	}
+}
+
+func (d *Daemon) answer(l net.Listener, h http.Handler) *http.Server {
+	s := apiserver.NewHTTPServer(h, d.log)
+	go func() {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			d.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
+		}
+	}()
+	return s
+}
+
+// fail ends the daemon, for the init system to start it again.
+func (d *Daemon) fail(err error) {
+	select {
+	case d.failed <- err:
+	default: // one reason is enough
+	}
+}
+
+// resume finishes what an earlier daemon began: leaving a swarm, or being in one.
+func (d *Daemon) resume(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.finishLeaving(ctx); err != nil {
+		return err
+	}
+	id, err := loadIdentity(d.o.Root)
+	if err != nil || id == nil {
+		return err
+	}
+	d.node, err = d.enter(ctx, id)
+	return err
+}
+
+// close lets go of everything in the reverse order. Containers and links stay.
+func (d *Daemon) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.node != nil {
+		d.node.stop()
+		d.node = nil
+	}
+	if d.runtime != nil {
+		if err := d.runtime.Close(); err != nil {
+			d.log.Warn("close the container runtime", "err", err)
+		}
+	}
+}

@@ -1,0 +1,192 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+func TestLockIsHeldByOne(t *testing.T) {
+	root := t.TempDir()
+	first, err := acquire(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = acquire(root)
+	var locked *lockedError
+	if !errors.As(err, &locked) || locked.pid != os.Getpid() {
+		t.Fatalf("second lock: %v, want a lockedError that names process %d", err, os.Getpid())
+	}
+	if !strings.Contains(err.Error(), root) {
+		t.Errorf("%q does not name the directory", err)
+	}
+	first.release()
+	again, err := acquire(root)
+	if err != nil {
+		t.Fatalf("after release: %v", err)
+	}
+	again.release()
+}
+
+// TestTakeOver ends a process that holds the lock, and has the lock then.
+func TestTakeOver(t *testing.T) {
+	if os.Getenv("SWARMD_TEST_HOLD") != "" {
+		if _, err := acquire(os.Getenv("SWARMD_TEST_HOLD")); err != nil {
+			t.Fatal(err)
+		}
+		os.Stdout.WriteString("held\n")
+		select {}
+	}
+	root := t.TempDir()
+	holder := exec.Command(os.Args[0], "-test.run", "^TestTakeOver$")
+	holder.Env = append(os.Environ(), "SWARMD_TEST_HOLD="+root)
+	out, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Process.Kill()
+	if _, err := out.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	go holder.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	l, err := takeOver(ctx, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.release()
+}
+
+func TestIdentity(t *testing.T) {
+	root := t.TempDir()
+	if id, err := loadIdentity(root); id != nil || err != nil {
+		t.Fatalf("of an empty directory: %v, %v", id, err)
+	}
+	want := &identity{NodeID: "n", Role: v1.RoleManager, Addr: "a:1", Init: &v1.InitRequest{AdvertiseAddr: "a"}}
+	if err := want.save(root); err != nil {
+		t.Fatal(err)
+	}
+	got, err := loadIdentity(root)
+	if err != nil || got.NodeID != "n" || got.Init.AdvertiseAddr != "a" {
+		t.Fatalf("loaded %+v, %v", got, err)
+	}
+	for name, damage := range map[string]string{"cut off": `{"nodeID":"n"`, "empty": "", "another file": `{"a":1}`} {
+		if err := os.WriteFile(identityFile(root), []byte(damage), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loadIdentity(root); err == nil || !strings.Contains(err.Error(), "is damaged") {
+			t.Errorf("%s: %v, want an error that says so", name, err)
+		}
+	}
+	left, _ := filepath.Glob(filepath.Join(root, "node.json.*"))
+	if len(left) > 0 {
+		t.Errorf("save left %v", left)
+	}
+}
+
+func TestAdvertised(t *testing.T) {
+	for given, want := range map[string]string{
+		"10.0.0.1":       "10.0.0.1:2377",
+		"10.0.0.1:4000":  "10.0.0.1:4000",
+		"fd00::1":        "[fd00::1]:2377",
+		"[fd00::1]:4000": "[fd00::1]:4000",
+	} {
+		if got, err := advertised(given); err != nil || got != want {
+			t.Errorf("advertised(%q) = %q, %v; want %q", given, got, err, want)
+		}
+	}
+	for given, want := range map[string]string{
+		"0.0.0.0":     "must be a non-zero IP address",
+		"nosuchlink0": "neither an IP address nor a network interface",
+		"lo":          "has 0 addresses",
+	} {
+		if got, err := advertised(given); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("advertised(%q) = %q, %v; want an error with %q", given, got, err, want)
+		}
+	}
+}
+
+func TestCheckInitRefusesWhatIsNotHonoured(t *testing.T) {
+	for option, r := range map[string]v1.InitRequest{
+		"--autolock":          {AutoLock: true},
+		"--force-new-cluster": {ForceNewCluster: true},
+		"--data-path-port":    {DataPathPort: 4789},
+		"--default-addr-pool": {DefaultAddrPool: []string{"10.0.0.0/8"}},
+		"availability":        {Availability: "sometimes"},
+	} {
+		r.AdvertiseAddr = "10.0.0.1"
+		if _, err := checkInit(&r); err == nil || !strings.Contains(err.Error(), option) {
+			t.Errorf("%s: %v, want an error that names it", option, err)
+		}
+	}
+}
+
+func TestListen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "d", "s.sock")
+	l, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the socket has mode %v, %v; want 0600", st.Mode(), err)
+	}
+	if _, err := listen(path); err == nil || !strings.Contains(err.Error(), "another daemon answers there") {
+		t.Errorf("a socket that is in use: %v", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	again, err := listen(path) // what a killed daemon left
+	if err != nil {
+		t.Fatalf("a stale socket: %v", err)
+	}
+	again.Close()
+	if _, err := listen("/" + strings.Repeat("x", 120)); err == nil || !strings.Contains(err.Error(), "choose a shorter") {
+		t.Errorf("a path that is too long: %v", err)
+	}
+}
+
+func TestMainUsage(t *testing.T) {
+	var root string
+	ran := 0
+	m := Main{Name: "swarmd", About: "about", Flags: func(f *flag.FlagSet) { f.StringVar(&root, "root", "/r", "`DIR` of data") },
+		Run: func(context.Context, *slog.Logger) error { ran++; return errors.New("no luck") }}
+	for _, c := range []struct {
+		args           []string
+		code           int
+		stdout, stderr string
+	}{
+		{[]string{"--help"}, 0, "--root DIR", ""},
+		{[]string{"--version"}, 0, "swarmd version", ""},
+		{[]string{"--nosuch"}, 2, "", "--help"},
+		{[]string{"extra"}, 2, "", `"extra" is one too many`},
+		{[]string{"--log-level", "loud"}, 2, "", "debug, info, warn or error"},
+		{[]string{"--log-format", "xml"}, 2, "", "text or json"},
+		{[]string{"--root", "/x"}, 1, "", "no luck"},
+	} {
+		var out, errOut bytes.Buffer
+		if code := m.Execute(c.args, &out, &errOut); code != c.code {
+			t.Errorf("%v: exit code %d, want %d", c.args, code, c.code)
+		}
+		if !strings.Contains(out.String(), c.stdout) || !strings.Contains(errOut.String(), c.stderr) {
+			t.Errorf("%v printed %q and %q", c.args, out.String(), errOut.String())
+		}
+	}
+	if ran != 1 || root != "/x" {
+		t.Errorf("ran %d times with root %s", ran, root)
+	}
+}

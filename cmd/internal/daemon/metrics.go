@@ -1,0 +1,51 @@
+package daemon
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/swarmd/swarmd/pkg/store/etcd"
+)
+
+// storeMetrics count what the store of a swarm writes.
+type storeMetrics struct {
+	latency prometheus.Histogram
+	keys    prometheus.Counter
+	errors  prometheus.Counter
+}
+
+// metrics are made once for a daemon, and kept from one swarm to the next.
+func (d *Daemon) metrics() *storeMetrics {
+	m := &storeMetrics{
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "swarm_store_commit_duration_seconds",
+			Help:    "Time from the beginning of a commit to its acknowledgement.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+		keys:   prometheus.NewCounter(prometheus.CounterOpts{Name: "swarm_store_operations_total", Help: "Sections written or removed by this process."}),
+		errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "swarm_store_commit_errors_total", Help: "Commits that failed, conflicts included."}),
+	}
+	m.latency = registered(d.registry, m.latency)
+	m.keys = registered(d.registry, m.keys)
+	m.errors = registered(d.registry, m.errors)
+	return m
+}
+
+// registered is the collector, or the equal one that the registry has already.
+func registered[C prometheus.Collector](r *prometheus.Registry, c C) C {
+	if err := r.Register(c); err != nil {
+		if already, ok := err.(prometheus.AlreadyRegisteredError); ok {
+			return already.ExistingCollector.(C)
+		}
+		panic(err) // a name that is used twice: a mistake in this package
+	}
+	return c
+}
+
+func (m *storeMetrics) commit(s etcd.CommitStats) {
+	m.latency.Observe(s.Took.Seconds())
+	if s.Err != nil {
+		m.errors.Inc()
+		return
+	}
+	m.keys.Add(float64(s.Ops))
+}
