@@ -34,11 +34,7 @@ type answer[S, D, T any] struct {
 }
 
 func write[S, D, T any](k v1.KindOf[S, D, T], obj *v1.Resource[S, D, T]) written[S] {
-	w := written[S]{v1.APIVersion, k.Kind(), writtenMeta{obj.Meta.ID, obj.Meta.Name, obj.Meta.Labels, nil}, obj.Spec}
-	if rev := obj.Meta.Revisions[v1.SectionSpec]; rev != 0 {
-		w.Metadata.Revisions = &v1.Revisions{v1.SectionSpec: rev}
-	}
-	return w
+	return written[S]{v1.APIVersion, k.Kind(), writtenMeta{Name: obj.Meta.Name, Labels: obj.Meta.Labels}, obj.Spec}
 }
 
 // List returns all objects of a kind that the filter lets through, in the order of their IDs. It reads page after page; what
@@ -72,9 +68,14 @@ func Get[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], ref 
 }
 
 // Create makes an object of obj's name, labels and spec, and returns it as it is stored. Warnings are for the user to read.
+// A node alone may bring its ID.
 func Create[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], obj *v1.Resource[S, D, T]) (*v1.Resource[S, D, T], []string, error) {
+	w := write(k, obj)
+	if k.Kind() == v1.KindNode {
+		w.Metadata.ID = obj.Meta.ID
+	}
 	var a answer[S, D, T]
-	if err := c.Do(ctx, http.MethodPost, "/v1/"+k.Plural(), write(k, obj), &a); err != nil {
+	if err := c.Do(ctx, http.MethodPost, "/v1/"+k.Plural(), w, &a); err != nil {
 		return nil, nil, err
 	}
 	return &a.Resource, a.Warnings, nil
@@ -87,8 +88,12 @@ func Update[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], o
 	if ref == "" {
 		ref = obj.Meta.Name
 	}
+	w := write(k, obj)
+	if rev := obj.Meta.Revisions[v1.SectionSpec]; rev != 0 {
+		w.Metadata.ID, w.Metadata.Revisions = obj.Meta.ID, &v1.Revisions{v1.SectionSpec: rev}
+	}
 	var a answer[S, D, T]
-	if err := c.Do(ctx, http.MethodPut, one(k, ref), write(k, obj), &a); err != nil {
+	if err := c.Do(ctx, http.MethodPut, one(k, ref), w, &a); err != nil {
 		return nil, nil, err
 	}
 	return &a.Resource, a.Warnings, nil

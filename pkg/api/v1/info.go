@@ -1,6 +1,9 @@
 package v1
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Info is what a daemon says of its node and of the swarm that the node is part of. Field names and their JSON are
 // Docker's, so that a template or a script written for "docker info" reads it.
@@ -150,3 +153,6 @@ type TaskLogRecord struct {
 	LogRecord
 	Error string `json:"error,omitempty"`
 }
+
+// NodeIndexClaim is the ID of the claim on a node's index, such as "NodeIndex/7".
+func NodeIndexClaim(index uint32) string { return "NodeIndex/" + strconv.FormatUint(uint64(index), 10) }

@@ -1,0 +1,224 @@
+// Package apiserver is the swarm's door: the resources over HTTP with lists, filters, watches and events, the sessions of
+// the nodes' agents, their status reports and log streams, the daemon's own doors, and the raw doors of the store.
+//
+// It owns what a request may ask and how it is answered: limits, decoding, checks across objects, names, problem documents,
+// OpenAPI, metrics. It is the one writer of specs (for users) and of status (for agents). It never decides what runs where,
+// never opens a listener, and keeps nothing that a restart must not lose.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// Host is the machine's daemon, for the doors that work before there is a swarm. What it refuses it should refuse with a
+// *v1.Problem; any other error is answered as an internal one.
+type Host interface {
+	// Info fills in all but the counts and the cluster of Swarm, which the server knows.
+	Info(ctx context.Context) (v1.Info, error)
+	Version(ctx context.Context) (v1.VersionInfo, error)
+	// Init makes a swarm and attaches its store to the server before it returns the node's ID.
+	Init(ctx context.Context, r v1.InitRequest) (nodeID string, err error)
+	// Leave leaves the swarm and detaches the store.
+	Leave(ctx context.Context, force bool) error
+	Images(ctx context.Context) ([]v1.Image, error)
+	// LoadImages reads an archive to its end, without keeping it in memory.
+	LoadImages(ctx context.Context, archive io.Reader) ([]v1.Image, error)
+}
+
+// ImageResolver finds what an image reference means now, so that all tasks of a service run the same bits.
+type ImageResolver interface {
+	// Resolve is the reference with its digest, and the platforms that the image runs on. A reference that is no
+	// registry's business, such as that of a loaded image, is returned as it is.
+	Resolve(ctx context.Context, ref string) (pinned string, platforms []v1.Platform, err error)
+}
+
+// Options are what a Server is made of. All may be left out.
+type Options struct {
+	// Store is attached from the beginning; without one, the Host's doors alone are open until Attach.
+	Store store.Store
+	// Host opens the doors of the machine's daemon.
+	Host Host
+	// Resolver pins images; without one they stay as they were written.
+	Resolver ImageResolver
+	// Registry gets the server's metrics, and is what /metrics shows.
+	Registry *prometheus.Registry
+	Log      *slog.Logger
+	// Clock is the time that is written into objects.
+	Clock  func() time.Time
+	Limits Limits
+}
+
+// Limits bound what clients may cost. Zero stands for the default.
+type Limits struct {
+	// Watches is how many watches, and LogReaders how many log requests, may be open at once; default 2,000 and 200.
+	Watches, LogReaders int
+	// Sessions is how many nodes may be connected; default 20,000.
+	Sessions int
+	// Requests is how many other requests may be under way; default 4,000.
+	Requests int
+	// Keepalive is how often an idle stream says that it is alive; default 5 s.
+	Keepalive time.Duration
+	// BodyTimeout is how long a request's body may take to arrive, WriteTimeout how long a client may take to read one
+	// write; default 30 s each.
+	BodyTimeout, WriteTimeout time.Duration
+	// DownAfter is how long a node may be without a session before it is down; default 3 s. After the store was attached,
+	// nodes have StartGrace to come back; default 15 s.
+	DownAfter, StartGrace time.Duration
+	// SessionGap is the least time between two messages of a session, so that changes gather; default 20 ms.
+	SessionGap time.Duration
+	// StreamWait is how long a node has to open a log stream; default 10 s.
+	StreamWait time.Duration
+	// ResolveTimeout is how long a registry has to tell a digest; default 10 s.
+	ResolveTimeout time.Duration
+}
+
+func (l Limits) orDefaults() Limits {
+	for _, n := range []struct {
+		at    *int
+		value int
+	}{{&l.Watches, 2000}, {&l.LogReaders, 200}, {&l.Sessions, 20_000}, {&l.Requests, 4000}} {
+		if *n.at == 0 {
+			*n.at = n.value
+		}
+	}
+	for _, d := range []struct {
+		at    *time.Duration
+		value time.Duration
+	}{
+		{&l.Keepalive, 5 * time.Second}, {&l.BodyTimeout, 30 * time.Second}, {&l.WriteTimeout, 30 * time.Second},
+		{&l.DownAfter, 3 * time.Second}, {&l.StartGrace, 15 * time.Second}, {&l.SessionGap, 20 * time.Millisecond},
+		{&l.StreamWait, 10 * time.Second}, {&l.ResolveTimeout, 10 * time.Second},
+	} {
+		if *d.at == 0 {
+			*d.at = d.value
+		}
+	}
+	return l
+}
+
+// Server answers requests. Make one with New, and close it.
+type Server struct {
+	host     Host
+	resolver ImageResolver
+	registry *prometheus.Registry
+	metrics  *metrics
+	log      *slog.Logger
+	now      func() time.Time
+	limits   Limits
+	handler  http.Handler
+	openapi  func() ([]byte, error)
+
+	watches, logReaders, requests gate
+
+	mu      sync.Mutex // of attaching and detaching
+	closed  bool
+	current atomic.Pointer[backend]
+}
+
+// New is a server. It starts no listener: Handler is for http.Server, best one made by NewHTTPServer.
+func New(o Options) *Server {
+	s := &Server{
+		host: o.Host, resolver: o.Resolver, registry: o.Registry, log: o.Log, now: o.Clock, limits: o.Limits.orDefaults(),
+	}
+	if s.registry == nil {
+		s.registry = prometheus.NewRegistry()
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.metrics = newMetrics(s)
+	s.watches = newGate(s.limits.Watches, "watches")
+	s.logReaders = newGate(s.limits.LogReaders, "log requests")
+	s.requests = newGate(s.limits.Requests, "requests")
+	s.handler = s.routes()
+	if o.Store != nil {
+		s.Attach(o.Store)
+	}
+	return s
+}
+
+// Handler answers all requests.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Attach opens the doors that need a store, in place of the store that was attached before, if any. The store stays its
+// owner's to close, after Detach.
+func (s *Server) Attach(st store.Store) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.detach()
+	if s.closed {
+		return
+	}
+	s.current.Store(newBackend(s, st))
+}
+
+// Detach closes the doors that need a store, and ends all watches and sessions. Nodes are not taken for lost by that.
+func (s *Server) Detach() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.detach()
+}
+
+func (s *Server) detach() {
+	if b := s.current.Swap(nil); b != nil {
+		b.close()
+	}
+}
+
+// Close is Detach for good. Requests that are under way are answered.
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.detach()
+}
+
+// errDetached ends what needs a store when the store goes.
+var errDetached = errors.New("apiserver: the server is stopping or has left the swarm")
+
+// NewHTTPServer is an http.Server for the handler with the timeouts and header limits that a door should have. Bodies and
+// answers have their own, in the handler.
+func NewHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// gate lets a bounded number in.
+type gate struct {
+	slots chan struct{}
+	what  string
+}
+
+func newGate(n int, what string) gate { return gate{make(chan struct{}, n), what} }
+
+// enter takes a place, or says that there is none.
+func (g gate) enter() (leave func(), err error) {
+	select {
+	case g.slots <- struct{}{}:
+		return func() { <-g.slots }, nil
+	default:
+		return nil, problemf(http.StatusTooManyRequests, "there are too many %s already (at most %d): try again later", g.what, cap(g.slots))
+	}
+}
+
+func (g gate) inside() int { return len(g.slots) }

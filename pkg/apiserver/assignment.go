@@ -1,0 +1,137 @@
+package apiserver
+
+import (
+	"encoding/json"
+	"strconv"
+	"sync"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// assignment is a v1.Assignment that is about to be sent.
+type assignment v1.Assignment
+
+func (a *assignment) empty() bool {
+	return !a.Complete && a.Node == nil && a.GatewayPool == "" && len(a.Tasks) == 0 && len(a.Removed) == 0 &&
+		len(a.Services) == 0 && len(a.Streams) == 0
+}
+
+// encoder writes assignments. A service revision never changes and goes to many nodes: its JSON is kept.
+type encoder struct {
+	mu        sync.Mutex
+	revisions map[string][]byte
+	size      int
+}
+
+// maxKept bounds the JSON of revisions that is kept, in bytes.
+const maxKept = 16 << 20
+
+// append appends an assignment as one line.
+func (e *encoder) append(buf []byte, a *assignment) ([]byte, error) {
+	var err error
+	buf = strconv.AppendInt(append(buf, `{"revision":`...), a.Revision, 10)
+	if a.Complete {
+		buf = append(buf, `,"complete":true`...)
+	}
+	if a.Node != nil {
+		node := *a.Node
+		node.Status = nil
+		if buf, err = appendField(buf, "node", &node); err != nil {
+			return buf, err
+		}
+	}
+	if a.GatewayPool != "" {
+		if buf, err = appendField(buf, "gatewayPool", a.GatewayPool); err != nil {
+			return buf, err
+		}
+	}
+	if len(a.Tasks) > 0 {
+		buf = append(buf, `,"tasks":[`...)
+		for i, t := range a.Tasks {
+			if i > 0 {
+				buf = append(buf, ',')
+			}
+			if buf, err = appendTask(buf, t); err != nil {
+				return buf, err
+			}
+		}
+		buf = append(buf, ']')
+	}
+	if len(a.Removed) > 0 {
+		if buf, err = appendField(buf, "removed", a.Removed); err != nil {
+			return buf, err
+		}
+	}
+	if len(a.Services) > 0 {
+		buf = append(buf, `,"services":[`...)
+		for i, r := range a.Services {
+			if i > 0 {
+				buf = append(buf, ',')
+			}
+			body, err := e.revision(r)
+			if err != nil {
+				return buf, err
+			}
+			buf = append(buf, body...)
+		}
+		buf = append(buf, ']')
+	}
+	if len(a.Streams) > 0 {
+		if buf, err = appendField(buf, "streams", a.Streams); err != nil {
+			return buf, err
+		}
+	}
+	return append(buf, "}\n"...), nil
+}
+
+func appendField(buf []byte, name string, v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return buf, err
+	}
+	buf = append(append(append(buf, `,"`...), name...), `":`...)
+	return append(buf, body...), nil
+}
+
+// appendTask appends a task without its status.
+func appendTask(buf []byte, t *v1.Task) ([]byte, error) {
+	task := *t
+	task.Status = nil
+	task.Meta.Revisions[v1.SectionStatus] = 0
+	body, err := json.Marshal(&task)
+	return append(buf, body...), err
+}
+
+// revision is the JSON of a service revision.
+func (e *encoder) revision(r *v1.ServiceRevision) ([]byte, error) {
+	e.mu.Lock()
+	body, ok := e.revisions[r.Meta.ID]
+	e.mu.Unlock()
+	if ok {
+		return body, nil
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.revisions == nil || e.size+len(body) > maxKept {
+		e.revisions, e.size = make(map[string][]byte), 0
+	}
+	if _, raced := e.revisions[r.Meta.ID]; !raced {
+		e.revisions[r.Meta.ID] = body
+		e.size += len(body)
+	}
+	return body, nil
+}
+
+// appendFarewell appends the last line of a session.
+func appendFarewell(buf []byte, p *v1.Problem) []byte {
+	body, err := json.Marshal(p)
+	if err != nil {
+		return buf
+	}
+	buf = append(append(buf, `{"revision":0,"problem":`...), body...)
+	return append(buf, "}\n"...)
+}

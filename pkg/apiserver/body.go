@@ -1,0 +1,86 @@
+package apiserver
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxBody bounds bodies that have no other limit, in bytes.
+const maxBody = 4 << 20
+
+// readBody reads a whole body, of at most limit bytes, within the time that bodies have.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return nil, problemf(http.StatusUnsupportedMediaType, "the body must not be encoded, found Content-Encoding %q", clip(e))
+	}
+	if r.ContentLength > limit {
+		w.Header().Set("Connection", "close")
+		return nil, &http.MaxBytesError{Limit: limit}
+	}
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(s.limits.BodyTimeout)) // not possible in a test without a connection
+	defer rc.SetReadDeadline(time.Time{})
+	size := r.ContentLength
+	if size < 0 {
+		size = 512
+	}
+	body := make([]byte, 0, size+1)
+	for from := http.MaxBytesReader(w, r.Body, limit); ; {
+		if len(body) == cap(body) {
+			body = append(body, 0)[:len(body)]
+		}
+		n, err := from.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case err == io.EOF:
+			return body, nil
+		case err == io.ErrUnexpectedEOF:
+			return nil, problemf(http.StatusBadRequest, "the request's body ends too early")
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
+// boolQuery reads a parameter that is true or false, and false where it is absent.
+func boolQuery(r *http.Request, name string) (bool, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, problemf(http.StatusBadRequest, "query parameter %s: want true or false, found %q", name, clip(text))
+	}
+	return v, nil
+}
+
+// intQuery reads a parameter that is a whole number from least to most, with a value for where it is absent.
+func intQuery(r *http.Request, name string, absent, least, most int64) (int64, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return absent, nil
+	}
+	v, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || v < least || v > most {
+		return 0, problemf(http.StatusBadRequest, "query parameter %s: want a whole number from %d to %d, found %q", name, least, most, clip(text))
+	}
+	return v, nil
+}
+
+// oneOf reads a parameter that is one of some words; the first is for where it is absent.
+func oneOf(r *http.Request, name string, words ...string) (string, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return words[0], nil
+	}
+	for _, w := range words {
+		if text == w {
+			return w, nil
+		}
+	}
+	return "", problemf(http.StatusBadRequest, "query parameter %s: want %s, found %q", name, strings.Join(words, ", "), clip(text))
+}

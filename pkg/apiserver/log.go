@@ -1,0 +1,323 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// maxLogTasks is how many tasks one log request reads from.
+const maxLogTasks = 1000
+
+// logRoutes are the doors to the output of tasks.
+func (s *Server) logRoutes() []route {
+	query := []string{"stdout", "stderr", "follow", "since", "tail", "timestamps"}
+	return []route{
+		{method: http.MethodGet, path: "/v1/services/{ref}/logs", resource: "logs", stream: true, query: query, out: v1.TaskLogRecord{},
+			summary: "Read the output of a service's tasks, one JSON object a line.",
+			handle:  func(w http.ResponseWriter, r *http.Request) error { return s.logs(w, r, v1.KindService) }},
+		{method: http.MethodGet, path: "/v1/tasks/{ref}/logs", resource: "logs", stream: true, query: query, out: v1.TaskLogRecord{},
+			summary: "Read the output of a task, one JSON object a line.",
+			handle:  func(w http.ResponseWriter, r *http.Request) error { return s.logs(w, r, v1.KindTask) }},
+	}
+}
+
+// logs streams the output of tasks, as it comes from their nodes.
+func (s *Server) logs(w http.ResponseWriter, r *http.Request, k v1.Kind) error {
+	b, err := s.attached()
+	if err != nil {
+		return err
+	}
+	options, err := logOptions(r)
+	if err != nil {
+		return err
+	}
+	leave, err := s.logReaders.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx, cancel := b.bind(r.Context())
+	defer cancel(nil)
+	snapshot, err := b.store.Snapshot(ctx, 0)
+	if err != nil {
+		return err
+	}
+	target, err := snapshot.Resolve(k, r.PathValue("ref"))
+	if err != nil {
+		return err
+	}
+	reading := &logReading{
+		backend: b, ctx: ctx, options: options, kind: k, target: target.GetMeta().ID, out: s.newStream(w, r),
+		events: make(chan logEvent, 64), open: make(map[string]*logStream), known: make(map[string]bool), every: s.limits.Keepalive,
+	}
+	reading.out.sse = false
+	defer reading.close()
+	return reading.run(snapshot)
+}
+
+// logOptions reads the query of a log request.
+func logOptions(r *http.Request) (v1.LogOptions, error) {
+	o := v1.LogOptions{Tail: -1}
+	var err error
+	for _, p := range []struct {
+		name string
+		to   *bool
+	}{{"stdout", &o.Stdout}, {"stderr", &o.Stderr}, {"follow", &o.Follow}, {"timestamps", new(bool)}} { // records always have their time
+		if *p.to, err = boolQuery(r, p.name); err != nil {
+			return o, err
+		}
+	}
+	if !o.Stdout && !o.Stderr {
+		return o, problemf(http.StatusBadRequest, "Bad parameters: you must choose at least one stream")
+	}
+	if tail := r.URL.Query().Get("tail"); tail != "" && tail != "all" {
+		n, err := intQuery(r, "tail", -1, -1, math.MaxInt32)
+		if err != nil {
+			return o, err
+		}
+		o.Tail = int(n)
+	}
+	o.Since, err = sinceOf(r.URL.Query().Get("since"))
+	return o, err
+}
+
+// sinceOf reads a time as Docker does: RFC 3339, seconds since 1970 with a fraction, or a span before now.
+func sinceOf(text string) (time.Time, error) {
+	if text == "" || text == "0" {
+		return time.Time{}, nil
+	}
+	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return at, nil
+	}
+	if span, err := time.ParseDuration(text); err == nil && span > 0 {
+		return time.Now().Add(-span), nil
+	}
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil && seconds > 0 && seconds < 1e11 {
+		whole, fraction := math.Modf(seconds)
+		return time.Unix(int64(whole), int64(fraction*1e9)), nil
+	}
+	return time.Time{}, problemf(http.StatusBadRequest, "query parameter since: want a time such as 2026-01-31T15:04:05Z, seconds since 1970 or 10m, found %q", clip(text))
+}
+
+// logReading is one log request.
+type logReading struct {
+	backend *backend
+	ctx     context.Context
+	options v1.LogOptions
+	kind    v1.Kind
+	target  string
+	out     *lineStream
+	every   time.Duration
+
+	events   chan logEvent
+	open     map[string]*logStream // by task
+	known    map[string]bool       // tasks that were begun
+	failures []v1.TaskLogRecord
+}
+
+func (l *logReading) close() {
+	for _, stream := range l.open {
+		l.backend.streams.drop(stream)
+	}
+}
+
+// run reads until all streams have ended, or with follow until nobody listens.
+func (l *logReading) run(s *store.Snapshot) error {
+	l.begin(s, l.options)
+	if !l.options.Follow && len(l.open) == 0 && len(l.failures) == 0 {
+		return l.out.write(nil)
+	}
+	placed := make(chan *v1.Task)
+	if l.options.Follow {
+		ctx, stop := context.WithCancel(l.ctx)
+		watching := make(chan struct{})
+		defer func() { stop(); <-watching }()
+		go func() {
+			defer close(watching)
+			l.watch(ctx, s.Revision(), placed)
+		}()
+		if err := l.out.write(nil); err != nil {
+			return err
+		}
+	}
+	keepalive := time.NewTicker(l.every)
+	defer keepalive.Stop()
+	late := l.options
+	late.Tail = -1
+	for !l.finished() {
+		select {
+		case e := <-l.events:
+			if err := l.take(e); err != nil {
+				return err
+			}
+		case t := <-placed:
+			l.start(t, late)
+		case <-keepalive.C:
+			if err := l.out.write([]byte{'\n'}); err != nil {
+				return err
+			}
+		case <-l.ctx.Done():
+			return context.Cause(l.ctx)
+		}
+		if l.options.Follow && len(l.failures) > 0 {
+			if err := l.tellFailures(); err != nil {
+				return err
+			}
+		}
+	}
+	return l.tellFailures()
+}
+
+func (l *logReading) finished() bool {
+	if len(l.open) > 0 {
+		return false
+	}
+	return !l.options.Follow || l.kind == v1.KindTask && l.known[l.target]
+}
+
+// begin starts the streams of all tasks that there are.
+func (l *logReading) begin(s *store.Snapshot, o v1.LogOptions) {
+	if l.kind == v1.KindTask {
+		if t, ok := store.Get(s, v1.Tasks, l.target); ok {
+			l.start(t, o)
+		}
+		return
+	}
+	for t := range s.TasksOfService(l.target) {
+		l.start(t, o)
+	}
+}
+
+// start asks a task's node for its output, once.
+func (l *logReading) start(t *v1.Task, o v1.LogOptions) {
+	node := v1.TaskNode(t)
+	if node == "" || l.known[t.Meta.ID] {
+		return
+	}
+	from := v1.TaskLogRecord{Task: t.Meta.ID, Name: v1.TaskName(t.Desired), Slot: t.Desired.Slot, Node: node}
+	fail := func(why string) {
+		from.Error = why
+		l.failures = append(l.failures, from)
+	}
+	if len(l.known) >= maxLogTasks {
+		return
+	}
+	l.known[t.Meta.ID] = true
+	if len(l.known) == maxLogTasks {
+		fail("there are more tasks: only the output of " + strconv.Itoa(maxLogTasks) + " is read")
+		return
+	}
+	se := l.backend.sessions.of(node)
+	if se == nil {
+		fail("node " + node + " is not available")
+		return
+	}
+	stream := &logStream{id: v1.NewID(), from: from, ctx: l.ctx, to: l.events}
+	l.open[t.Meta.ID] = stream
+	l.backend.streams.open(stream, l.backend.server.limits.StreamWait)
+	if !se.ask(v1.StreamRequest{ID: stream.id, Task: t.Meta.ID, Logs: o}) {
+		l.backend.streams.drop(stream)
+		delete(l.open, t.Meta.ID)
+		fail("node " + node + " is asked for too many streams already")
+	}
+}
+
+// take passes one event on, and what else waits with it.
+func (l *logReading) take(e logEvent) error {
+	buf := takeBuffer()
+	defer giveBuffer(buf)
+	for {
+		if e.end {
+			delete(l.open, e.stream.from.Task)
+			if e.why != "" {
+				failure := e.stream.from
+				failure.Error = e.why
+				l.failures = append(l.failures, failure)
+			}
+		} else {
+			record := e.stream.from
+			record.LogRecord = e.record
+			if err := appendLine(buf, &record); err != nil {
+				return err
+			}
+		}
+		if len(*buf) >= flushAt {
+			break
+		}
+		select {
+		case e = <-l.events:
+			continue
+		default:
+		}
+		break
+	}
+	if len(*buf) == 0 {
+		return nil
+	}
+	return l.out.write(*buf)
+}
+
+func appendLine(buf *[]byte, record *v1.TaskLogRecord) error {
+	line, err := json.Marshal(record)
+	*buf = append(append(*buf, line...), '\n')
+	return err
+}
+
+// tellFailures sends why some output is missing.
+func (l *logReading) tellFailures() error {
+	buf := takeBuffer()
+	defer giveBuffer(buf)
+	for i := range l.failures {
+		if err := appendLine(buf, &l.failures[i]); err != nil {
+			return err
+		}
+	}
+	l.failures = nil
+	return l.out.write(*buf)
+}
+
+// watch finds the tasks that get a node later on.
+func (l *logReading) watch(ctx context.Context, after int64, placed chan<- *v1.Task) {
+	for {
+		for batch, err := range l.backend.store.Watch(ctx, after) {
+			if errors.Is(err, store.ErrCompacted) {
+				break
+			}
+			if err != nil {
+				return
+			}
+			after = batch.Revision
+			for i := range batch.Changes {
+				t, ok := batch.Changes[i].New.(*v1.Task)
+				if !ok || t.Meta.ID != l.target && t.Desired.Service != l.target || v1.TaskNode(t) == "" {
+					continue
+				}
+				select {
+				case placed <- t:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+		s, err := l.backend.store.Snapshot(ctx, after+1) // what was missed has to be looked for
+		if err != nil {
+			return
+		}
+		after = s.Revision()
+		for t := range s.TasksOfService(l.target) {
+			select {
+			case placed <- t:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}

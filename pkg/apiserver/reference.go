@@ -1,0 +1,227 @@
+package apiserver
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// checkReferences refuses an object that does not go with those that there are, in Docker's words. The object has, or will
+// have, the ID.
+func checkReferences(s *store.Snapshot, obj v1.Object, id string) error {
+	service, ok := obj.(*v1.Service)
+	if !ok {
+		return nil
+	}
+	c := &service.Spec.Task.Container
+	if err := allThere(s, v1.KindSecret, c.Secrets); err != nil {
+		return err
+	}
+	if err := allThere(s, v1.KindConfig, c.Configs); err != nil {
+		return err
+	}
+	for _, n := range service.Spec.Task.Networks {
+		network, err := exact(s, v1.KindNetwork, n.Target)
+		if err != nil {
+			return problemf(http.StatusBadRequest, "network %s not found", clip(n.Target))
+		}
+		if network.(*v1.Network).Spec.Ingress {
+			return problemf(http.StatusBadRequest, "Service cannot be explicitly attached to the ingress network %q", network.GetMeta().Name)
+		}
+	}
+	return portsFree(s, service, id)
+}
+
+// exact finds an object by its whole ID or its name.
+func exact(s *store.Snapshot, k v1.Kind, ref string) (v1.Object, error) {
+	if obj, ok := s.Lookup(k, ref); ok && there(obj) {
+		return obj, nil
+	}
+	if id, ok := s.ByName(k, ref); ok {
+		if obj, ok := s.Lookup(k, id); ok {
+			return obj, nil
+		}
+	}
+	return nil, &store.NotFoundError{Kind: k, Ref: ref}
+}
+
+func allThere(s *store.Snapshot, k v1.Kind, refs []v1.FileReference) error {
+	var missing []string
+	for _, ref := range refs {
+		if _, err := exact(s, k, ref.Source); err != nil {
+			missing = append(missing, clip(ref.Source))
+		}
+	}
+	kind := strings.ToLower(string(k))
+	switch len(missing) {
+	case 0:
+		return nil
+	case 1:
+		return problemf(http.StatusBadRequest, "%s not found: %s", kind, missing[0])
+	}
+	return problemf(http.StatusBadRequest, "%ss not found: %s", kind, strings.Join(missing, ", "))
+}
+
+// published is a port as it is seen from outside.
+type published struct {
+	protocol v1.Protocol
+	port     uint16
+}
+
+// portsFree refuses ports that another service has: a port of the mesh excludes everybody, one of the hosts only the mesh.
+func portsFree(s *store.Snapshot, service *v1.Service, id string) error {
+	mine := portsOf(service)
+	if len(mine) == 0 {
+		return nil
+	}
+	for other := range store.All(s, v1.Services) {
+		if other.Meta.ID == id || !there(other) {
+			continue
+		}
+		for port, mode := range portsOf(other) {
+			if m, ok := mine[port]; ok && (m == v1.PublishIngress || mode == v1.PublishIngress) {
+				return problemf(http.StatusBadRequest, "port '%d' is already in use by service '%s' (%s)", port.port, other.Meta.Name, other.Meta.ID)
+			}
+		}
+	}
+	return nil
+}
+
+// portsOf are the ports that a service publishes, also those that were chosen for it.
+func portsOf(s *v1.Service) map[published]v1.PublishMode {
+	var lists [][]v1.PortConfig
+	if s.Spec.Endpoint != nil {
+		lists = append(lists, s.Spec.Endpoint.Ports)
+	}
+	if s.Desired != nil {
+		lists = append(lists, s.Desired.Ports)
+	}
+	var ports map[published]v1.PublishMode
+	for _, list := range lists {
+		for _, p := range list {
+			if p.Published == 0 {
+				continue
+			}
+			if ports == nil {
+				ports = make(map[published]v1.PublishMode)
+			}
+			ports[published{p.Protocol, p.Published}] = p.Mode
+		}
+	}
+	return ports
+}
+
+// checkUnchanged refuses an update of what never changes, in Docker's words.
+func checkUnchanged(old, obj v1.Object) error {
+	if was, is := old.GetMeta().Name, obj.GetMeta().Name; was != is {
+		return problemf(http.StatusNotImplemented, "renaming %ss is not supported", strings.ToLower(string(v1.ManifestOf(old).Kind)))
+	}
+	switch old := old.(type) {
+	case *v1.Service:
+		if old.Spec.Mode != obj.(*v1.Service).Spec.Mode {
+			return problemf(http.StatusNotImplemented, "service mode change is not allowed")
+		}
+	case *v1.Node:
+		return checkNodeChange(old.Spec, obj.(*v1.Node).Spec)
+	case *v1.Secret:
+		return labelsOnly(old.Spec, obj.(*v1.Secret).Spec)
+	case *v1.Config:
+		return labelsOnly(old.Spec, obj.(*v1.Config).Spec)
+	case *v1.Network:
+		return labelsOnly(old.Spec, obj.(*v1.Network).Spec)
+	case *v1.Volume:
+		return labelsOnly(old.Spec, obj.(*v1.Volume).Spec)
+	}
+	return nil
+}
+
+func labelsOnly(was, is any) error {
+	if same, err := equalJSON(was, is); err != nil || same {
+		return err
+	}
+	return problemf(http.StatusBadRequest, "only updates to Labels are allowed")
+}
+
+func checkNodeChange(was, is *v1.NodeSpec) error {
+	if was.Index != is.Index {
+		return v1.FieldErrors{{Field: "spec.index", Message: fmt.Sprintf("never changes: want %d, or leave it out", was.Index)}}
+	}
+	if was.Role == is.Role {
+		return nil
+	}
+	if was.Role == v1.RoleManager {
+		return problemf(http.StatusBadRequest, "attempting to demote the last manager of the swarm")
+	}
+	return v1.FieldErrors{{Field: "spec.role", Message: "a worker's promotion to manager is not supported yet"}}
+}
+
+// checkUnused refuses the removal of what is needed, in Docker's words.
+func checkUnused(s *store.Snapshot, obj v1.Object, force bool) error {
+	name := obj.GetMeta().Name
+	switch obj := obj.(type) {
+	case *v1.Secret:
+		return unreferenced(s, "secret", obj.Meta, func(c *v1.ContainerSpec) []v1.FileReference { return c.Secrets })
+	case *v1.Config:
+		return unreferenced(s, "config", obj.Meta, func(c *v1.ContainerSpec) []v1.FileReference { return c.Configs })
+	case *v1.Network:
+		if user := networkUser(s, obj); user != "" {
+			return problemf(http.StatusBadRequest, "network %s is in use by %s", name, user)
+		}
+	case *v1.Node:
+		if obj.Spec.Role == v1.RoleManager {
+			return problemf(http.StatusBadRequest, "node %s is a cluster manager and is a member of the raft cluster. "+
+				"It must be demoted to worker before removal", obj.Meta.ID)
+		}
+		if nodeState(obj) == v1.NodeReady && !force {
+			return problemf(http.StatusBadRequest, "node %s is not down and can't be removed", obj.Meta.ID)
+		}
+	}
+	return nil
+}
+
+// unreferenced refuses to let go of a secret or config that a service's spec refers to.
+func unreferenced(s *store.Snapshot, kind string, m v1.Meta, refs func(*v1.ContainerSpec) []v1.FileReference) error {
+	var users []string
+	for service := range store.All(s, v1.Services) {
+		if there(service) && slices.ContainsFunc(refs(&service.Spec.Task.Container), func(r v1.FileReference) bool {
+			return r.Source == m.Name || r.Source == m.ID
+		}) {
+			users = append(users, service.Meta.Name)
+		}
+	}
+	switch len(users) {
+	case 0:
+		return nil
+	case 1:
+		return problemf(http.StatusBadRequest, "%s '%s' is in use by the following service: %s", kind, m.Name, users[0])
+	}
+	slices.Sort(users)
+	return problemf(http.StatusBadRequest, "%s '%s' is in use by the following services: %s", kind, m.Name, strings.Join(users, ", "))
+}
+
+// networkUser names what uses a network: a service's spec, or a live task of an earlier revision. "" is nobody.
+func networkUser(s *store.Snapshot, n *v1.Network) string {
+	uses := func(t *v1.TaskSpec) bool {
+		return slices.ContainsFunc(t.Networks, func(a v1.NetworkAttachment) bool { return a.Target == n.Meta.Name || a.Target == n.Meta.ID })
+	}
+	for service := range store.All(s, v1.Services) {
+		if there(service) && uses(&service.Spec.Task) {
+			return "service " + service.Meta.Name
+		}
+	}
+	for revision := range store.All(s, v1.ServiceRevisions) {
+		if !uses(&revision.Spec.Task) {
+			continue
+		}
+		for t := range s.TasksOfService(revision.Spec.Service) {
+			if t.Desired.Revision == revision.Meta.ID && !v1.Observed(t).Terminal() {
+				return "task " + t.Meta.ID
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,409 @@
+package apiserver
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// tries is how often a write is decided again when someone else wrote in between.
+const tries = 5
+
+// change is what a write would do, decided on one snapshot. Without operations there is nothing to do.
+type change struct {
+	id       string
+	ops      []store.Op
+	warnings []string
+}
+
+// write decides on a snapshot that is not older than the last write, commits, and returns the object as it then is (nil
+// where it is gone). Only one write is under way at a time, so that what was checked of other objects still holds.
+func (b *backend) write(ctx context.Context, k v1.Kind, dry bool, decide func(*store.Snapshot) (change, error)) (v1.Object, change, error) {
+	b.writes.Lock()
+	defer b.writes.Unlock()
+	var conflict error
+	for try := range tries {
+		snapshot, err := b.fresh(ctx, try > 0)
+		if err != nil {
+			return nil, change{}, err
+		}
+		c, err := decide(snapshot)
+		if err != nil {
+			return nil, change{}, err
+		}
+		if len(c.ops) == 0 || dry {
+			obj, err := would(snapshot, k, c)
+			return obj, c, err
+		}
+		revision, err := b.store.Commit(ctx, store.Commit{Ops: c.ops})
+		if errors.Is(err, store.ErrConflict) {
+			conflict = err
+			continue
+		}
+		if err != nil {
+			return nil, change{}, err
+		}
+		b.lastWrite = revision
+		obj, err := b.written(ctx, k, c.id, revision)
+		return obj, c, err
+	}
+	return nil, change{}, fmt.Errorf("others keep writing in between, try again: %w", conflict)
+}
+
+// fresh is a snapshot that shows this server's own writes, and after a conflict also everybody else's.
+func (b *backend) fresh(ctx context.Context, conflict bool) (*store.Snapshot, error) {
+	atLeast := b.lastWrite
+	if conflict {
+		revision, err := b.store.Sync(ctx)
+		if err != nil {
+			return nil, err
+		}
+		atLeast = max(atLeast, revision)
+	}
+	return b.store.Snapshot(ctx, atLeast)
+}
+
+// would is the object after a change that is not made.
+func would(s *store.Snapshot, k v1.Kind, c change) (v1.Object, error) {
+	if len(c.ops) > 0 {
+		next, _, err := s.With(s.Revision()+1, c.ops)
+		if err != nil {
+			return nil, err
+		}
+		s = next
+	}
+	obj, _ := s.Lookup(k, c.id)
+	return obj, nil
+}
+
+// written waits until this server shows a write, so that whoever made it reads it, and returns the object.
+func (b *backend) written(ctx context.Context, k v1.Kind, id string, revision int64) (v1.Object, error) {
+	snapshot, err := b.store.Snapshot(ctx, revision)
+	if err != nil {
+		return nil, err
+	}
+	obj, _ := snapshot.Lookup(k, id)
+	return obj, nil
+}
+
+// manifest reads a body that is a manifest of the kind.
+func (s *Server) manifest(w http.ResponseWriter, r *http.Request, d v1.Descriptor) (v1.Object, error) {
+	body, err := s.readBody(w, r, v1.MaxManifestSize)
+	if err != nil {
+		return nil, err
+	}
+	m, err := v1.DecodeManifest(body)
+	if err != nil {
+		return nil, err
+	}
+	if m.Kind != d.Kind() {
+		return nil, v1.FieldErrors{{Field: "kind", Message: fmt.Sprintf("want %s at /v1/%s, found %s", d.Kind(), d.Plural(), m.Kind)}}
+	}
+	return m.Object, nil
+}
+
+// check fills in defaults, and refuses what is wrong or not supported yet.
+func check(obj v1.Object) error {
+	v1.Default(obj)
+	if errs := v1.Validate(obj); len(errs) > 0 {
+		return errs
+	}
+	if errs := v1.Unsupported(obj); len(errs) > 0 {
+		return errs
+	}
+	return nil
+}
+
+// create makes a new object.
+func (s *Server) create(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
+	b, err := s.attached()
+	if err != nil {
+		return err
+	}
+	obj, err := s.manifest(w, r, d)
+	if err != nil {
+		return err
+	}
+	dry, err := boolQuery(r, "dryRun")
+	if err != nil {
+		return err
+	}
+	if err := check(obj); err != nil {
+		return err
+	}
+	warnings, err := s.pin(r, obj, nil)
+	if err != nil {
+		return err
+	}
+	id := v1.NewID()
+	made, _, err := b.write(r.Context(), d.Kind(), dry, func(snapshot *store.Snapshot) (change, error) {
+		return s.creation(snapshot, d, obj, id)
+	})
+	if err != nil {
+		return err
+	}
+	return created(w, d, made, dry, warnings)
+}
+
+func created(w http.ResponseWriter, d v1.Descriptor, made v1.Object, dry bool, warnings []string) error {
+	if made == nil {
+		return problemf(http.StatusConflict, "the %s was deleted as soon as it was made", strings.ToLower(string(d.Kind())))
+	}
+	code := http.StatusOK
+	if !dry {
+		code = http.StatusCreated
+		w.Header().Set("Location", "/v1/"+d.Plural()+"/"+made.GetMeta().ID)
+	}
+	return writeObject(w, code, d.Kind(), made, warnings)
+}
+
+// creation decides what it takes to create an object.
+func (s *Server) creation(snapshot *store.Snapshot, d v1.Descriptor, obj v1.Object, id string) (change, error) {
+	name := obj.GetMeta().Name
+	claim := v1.NameClaim(d.Kind(), name)
+	if _, taken := snapshot.Lookup(v1.KindClaim, claim); taken {
+		return change{}, nameTaken(d.Kind(), name)
+	}
+	if err := checkReferences(snapshot, obj, id); err != nil {
+		return change{}, err
+	}
+	now := s.now().UTC()
+	meta := &v1.Meta{ID: id, Name: name, Labels: obj.GetMeta().Labels, CreatedAt: now, UpdatedAt: now, Generation: 1}
+	ops := []store.Op{
+		{Kind: d.Kind(), ID: id, Value: d.Section(obj, v1.SectionSpec), Meta: meta, If: store.Absent()},
+		claimOp(claim, id, now),
+	}
+	if service, ok := obj.(*v1.Service); ok {
+		ops = append(ops, revisionOp(snapshot, service.Spec, meta))
+	}
+	return change{id: id, ops: ops}, nil
+}
+
+func claimOp(claim, holder string, now time.Time) store.Op {
+	return store.Op{Kind: v1.KindClaim, ID: claim, Value: &v1.ClaimSpec{Holder: holder},
+		Meta: &v1.Meta{ID: claim, CreatedAt: now, UpdatedAt: now}, If: store.Absent()}
+}
+
+// nameTaken are Docker's words.
+func nameTaken(k v1.Kind, name string) error {
+	kind := strings.ToLower(string(k))
+	switch k {
+	case v1.KindService:
+		return problemf(http.StatusConflict, "name conflicts with an existing object: service %s already exists", name)
+	case v1.KindNetwork:
+		return problemf(http.StatusConflict, "network with name %s already exists", name)
+	}
+	return problemf(http.StatusConflict, "%s %s already exists", kind, name)
+}
+
+// update replaces an object's labels and spec.
+func (s *Server) update(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
+	b, err := s.attached()
+	if err != nil {
+		return err
+	}
+	obj, err := s.manifest(w, r, d)
+	if err != nil {
+		return err
+	}
+	dry, err := boolQuery(r, "dryRun")
+	if err != nil {
+		return err
+	}
+	snapshot, err := s.snapshot(r)
+	if err != nil {
+		return err
+	}
+	old, err := snapshot.Resolve(d.Kind(), r.PathValue("ref"))
+	if err != nil {
+		return err
+	}
+	inherit(obj, old)
+	if err := check(obj); err != nil {
+		return err
+	}
+	warnings, err := s.pin(r, obj, old)
+	if err != nil {
+		return err
+	}
+	id := old.GetMeta().ID
+	made, _, err := b.write(r.Context(), d.Kind(), dry, func(snapshot *store.Snapshot) (change, error) {
+		return s.replacement(snapshot, d, obj, id)
+	})
+	if err != nil {
+		return err
+	}
+	if made == nil {
+		return &store.NotFoundError{Kind: d.Kind(), Ref: r.PathValue("ref")}
+	}
+	return writeObject(w, http.StatusOK, d.Kind(), made, warnings)
+}
+
+// inherit takes from the old object what an update need not say, because it cannot change.
+func inherit(obj, old v1.Object) {
+	if m := obj.GetMeta(); m.Name == "" {
+		m.Name = old.GetMeta().Name
+	}
+	switch obj := obj.(type) {
+	case *v1.Secret:
+		if was := *old.(*v1.Secret).Spec; obj.Spec == nil {
+			obj.Spec = &was
+		} else if obj.Spec.Data == nil {
+			obj.Spec.Data = was.Data
+		}
+	case *v1.Config:
+		if was := *old.(*v1.Config).Spec; obj.Spec == nil {
+			obj.Spec = &was
+		} else if obj.Spec.Data == nil {
+			obj.Spec.Data = was.Data
+		}
+	case *v1.Node:
+		if was := old.(*v1.Node).Spec; obj.Spec != nil {
+			if obj.Spec.Index == 0 {
+				obj.Spec.Index = was.Index
+			}
+			if obj.Spec.Role == "" {
+				obj.Spec.Role = was.Role
+			}
+		}
+	}
+}
+
+// replacement decides what it takes to replace an object's labels and spec.
+func (s *Server) replacement(snapshot *store.Snapshot, d v1.Descriptor, obj v1.Object, id string) (change, error) {
+	old, ok := snapshot.Lookup(d.Kind(), id)
+	if !ok || !there(old) {
+		return change{}, &store.NotFoundError{Kind: d.Kind(), Ref: id}
+	}
+	was, is := old.GetMeta(), obj.GetMeta()
+	kind := strings.ToLower(string(d.Kind()))
+	if is.ID != "" && is.ID != id {
+		return change{}, problemf(http.StatusConflict, "%s %s has the ID %s, not %s: the one with that ID is gone", kind, was.Name, id, clip(is.ID))
+	}
+	if want, have := is.Revisions[v1.SectionSpec], was.Revisions[v1.SectionSpec]; want != 0 && want != have {
+		return change{}, problemf(http.StatusConflict, "update out of sequence: %s %s was changed at revision %d, after revision %d that "+
+			"this change began with: get it again and repeat the change", kind, was.Name, have, want)
+	}
+	if err := checkUnchanged(old, obj); err != nil {
+		return change{}, err
+	}
+	if err := checkReferences(snapshot, obj, id); err != nil {
+		return change{}, err
+	}
+	spec, oldSpec := d.Section(obj, v1.SectionSpec), d.Section(old, v1.SectionSpec)
+	same, err := equalJSON(spec, oldSpec)
+	if err != nil {
+		return change{}, err
+	}
+	resumes := same && paused(old)
+	if same && !resumes && maps.Equal(was.Labels, is.Labels) {
+		return change{id: id}, nil
+	}
+	meta := *was
+	meta.Labels, meta.UpdatedAt, meta.Revisions = is.Labels, s.now().UTC(), v1.Revisions{}
+	if !same || resumes {
+		meta.Generation++
+	}
+	ops := []store.Op{{Kind: d.Kind(), ID: id, Value: spec, Meta: &meta, If: store.AtRevision(was.Revisions[v1.SectionSpec])}}
+	if service, ok := obj.(*v1.Service); ok && !same {
+		ops = append(ops, revisionOp(snapshot, service.Spec, &meta))
+	}
+	return change{id: id, ops: ops}, nil
+}
+
+// paused tells whether a service's update waits for its user: giving the same spec again resumes it, as in Docker.
+func paused(obj v1.Object) bool {
+	service, ok := obj.(*v1.Service)
+	if !ok || service.Desired == nil || service.Desired.Update == nil {
+		return false
+	}
+	state := service.Desired.Update.State
+	return state == v1.UpdatePaused || state == v1.UpdateRollbackPaused
+}
+
+func equalJSON(a, b any) (bool, error) {
+	x, err := json.Marshal(a)
+	if err != nil {
+		return false, err
+	}
+	y, err := json.Marshal(b)
+	return bytes.Equal(x, y), err
+}
+
+// revisionOp makes sure that the revision that a service asks for is there when the service is. One that is there already is
+// written again as it is, so that its removal and this write cannot both happen.
+func revisionOp(snapshot *store.Snapshot, spec *v1.ServiceSpec, meta *v1.Meta) store.Op {
+	id := v1.RevisionID(&v1.Service{Meta: *meta, Spec: spec})
+	op := store.Op{Kind: v1.KindServiceRevision, ID: id}
+	if old, ok := store.Get(snapshot, v1.ServiceRevisions, id); ok {
+		kept := old.Meta
+		op.Value, op.Meta, op.If = old.Spec, &kept, store.AtRevision(old.Meta.Revisions[v1.SectionSpec])
+		return op
+	}
+	op.Value = &v1.ServiceRevisionSpec{Service: meta.ID, Task: spec.Task, Endpoint: spec.Endpoint, Number: meta.Generation}
+	op.Meta = &v1.Meta{ID: id, CreatedAt: meta.UpdatedAt, UpdatedAt: meta.UpdatedAt}
+	op.If = store.Absent()
+	return op
+}
+
+// remove deletes an object. A service is only marked: its tasks go first, but its name is free at once.
+func (s *Server) remove(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
+	b, err := s.attached()
+	if err != nil {
+		return err
+	}
+	dry, err := boolQuery(r, "dryRun")
+	if err != nil {
+		return err
+	}
+	force, err := boolQuery(r, "force")
+	if err != nil {
+		return err
+	}
+	_, _, err = b.write(r.Context(), d.Kind(), dry, func(snapshot *store.Snapshot) (change, error) {
+		obj, err := snapshot.Resolve(d.Kind(), r.PathValue("ref"))
+		if err != nil {
+			return change{}, err
+		}
+		if err := checkUnused(snapshot, obj, force); err != nil {
+			return change{}, err
+		}
+		if n, ok := obj.(*v1.Node); ok {
+			b.freeIndex = min(b.freeIndex, n.Spec.Index)
+		}
+		return s.removal(snapshot, d, obj), nil
+	})
+	if err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) removal(snapshot *store.Snapshot, d v1.Descriptor, obj v1.Object) change {
+	meta := *obj.GetMeta()
+	op := store.Op{Kind: d.Kind(), ID: meta.ID, If: store.AtRevision(meta.Revisions[v1.SectionSpec])}
+	if d.Kind() == v1.KindService {
+		meta.Deleting = s.now().UTC()
+		meta.UpdatedAt = meta.Deleting
+		op.Value, op.Meta = d.Section(obj, v1.SectionSpec), &meta
+	}
+	c := change{id: meta.ID, ops: []store.Op{op}}
+	claim := v1.NameClaim(d.Kind(), meta.Name)
+	if n, ok := obj.(*v1.Node); ok {
+		claim = v1.NodeIndexClaim(n.Spec.Index)
+	}
+	if held, ok := store.Get(snapshot, v1.Claims, claim); ok && held.Spec.Holder == meta.ID {
+		c.ops = append(c.ops, store.Op{Kind: v1.KindClaim, ID: claim, If: store.Exists()})
+	}
+	return c
+}
