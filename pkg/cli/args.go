@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// usageError is a line that makes no sense, with how to write it: exit status 125, as Docker's.
+func usageError(cmd *cobra.Command, format string, args ...any) error {
+	return &exitError{code: 125, text: fmt.Sprintf(format, args...) + fmt.Sprintf("\n\nUsage:  %s\n\nRun '%s --help' for more information", cmd.UseLine(), cmd.CommandPath())}
+}
+
+func flagError(cmd *cobra.Command, err error) error { return usageError(cmd, "%v", err) }
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	return usageError(cmd, "%s: unknown command: %s %s", cmd.Root().Name(), cmd.CommandPath(), name)
+}
+
+// group is a command that only holds others.
+func group(use, short, example string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Example: example, Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return cmd.Help()
+		},
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return usageError(cmd, "%s: '%s' accepts no arguments", cmd.Root().Name(), cmd.CommandPath())
+}
+
+func exactArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		return usageError(cmd, "%s: '%s' requires %d %s", cmd.Root().Name(), cmd.CommandPath(), n, plural("argument", n))
+	}
+}
+
+func minArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= n {
+			return nil
+		}
+		return usageError(cmd, "%s: '%s' requires at least %d %s", cmd.Root().Name(), cmd.CommandPath(), n, plural("argument", n))
+	}
+}
+
+func rangeArgs(low, high int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= low && len(args) <= high {
+			return nil
+		}
+		return usageError(cmd, "%s: '%s' requires at least %d and at most %d %s", cmd.Root().Name(), cmd.CommandPath(), low, high, plural("argument", high))
+	}
+}
+
+func plural(word string, n int) string {
+	if n == 1 {
+		return word
+	}
+	return word + "s"
+}

@@ -1,0 +1,219 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// settle is how long the tasks of a service have to keep running before it counts as converged, where there is nothing that
+// calls for more care: what cannot start at all is found within it. Tasks that replace others, or failed before, are
+// watched for the service's monitor period, as Docker does with all.
+const settle = time.Second
+
+// maxFailures is how often in a row a slot's task may fail before waiting for the service is given up. The swarm itself goes
+// on trying.
+const maxFailures = 3
+
+// view is what is known of a service that is being waited for.
+type view struct {
+	service *v1.Service
+	tasks   map[string]*v1.Task
+	// before is the state of the service's latest rollout when waiting began: not news.
+	before *v1.UpdateStatus
+}
+
+// verdict is what a view means.
+type verdict struct {
+	running, wanted int
+	// slots are the service's slots in order, without those that have no task yet.
+	slots []slotView
+	// done tells that everything runs as the service says; it still has to stay so for the monitor period.
+	done    bool
+	monitor time.Duration
+	// over tells that there is nothing to be watched: a job is complete.
+	over     bool
+	rollback bool
+	// err is why the service will not get there as it is.
+	err error
+}
+
+// slotView is a slot, the task that stands for it, and the one that failed there last, if any.
+type slotView struct {
+	name         string
+	task, failed *v1.Task
+}
+
+// judge derives from the objects alone how far a service is.
+func judge(v view) verdict {
+	s := v.service
+	if !s.Meta.Deleting.IsZero() {
+		return verdict{err: fmt.Errorf("service %s is being removed", s.Meta.Name)}
+	}
+	out := verdict{monitor: settle, slots: v.slots()}
+	out.wanted = len(out.slots)
+	global := s.Spec.Mode == v1.ModeGlobal || s.Spec.Mode == v1.ModeGlobalJob
+	job := s.Spec.Mode == v1.ModeReplicatedJob || s.Spec.Mode == v1.ModeGlobalJob
+	if !global {
+		out.wanted = replicas(s.Spec)
+	}
+	for _, slot := range out.slots {
+		state := v1.Observed(slot.task)
+		if state == v1.TaskRunning && slot.task.Desired.State <= v1.TaskRunning && !job || job && state == v1.TaskComplete {
+			out.running++
+		}
+		if slot.failed != nil {
+			out.monitor = monitor(s.Spec)
+		}
+		if err := hopeless(s, slot); err != nil && !job && out.err == nil {
+			out.err = fmt.Errorf("task %s %w", slot.name, err)
+		}
+	}
+	out.done = out.running == out.wanted && len(out.slots) == out.wanted && (!global || out.wanted > 0)
+	out.over = job && out.done
+	v.judgeUpdate(&out)
+	return out
+}
+
+func replicas(s *v1.ServiceSpec) int {
+	if s.Replicas == nil {
+		return 1
+	}
+	return int(min(*s.Replicas, 1<<31))
+}
+
+// judgeUpdate heeds the state of a rollout, where it is news.
+func (v view) judgeUpdate(out *verdict) {
+	if v.outdated() {
+		out.monitor = monitor(v.service.Spec)
+	}
+	if v.service.Desired == nil || v.service.Desired.Update == nil {
+		return
+	}
+	u := v.service.Desired.Update
+	if b := v.before; b != nil && b.State == u.State && b.StartedAt.Equal(u.StartedAt) && u.State != v1.UpdateUpdating {
+		return
+	}
+	switch u.State {
+	case v1.UpdateUpdating:
+		out.done = false
+	case v1.UpdatePaused:
+		out.err = fmt.Errorf("service update paused: %s", u.Message)
+	case v1.UpdateRollbackStarted:
+		out.rollback, out.done = true, false
+	case v1.UpdateRollbackPaused:
+		out.err = fmt.Errorf("service rollback paused: %s", u.Message)
+	case v1.UpdateRollbackCompleted:
+		out.err = fmt.Errorf("service rolled back: %s", u.Message)
+	case v1.UpdateCompleted:
+		// The tasks were watched for the monitor period already.
+		out.monitor = settle
+	}
+}
+
+// outdated tells whether tasks of another revision are, or were, in the service's slots: an update, not a first start.
+func (v view) outdated() bool {
+	revision := v1.RevisionID(v.service)
+	for _, t := range v.tasks {
+		if t.Desired.Revision != revision {
+			return true
+		}
+	}
+	return false
+}
+
+func monitor(s *v1.ServiceSpec) time.Duration {
+	if s.Update != nil && s.Update.Monitor != nil && *s.Update.Monitor > 0 {
+		return time.Duration(*s.Update.Monitor)
+	}
+	return 5 * time.Second
+}
+
+// hopeless tells why the task that stands for a slot will not be replaced by one that runs, or not soon; nil where it may.
+func hopeless(s *v1.Service, slot slotView) error {
+	t, state := slot.task, v1.Observed(slot.task)
+	if r := t.Desired.Restarts; r != nil && r.Failures >= maxFailures && state != v1.TaskRunning {
+		return fmt.Errorf("keeps failing (%d times in a row)%s", r.Failures, because(slot.failed))
+	}
+	p := s.Spec.Task.RestartPolicy
+	if p == nil || !state.Terminal() || t.Desired.State > v1.TaskComplete {
+		return nil
+	}
+	exhausted := p.MaxAttempts > 0 && t.Desired.Restarts != nil && uint64(len(t.Desired.Restarts.Times)) >= p.MaxAttempts
+	switch {
+	case p.Condition == v1.RestartNone, p.Condition == v1.RestartOnFailure && state == v1.TaskComplete:
+		return fmt.Errorf("ended (%s), and the restart condition %q does not start it again%s", state, p.Condition, because(t))
+	case exhausted:
+		return fmt.Errorf("ended (%s), and its %d restarts are used up%s", state, p.MaxAttempts, because(t))
+	}
+	return nil
+}
+
+func because(t *v1.Task) string {
+	if t != nil && t.Status != nil && t.Status.Err != "" {
+		return ": " + t.Status.Err
+	}
+	return ""
+}
+
+// slots are the service's slots in order, each with the task of the current revision that stands for it: the latest.
+func (v view) slots() []slotView {
+	revision := v1.RevisionID(v.service)
+	bySlot := make(map[string]*slotView)
+	for _, t := range v.tasks {
+		if t.Desired.Revision != revision {
+			continue
+		}
+		key := strings.TrimPrefix(v1.TaskName(t.Desired), t.Desired.ServiceName+".")
+		slot := bySlot[key]
+		if slot == nil {
+			slot = &slotView{name: v.service.Meta.Name + "." + key}
+			bySlot[key] = slot
+		}
+		if slot.task == nil || t.Desired.Attempt > slot.task.Desired.Attempt {
+			slot.task = t
+		}
+		if failed(t) && (slot.failed == nil || t.Desired.Attempt > slot.failed.Desired.Attempt) {
+			slot.failed = t
+		}
+	}
+	var all []slotView
+	for _, slot := range bySlot {
+		// A slot whose latest task is to go, when a service shrinks, is none any more. One that failed is.
+		state := slot.task.Desired.State
+		if state <= v1.TaskComplete || state != v1.TaskRemove && failed(slot.task) {
+			all = append(all, *slot)
+		}
+	}
+	slices.SortFunc(all, func(x, y slotView) int { return naturalCompare(x.name, y.name) })
+	return all
+}
+
+func failed(t *v1.Task) bool {
+	return t.Status != nil && (t.Status.State == v1.TaskFailed || t.Status.State == v1.TaskRejected)
+}
+
+// stateNumbers are how far along its life a task's bar is drawn, of stateSteps.
+var stateNumbers = map[v1.TaskState]int{v1.TaskNew: 1, v1.TaskPending: 3, v1.TaskAssigned: 4, v1.TaskAccepted: 5, v1.TaskPreparing: 6,
+	v1.TaskReady: 7, v1.TaskStarting: 8, v1.TaskRunning: 9}
+
+const stateSteps = 9
+
+// text is what is told of a slot: why it has no node, why its task failed, or its state. Steps are 0 where it is an error.
+func (s slotView) text() (text string, steps int) {
+	state := v1.Observed(s.task)
+	switch {
+	case state < v1.TaskAssigned && s.task.Desired.Pending != "":
+		return s.task.Desired.Pending, 0
+	case s.task.Status != nil && s.task.Status.Err != "":
+		return s.task.Status.Err, 0
+	case state < v1.TaskRunning && s.failed != nil && s.failed.Status.Err != "":
+		return s.failed.Status.Err, 0
+	case state.Terminal():
+		return state.String(), 0
+	}
+	return state.String(), stateNumbers[state]
+}

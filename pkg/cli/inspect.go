@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// inspect prints each object that the refs mean: as indented JSON in one list, as compact JSON (format "json"), or through
+// a template, one line each. What is not found is told after those that are.
+func inspect(w io.Writer, format string, refs []string, get func(ref string) (any, error)) error {
+	var elements []any
+	var errs []error
+	for _, ref := range refs {
+		e, err := get(ref)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		elements = append(elements, e)
+	}
+	if err := writeInspected(w, format, elements); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func writeInspected(w io.Writer, format string, elements []any) error {
+	if format == "" || format == "json" {
+		return writeJSON(w, elements, format == "")
+	}
+	tmpl, err := parseTemplate(format)
+	if err != nil {
+		return &exitError{code: 64, text: err.Error()}
+	}
+	var out bytes.Buffer
+	for _, e := range elements {
+		var line bytes.Buffer
+		if err := tmpl.Execute(&line, e); err != nil {
+			return fmt.Errorf("template parsing error: %w", err)
+		}
+		out.Write(line.Bytes())
+		out.WriteByte('\n')
+	}
+	if len(elements) == 0 {
+		out.WriteByte('\n')
+	}
+	_, err = out.WriteTo(w)
+	return err
+}
+
+func writeJSON(w io.Writer, elements []any, indent bool) error {
+	if len(elements) == 0 {
+		_, err := io.WriteString(w, "[]\n")
+		return err
+	}
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	if indent {
+		e.SetIndent("", "    ")
+	}
+	if err := e.Encode(elements); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, strings.TrimRight(out.String(), "\n")+"\n")
+	return err
+}

@@ -1,0 +1,270 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+	"unicode/utf8"
+
+	"github.com/docker/go-units"
+	"sigs.k8s.io/yaml"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/client"
+)
+
+// printer prints objects of one kind in the form that -o names.
+type printer struct {
+	*app
+	client *client.Client
+	kind   v1.Descriptor
+	output string
+	tmpl   *template.Template
+	// single tells that one object was asked for by name, so that it stands for itself instead of in a list.
+	single bool
+	// widths are those of the columns so far, so that what a watch adds stays below what is there.
+	widths []int
+}
+
+func (a *app) newPrinter(c *client.Client, k v1.Descriptor, output string) (*printer, error) {
+	p := &printer{app: a, client: c, kind: k, output: output}
+	if text, ok := strings.CutPrefix(output, "go-template="); ok {
+		var err error
+		p.output = "go-template"
+		p.tmpl, err = parseTemplate(text)
+		return p, err
+	}
+	if !slices.Contains([]string{"table", "wide", "json", "yaml", "name"}, output) {
+		return nil, fmt.Errorf("unknown output %q: want table, wide, json, yaml, name or go-template=TEMPLATE", output)
+	}
+	return p, nil
+}
+
+func (p *printer) print(ctx context.Context, objects []v1.Object) error {
+	switch p.output {
+	case "name":
+		for _, o := range objects {
+			p.printf("%s\n", ref(p.kind.Kind(), objectName(o)))
+		}
+		return nil
+	case "json", "yaml":
+		return p.printDocuments(objects)
+	case "go-template":
+		return p.printTemplate(objects)
+	}
+	if len(objects) == 0 && p.widths == nil {
+		fmt.Fprintf(p.Err, "No %s found.\n", p.kind.Plural())
+		return nil
+	}
+	headings, rows, err := p.rows(ctx, objects)
+	if err != nil {
+		return err
+	}
+	p.printRows(headings, rows)
+	return nil
+}
+
+// printRows prints below what was printed before.
+func (p *printer) printRows(headings []string, rows [][]string) {
+	if p.widths == nil {
+		p.widths = make([]int, len(headings))
+		rows = slices.Insert(rows, 0, headings)
+	}
+	for _, row := range rows {
+		for i, cell := range row {
+			p.widths[i] = max(p.widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, row := range rows {
+		var b strings.Builder
+		for i, cell := range row {
+			b.WriteString(cell)
+			if i < len(row)-1 {
+				b.WriteString(strings.Repeat(" ", p.widths[i]-utf8.RuneCountInString(cell)+3))
+			}
+		}
+		p.printf("%s\n", strings.TrimRight(b.String(), " "))
+	}
+}
+
+func (p *printer) printDocuments(objects []v1.Object) error {
+	if p.output == "json" {
+		if p.single && len(objects) == 1 {
+			return p.printJSON(v1.ManifestOf(objects[0]))
+		}
+		items := make([]v1.Manifest, len(objects))
+		for i, o := range objects {
+			items[i] = v1.ManifestOf(o)
+		}
+		return p.printJSON(map[string]any{"items": items})
+	}
+	for i, o := range objects {
+		if i > 0 {
+			p.printf("---\n")
+		}
+		text, err := manifestYAML(o)
+		if err != nil {
+			return err
+		}
+		p.printf("%s", text)
+	}
+	return nil
+}
+
+func (p *printer) printJSON(v any) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := b.WriteTo(p.Out)
+	return err
+}
+
+// manifestYAML is an object as YAML that can be applied again.
+func manifestYAML(o v1.Object) ([]byte, error) {
+	data, err := json.Marshal(v1.ManifestOf(o))
+	if err != nil {
+		return nil, err
+	}
+	return yaml.JSONToYAML(data)
+}
+
+// printTemplate gives each object to the template by the names of its fields in JSON.
+func (p *printer) printTemplate(objects []v1.Object) error {
+	for _, o := range objects {
+		data, err := json.Marshal(v1.ManifestOf(o))
+		if err != nil {
+			return err
+		}
+		var fields map[string]any
+		d := json.NewDecoder(bytes.NewReader(data))
+		d.UseNumber()
+		if err := d.Decode(&fields); err != nil {
+			return err
+		}
+		var b strings.Builder
+		if err := p.tmpl.Execute(&b, fields); err != nil {
+			return fmt.Errorf("template parsing error: %w", err)
+		}
+		p.printf("%s\n", b.String())
+	}
+	return nil
+}
+
+// rows are the table of a kind.
+func (p *printer) rows(ctx context.Context, objects []v1.Object) (headings []string, rows [][]string, err error) {
+	switch p.kind.Kind() {
+	case v1.KindService:
+		headings, rows, err = p.serviceRows(ctx, objects)
+	case v1.KindTask:
+		headings, rows, err = p.taskRows(ctx, objects)
+	case v1.KindNode:
+		headings, rows, err = p.nodeRows(ctx, objects)
+	default:
+		headings = []string{"NAME", "ID", "CREATED"}
+		for _, o := range objects {
+			m := o.GetMeta()
+			rows = append(rows, []string{objectName(o), m.ID, p.ago(m.CreatedAt)})
+		}
+	}
+	if p.output == "wide" {
+		headings = append(headings, "AGE", "GENERATION", "LABELS")
+		for i, o := range objects {
+			m := o.GetMeta()
+			rows[i] = append(rows[i], p.ago(m.CreatedAt), strconv.FormatUint(m.Generation, 10), pairs(m.Labels))
+		}
+	}
+	return headings, rows, err
+}
+
+func (p *printer) ago(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return units.HumanDuration(p.Now().Sub(t)) + " ago"
+}
+
+func (p *printer) serviceRows(ctx context.Context, objects []v1.Object) ([]string, [][]string, error) {
+	var ids []string
+	if len(objects) <= 50 { // more would make a long request; then all are asked for
+		for _, o := range objects {
+			ids = append(ids, o.GetMeta().ID)
+		}
+	}
+	statuses, err := p.client.ServiceStatuses(ctx, ids...)
+	if err != nil {
+		return nil, nil, daemonError(err)
+	}
+	var rows [][]string
+	for _, o := range objects {
+		r := newServiceRow(o.(*v1.Service), statuses[o.GetMeta().ID])
+		if p.output == "wide" {
+			r.ID, r.Image = o.GetMeta().ID, o.(*v1.Service).Spec.Task.Container.Image
+		}
+		rows = append(rows, []string{r.Name, r.ID, r.Mode, r.Replicas, r.Image, r.Ports})
+	}
+	return []string{"NAME", "ID", "MODE", "REPLICAS", "IMAGE", "PORTS"}, rows, nil
+}
+
+func (p *printer) taskRows(ctx context.Context, objects []v1.Object) ([]string, [][]string, error) {
+	hosts, err := hostnames(ctx, p.client)
+	if err != nil {
+		return nil, nil, err
+	}
+	var rows [][]string
+	for _, o := range objects {
+		t := o.(*v1.Task)
+		if t.Desired == nil {
+			t = &v1.Task{Meta: t.Meta, Desired: &v1.TaskDesired{}, Status: t.Status}
+		}
+		r := newTaskRow(t, "", p.output != "wide", p.Now())
+		if host := hosts[v1.TaskNode(t)]; host != "" {
+			r.Node = host
+		}
+		rows = append(rows, []string{r.Name, r.ID, r.Node, r.DesiredState, r.CurrentState, r.Error, r.Ports})
+	}
+	return []string{"NAME", "ID", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "PORTS"}, rows, nil
+}
+
+func (p *printer) nodeRows(ctx context.Context, objects []v1.Object) ([]string, [][]string, error) {
+	info, err := p.client.Info(ctx)
+	if err != nil {
+		return nil, nil, daemonError(err)
+	}
+	docker := make([]*dockerNode, len(objects))
+	for i, o := range objects {
+		docker[i] = convertNode(o.(*v1.Node))
+	}
+	if info.Swarm.Managers == 1 {
+		setLeader(docker)
+	}
+	var rows [][]string
+	for i, o := range objects {
+		r := newNodeRow(docker[i], info.Swarm.NodeID)
+		rows = append(rows, []string{nodeName(o.(*v1.Node)), r.ID, r.Status, r.Availability, r.ManagerStatus, r.EngineVersion})
+	}
+	return []string{"NAME", "ID", "STATUS", "AVAILABILITY", "MANAGER STATUS", "ENGINE VERSION"}, rows, nil
+}
+
+// pairs are labels on one line, by key.
+func pairs(labels map[string]string) string {
+	all := make([]string, 0, len(labels))
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		if labels[k] == "" {
+			all = append(all, k)
+		} else {
+			all = append(all, k+"="+labels[k])
+		}
+	}
+	return strings.Join(all, ",")
+}

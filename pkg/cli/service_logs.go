@@ -1,0 +1,214 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/client"
+)
+
+type logFlags struct {
+	details, follow, noResolve, noTaskIDs, noTrunc, raw, timestamps bool
+	since, tail                                                     string
+}
+
+func (a *app) serviceLogsCommand() *cobra.Command {
+	var f logFlags
+	cmd := &cobra.Command{
+		Use:   "logs [OPTIONS] SERVICE|TASK",
+		Short: "Fetch the logs of a service or task",
+		Example: `  swarmctl service logs --follow --tail 20 web
+  swarmctl service logs --since 10m --timestamps web`,
+		Args:                  exactArgs(1),
+		DisableFlagsInUseLine: true,
+		ValidArgsFunction:     completeNames(a, v1.Services),
+		RunE:                  func(cmd *cobra.Command, args []string) error { return a.logs(cmd.Context(), &f, args[0]) },
+	}
+	s := cmd.Flags()
+	s.BoolVar(&f.details, "details", false, "Show extra details provided to logs")
+	s.BoolVarP(&f.follow, "follow", "f", false, "Follow log output")
+	s.BoolVar(&f.noResolve, "no-resolve", false, "Do not map IDs to Names in output")
+	s.BoolVar(&f.noTaskIDs, "no-task-ids", false, "Do not include task IDs in output")
+	s.BoolVar(&f.noTrunc, "no-trunc", false, "Do not truncate output")
+	s.BoolVar(&f.raw, "raw", false, "Do not neatly format logs")
+	s.StringVar(&f.since, "since", "", `Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
+	s.StringVarP(&f.tail, "tail", "n", "all", "Number of lines to show from the end of the logs")
+	s.BoolVarP(&f.timestamps, "timestamps", "t", false, "Show timestamps")
+	return cmd
+}
+
+func (a *app) logs(ctx context.Context, f *logFlags, ref string) error {
+	o, err := f.options(a.Now())
+	if err != nil {
+		return err
+	}
+	c, err := a.daemon()
+	if err != nil {
+		return err
+	}
+	p := &logPrinter{app: a, flags: f, prefixes: map[string]string{}}
+	kind, id, err := p.target(ctx, c, ref)
+	if err != nil {
+		return err
+	}
+	if !f.noResolve && !f.raw {
+		if p.hosts, err = hostnames(ctx, c); err != nil {
+			return err
+		}
+	}
+	failed := false
+	for r, err := range c.Logs(ctx, kind, id, o) {
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return &exitError{code: 130}
+		case err != nil:
+			return daemonError(err)
+		case r.Error != "":
+			failed = true
+			fmt.Fprintf(a.Err, "%s: %s\n", p.prefix(&r), r.Error)
+		default:
+			if err := p.print(&r); err != nil {
+				return err
+			}
+		}
+	}
+	if failed {
+		return errors.New("the logs are not complete")
+	}
+	return nil
+}
+
+// options are what the flags say, in the API's terms.
+func (f *logFlags) options(now time.Time) (v1.LogOptions, error) {
+	o := v1.LogOptions{Stdout: true, Stderr: true, Follow: f.follow, Tail: -1}
+	if f.tail != "all" && f.tail != "" {
+		n, err := strconv.Atoi(f.tail)
+		if err != nil {
+			return o, fmt.Errorf("invalid --tail %q: want a number of lines or all", f.tail)
+		}
+		o.Tail = n
+	}
+	if f.since != "" {
+		t, err := parseTime(f.since, now)
+		if err != nil {
+			return o, fmt.Errorf("invalid --since %q: %w", f.since, err)
+		}
+		o.Since = t
+	}
+	return o, nil
+}
+
+// timeForms are how people write times, besides durations and seconds since 1970.
+var timeForms = []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02Z07:00", "2006-01-02"}
+
+// parseTime reads a time, or how long before now it was.
+func parseTime(text string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(text); err == nil {
+		return now.Add(-d), nil
+	}
+	for _, form := range timeForms {
+		if t, err := time.ParseInLocation(form, text, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(seconds) && math.Abs(seconds) < 1<<40 {
+		whole, fraction := math.Modf(seconds)
+		return time.Unix(int64(whole), int64(fraction*1e9)), nil
+	}
+	return time.Time{}, errors.New(`want a time such as 2026-01-02T13:23:37Z, or how long ago such as 42m`)
+}
+
+// logPrinter prints the lines of one request.
+type logPrinter struct {
+	*app
+	flags    *logFlags
+	width    int // of the slot numbers
+	hosts    map[string]string
+	prefixes map[string]string // by task
+	partial  map[string]bool   // streams whose line is not over
+}
+
+// target finds what ref means: a service or else a task.
+func (p *logPrinter) target(ctx context.Context, c *client.Client, ref string) (kind, id string, err error) {
+	svc, err := client.Get(ctx, c, v1.Services, ref)
+	if err == nil {
+		p.width = len(strconv.Itoa(replicas(svc.Spec)))
+		if svc.Spec.Task.Container.TTY && !p.flags.raw {
+			return "", "", errors.New("tty service logs only supported with --raw")
+		}
+		return "services", svc.Meta.ID, nil
+	}
+	if err := apiError(err, v1.KindService, ref); !notFound(err) {
+		return "", "", err
+	}
+	t, err := client.Get(ctx, c, v1.Tasks, ref)
+	if err := apiError(err, v1.KindTask, ref); notFound(err) {
+		return "", "", fmt.Errorf("no such task or service: %v", ref)
+	} else if err != nil {
+		return "", "", err
+	}
+	p.width = len(strconv.FormatUint(t.Desired.Slot, 10))
+	return "tasks", t.Meta.ID, nil
+}
+
+// prefix is "web.1.<task>@node", padded to the width of the largest slot.
+func (p *logPrinter) prefix(r *v1.TaskLogRecord) string {
+	if prefix, ok := p.prefixes[r.Task]; ok {
+		return prefix
+	}
+	prefix := r.Name
+	switch {
+	case p.flags.noTaskIDs:
+	case p.flags.noTrunc:
+		prefix += "." + r.Task
+	default:
+		prefix += "." + shortID(r.Task)
+	}
+	node := r.Node
+	if host := p.hosts[node]; host != "" {
+		node = host
+	}
+	prefix += "@" + node + strings.Repeat(" ", max(0, p.width-len(strconv.FormatUint(r.Slot, 10))))
+	p.prefixes[r.Task] = prefix
+	return prefix
+}
+
+// print writes a line, or a part of one, to where it came from: Out or Err.
+func (p *logPrinter) print(r *v1.TaskLogRecord) error {
+	var b strings.Builder
+	stream := r.Task + r.Stream
+	if !p.partial[stream] {
+		if p.flags.timestamps {
+			b.WriteString(r.Time.UTC().Format("2006-01-02T15:04:05.000000000Z") + " ")
+		}
+		if !p.flags.raw {
+			b.WriteString(p.prefix(r) + "    | ")
+		}
+		if p.flags.details {
+			fmt.Fprintf(&b, "com.docker.swarm.node.id=%s,com.docker.swarm.task.id=%s ", r.Node, r.Task)
+		}
+	}
+	b.Write(r.Line)
+	if !r.Partial {
+		b.WriteByte('\n')
+	}
+	if p.partial == nil {
+		p.partial = make(map[string]bool)
+	}
+	p.partial[stream] = r.Partial
+	out := p.Out
+	if r.Stream == "stderr" {
+		out = p.Err
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}

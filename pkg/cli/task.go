@@ -1,0 +1,79 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/client"
+)
+
+// taskCommand is what docker inspect --type task is in Docker.
+func (a *app) taskCommand() *cobra.Command {
+	var f inspectFlags
+	cmd := &cobra.Command{
+		Use:                   "inspect [OPTIONS] TASK [TASK...]",
+		Short:                 "Display detailed information on one or more tasks",
+		Example:               "  swarmctl task inspect --format '{{.Status.State}}: {{.Status.Err}}' web.1",
+		Args:                  minArgs(1),
+		DisableFlagsInUseLine: true,
+		ValidArgsFunction:     completeNames(a, v1.Tasks),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.daemon()
+			if err != nil {
+				return err
+			}
+			return inspect(a.Out, f.format, args, func(ref string) (any, error) { return inspectTask(cmd.Context(), c, ref) })
+		},
+	}
+	f.add(cmd, false)
+	return group("task", "Look at tasks", "  swarmctl task inspect web.1", cmd)
+}
+
+func inspectTask(ctx context.Context, c *client.Client, ref string) (*dockerTask, error) {
+	t, err := getTask(ctx, c, ref)
+	if err != nil {
+		return nil, err
+	}
+	var revision *v1.ServiceRevision
+	if t.Desired != nil {
+		revision, err = client.Get(ctx, c, v1.ServiceRevisions, t.Desired.Revision)
+		if err := apiError(err, v1.KindServiceRevision, t.Desired.Revision); err != nil && !notFound(err) {
+			return nil, err
+		}
+	}
+	var n names
+	if revision != nil && revision.Spec != nil {
+		if n, err = referenceNames(ctx, c, &v1.ServiceSpec{Task: revision.Spec.Task}); err != nil {
+			return nil, err
+		}
+	}
+	return convertTask(t, revision, n), nil
+}
+
+// getTask finds a task by ID or the beginning of it, or by its name: then the latest of that slot.
+func getTask(ctx context.Context, c *client.Client, ref string) (*v1.Task, error) {
+	t, err := client.Get(ctx, c, v1.Tasks, ref)
+	if err == nil {
+		return t, nil
+	}
+	err = apiError(err, v1.KindTask, ref)
+	if !notFound(err) {
+		return nil, err
+	}
+	tasks, listErr := client.List(ctx, c, v1.Tasks, nil)
+	if listErr != nil {
+		return nil, daemonError(listErr)
+	}
+	var latest *v1.Task
+	for _, t := range tasks {
+		if t.Desired != nil && v1.TaskName(t.Desired) == ref && (latest == nil || t.Desired.Attempt > latest.Desired.Attempt) {
+			latest = t
+		}
+	}
+	if latest == nil {
+		return nil, err
+	}
+	return latest, nil
+}
