@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -15,6 +17,7 @@ type reporter struct {
 	at      time.Time // when to look what can be sent; zero for nothing
 	retry   time.Time // no report before
 	wait    backoff
+	turn    uint64
 	size    int // of a report; less after a failure, so that one that is refused does not hold up all
 }
 
@@ -73,28 +76,35 @@ func (a *Agent) settled() bool {
 		(a.links.have >= a.links.want || a.links.failures > 0) && !a.state.writing && a.state.number == a.state.written
 }
 
-// collect takes a report of what is due, and says when the rest will be.
+// collect takes a report of what is due, and says when the rest will be. Where there is more than a report may hold, those
+// go first whose turn was longest ago: one that is refused does not hold up the others for ever.
 func (a *Agent) collect(now time.Time) (v1.StatusReport, []uint64, time.Time) {
 	r := &a.reports
-	var report v1.StatusReport
-	var versions []uint64
+	var due []*task
 	var next time.Time
 	for id, t := range r.pending {
 		if t.gone || t.assigned == nil {
 			delete(r.pending, id) // nobody wants to know
 			continue
 		}
-		at := a.due(t, now)
-		switch {
+		switch at := a.due(t, now); {
 		case at.IsZero(): // whoever has written the state file looks again
 		case at.After(now):
 			next = earliest(next, at)
-		case len(report.Tasks) == r.size:
-			next = now
 		default:
-			report.Tasks = append(report.Tasks, v1.TaskReport{ID: id, Status: t.status})
-			versions = append(versions, t.version)
+			due = append(due, t)
 		}
+	}
+	if len(due) > r.size {
+		slices.SortFunc(due, func(a, b *task) int { return cmp.Or(cmp.Compare(a.turn, b.turn), cmp.Compare(a.id, b.id)) })
+		due, next = due[:r.size], now
+	}
+	r.turn++
+	report := v1.StatusReport{Tasks: make([]v1.TaskReport, len(due))}
+	versions := make([]uint64, len(due))
+	for i, t := range due {
+		t.turn = r.turn
+		report.Tasks[i], versions[i] = v1.TaskReport{ID: t.id, Status: t.status}, t.version
 	}
 	return report, versions, next
 }

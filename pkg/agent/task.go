@@ -18,6 +18,7 @@ type task struct {
 	status   v1.TaskStatus
 	version  uint64 // of status
 	told     uint64 // the version that the manager has confirmed
+	turn     uint64 // of its latest report
 
 	gone     bool      // no longer assigned
 	stopAt   time.Time // when it became known that it is to stop
