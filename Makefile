@@ -44,7 +44,10 @@ unit: ## Run the tests that need no root, in about a minute
 	go test ./pkg/... ./cmd/... ./deploy/... ./test/arch ./test/sim
 
 .PHONY: e2e-images
-e2e-images: $(BIN)/hello-1.tar $(BIN)/hello-2.tar
+e2e-images: $(BIN)/hello-1.tar $(BIN)/hello-2.tar $(BIN)/etcd
+
+$(BIN)/etcd: go.mod # somebody's own etcd, for the parts that run alone
+	go build -o $@ go.etcd.io/etcd/server/v3
 
 .PHONY: e2e
 e2e: build runtime e2e-images ## Run the real daemons in namespaces: make e2e RUN=TestMainJob (root)

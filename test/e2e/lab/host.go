@@ -55,6 +55,22 @@ func (h *Host) Start(args ...string) {
 	})
 }
 
+// Run starts another of the built programs on the host; it is ended with the lab.
+func (h *Host) Run(program string, args ...string) {
+	h.lab.T.Helper()
+	log, err := os.OpenFile(filepath.Join(h.lab.Dir, h.Name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		h.lab.T.Fatal(err)
+	}
+	defer log.Close()
+	cmd := h.Command(filepath.Join(h.lab.Bin, program), args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		h.lab.T.Fatal(err)
+	}
+	go cmd.Wait()
+}
+
 // PID is that of the running swarmd.
 func (h *Host) PID() int { return h.daemon.Process.Pid }
 

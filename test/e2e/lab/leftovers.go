@@ -2,12 +2,14 @@ package lab
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 )
 
-// Leftovers lists what is on the host beyond what the lab put there: processes, mounts, links and nftables tables.
+// Leftovers lists what is on the host beyond what the lab put there: processes, mounts,
+// control groups, links and nftables tables.
 func (h *Host) Leftovers() []string {
 	var left []string
 	one := &Lab{Dir: h.Root}
@@ -20,6 +22,9 @@ func (h *Host) Leftovers() []string {
 	}
 	for _, path := range mounts(h.Root) {
 		left = append(left, "mount "+path)
+	}
+	for _, group := range cgroups(filepath.Join(h.Root, "containerd")) {
+		left = append(left, "control group "+group)
 	}
 	err = h.Do(func() error {
 		links, err := netlink.LinkList()

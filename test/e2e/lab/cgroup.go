@@ -1,0 +1,48 @@
+package lab
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+)
+
+// removeCgroups removes the control groups that a killed daemon's containers left. Each daemon has one parent, named after
+// the folder of its container runtime.
+func (l *Lab) removeCgroups() error {
+	hosts, err := filepath.Glob(filepath.Join(l.Dir, "*", "containerd"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range hosts {
+		for _, group := range cgroups(dir) {
+			if err := os.Remove(group); err != nil && !errors.Is(err, syscall.ENOENT) {
+				return fmt.Errorf("remove control group: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// cgroups are the control groups of the container runtime in a folder, the inner before the outer.
+func cgroups(dir string) []string {
+	sum := sha256.Sum256([]byte(dir))
+	name := "swarmd-" + hex.EncodeToString(sum[:4])
+	tops, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
+	var all []string
+	for _, top := range append(tops, "/sys/fs/cgroup/"+name) {
+		filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				all = append(all, path)
+			}
+			return nil
+		})
+	}
+	slices.Reverse(all)
+	return all
+}
