@@ -179,7 +179,7 @@ func (r *Runtime) logger(c runtime.Container) string {
 }
 
 // refusals are the beginnings of what runc says when what it was asked for cannot work, whenever it is tried.
-var refusals = []string{"exec: ", "exec ", "unable to start container process: exec", "chdir to cwd", "mkdir ", "error mounting ", "open executable"}
+var refusals = []string{"exec: ", "exec ", "chdir to cwd", "mkdir ", "error mounting ", "error setting rlimit", "sysctl ", "open sysctl ", "write sysctl"}
 
 // explainRunc reduces the layers of containerd's and runc's errors to the one that tells a user what to change, as Docker
 // does: exec: "nosuch": executable file not found in $PATH.
@@ -196,7 +196,7 @@ func explainRunc(err error) error {
 		}
 	}
 	if text != err.Error() {
-		return fmt.Errorf("%s: %w", text, errKind(err))
+		return errors.New(text)
 	}
 	return err
 }
@@ -209,14 +209,6 @@ func (e *refusal) Error() string { return e.text }
 
 // Unwrap makes it runtime.ErrInvalid.
 func (e *refusal) Unwrap() error { return runtime.ErrInvalid }
-
-// errKind keeps what errdefs can tell of an error without its text.
-func errKind(err error) error {
-	if errdefs.IsAlreadyExists(err) {
-		return errdefs.ErrAlreadyExists
-	}
-	return errdefs.ErrUnknown
-}
 
 // validID refuses IDs that would be no file name, or no name of a control group.
 func validID(id string) error {

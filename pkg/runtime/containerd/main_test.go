@@ -4,22 +4,24 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	containerregistry "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
-
-	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/sys/unix"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/runtime"
@@ -195,23 +197,30 @@ func layerTar(program []byte) []byte {
 	return b.Bytes()
 }
 
-// archive is the test image as docker save writes it.
-func archive(t testing.TB, ref string) []byte {
+// archive is an image as docker save writes it.
+func archive(t testing.TB, ref string, image containerregistry.Image) []byte {
 	t.Helper()
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	if err := tarball.Write(tag, testImage(t, nil), &b); err != nil {
+	if err := tarball.Write(tag, image, &b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
 }
 
+func loadImage(t testing.TB, r *Runtime, ref string, image containerregistry.Image) {
+	t.Helper()
+	if _, err := r.Load(t.Context(), bytes.NewReader(archive(t, ref, image))); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func load(t testing.TB, r *Runtime) {
 	t.Helper()
-	images, err := r.Load(t.Context(), bytes.NewReader(archive(t, "workload:1")))
+	images, err := r.Load(t.Context(), bytes.NewReader(archive(t, "workload:1", testImage(t, nil))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,4 +297,60 @@ func output(t testing.TB, r *Runtime, id string) string {
 		}
 	}
 	return b.String()
+}
+
+// waitLine waits until the container has written the line.
+func waitLine(t testing.TB, r *Runtime, id, line string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	for record, err := range r.Logs(ctx, id, v1.LogOptions{Stdout: true, Stderr: true, Follow: true, Tail: -1}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(record.Line) == line {
+			return
+		}
+	}
+	t.Fatalf("the log ends without %q", line)
+}
+
+// namespace is the path of a new network namespace.
+func namespace(t testing.TB) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "netns")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	made := make(chan error)
+	go func() {
+		goruntime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), file, "", unix.MS_BIND, "")
+		}
+		made <- err
+	}()
+	if err := <-made; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(file, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return file
+}
+
+// mountTmpfs mounts a small file system for the time of the test.
+func mountTmpfs(t testing.TB, dir, size string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) { // Shutdown may have
+			t.Error(err)
+		}
+	})
 }

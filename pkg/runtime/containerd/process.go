@@ -24,10 +24,11 @@ func (r *Runtime) Start(ctx context.Context, id string) (uint32, error) {
 	if err := validID(id); err != nil {
 		return 0, err
 	}
+	now := time.Now().UTC() // before, so that nothing ends before it started
 	answer, err := r.client.TaskService().Start(r.namespaced(ctx), &tasks.StartRequest{ContainerID: id})
 	if err == nil {
 		// The mark gets the time. It is for people, so that it could not be written is no reason to fail.
-		os.WriteFile(r.paths.mark(id), []byte(time.Now().UTC().Format(time.RFC3339Nano)), 0o600)
+		os.WriteFile(r.paths.mark(id), []byte(now.Format(time.RFC3339Nano)), 0o600)
 		return answer.Pid, nil
 	}
 	state, serr := r.State(ctx, id)

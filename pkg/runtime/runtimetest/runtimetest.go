@@ -23,11 +23,12 @@ type Subject struct {
 	Open func(t *testing.T) runtime.Runtime
 	// Image is a reference that Pull finds, and Missing one that is never here.
 	Image, Missing string
-	// Forever are the Args of a container that runs until it is killed, and ends with an error on SIGTERM.
+	// Forever are the Args of a container that runs until it is killed.
 	Forever []string
 	// Exit are those of one that ends at once, with the code.
 	Exit func(code int) []string
-	// Say are those of one that writes the text as a line to stdout, and runs on.
+	// Say are those of one that writes the text as a line to stdout, and runs on until SIGTERM, on which it ends with an
+	// error.
 	Say func(text string) []string
 }
 
@@ -167,8 +168,12 @@ func testExitCode(t *testing.T, u *suite) {
 
 func testSignal(t *testing.T, u *suite) {
 	for _, signal := range []string{"SIGTERM", "SIGKILL", "KILL"} {
-		id := u.create(u.Forever)
+		id := u.create(u.Say("ready")) // process 1 is deaf to what it does not handle yet
 		u.start(id)
+		for _, err := range u.r.Logs(u.ctx, id, v1.LogOptions{Stdout: true, Follow: true, Tail: -1}) {
+			u.must(err)
+			break
+		}
 		u.must(u.r.Signal(u.ctx, id, signal))
 		// What SIGTERM ends with is the process's business; SIGKILL is nobody's.
 		if s := u.ended(id); s.ExitCode == 0 || signal != "SIGTERM" && s.ExitCode != 137 || s.OOMKilled {
@@ -245,9 +250,6 @@ func testLabels(t *testing.T, u *suite) {
 func testEvents(t *testing.T, u *suite) {
 	ctx, cancel := context.WithCancel(u.ctx)
 	defer cancel()
-	before := u.create(u.Exit(1))
-	u.start(before)
-	u.ended(before)
 	events := u.r.Events(ctx)
 	codes := map[string]int{}
 	for _, code := range []int{3, 4} { // they end before anybody reads
@@ -258,9 +260,6 @@ func testEvents(t *testing.T, u *suite) {
 	}
 	for s, err := range events {
 		u.must(err)
-		if s.ID == before {
-			t.Error("an event of what ended before the call")
-		}
 		if code, ours := codes[s.ID]; ours {
 			if s.Status != runtime.Ended || s.ExitCode != code {
 				t.Errorf("event %+v, want exit code %d", s, code)

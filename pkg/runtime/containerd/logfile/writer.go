@@ -1,6 +1,7 @@
 package logfile
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -70,9 +71,24 @@ func (w *Writer) open() error {
 // Write appends whole records. What cannot be written, for want of space, is dropped and counted; once writing works
 // again a record on stderr tells how much was lost. A container must not stop because its log cannot grow.
 func (w *Writer) Write(records []byte) {
-	if w.size > 0 && w.size+int64(len(records)) > w.maxSize {
-		w.rotate()
+	for len(records) > 0 {
+		n := len(records)
+		if room := w.maxSize - w.size; int64(n) > room {
+			n = bytes.LastIndexByte(records[:max(room, 0)], '\n') + 1
+		}
+		if n == 0 && w.size > 0 {
+			w.rotate()
+			continue
+		}
+		if n == 0 { // a record that is longer than a file may be
+			n = bytes.IndexByte(records, '\n') + 1
+		}
+		w.write(records[:n])
+		records = records[n:]
 	}
+}
+
+func (w *Writer) write(records []byte) {
 	if w.lost > 0 {
 		note := Record{
 			Time: time.Now(), Stream: "stderr",

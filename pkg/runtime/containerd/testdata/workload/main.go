@@ -76,10 +76,6 @@ func do(verb, value string) {
 	case "hostname":
 		name, _ := os.Hostname()
 		fmt.Println(name)
-	case "nofile":
-		var l syscall.Rlimit
-		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l)
-		fmt.Println(l.Cur, l.Max)
 	case "tty":
 		_, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 		fmt.Println("tty", err == nil)
