@@ -30,6 +30,8 @@ func (l *Linux) Apply(ctx context.Context, c Config) error {
 		err = errors.Join(err, applyErr)
 		if _, alone := TaskErrors(applyErr); !alone {
 			l.synced = false
+			l.host.reset()
+			l.router.reset()
 		}
 	}
 	if err != nil {

@@ -111,15 +111,15 @@ func (n *namespace) forget(all []flows) error {
 }
 
 // forgetOneByOne lists what the namespace tracks and removes what matches.
-func (n *namespace) forgetOneByOne(filter netlink.CustomConntrackFilter) error {
-	h, err := netlink.NewHandleAt(n.fd, unix.NETLINK_NETFILTER)
-	if err != nil {
-		return err
+func (n *namespace) forgetOneByOne(filter netlink.CustomConntrackFilter) (err error) {
+	if n.tracking == nil {
+		if n.tracking, err = netlink.NewHandleAt(n.fd, unix.NETLINK_NETFILTER); err != nil {
+			return err
+		}
 	}
-	defer h.Close()
 	// What a list that changed meanwhile left out is in the next one.
 	for range dumpAttempts {
-		if _, err = h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter); !errors.Is(err, netlink.ErrDumpInterrupted) {
+		if _, err = n.tracking.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
 	}

@@ -3,6 +3,7 @@ package netplugin
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,6 +32,19 @@ var (
 	testBlock  = netip.MustParsePrefix("100.64.1.0/24")
 	testPool   = netip.MustParsePrefix("100.64.0.0/16")
 )
+
+// TestMain makes properties check fewer cases than rapid's 100, unless told: with a kernel each takes a third of a second.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	told := false
+	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "rapid.checks" })
+	if !told {
+		if err := flag.Set("rapid.checks", "20"); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 func needRoot(t testing.TB) {
 	t.Helper()

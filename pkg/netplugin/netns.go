@@ -20,11 +20,16 @@ const threadNetNS = "/proc/thread-self/ns/net"
 // nsfs is the file system type of namespace files, see statfs(2).
 const nsfs = 0x6e736673
 
-// namespace is an open network namespace with a route socket inside. The zero value is a closed one.
+// namespace is an open network namespace with a route socket inside. The zero value is a closed one. Other sockets are opened
+// when they are first needed, and kept: closing one to netfilter waits for the kernel to tidy up after a change, which takes
+// a hundred times as long as the change. All but the route socket are for one goroutine at a time.
 type namespace struct {
 	*netlink.Handle
-	name string // for errors, such as "host" or "task x"
-	fd   netns.NsHandle
+	name     string // for errors, such as "host" or "task x"
+	fd       netns.NsHandle
+	tables   *nftables.Conn           // see firewall
+	tracking *netlink.Handle          // see forgetOneByOne
+	sockets  map[int]*nl.SocketHandle // by protocol, see request
 }
 
 // openNamespace opens the namespace at a path, such as a bind mount.
@@ -46,9 +51,28 @@ func (n *namespace) close() {
 	if n == nil || n.Handle == nil {
 		return
 	}
+	n.reset()
 	n.Handle.Close()
 	_ = n.fd.Close()
 	n.Handle = nil
+}
+
+// reset closes the sockets that are opened when they are needed. After an error there may be answers in them to what nobody
+// waits for any more.
+func (n *namespace) reset() {
+	if n == nil {
+		return
+	}
+	if n.tables != nil {
+		_ = n.tables.CloseLasting()
+	}
+	if n.tracking != nil {
+		n.tracking.Close()
+	}
+	for _, s := range n.sockets {
+		s.Close()
+	}
+	n.tables, n.tracking, n.sockets = nil, nil, nil
 }
 
 // within runs f on a thread that is in the namespace. f must not start goroutines that rely on it.
@@ -87,28 +111,36 @@ func onThread(f func() error) error {
 
 // firewall is a connection to the namespace's nftables. What is queued on it is sent as one transaction by Flush.
 func (n *namespace) firewall() (*nftables.Conn, error) {
+	if n.tables != nil {
+		return n.tables, nil
+	}
 	// The kernel queues an acknowledgement for every message of a transaction before the first can be read, and takes a
 	// transaction as one datagram: the default buffers hold some hundred messages.
 	buffers := func(c *mdlayher.Conn) error {
 		return errors.Join(c.SetReadBuffer(8<<20), c.SetWriteBuffer(32<<20))
 	}
-	conn, err := nftables.New(nftables.WithNetNSFd(int(n.fd)), nftables.WithSockOptions(buffers))
+	conn, err := nftables.New(nftables.WithNetNSFd(int(n.fd)), nftables.WithSockOptions(buffers), nftables.AsLasting())
 	if err != nil {
 		return nil, fmt.Errorf("open nftables of %s: %w", n.name, err)
 	}
+	n.tables = conn
 	return conn, nil
 }
 
 // request sends one netlink message for which the netlink package has no call.
 func (n *namespace) request(protocol int, req *nl.NetlinkRequest) error {
-	s, err := nl.GetNetlinkSocketAt(n.fd, netns.None(), protocol)
-	if err != nil {
-		return fmt.Errorf("open netlink socket in network namespace of %s: %w", n.name, err)
+	if n.sockets[protocol] == nil {
+		s, err := nl.GetNetlinkSocketAt(n.fd, netns.None(), protocol)
+		if err != nil {
+			return fmt.Errorf("open netlink socket in network namespace of %s: %w", n.name, err)
+		}
+		if n.sockets == nil {
+			n.sockets = map[int]*nl.SocketHandle{}
+		}
+		n.sockets[protocol] = &nl.SocketHandle{Socket: s}
 	}
-	handle := &nl.SocketHandle{Socket: s}
-	defer handle.Close()
-	req.Sockets = map[int]*nl.SocketHandle{protocol: handle}
-	_, err = req.Execute(protocol, 0)
+	req.Sockets = n.sockets
+	_, err := req.Execute(protocol, 0)
 	return err
 }
 
@@ -144,6 +176,3 @@ func unpin(path string) error {
 	}
 	return nil
 }
-
-// sameNamespace tells whether two open namespaces are one.
-func sameNamespace(a, b netns.NsHandle) bool { return a.Equal(b) }

@@ -111,7 +111,12 @@ func (t *transaction) change(have, want ports) {
 
 // changedElements are those to remove and to add. One with another value is in both: the kernel has no other way.
 func changedElements(have, want ports) (remove, add []element) {
-	keys := slices.Collect(maps.Keys(want))
+	var keys []portKey
+	for k, backends := range want {
+		if !slices.Equal(have[k], backends) {
+			keys = append(keys, k)
+		}
+	}
 	for k := range have {
 		if _, both := want[k]; !both {
 			keys = append(keys, k)
@@ -119,9 +124,6 @@ func changedElements(have, want ports) (remove, add []element) {
 	}
 	slices.SortFunc(keys, byPort)
 	for _, k := range keys {
-		if slices.Equal(have[k], want[k]) {
-			continue
-		}
 		var old, next []element
 		if b, ok := have[k]; ok {
 			old = portElements(k, b)

@@ -47,6 +47,7 @@ func (l *Linux) Teardown(ctx context.Context) error {
 		errs = append(errs, l.host.forgetOneByOne(strangers{block: l.have.block}))
 	}
 	if err := errors.Join(errs...); err != nil {
+		l.host.reset()
 		return fmt.Errorf("netplugin: tear down: %w", err)
 	}
 	l.have = state{}
