@@ -5,7 +5,8 @@ SWARMD_ROOT ?= /var/lib/swarmd
 COMMANDS    := swarmd apiserver controller-manager agent swarmctl
 export CGO_ENABLED := 0
 export SWARMD_ROOT
-export GOFLAGS := $(GOFLAGS) -mod=readonly
+# Another user's checkout (sudo make up) has no commit to tell: git refuses, and the build must not.
+export GOFLAGS := -mod=readonly -buildvcs=$(shell git status >/dev/null 2>&1 && echo auto || echo false)
 
 .PHONY: help
 help: ## List the targets

@@ -74,14 +74,21 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.open(ctx); err != nil {
 		return err
 	}
-	listeners, err := d.serve()
+	// Who connects from now on waits, rather than being told that there is no swarm while there is one on its way.
+	door, err := listen(o.Socket)
 	if err != nil {
 		return err
 	}
-	defer listeners()
+	defer door.Close()
+	d.server = apiserver.New(apiserver.Options{Host: d, Resolver: d.runtime, Registry: d.registry, Log: d.log})
 	if err := d.resume(ctx); err != nil {
 		return err
 	}
+	shut, err := d.serve(door)
+	if err != nil {
+		return err
+	}
+	defer shut()
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		d.log.Warn("cannot tell the init system that swarmd is ready", "err", err)
 	}
@@ -154,13 +161,8 @@ func (d *Daemon) open(ctx context.Context) error {
 func (d *Daemon) path(name string) string { return filepath.Join(d.o.Root, name) }
 
 // serve opens the doors, and returns how to close them.
-func (d *Daemon) serve() (shut func(), err error) {
-	d.server = apiserver.New(apiserver.Options{Host: d, Resolver: d.runtime, Registry: d.registry, Log: d.log})
-	api, err := listen(d.o.Socket)
-	if err != nil {
-		return nil, err
-	}
-	door := d.answer(api, d.server.Handler())
+func (d *Daemon) serve(l net.Listener) (shut func(), err error) {
+	door := d.answer(l, d.server.Handler())
 	shutMetrics := func() {}
 	if d.o.MetricsAddr != "" {
 		only := http.NewServeMux()

@@ -13,8 +13,7 @@ type storeMetrics struct {
 	errors  prometheus.Counter
 }
 
-// metrics are made once for a daemon, and kept from one swarm to the next.
-func (d *Daemon) metrics() *storeMetrics {
+func newStoreMetrics(r prometheus.Registerer) *storeMetrics {
 	m := &storeMetrics{
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "swarm_store_commit_duration_seconds",
@@ -24,21 +23,8 @@ func (d *Daemon) metrics() *storeMetrics {
 		keys:   prometheus.NewCounter(prometheus.CounterOpts{Name: "swarm_store_operations_total", Help: "Sections written or removed by this process."}),
 		errors: prometheus.NewCounter(prometheus.CounterOpts{Name: "swarm_store_commit_errors_total", Help: "Commits that failed, conflicts included."}),
 	}
-	m.latency = registered(d.registry, m.latency)
-	m.keys = registered(d.registry, m.keys)
-	m.errors = registered(d.registry, m.errors)
+	r.MustRegister(m.latency, m.keys, m.errors)
 	return m
-}
-
-// registered is the collector, or the equal one that the registry has already.
-func registered[C prometheus.Collector](r *prometheus.Registry, c C) C {
-	if err := r.Register(c); err != nil {
-		if already, ok := err.(prometheus.AlreadyRegisteredError); ok {
-			return already.ExistingCollector.(C)
-		}
-		panic(err) // a name that is used twice: a mistake in this package
-	}
-	return c
 }
 
 func (m *storeMetrics) commit(s etcd.CommitStats) {

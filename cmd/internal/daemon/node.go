@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/swarmd/swarmd/pkg/agent"
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/client"
@@ -21,14 +23,15 @@ import (
 type node struct {
 	identity *identity
 	store    *etcd.Store
-	detach   func()
+	leave    func() // the server and the registry
 	cancel   context.CancelFunc
 	work     sync.WaitGroup
 }
 
 // enter starts a node's parts: the store, the doors to it, the rules, the agent.
 func (d *Daemon) enter(ctx context.Context, id *identity) (*node, error) {
-	s, err := d.openStore(ctx)
+	metrics := prometheus.NewRegistry() // of this swarm; another one begins anew
+	s, err := d.openStore(ctx, newStoreMetrics(metrics))
 	if err != nil {
 		return nil, fmt.Errorf("open the swarm's store: %w", err)
 	}
@@ -48,10 +51,15 @@ func (d *Daemon) enter(ctx context.Context, id *identity) (*node, error) {
 		return nil, err
 	}
 	live, cancel := context.WithCancel(context.Background())
-	n := &node{identity: id, store: s, cancel: cancel, detach: d.server.Detach}
+	engine := reconcile.New(s, controllers.Rules(), reconcile.Options{Logger: d.log, Registry: metrics})
+	d.registry.MustRegister(metrics)
 	d.server.Attach(s)
+	n := &node{identity: id, store: s, cancel: cancel, leave: func() {
+		d.server.Detach()
+		d.registry.Unregister(metrics)
+	}}
 	n.work.Go(func() { d.watchStore(live, s) })
-	n.work.Go(func() { d.lead(live, s, id.NodeID) })
+	n.work.Go(func() { d.lead(live, s, engine, id.NodeID) })
 	a := agent.New(agent.Options{
 		NodeID:   id.NodeID,
 		Dir:      d.path("agent"),
@@ -73,12 +81,12 @@ func (d *Daemon) enter(ctx context.Context, id *identity) (*node, error) {
 func (n *node) stop() {
 	n.cancel()
 	n.work.Wait()
-	n.detach()
+	n.leave()
 	n.store.Close()
 }
 
-func (d *Daemon) openStore(ctx context.Context) (*etcd.Store, error) {
-	c := etcd.Config{Log: d.log, OnCommit: d.metrics().commit}
+func (d *Daemon) openStore(ctx context.Context, m *storeMetrics) (*etcd.Store, error) {
+	c := etcd.Config{Log: d.log, OnCommit: m.commit}
 	if len(d.o.EtcdEndpoints) > 0 {
 		c.Endpoints, c.KeyFile = d.o.EtcdEndpoints, d.path("keyring.json")
 	} else {
@@ -99,8 +107,7 @@ func (d *Daemon) watchStore(ctx context.Context, s *etcd.Store) {
 }
 
 // lead runs the rules whenever this node is the leader.
-func (d *Daemon) lead(ctx context.Context, s *etcd.Store, name string) {
-	engine := reconcile.New(s, controllers.Rules(), reconcile.Options{Logger: d.log, Registry: d.registry})
+func (d *Daemon) lead(ctx context.Context, s *etcd.Store, engine *reconcile.Engine, name string) {
 	for ctx.Err() == nil {
 		lead, err := s.Campaign(ctx, name)
 		if err == nil {

@@ -15,6 +15,8 @@ import (
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/apiserver"
 	"github.com/swarmd/swarmd/pkg/client"
+	"github.com/swarmd/swarmd/pkg/controllers"
+	"github.com/swarmd/swarmd/pkg/reconcile"
 	"github.com/swarmd/swarmd/pkg/store/etcd"
 )
 
@@ -46,7 +48,7 @@ type APIServerOptions struct {
 // RunAPIServer serves the API of a swarm whose state is in an etcd of its own, until ctx ends.
 func RunAPIServer(ctx context.Context, o APIServerOptions) error {
 	d := &Daemon{log: o.Log, registry: newRegistry(), failed: make(chan error, 4)}
-	s, err := o.Etcd.start(ctx, o.Log, d.metrics())
+	s, err := o.Etcd.start(ctx, o.Log, newStoreMetrics(d.registry))
 	if err != nil {
 		return err
 	}
@@ -54,7 +56,10 @@ func RunAPIServer(ctx context.Context, o APIServerOptions) error {
 	if err := found(ctx, s, &v1.ClusterSpec{}, nil); err != nil {
 		return err
 	}
-	d.server = apiserver.New(apiserver.Options{Store: s, Registry: d.registry, Log: o.Log})
+	if d.machine, err = thisMachine(); err != nil {
+		return err
+	}
+	d.server = apiserver.New(apiserver.Options{Store: s, Host: apiHost{d.machine}, Registry: d.registry, Log: o.Log})
 	l, err := listen(o.Socket)
 	if err != nil {
 		return err
@@ -92,7 +97,7 @@ type ControllerOptions struct {
 // RunControllers runs the rules whenever this process is the leader, until ctx ends.
 func RunControllers(ctx context.Context, o ControllerOptions) error {
 	d := &Daemon{log: o.Log, registry: newRegistry(), failed: make(chan error, 4)}
-	s, err := o.Etcd.start(ctx, o.Log, d.metrics())
+	s, err := o.Etcd.start(ctx, o.Log, newStoreMetrics(d.registry))
 	if err != nil {
 		return err
 	}
@@ -107,12 +112,13 @@ func RunControllers(ctx context.Context, o ControllerOptions) error {
 		}
 		defer shut()
 	}
+	engine := reconcile.New(s, controllers.Rules(), reconcile.Options{Logger: d.log, Registry: d.registry})
 	live, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		d.lead(live, s, o.Name)
+		d.lead(live, s, engine, o.Name)
 	}()
 	err = d.wait(ctx, s)
 	cancel()
