@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/apiserver"
+	"github.com/swarmd/swarmd/pkg/controllers"
+	"github.com/swarmd/swarmd/pkg/reconcile"
+	"github.com/swarmd/swarmd/pkg/store"
+	"github.com/swarmd/swarmd/pkg/store/etcd"
+)
+
+// manager is what a manager's process runs.
+type manager struct {
+	store  *counted
+	server *apiserver.Server
+	http   *http.Server
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	failed atomic.Pointer[error]
+}
+
+// backing is a store that can elect.
+type backing interface {
+	store.Store
+	store.Elector
+}
+
+func startManager(ctx context.Context, o options, dir string, log *slog.Logger) (*manager, error) {
+	var s backing = store.NewMemory()
+	if !o.memory {
+		e, err := etcd.Start(ctx, etcd.Config{Dir: dir, Log: log})
+		if err != nil {
+			return nil, err
+		}
+		s = e
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	m := &manager{store: &counted{backing: s}, cancel: cancel}
+	m.server = apiserver.New(apiserver.Options{Store: m.store, Log: log})
+	m.http = apiserver.NewHTTPServer(m.server.Handler(), log)
+	listener, err := net.Listen("unix", o.socket)
+	if err != nil {
+		cancel()
+		return nil, errors.Join(err, s.Close())
+	}
+	m.done.Go(func() {
+		if err := m.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			m.fail(err)
+		}
+	})
+	m.done.Go(func() {
+		lead, err := s.Campaign(ctx, "scale")
+		if err == nil {
+			err = reconcile.New(m.store, controllers.Rules(), reconcile.Options{Logger: log}).Run(ctx, lead)
+		}
+		if ctx.Err() == nil {
+			m.fail(err)
+		}
+	})
+	return m, nil
+}
+
+func (m *manager) fail(err error) {
+	err = fmt.Errorf("manager: %w", err)
+	m.failed.CompareAndSwap(nil, &err)
+}
+
+// stop ends everything, and is the first thing that failed meanwhile.
+func (m *manager) stop() error {
+	m.cancel()
+	m.server.Close()
+	err := m.http.Close()
+	m.done.Wait()
+	err = errors.Join(err, m.store.Close())
+	if failed := m.failed.Load(); failed != nil {
+		err = errors.Join(*failed, err)
+	}
+	return err
+}
+
+// counted is a store that counts what is written, and remembers when.
+type counted struct {
+	backing
+	commits, ops, byRules, byAgents atomic.Int64
+
+	mu    sync.Mutex
+	times map[int64]time.Time // of each revision, since remember
+}
+
+// counts are how many operations were committed so far.
+type counts struct{ commits, ops, byRules, byAgents int64 }
+
+func (c *counted) counts() counts {
+	return counts{c.commits.Load(), c.ops.Load(), c.byRules.Load(), c.byAgents.Load()}
+}
+
+// Commit implements store.Store.
+func (c *counted) Commit(ctx context.Context, commit store.Commit) (int64, error) {
+	revision, err := c.backing.Commit(ctx, commit)
+	if err != nil {
+		return revision, err
+	}
+	now := time.Now()
+	c.mu.Lock()
+	if c.times == nil {
+		c.times = make(map[int64]time.Time)
+	}
+	c.times[revision] = now
+	c.mu.Unlock()
+	c.commits.Add(1)
+	c.ops.Add(int64(len(commit.Ops)))
+	for i := range commit.Ops {
+		switch op := &commit.Ops[i]; {
+		case op.Kind != v1.KindTask:
+		case op.Section == v1.SectionStatus:
+			c.byAgents.Add(1)
+		default:
+			c.byRules.Add(1)
+		}
+	}
+	return revision, nil
+}
+
+// MaxOps is how many operations fit into one commit.
+func (c *counted) MaxOps() int {
+	if m, ok := c.backing.(interface{ MaxOps() int }); ok {
+		return m.MaxOps()
+	}
+	return store.MaxOps
+}
+
+// committed is when a revision was committed.
+func (c *counted) committed(revision int64) (time.Time, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.times[revision]
+	return at, ok
+}
