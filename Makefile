@@ -68,7 +68,8 @@ bench-scale: ## Hollow nodes on the real store, API server and rules: make bench
 
 .PHONY: bench-start
 bench-start: build runtime e2e-images ## Time to running against a bare containerd loop, in one run (root)
-	go test -count=1 -v -timeout 20m ./test/e2e -run TestMainJobStartBench -bench-start
+	go build -o $(BIN)/bench-start ./test/bench/start
+	go test -count=1 -v -timeout 20m ./test/e2e -run TestMainJobStartBench -args -bench-start
 
 .PHONY: lint
 lint: ## gofmt, golangci-lint and the house rules
