@@ -63,6 +63,13 @@ func (u unsupported) service(s *ServiceSpec) {
 	if s.Endpoint != nil && s.Endpoint.Mode == EndpointDNSRR {
 		u.value("spec.endpoint.mode", string(EndpointDNSRR), string(EndpointVIP))
 	}
+	if s.Endpoint != nil {
+		for i, p := range s.Endpoint.Ports {
+			if p.Published == 0 {
+				u.fail("spec.endpoint.ports["+strconv.Itoa(i)+"].published", "0, for any free port, is not supported yet: want a port of 1 to 65535")
+			}
+		}
+	}
 	u.task("spec.task", &s.Task)
 }
 

@@ -31,7 +31,9 @@ func TestUnsupported(t *testing.T) {
 			`"ulimits":[{"name":"nofile","soft":1,"hard":1}],"init":true,"tty":true,"readOnly":true,"stopSignal":"SIGINT","hostname":"h",` +
 			`"hosts":["1.1.1.1 a"],"dns":{"nameservers":["1.1.1.1"]},"user":"1","groups":["2"],"privileges":{"seccomp":{"mode":"unconfined"}},"oomScoreAdj":5},` +
 			`"resources":{"limits":{"cpus":1,"memory":"1g","pids":5},"memorySwap":-1,"memorySwappiness":1,"reservations":{"cpus":1,"memory":"1g"}},` +
-			`"restartPolicy":{"condition":"none"},"placement":{"constraints":["node.role==worker"],"maxReplicas":1}},"endpoint":{"ports":[{"target":80,"mode":"host"}]}}`, ""},
+			`"restartPolicy":{"condition":"none"},"placement":{"constraints":["node.role==worker"],"maxReplicas":1}},"endpoint":{"ports":[{"target":80,"published":80,"mode":"host"}]}}`, ""},
+		{"Service", `{"task":{"container":{"image":"a"}},"endpoint":{"ports":[{"target":80}]}}`,
+			"spec.endpoint.ports[0].published: 0, for any free port, is not supported yet: want a port of 1 to 65535"},
 		{"Network", `{}`, "kind: Network is not supported yet"},
 		{"Secret", `{"data":"aGk="}`, ""},
 		{"Secret", `{"driver":{"name":"vault"}}`, "spec.driver: is not supported yet"},
