@@ -93,6 +93,7 @@ func (m *Memory) Close() error {
 	defer m.mu.Unlock()
 	m.closed = true
 	m.history.Close(ErrClosed)
+	m.vacate()
 	return nil
 }
 
@@ -132,6 +133,11 @@ func (m *Memory) Campaign(ctx context.Context, candidate string) (Lead, error) {
 func (m *Memory) Depose() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.vacate()
+}
+
+// vacate ends the lead, if there is one, and wakes who waits for it.
+func (m *Memory) vacate() {
 	if m.leader == nil {
 		return
 	}
@@ -150,10 +156,9 @@ func (l *memoryLead) Lost() <-chan struct{} { return l.lost }
 // Resign implements Lead.
 func (l *memoryLead) Resign(context.Context) error {
 	l.store.mu.Lock()
-	mine := l.store.leader == l
-	l.store.mu.Unlock()
-	if mine {
-		l.store.Depose()
+	defer l.store.mu.Unlock()
+	if l.store.leader == l {
+		l.store.vacate()
 	}
 	return nil
 }

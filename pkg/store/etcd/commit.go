@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -44,25 +45,33 @@ func (s *Store) commit(ctx context.Context, c *store.Commit) (int64, error) {
 	if err := store.CheckOps(c.Ops); err != nil {
 		return 0, err
 	}
+	if err := s.Err(); err != nil {
+		return 0, err
+	}
+	if c.Fence != nil && c.Fence.Revision <= 0 {
+		return 0, store.ErrFenced // to etcd, a key that is not there has revision 0
+	}
 	ctx, cancel := s.joined(ctx)
 	defer cancel()
-	// Each further turn has seen the revision that the one before failed at, so somebody else made progress.
-	const turns = 20
 	view := s.history.Newest()
 	for range turns {
-		revision, again, err := s.try(ctx, view, c)
-		if err != nil || !again {
+		revision, done, err := s.try(ctx, view, c)
+		if err != nil || done {
 			return revision, err
 		}
-		if view, err = s.Snapshot(ctx, revision); err != nil {
+		if view, err = s.failed(ctx, c, revision); err != nil {
 			return 0, err
 		}
 	}
 	return 0, fmt.Errorf("%w: %d times, others wrote the same objects in between", store.ErrConflict, turns)
 }
 
-// try commits once. It tells to plan again, with a view at the revision, where only what the view showed was wrong.
-func (s *Store) try(ctx context.Context, view *store.Snapshot, c *store.Commit) (revision int64, again bool, err error) {
+// turns bounds how often a commit is planned. It is planned again where what the view showed was old, and has seen then
+// what it was beaten by: somebody else made progress.
+const turns = 100
+
+// try commits once. It tells the revision at which it was done, or at which its conditions did not hold.
+func (s *Store) try(ctx context.Context, view *store.Snapshot, c *store.Commit) (revision int64, done bool, err error) {
 	p, err := s.makePlan(view, c)
 	if err != nil {
 		return 0, false, err
@@ -77,17 +86,32 @@ func (s *Store) try(ctx context.Context, view *store.Snapshot, c *store.Commit) 
 	}
 	if resp.Succeeded {
 		s.counters.keys.Add(int64(len(p.ops)))
-		return resp.Header.Revision, false, nil
 	}
-	switch err := s.broken(ctx, c, resp.Header.Revision); {
-	case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrFenced):
-		return 0, false, err
-	case errors.Is(err, rpctypes.ErrCompacted):
-		return 0, false, fmt.Errorf("%w: a condition did not hold, and it is too late to tell which", store.ErrConflict)
-	case err != nil:
-		return 0, false, s.readError(ctx, "find out which condition did not hold", err)
+	return resp.Header.Revision, resp.Succeeded, nil
+}
+
+// failed finds out what kept a commit from happening. Where the fence and the conditions hold by now, it returns the view
+// to plan again with. The answer is of a moment after the commit failed and before the call ends, which is as good.
+func (s *Store) failed(ctx context.Context, c *store.Commit, at int64) (*store.Snapshot, error) {
+	if c.Fence != nil {
+		got, err := s.client.Get(ctx, leaders+c.Fence.Key, clientv3.WithKeysOnly())
+		if err != nil {
+			return nil, s.readError(ctx, "find out who leads", err)
+		}
+		if len(got.Kvs) == 0 || got.Kvs[0].CreateRevision != c.Fence.Revision {
+			return nil, store.ErrFenced
+		}
 	}
-	return resp.Header.Revision, true, nil
+	view, err := s.Snapshot(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.Ops {
+		if !view.Check(&c.Ops[i]) {
+			return nil, store.Conflict(&c.Ops[i])
+		}
+	}
+	return view, nil
 }
 
 // writeError maps the error of a transaction. What etcd refused did not happen; of anything else that cannot be known.

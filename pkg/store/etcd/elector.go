@@ -7,8 +7,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/swarmd/swarmd/pkg/store"
@@ -25,6 +27,8 @@ type lead struct {
 	cancel context.CancelFunc // ends keeping alive and watching
 	lost   chan struct{}
 	once   sync.Once
+	// revoked tells that the lease is gone, so that resigning again need not ask.
+	revoked atomic.Bool
 }
 
 // Campaign implements store.Elector.
@@ -179,10 +183,15 @@ func (l *lead) Lost() <-chan struct{} { return l.lost }
 func (l *lead) Resign(ctx context.Context) error {
 	const patience = 3 * time.Second
 	l.end()
+	if l.revoked.Load() {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if _, err := l.store.client.Revoke(ctx, l.lease); err != nil && l.store.Err() == nil {
-		return fmt.Errorf("%w: resign: %w", store.ErrUnavailable, err)
+	_, err := l.store.client.Revoke(ctx, l.lease)
+	if err == nil || errors.Is(err, rpctypes.ErrLeaseNotFound) || l.store.Err() != nil {
+		l.revoked.Store(true)
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: resign: %w", store.ErrUnavailable, err)
 }

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"context"
 	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -14,9 +13,6 @@ import (
 type plan struct {
 	compares []clientv3.Cmp
 	ops      []clientv3.Op
-	// assumed tells that compares were added for what the view shows, which no operation asked for: if they fail and all
-	// conditions hold, the view was old and the commit is planned again.
-	assumed bool
 }
 
 // objectPlan is what becomes of one object, its operations done in order.
@@ -156,7 +152,6 @@ func (o *objectPlan) assume(view *store.Snapshot, p *plan) {
 	if !o.assumed && !o.needMeta {
 		return
 	}
-	p.assumed = true
 	path := sectionPath(o.kind.Kind(), o.id, o.kind.Home())
 	old, ok := view.Lookup(o.kind.Kind(), o.id)
 	switch {
@@ -214,55 +209,4 @@ func (p *plan) compare(ops []store.Op) {
 
 func fenceCompare(f *store.Fence) clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(leaders+f.Key), "=", f.Revision)
-}
-
-// broken finds out, at the revision at which a transaction's conditions failed, which of the commit's own did. It returns
-// nil where all of them held.
-func (s *Store) broken(ctx context.Context, c *store.Commit, at int64) error {
-	if c.Fence != nil {
-		got, err := s.client.Get(ctx, leaders+c.Fence.Key, clientv3.WithRev(at), clientv3.WithKeysOnly())
-		if err != nil {
-			return err
-		}
-		if len(got.Kvs) == 0 || got.Kvs[0].CreateRevision != c.Fence.Revision {
-			return store.ErrFenced
-		}
-	}
-	for i := range c.Ops {
-		op := &c.Ops[i]
-		if op.If.Kind() == "always" {
-			continue
-		}
-		holds, err := s.holds(ctx, op, at)
-		if err != nil {
-			return err
-		}
-		if !holds {
-			return store.Conflict(op)
-		}
-	}
-	return nil
-}
-
-func (s *Store) holds(ctx context.Context, op *store.Op, at int64) (bool, error) {
-	got, err := s.client.Get(ctx, objectPath(op.Kind, op.ID), clientv3.WithPrefix(), clientv3.WithRev(at), clientv3.WithKeysOnly())
-	if err != nil {
-		return false, err
-	}
-	d, _ := v1.Describe(op.Kind)
-	home, section := sectionPath(op.Kind, op.ID, d.Home()), sectionPath(op.Kind, op.ID, op.Section)
-	exists, written := false, int64(0)
-	for _, kv := range got.Kvs {
-		exists = exists || string(kv.Key) == home
-		if string(kv.Key) == section {
-			written = kv.ModRevision
-		}
-	}
-	switch op.If.Kind() {
-	case "exists":
-		return exists, nil
-	case "absent":
-		return !exists, nil
-	}
-	return exists && written == op.If.Revision(), nil
 }
