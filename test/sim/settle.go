@@ -1,0 +1,154 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// The bounds of settling, in the swarm's own time. The longest restart delay is five minutes; clocks may be off by four
+// against each other.
+const (
+	settleWithin = 20 * time.Minute
+	quietFor     = 2 * time.Second
+)
+
+// settle stops the faults, lets the user want something that is possible, and sees that the swarm becomes exactly that, and
+// then does nothing more.
+func (w *World) settle() {
+	w.heal()
+	for _, m := range w.machines {
+		w.setAvailability(m, v1.AvailabilityActive)
+	}
+	for _, s := range w.services() {
+		if s.Meta.Deleting.IsZero() {
+			w.update(s, w.possible)
+		}
+	}
+	began := w.now
+	quiet := false
+	for w.failure == nil && !quiet && w.now-began < settleWithin {
+		w.play(time.Second)
+		if w.failure == nil && w.amiss() == "" {
+			w.stats.Settled = w.now - began
+			w.play(quietFor)
+			quiet = w.amiss() == ""
+		}
+	}
+	if w.failure != nil {
+		return
+	}
+	if amiss := w.amiss(); amiss != "" {
+		for t := range store.All(w.current(), v1.Tasks) {
+			w.trace("left: %s is %s, to be %s, on %s", nameOf(t.Desired), v1.Observed(t), t.Desired.State, v1.TaskNode(t))
+		}
+		w.fail("%v after the faults stopped: %s", w.now-began, amiss)
+		return
+	}
+	engine := reconcile.New(w.memory, w.o.Rules, reconcile.Options{})
+	if ops, _ := engine.Step(w.time(0), w.current(), reconcile.AllKeys(w.current())); len(ops) > 0 {
+		w.fail("all is as it should be, and the rules still want: %s", describeOps(ops))
+	}
+}
+
+// possible is what a user asks for who wants it to work: no more than fits, restarted whatever happens, and a new revision,
+// so that what failed before counts no more.
+func (w *World) possible(s *v1.ServiceSpec) {
+	s.Task.RestartPolicy = &v1.RestartPolicy{Condition: v1.RestartAny, Delay: s.Task.RestartPolicy.Delay}
+	s.Task.ForceUpdate += 100
+	most := uint64(4)
+	if len(s.Endpoint.Ports) > 0 {
+		most = 1 // a host port is there once on a node, and another service may have it
+	}
+	if p := s.Task.Placement; p != nil && len(p.Constraints) > 0 {
+		most = min(most, 1)
+	}
+	n := min(*s.Replicas, most)
+	s.Replicas = &n
+}
+
+// amiss is what is not yet as the user wants it, or "".
+func (w *World) amiss() string {
+	wanted := make(map[string]bool)
+	for _, s := range w.services() {
+		if !s.Meta.Deleting.IsZero() {
+			return "service " + s.Meta.Name + " is still there"
+		}
+		if what := w.serviceAmiss(s, wanted); what != "" {
+			return fmt.Sprintf("service %s(%.4s): %s", s.Meta.Name, s.Meta.ID, what)
+		}
+	}
+	for t := range store.All(w.current(), v1.Tasks) {
+		if _, ok := store.Get(w.current(), v1.Services, t.Desired.Service); !ok {
+			return "a task is left of a service that is gone: " + nameOf(t.Desired)
+		}
+	}
+	for _, m := range w.machines {
+		for id, c := range m.containers {
+			if c.running && !wanted[id] {
+				return "a container runs that nobody wants: " + nameOf(w.checks.born[id].desired) + " on " + m.id
+			}
+		}
+	}
+	return ""
+}
+
+// serviceAmiss looks at one service, and notes the containers that are to run.
+func (w *World) serviceAmiss(s *v1.Service, wanted map[string]bool) string {
+	running, kept := make(map[uint64]int), make(map[uint64]int)
+	for t := range w.current().TasksOfService(s.Meta.ID) {
+		kept[t.Desired.Slot]++
+		if t.Desired.State > v1.TaskComplete {
+			continue
+		}
+		if v1.Observed(t) != v1.TaskRunning || t.Desired.State != v1.TaskRunning {
+			return fmt.Sprintf("%s is %s, to be %s %s", nameOf(t.Desired), v1.Observed(t), t.Desired.State, t.Desired.Pending)
+		}
+		if t.Desired.Revision != v1.RevisionID(s) {
+			return nameOf(t.Desired) + " runs an old revision" + updateOf(s)
+		}
+		if c := w.machine(v1.TaskNode(t)).containers[t.Meta.ID]; c == nil || !c.running {
+			return nameOf(t.Desired) + " is told to run, and does not"
+		}
+		wanted[t.Meta.ID] = true
+		running[t.Desired.Slot]++
+	}
+	for slot, n := range running {
+		if n != 1 || slot < 1 {
+			return fmt.Sprintf("slot %d has %d tasks", slot, n)
+		}
+	}
+	if uint64(len(running)) != *s.Spec.Replicas {
+		return fmt.Sprintf("%d of %d replicas run", len(running), *s.Spec.Replicas)
+	}
+	for slot, n := range kept {
+		if n > v1.DefaultTaskHistoryLimit {
+			return fmt.Sprintf("slot %d has %d tasks in its history", slot, n)
+		}
+	}
+	if d := s.Desired; d != nil && d.Update != nil && d.Update.State != v1.UpdateCompleted {
+		return "the rollout has not ended" + updateOf(s)
+	}
+	return ""
+}
+
+func updateOf(s *v1.Service) string {
+	if s.Desired == nil || s.Desired.Update == nil {
+		return ""
+	}
+	u := s.Desired.Update
+	return strings.TrimRight(fmt.Sprintf(": %s up to %d, %s", u.State, u.Admitted, u.Message), ", ")
+}
+
+func (w *World) machine(id string) *machine {
+	for _, m := range w.machines {
+		if m.id == id {
+			return m
+		}
+	}
+	return nil
+}

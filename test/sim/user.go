@@ -1,0 +1,172 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// user is whoever works with the swarm.
+type user struct {
+	made int // services, for their IDs
+}
+
+// names are those that services get, and get again once they are free.
+var names = []string{"web", "db", "job"}
+
+// userActs does something now and then, until the faults stop.
+func (w *World) userActs() {
+	if w.calm {
+		return
+	}
+	w.act()
+	w.after(w.between(100*time.Millisecond, 8*time.Second), w.userActs)
+}
+
+func (w *World) act() {
+	name := names[w.rng.IntN(len(names))]
+	service := w.named(name)
+	switch {
+	case service == nil:
+		w.create(name)
+	case w.chance(0.35):
+		w.update(service, func(s *v1.ServiceSpec) {
+			n := w.rng.Uint64N(5)
+			s.Replicas = &n
+		})
+	case w.chance(0.5):
+		w.update(service, func(s *v1.ServiceSpec) {
+			s.Task.Container.Image = fmt.Sprintf("app:%d", w.rng.IntN(4))
+		})
+	case w.chance(0.3):
+		w.update(service, func(s *v1.ServiceSpec) { s.Task.ForceUpdate++ })
+	case w.chance(0.5):
+		w.drain()
+	default:
+		w.remove(service)
+		if w.chance(0.5) {
+			w.create(name)
+		}
+	}
+}
+
+// named is the service of that name, or nil.
+func (w *World) named(name string) *v1.Service {
+	id, ok := w.current().ByName(v1.KindService, name)
+	if !ok {
+		return nil
+	}
+	s, _ := store.Get(w.current(), v1.Services, id)
+	return s
+}
+
+// create makes a service of some kind.
+func (w *World) create(name string) {
+	w.user.made++
+	id := v1.HashID("sim", fmt.Sprint(w.o.Seed), fmt.Sprint(w.user.made))
+	now := w.time(0)
+	spec := w.spec()
+	w.trace("user creates %s(%.4s): %d replicas, %s", name, id, *spec.Replicas, spec.Update.Order)
+	w.userCommit(
+		store.Op{Kind: v1.KindClaim, ID: v1.NameClaim(v1.KindService, name), Value: &v1.ClaimSpec{Holder: id}, If: store.Absent()},
+		store.Op{Kind: v1.KindService, ID: id, Value: spec, If: store.Absent(),
+			Meta: &v1.Meta{ID: id, Name: name, CreatedAt: now, UpdatedAt: now, Generation: 1}},
+	)
+}
+
+// spec is what a user might want. What starts first reserves nothing: it could not move where nodes are full, as in Docker
+// Swarm.
+func (w *World) spec() *v1.ServiceSpec {
+	s := &v1.ServiceSpec{Task: v1.TaskSpec{Container: v1.ContainerSpec{Image: "app:0"}}}
+	n := w.rng.Uint64N(5)
+	delay, parallelism, monitor := v1.Duration(w.between(0, 3*time.Second)), w.rng.Uint64N(3), v1.Duration(w.between(0, 3*time.Second))
+	s.Replicas = &n
+	s.Task.RestartPolicy = &v1.RestartPolicy{Condition: v1.RestartAny, Delay: &delay}
+	s.Update = &v1.UpdateConfig{Parallelism: &parallelism, Monitor: &monitor, FailureAction: v1.FailurePause, Order: v1.StopFirst}
+	if w.chance(0.3) {
+		s.Update.Delay = v1.Duration(w.between(0, 2*time.Second))
+	}
+	if w.chance(0.5) {
+		s.Update.FailureAction = v1.FailureContinue
+	}
+	if w.chance(0.2) {
+		s.Task.RestartPolicy.MaxAttempts = 1 + w.rng.Uint64N(3)
+	}
+	if w.chance(0.1) {
+		s.Task.RestartPolicy.Condition = []v1.RestartCondition{v1.RestartNone, v1.RestartOnFailure}[w.rng.IntN(2)]
+	}
+	if w.chance(0.3) {
+		s.Update.Order = v1.StartFirst
+	} else {
+		w.restrict(s)
+	}
+	v1.Default(&v1.Service{Spec: s})
+	return s
+}
+
+// restrict makes a service choosy about nodes.
+func (w *World) restrict(s *v1.ServiceSpec) {
+	if w.chance(0.5) {
+		s.Task.Resources = &v1.Resources{Reservations: &v1.Reservations{CPUs: 1e9}}
+	}
+	switch {
+	case w.chance(0.15):
+		s.Endpoint = &v1.EndpointSpec{Ports: []v1.PortConfig{{Target: 80, Published: 8080, Mode: v1.PublishHost}}}
+	case w.chance(0.15):
+		s.Task.Placement = &v1.Placement{MaxReplicas: 2}
+	case w.chance(0.15):
+		s.Task.Placement = &v1.Placement{Constraints: []string{"node.labels.zone==east"}}
+	}
+}
+
+// update changes the spec of a service.
+func (w *World) update(s *v1.Service, change func(*v1.ServiceSpec)) {
+	spec, meta := *s.Spec, s.Meta
+	change(&spec)
+	meta.Generation++
+	meta.UpdatedAt = w.time(0)
+	w.trace("user updates %s(%.4s): %d replicas of %s, force %d", meta.Name, meta.ID, *spec.Replicas, spec.Task.Container.Image, spec.Task.ForceUpdate)
+	w.userCommit(store.Op{Kind: v1.KindService, ID: meta.ID, Value: &spec, Meta: &meta, If: store.AtRevision(meta.Revisions[v1.SectionSpec])})
+}
+
+// remove asks for a service to go, and frees its name.
+func (w *World) remove(s *v1.Service) {
+	meta := s.Meta
+	meta.Deleting = w.time(0)
+	meta.UpdatedAt = meta.Deleting
+	w.trace("user removes %s(%.4s)", meta.Name, meta.ID)
+	w.userCommit(
+		store.Op{Kind: v1.KindService, ID: meta.ID, Value: s.Spec, Meta: &meta, If: store.AtRevision(meta.Revisions[v1.SectionSpec])},
+		store.Op{Kind: v1.KindClaim, ID: v1.NameClaim(v1.KindService, meta.Name), If: store.Exists()},
+	)
+}
+
+// drain changes the availability of a node.
+func (w *World) drain() {
+	w.setAvailability(w.machines[w.rng.IntN(len(w.machines))],
+		[]v1.NodeAvailability{v1.AvailabilityActive, v1.AvailabilityActive, v1.AvailabilityDrain, v1.AvailabilityPause}[w.rng.IntN(4)])
+}
+
+func (w *World) setAvailability(m *machine, a v1.NodeAvailability) {
+	n, ok := store.Get(w.current(), v1.Nodes, m.id)
+	if !ok || n.Spec.Availability == a {
+		return
+	}
+	spec := *n.Spec
+	spec.Availability = a
+	w.trace("user sets %s to %s", m.id, a)
+	w.userCommit(store.Op{Kind: v1.KindNode, ID: m.id, Value: &spec, Meta: &n.Meta, If: store.Exists()})
+}
+
+func (w *World) userCommit(ops ...store.Op) {
+	if _, err := w.commit(actorUser, store.Commit{Ops: ops}); err != nil && !errors.Is(err, store.ErrConflict) {
+		w.fail("user: %v", err)
+	}
+}
+
+// services are those that are there, in the order of their IDs.
+func (w *World) services() []*v1.Service { return slices.Collect(store.All(w.current(), v1.Services)) }
