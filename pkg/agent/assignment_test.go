@@ -293,3 +293,21 @@ func TestTooManyStreams(t *testing.T) {
 		}
 	})
 }
+
+// A manager that lags behind the one that assigned a task does not make the agent lose its status.
+func TestUnknownTaskIsReportedAgain(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskRunning)
+		l.start(nil)
+		l.swarm.mu.Lock()
+		task := l.swarm.tasks["t1"]
+		l.swarm.reject = func(v1.StatusReport) error { delete(l.swarm.tasks, "t1"); return nil }
+		l.swarm.mu.Unlock()
+		settle(time.Second)
+		l.swarm.mu.Lock()
+		l.swarm.reject, l.swarm.tasks["t1"] = nil, task
+		l.swarm.mu.Unlock()
+		settle(10 * time.Second)
+		l.want("t1", v1.TaskRunning)
+	})
+}

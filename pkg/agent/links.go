@@ -170,9 +170,10 @@ type portKey struct {
 func (a *Agent) portConflict(t *task) error {
 	mine := make(map[portKey]bool)
 	for _, p := range t.ports() {
-		if p.Published != 0 {
-			mine[portKey{cmp.Or(p.Protocol, v1.TCP), p.Published}] = true
+		if p.Published == 0 {
+			return fmt.Errorf("target port %d is to be published on any free port, which is not supported yet", p.Target)
 		}
+		mine[portKey{cmp.Or(p.Protocol, v1.TCP), p.Published}] = true
 	}
 	if len(mine) == 0 {
 		return nil
@@ -256,7 +257,7 @@ func (a *Agent) config() netplugin.Config {
 		}
 		c.Tasks = append(c.Tasks, link)
 		for _, p := range t.ports() {
-			if t.published && p.Published != 0 {
+			if t.published {
 				key := portKey{cmp.Or(p.Protocol, v1.TCP), p.Published}
 				backends[key] = append(backends[key], netip.AddrPortFrom(t.addr, p.Target))
 			}

@@ -21,8 +21,12 @@ type reporter struct {
 	size    int // of a report; less after a failure, so that one that is refused does not hold up all
 }
 
-// reportTimeout bounds one report.
-const reportTimeout = 30 * time.Second
+const (
+	// reportTimeout bounds one report.
+	reportTimeout = 30 * time.Second
+	// unknownDelay is until a task that the manager did not know is reported again.
+	unknownDelay = 5 * time.Second
+)
 
 // tell has a task's status reported.
 func (a *Agent) tell(t *task) {
@@ -36,6 +40,8 @@ func (a *Agent) tell(t *task) {
 func (a *Agent) due(t *task, now time.Time) time.Time {
 	state := t.status.State
 	switch {
+	case now.Before(t.hold):
+		return t.hold
 	case state.Terminal():
 		if a.state.written < t.saved {
 			return time.Time{} // what was told must still be known after a restart
@@ -140,12 +146,19 @@ func (a *Agent) reported(report v1.StatusReport, versions []uint64, result v1.St
 	}
 	r.wait.reset()
 	r.retry, r.size = time.Time{}, min(2*r.size, batchTasks)
-	if len(result.Unknown) > 0 {
-		a.log.Debug("the manager does not know some of the reported tasks", "tasks", len(result.Unknown))
+	unknown := make(map[string]bool, len(result.Unknown))
+	for _, id := range result.Unknown {
+		unknown[id] = true
 	}
 	for i, told := range report.Tasks {
 		t := a.tasks[told.ID]
 		if t == nil {
+			continue
+		}
+		if unknown[t.id] {
+			// Either it is gone, and an assignment will say so, or this manager is behind the one that assigned it.
+			t.hold = now.Add(unknownDelay)
+			a.log.Debug("the manager does not know a task", "task.id", t.id)
 			continue
 		}
 		if t.told = versions[i]; t.told == t.version {

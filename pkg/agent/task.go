@@ -16,9 +16,10 @@ type task struct {
 	revision *v1.ServiceRevision // nil until it is known
 	phase    phase
 	status   v1.TaskStatus
-	version  uint64 // of status
-	told     uint64 // the version that the manager has confirmed
-	turn     uint64 // of its latest report
+	version  uint64    // of status
+	told     uint64    // the version that the manager has confirmed
+	turn     uint64    // of its latest report
+	hold     time.Time // not to be reported before
 
 	gone     bool      // no longer assigned
 	stopAt   time.Time // when it became known that it is to stop

@@ -56,6 +56,7 @@ func (a *Agent) work(q *queue, t *task, act action) {
 	if err != nil {
 		t.busy = false
 		a.failed(t, v1.TaskRejected, "preparing the container", err)
+		a.advance(t)
 		return
 	}
 	if act == actStart {
