@@ -1,0 +1,77 @@
+package reconciletest
+
+import (
+	"fmt"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// Check tells what of a snapshot must never be, after the rules came to rest: a slot with two live tasks, but for the two
+// of a start-first update, and a node that holds more than it has or has two tasks with one host port.
+func Check(s *store.Snapshot) error {
+	for o := range store.All(s, v1.Services) {
+		most := 1
+		if u := o.Spec.Update; u != nil && u.Order == v1.StartFirst {
+			most = 2
+		}
+		live := make(map[uint64]int)
+		for t := range s.TasksOfService(o.Meta.ID) {
+			if !v1.Live(t) {
+				continue
+			}
+			if live[t.Desired.Slot]++; live[t.Desired.Slot] > most {
+				return fmt.Errorf("%s has %d live tasks", v1.TaskName(t.Desired), live[t.Desired.Slot])
+			}
+		}
+	}
+	for n := range store.All(s, v1.Nodes) {
+		if err := checkNode(s, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckStarts tells which operations, that led from one snapshot to the next, let a task run while another of its slot that
+// is to stop may still be running.
+func CheckStarts(before, after *store.Snapshot, ops []store.Op) error {
+	type slot struct {
+		service string
+		number  uint64
+	}
+	stopping := make(map[slot]string)
+	for t := range store.All(after, v1.Tasks) {
+		node, _ := store.Get(after, v1.Nodes, v1.TaskNode(t))
+		if t.Desired.State > v1.TaskComplete && !v1.Observed(t).Terminal() && !v1.NodeLost(node) {
+			stopping[slot{t.Desired.Service, t.Desired.Slot}] = t.Meta.ID
+		}
+	}
+	for _, op := range ops {
+		d, ok := op.Value.(*v1.TaskDesired)
+		if !ok || d.State != v1.TaskRunning {
+			continue
+		}
+		was, existed := store.Get(before, v1.Tasks, op.ID)
+		if other := stopping[slot{d.Service, d.Slot}]; other != "" && other != op.ID && (!existed || was.Desired.State < v1.TaskRunning) {
+			return fmt.Errorf("%s attempt %d is let run while task %s may not have stopped", v1.TaskName(d), d.Attempt, other)
+		}
+	}
+	return nil
+}
+
+func checkNode(s *store.Snapshot, n *v1.Node) error {
+	if n.Status == nil {
+		return nil
+	}
+	load, have := s.LoadOf(n.Meta.ID), n.Status.Description.Resources
+	if load.CPUs > have.CPUs || load.Memory > have.Memory {
+		return fmt.Errorf("node %s holds %s cpus and %d bytes, and has %s and %d", n.Meta.ID, load.CPUs, load.Memory, have.CPUs, have.Memory)
+	}
+	for port, holders := range load.HostPorts {
+		if holders > 1 {
+			return fmt.Errorf("node %s has %d tasks with the port %s", n.Meta.ID, holders, port)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,219 @@
+package reconciletest
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+var errUsage = errors.New("no such step; see Run for how they are written")
+
+// step does one step and returns what it prints.
+func (w *World) step(args []string) (string, error) {
+	args = append(args, "", "", "") // missing arguments are empty ones
+	switch args[0] {
+	case "run":
+		return w.printRun()
+	case "settle":
+		return w.settle()
+	case "tasks":
+		return w.tasks(args[1]), nil
+	case "nodes":
+		return w.nodes(), nil
+	case "update":
+		return w.update(args[1])
+	case "services":
+		return w.services(), nil
+	case "revisions":
+		return w.revisions(), nil
+	}
+	return "", w.change(args[0], args[1:])
+}
+
+// change does a step that prints nothing.
+func (w *World) change(name string, args []string) error {
+	switch name {
+	case "play":
+		_, err := w.Play()
+		return err
+	case "tick":
+		d, err := time.ParseDuration(args[0])
+		w.Now = w.Now.Add(d)
+		return err
+	case "scale":
+		return w.set(args[0], []string{"replicas=" + args[1]})
+	case "set":
+		return w.set(args[0], args[1:])
+	case "resume":
+		return w.set(args[0], nil)
+	case "delete":
+		return w.delete(args[0])
+	case "status":
+		return w.status(args[0], args[1], args[2], args[3])
+	case "node":
+		return w.node(args[0], args[1], args[2])
+	case "history":
+		return w.history(args[0])
+	}
+	return errUsage
+}
+
+func (w *World) service(name string) (*v1.Service, error) {
+	o, err := w.Snapshot().Resolve(v1.KindService, name)
+	if err != nil {
+		return nil, err
+	}
+	return o.(*v1.Service), nil
+}
+
+// set writes a service's spec as the API server does: with the next generation.
+func (w *World) set(name string, assignments []string) error {
+	o, err := w.service(name)
+	if err != nil {
+		return err
+	}
+	spec := o.Spec
+	for _, a := range assignments {
+		if a == "" {
+			continue
+		}
+		path, text, ok := strings.Cut(a, "=")
+		if !ok {
+			return fmt.Errorf("%q is no assignment", a)
+		}
+		var value any
+		if err := yaml.Unmarshal([]byte(text), &value); err != nil {
+			return err
+		}
+		keys := strings.Split(path, ".")
+		for i := len(keys) - 1; i > 0; i-- {
+			value = map[string]any{keys[i]: value}
+		}
+		if spec, err = merge(spec, map[string]any{keys[0]: value}); err != nil {
+			return err
+		}
+	}
+	meta := o.Meta
+	meta.Generation++
+	return w.Commit(store.Op{Kind: v1.KindService, ID: o.Meta.ID, Section: v1.SectionSpec, Value: spec, Meta: &meta})
+}
+
+func (w *World) delete(name string) error {
+	o, err := w.service(name)
+	if err != nil {
+		return err
+	}
+	meta := o.Meta
+	meta.Deleting = w.Now
+	return w.Commit(store.Op{Kind: v1.KindService, ID: o.Meta.ID, Section: v1.SectionSpec, Value: o.Spec, Meta: &meta})
+}
+
+// task finds SERVICE.SLOT, the newest, or SERVICE.SLOT@ATTEMPT.
+func (w *World) task(ref string) (*v1.Task, error) {
+	name, attempt, _ := strings.Cut(ref, "@")
+	var found *v1.Task
+	for t := range store.All(w.Snapshot(), v1.Tasks) {
+		if v1.TaskName(t.Desired) != name || attempt != "" && strconv.FormatUint(t.Desired.Attempt, 10) != attempt {
+			continue
+		}
+		if found == nil || t.Desired.Attempt > found.Desired.Attempt {
+			found = t
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("no task %s", ref)
+	}
+	return found, nil
+}
+
+func (w *World) status(ref, state, ran, duration string) error {
+	t, err := w.task(ref)
+	if err != nil {
+		return err
+	}
+	status := &v1.TaskStatus{At: w.Now}
+	if err := status.State.UnmarshalText([]byte(state)); err != nil {
+		return err
+	}
+	if ran == "ran" {
+		d, err := time.ParseDuration(duration)
+		if err != nil {
+			return err
+		}
+		status.Ran = (*v1.Duration)(&d)
+	}
+	return w.Commit(w.statusOp(t, status))
+}
+
+func (w *World) history(limit string) error {
+	n, err := strconv.ParseInt(limit, 10, 64)
+	if err != nil {
+		return err
+	}
+	return w.Commit(store.Op{Kind: v1.KindCluster, ID: v1.ClusterName, Section: v1.SectionSpec, If: store.Always(),
+		Value: &v1.ClusterSpec{TaskHistoryLimit: &n}, Meta: &v1.Meta{ID: v1.ClusterName, Name: v1.ClusterName}})
+}
+
+// node changes a node, or makes it.
+func (w *World) node(id, what, arg string) error {
+	if what == "new" {
+		o := &v1.Node{Meta: v1.Meta{ID: id, CreatedAt: w.Now}}
+		completeNode(o)
+		return w.Commit(opsOf(v1.Nodes, o)...)
+	}
+	o, ok := store.Get(w.Snapshot(), v1.Nodes, id)
+	if !ok {
+		return fmt.Errorf("no node %s", id)
+	}
+	spec, status, meta := *o.Spec, *o.Status, o.Meta
+	op := func(section v1.Section, value any) error {
+		change := store.Op{Kind: v1.KindNode, ID: id, Section: section, Value: value}
+		if section == v1.SectionSpec && value != nil {
+			change.Meta = &meta
+		}
+		return w.Commit(change)
+	}
+	switch what {
+	case "ready", "unknown", "disconnected":
+		status.State = v1.NodeState(what)
+		if err := op(v1.SectionDesired, nil); err != nil {
+			return err
+		}
+		return op(v1.SectionStatus, &status)
+	case "down":
+		status.State = v1.NodeDown
+		if err := op(v1.SectionDesired, &v1.NodeDesired{Down: w.Now}); err != nil {
+			return err
+		}
+		return op(v1.SectionStatus, &status)
+	case "cpus":
+		cpus, err := v1.ParseCPUs(arg)
+		if err != nil {
+			return err
+		}
+		status.Description.Resources.CPUs = cpus
+		return op(v1.SectionStatus, &status)
+	case "active", "pause", "drain":
+		spec.Availability = v1.NodeAvailability(what)
+		return op(v1.SectionSpec, &spec)
+	case "label":
+		key, value, _ := strings.Cut(arg, "=")
+		meta.Labels = map[string]string{key: value}
+		for k, v := range o.Meta.Labels {
+			if k != key {
+				meta.Labels[k] = v
+			}
+		}
+		return op(v1.SectionSpec, &spec)
+	case "remove":
+		return op(v1.SectionSpec, nil)
+	}
+	return errUsage
+}

@@ -1,0 +1,183 @@
+// Package reconciletest runs rules over scenarios: objects, steps such as "scale web 5" or "node n1 down", and the tables
+// that are expected after them. It drives the real engine's Step over the store in memory, by the wakes that the rules ask
+// for, on a clock that only a step moves.
+//
+// It owns the scenario language (see Run) and the invariants that hold whatever happens (see Check). It has no rules of
+// its own.
+package reconciletest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// Epoch is when every World begins.
+var Epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// World is a store with the rules at work on it, in one goroutine. It is not safe for use by several.
+type World struct {
+	Now    time.Time
+	store  *store.Memory
+	engine *reconcile.Engine
+	woken  map[string]bool
+	due    map[string]time.Time
+}
+
+// NewWorld is an empty one at Epoch.
+func NewWorld(rules []reconcile.Rule) *World {
+	s := store.NewMemory()
+	return &World{Now: Epoch, store: s, engine: reconcile.New(s, rules, reconcile.Options{}), woken: make(map[string]bool),
+		due: make(map[string]time.Time)}
+}
+
+// Snapshot is the newest.
+func (w *World) Snapshot() *store.Snapshot {
+	s, err := w.store.Snapshot(context.Background(), 0)
+	if err != nil {
+		panic(err) // a memory store that is open has one
+	}
+	return s
+}
+
+// Commit writes operations as anybody might, and wakes what they change.
+func (w *World) Commit(ops ...store.Op) error {
+	before := w.Snapshot()
+	if _, err := w.engine.Commit(context.Background(), ops, nil); err != nil {
+		return err
+	}
+	_, changes, err := before.With(before.Revision()+1, ops)
+	if err != nil {
+		return err
+	}
+	after := w.Snapshot()
+	for _, c := range changes {
+		for _, key := range w.engine.Keys(after, c) {
+			w.woken[key] = true
+		}
+	}
+	return nil
+}
+
+// Ran is what a Run did.
+type Ran struct {
+	Steps   int
+	Created int // tasks
+	Written map[v1.Kind]int
+	Removed map[v1.Kind]int
+}
+
+// maxSteps bounds a Run: rules that still want something after so many never stop.
+const maxSteps = 50
+
+// Run decides whatever was woken or is due, until nothing is. It fails where the rules do not come to rest, or a key
+// that nobody woke would still want something.
+func (w *World) Run() (Ran, error) {
+	ran := Ran{Written: make(map[v1.Kind]int), Removed: make(map[v1.Kind]int)}
+	for {
+		for key, at := range w.due {
+			if !w.Now.Before(at) {
+				w.woken[key] = true
+				delete(w.due, key)
+			}
+		}
+		if len(w.woken) == 0 {
+			break
+		}
+		keys := slices.Sorted(maps.Keys(w.woken))
+		clear(w.woken)
+		s := w.Snapshot()
+		ops, again := w.engine.Step(w.Now, s, keys)
+		maps.Copy(w.due, again)
+		if len(ops) == 0 {
+			continue
+		}
+		if ran.Steps++; ran.Steps > maxSteps {
+			return ran, fmt.Errorf("the rules did not come to rest in %d steps; the last wanted %s", maxSteps, describe(ops))
+		}
+		ran.count(s, ops)
+		if err := w.Commit(ops...); err != nil {
+			return ran, err
+		}
+		if err := CheckStarts(s, w.Snapshot(), ops); err != nil {
+			return ran, err
+		}
+	}
+	s := w.Snapshot()
+	if ops, _ := w.engine.Step(w.Now, s, reconcile.AllKeys(s)); len(ops) > 0 {
+		return ran, fmt.Errorf("nobody was woken for %s", describe(ops))
+	}
+	return ran, Check(s)
+}
+
+func (r *Ran) count(s *store.Snapshot, ops []store.Op) {
+	for _, op := range ops {
+		if op.Value == nil {
+			r.Removed[op.Kind]++
+			continue
+		}
+		r.Written[op.Kind]++
+		if _, was := s.Lookup(op.Kind, op.ID); op.Kind == v1.KindTask && !was {
+			r.Created++
+		}
+	}
+}
+
+func describe(ops []store.Op) string {
+	op := ops[0]
+	return fmt.Sprintf("%d operations, the first on %s %s: %+v", len(ops), op.Kind, op.ID, op.Value)
+}
+
+// Wakes are when keys are to be decided again though nothing changes.
+func (w *World) Wakes() map[string]time.Time { return w.due }
+
+// Play does what the agents of all nodes that are not down would do next: tasks that are to run do, those that are to be
+// ready are, those that are to stop have. It tells how many tasks changed.
+func (w *World) Play() (int, error) {
+	s := w.Snapshot()
+	var ops []store.Op
+	for n := range store.All(s, v1.Nodes) {
+		if v1.NodeLost(n) {
+			continue
+		}
+		for t := range s.TasksOfNode(n.Meta.ID) {
+			if next, changed := played(t); changed {
+				ops = append(ops, w.statusOp(t, &v1.TaskStatus{State: next, At: w.Now}))
+			}
+		}
+	}
+	if len(ops) == 0 {
+		return 0, nil
+	}
+	return len(ops), w.Commit(ops...)
+}
+
+func played(t *v1.Task) (v1.TaskState, bool) {
+	have := v1.Observed(t)
+	switch want := t.Desired.State; {
+	case have.Terminal():
+		return have, false
+	case want > v1.TaskComplete:
+		return v1.TaskShutdown, true
+	case have < want:
+		return want, true
+	}
+	return have, false
+}
+
+func (w *World) statusOp(t *v1.Task, status *v1.TaskStatus) store.Op {
+	if status.State.Terminal() && status.Ran == nil {
+		ran := v1.Duration(0)
+		if t.Status != nil && t.Status.State == v1.TaskRunning {
+			ran = v1.Duration(w.Now.Sub(t.Status.At))
+		}
+		status.Ran = &ran
+	}
+	return store.Op{Kind: v1.KindTask, ID: t.Meta.ID, Section: v1.SectionStatus, Value: status, If: store.Exists()}
+}
