@@ -27,8 +27,10 @@ const (
 
 // daemon is our containerd.
 type daemon struct {
-	paths paths
-	log   *slog.Logger
+	paths     paths
+	namespace string
+	cgroup    cgroup
+	log       *slog.Logger
 }
 
 // process is what the pid file says. A process ID alone could be anybody's.
@@ -59,6 +61,7 @@ func (d *daemon) ensure(ctx context.Context) error {
 	if err := writeFile(d.paths.in("containerd.toml"), []byte(config)); err != nil {
 		return fmt.Errorf("containerd: %w", err)
 	}
+	d.saveExits(ctx)
 	if err := d.spawn(build); err != nil {
 		return err
 	}
@@ -74,7 +77,7 @@ func (d *daemon) build(config string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("containerd: %w", err)
 	}
-	return fmt.Sprintf("%d %d %s", info.Size(), info.ModTime().UnixNano(), config), nil
+	return fmt.Sprintf("%s %d %d %s", d.paths.runtime, info.Size(), info.ModTime().UnixNano(), config), nil
 }
 
 // spawn starts a containerd that outlives this process: of its own session, with its output in a file, and with none of
@@ -103,7 +106,7 @@ func (d *daemon) spawn(build string) error {
 	if err != nil {
 		cmd.Process.Kill()
 		cmd.Wait()
-		return fmt.Errorf("containerd: %w", err)
+		return fmt.Errorf("containerd: %w%s", err, d.lastWords())
 	}
 	// Reaped when it ends, so that running does not see a zombie. The goroutine lives as long as containerd does.
 	go cmd.Wait()

@@ -69,6 +69,9 @@ func start(t testing.TB, change func(*Config)) *Runtime {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
+		if r.gone.Load() {
+			return // the test has closed it, and started another or shut it down
+		}
 		if err := r.Shutdown(ctx); err != nil {
 			t.Error(err)
 		}
@@ -106,6 +109,9 @@ func theRuntime(t testing.TB) *Runtime {
 }
 
 func TestMain(m *testing.M) {
+	if root := os.Getenv(clientRoot); root != "" {
+		killMe(root)
+	}
 	code := m.Run()
 	if r := shared.runtime; r != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -238,6 +244,9 @@ func container(args ...string) runtime.Container {
 func create(t testing.TB, r *Runtime, c runtime.Container) {
 	t.Helper()
 	t.Cleanup(func() {
+		if r.gone.Load() {
+			return
+		}
 		if err := r.Remove(context.Background(), c.ID); err != nil {
 			t.Error(err)
 		}

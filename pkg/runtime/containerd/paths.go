@@ -61,7 +61,7 @@ func (p paths) in(elements ...string) string {
 // bin is the path of a binary.
 func (p paths) bin(name string) string { return filepath.Join(p.runtime, name) }
 
-// mark is the file that says that the container was made; see marks.go.
+// mark is the file that says that the container was made; see mark.go.
 func (p paths) mark(id string) string { return p.in("marks", id) }
 
 // logs is the folder of the container's log.

@@ -28,7 +28,9 @@ func (r *Runtime) Start(ctx context.Context, id string) (uint32, error) {
 	answer, err := r.client.TaskService().Start(r.namespaced(ctx), &tasks.StartRequest{ContainerID: id})
 	if err == nil {
 		// The mark gets the time. It is for people, so that it could not be written is no reason to fail.
-		os.WriteFile(r.paths.mark(id), []byte(now.Format(time.RFC3339Nano)), 0o600)
+		if err := r.paths.writeMark(id, mark{Started: now}); err != nil {
+			r.log.Warn("containerd: cannot note when a container started", "task.id", id, "error", err)
+		}
 		return answer.Pid, nil
 	}
 	state, serr := r.State(ctx, id)

@@ -20,7 +20,8 @@ import (
 	"github.com/swarmd/swarmd/pkg/runtime"
 )
 
-// normalize makes the full name of an image: docker.io/library/nginx:latest for nginx.
+// normalize makes the full name of an image: docker.io/library/nginx:latest for nginx. A digest makes a tag superfluous, so
+// that of nginx:1@sha256:… is dropped.
 func normalize(ref string) (reference.Named, error) {
 	named, err := reference.ParseDockerRef(ref)
 	if err != nil {

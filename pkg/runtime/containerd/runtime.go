@@ -13,15 +13,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/swarmd/swarmd/pkg/runtime"
@@ -69,8 +73,10 @@ type Runtime struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
-	close  sync.Once
-	closed error
+
+	close, shutdown sync.Once
+	closed, shut    error // what they returned
+	gone            atomic.Bool
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)
@@ -105,9 +111,13 @@ func Start(ctx context.Context, config Config) (_ *Runtime, err error) {
 		return nil, err
 	}
 	address := config.Address
-	if address == "" {
+	if address != "" {
+		if _, err := os.Stat(address); err != nil {
+			return nil, fmt.Errorf("containerd: Config.Address: %w", err)
+		}
+	} else {
 		address = p.socket
-		r.daemon = &daemon{paths: p, log: config.Log}
+		r.daemon = &daemon{paths: p, namespace: config.Namespace, cgroup: r.cgroup, log: config.Log}
 		if err := r.daemon.ensure(ctx); err != nil {
 			return nil, err
 		}
@@ -120,10 +130,14 @@ func Start(ctx context.Context, config Config) (_ *Runtime, err error) {
 	return r, err
 }
 
-// namespaced is ctx with the namespace that each call to containerd needs.
+// namespaced is ctx with the namespace that each call to containerd needs. What its client would log by itself is in the
+// errors that it returns.
 func (r *Runtime) namespaced(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, r.config.Namespace)
+	return log.WithLogger(namespaces.WithNamespace(ctx, r.config.Namespace), silence)
 }
+
+// silence is a logger of containerd's kind that says nothing.
+var silence = logrus.NewEntry(&logrus.Logger{Out: io.Discard, Formatter: new(logrus.TextFormatter), Level: logrus.PanicLevel})
 
 // findSnapshotter is overlayfs where it works, else native, which copies whole images.
 func (r *Runtime) findSnapshotter(ctx context.Context) (string, error) {
@@ -162,6 +176,7 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 // Close lets go of containerd, which keeps running as its containers do. It may be called again.
 func (r *Runtime) Close() error {
 	r.close.Do(func() {
+		r.gone.Store(true)
 		r.cancel()
 		r.work.Wait()
 		if r.client != nil {

@@ -17,8 +17,20 @@ import (
 )
 
 // Shutdown removes every container and ends containerd, for a node that leaves: no process, mount, socket or control group
-// of ours is left. Files stay below Root, images among them. The Runtime is closed afterwards, also after an error.
+// of ours is left. Files stay below Root, images among them. The Runtime is closed afterwards, also after an error. Called
+// again it does nothing but to return the same.
 func (r *Runtime) Shutdown(ctx context.Context) error {
+	r.shutdown.Do(func() {
+		if r.gone.Load() {
+			r.shut = errors.New("containerd: Shutdown after Close")
+			return
+		}
+		r.shut = r.end(ctx)
+	})
+	return r.shut
+}
+
+func (r *Runtime) end(ctx context.Context) error {
 	r.cancel() // nobody restarts what is about to end
 	r.work.Wait()
 	var err error

@@ -3,11 +3,7 @@ package containerd
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/task"
@@ -73,22 +69,21 @@ func (r *Runtime) State(ctx context.Context, id string) (runtime.State, error) {
 
 // state puts together what is known of a container. It is false for one that is half made: Create makes it anew.
 func (r *Runtime) state(record containers.Container, p *task.Process) (runtime.State, bool) {
-	created, started, marked := r.readMark(record.ID)
-	s := runtime.State{ID: record.ID, Status: runtime.Created, Started: started}
+	m, marked := r.paths.readMark(record.ID)
+	s := runtime.State{ID: record.ID, Status: runtime.Created, Started: m.Started}
 	if e, ok := record.Extensions[extension]; ok {
-		var m meta
-		if json.Unmarshal(e.GetValue(), &m) == nil {
-			s.Labels = m.Labels
+		var kept meta
+		if json.Unmarshal(e.GetValue(), &kept) == nil {
+			s.Labels = kept.Labels
 		}
 	}
 	switch {
 	case p == nil && !marked:
 		return s, false
+	case p == nil && m.Exit != nil:
+		s.Status, s.ExitCode, s.OOMKilled, s.Ended = runtime.Ended, m.Exit.Code, m.Exit.OOMKilled, m.Exit.At
 	case p == nil: // it was here, and its shim is not any more
-		s.Status, s.ExitCode, s.Ended = runtime.Ended, lostCode, record.UpdatedAt
-		if !started.IsZero() {
-			s.Ended = started
-		}
+		s.Status, s.ExitCode, s.Ended = runtime.Ended, lostCode, m.made
 	case p.Status == task.Status_STOPPED:
 		s.Status, s.ExitCode, s.Ended = runtime.Ended, int(p.ExitStatus), p.ExitedAt.AsTime()
 		s.OOMKilled = s.ExitCode != 0 && r.cgroup.oomKills(record.ID) > 0
@@ -98,21 +93,7 @@ func (r *Runtime) state(record containers.Container, p *task.Process) (runtime.S
 		s.Status, s.PID = runtime.Running, p.Pid
 	}
 	if s.Status != runtime.Created && s.Started.IsZero() {
-		s.Started = created // started by a process that was killed before it could say when
+		s.Started = m.made // started by a process that was killed before it could say when
 	}
 	return s, true
-}
-
-// readMark reads the file that Create makes when it is done, and into which Start writes the time.
-func (r *Runtime) readMark(id string) (created, started time.Time, ok bool) {
-	info, err := os.Stat(r.paths.mark(id))
-	if err != nil {
-		return created, started, !errors.Is(err, fs.ErrNotExist)
-	}
-	if info.Size() > 0 {
-		if data, err := os.ReadFile(r.paths.mark(id)); err == nil {
-			started, _ = time.Parse(time.RFC3339Nano, string(data))
-		}
-	}
-	return info.ModTime(), started, true
 }
