@@ -1,8 +1,10 @@
 package apiserver
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -10,6 +12,14 @@ import (
 
 // maxBody bounds bodies that have no other limit, in bytes.
 const maxBody = 4 << 20
+
+// limitBody gives a request's body the time that bodies have, whether or not somebody reads it: before it answers, net/http
+// itself reads some of what was left. Whoever has read the body takes the limit away again.
+func (s *Server) limitBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.BodyTimeout)) // not possible in a test without a connection
+	}
+}
 
 // readBody reads a whole body, of at most limit bytes, within the time that bodies have.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
@@ -20,9 +30,6 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, limit int64) (
 		w.Header().Set("Connection", "close")
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
-	rc := http.NewResponseController(w)
-	rc.SetReadDeadline(time.Now().Add(s.limits.BodyTimeout)) // not possible in a test without a connection
-	defer rc.SetReadDeadline(time.Time{})
 	size := r.ContentLength
 	if size < 0 {
 		size = 512
@@ -36,7 +43,11 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, limit int64) (
 		body = body[:len(body)+n]
 		switch {
 		case err == io.EOF:
+			http.NewResponseController(w).SetReadDeadline(time.Time{}) // it would end the request (see limitBody)
 			return body, nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			w.Header().Set("Connection", "close")
+			return nil, err
 		case err == io.ErrUnexpectedEOF:
 			return nil, problemf(http.StatusBadRequest, "the request's body ends too early")
 		case err != nil:

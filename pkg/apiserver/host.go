@@ -116,9 +116,8 @@ func (s *Server) images(w http.ResponseWriter, r *http.Request) error {
 
 // loadImages streams an archive to the daemon. It may take long, but not stand still.
 func (s *Server) loadImages(w http.ResponseWriter, r *http.Request) error {
-	control := http.NewResponseController(w)
-	defer control.SetReadDeadline(time.Time{})
-	list, err := s.host.LoadImages(r.Context(), &movingReader{r: r, control: control, within: s.limits.BodyTimeout})
+	archive := &movingReader{r: r, control: http.NewResponseController(w), within: s.limits.BodyTimeout}
+	list, err := s.host.LoadImages(r.Context(), archive)
 	if err != nil {
 		w.Header().Set("Connection", "close") // the rest of the archive is not wanted
 		return err
@@ -143,5 +142,7 @@ type movingReader struct {
 // Read implements io.Reader.
 func (m *movingReader) Read(b []byte) (int, error) {
 	m.control.SetReadDeadline(time.Now().Add(m.within))
-	return m.r.Body.Read(b)
+	n, err := m.r.Body.Read(b)
+	m.control.SetReadDeadline(time.Time{})
+	return n, err
 }

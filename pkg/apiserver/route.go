@@ -69,7 +69,7 @@ func (s *Server) dispatch(methods map[string]*route) http.Handler {
 			method = http.MethodGet
 		}
 		rt, ok := methods[method]
-		if !ok {
+		if !ok || r.Method == http.MethodHead && (rt.stream || watches(r, rt)) {
 			w.Header().Set("Allow", allowed)
 			writeProblem(w, problemf(http.StatusMethodNotAllowed, "%s is not possible here, only %s", clip(r.Method), allowed))
 			return
@@ -154,6 +154,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			writeProblem(w, problemf(http.StatusInternalServerError, "an internal error; the daemon's log has more"))
 		}()
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		s.limitBody(w, r)
 		next.ServeHTTP(w, r)
 	})
 }

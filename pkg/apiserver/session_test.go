@@ -1,0 +1,384 @@
+package apiserver_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/apiserver"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// agent is a node's side of a session, and what it knows by it.
+type agent struct {
+	*fixture
+	next     func() (v1.Assignment, error, bool)
+	stop     func()
+	tasks    map[string]*v1.Task
+	services map[string]*v1.ServiceRevision
+	node     *v1.Node
+	pool     string
+	last     v1.Assignment
+}
+
+// connect opens a session and takes its first message.
+func (f *fixture) connect(node string) *agent {
+	f.Helper()
+	ctx, cancel := context.WithCancel(f.ctx)
+	next, stop := iter.Pull2(f.client.Node(node).Session(ctx, v1.NodeDescription{Hostname: "host-" + node}))
+	a := &agent{fixture: f, next: next, tasks: make(map[string]*v1.Task), services: make(map[string]*v1.ServiceRevision)}
+	a.stop = func() { cancel(); stop() }
+	f.Cleanup(a.stop)
+	a.take()
+	if !a.last.Complete {
+		f.Errorf("the first message of a session is not complete: %+v", a.last)
+	}
+	return a
+}
+
+// take takes one message.
+func (a *agent) take() {
+	a.Helper()
+	m, err, ok := a.next()
+	if err != nil || !ok {
+		a.Fatalf("the session ended: %v", err)
+	}
+	if m.Revision < a.last.Revision {
+		a.Errorf("revision %d after %d", m.Revision, a.last.Revision)
+	}
+	a.last = m
+	for _, s := range m.Services {
+		if a.services[s.Meta.ID] != nil {
+			a.Errorf("service revision %s came twice", s.Meta.ID)
+		}
+		a.services[s.Meta.ID] = s
+	}
+	for _, t := range m.Tasks {
+		if t.Status != nil {
+			a.Errorf("task %s came with its status", t.Meta.ID)
+		}
+		a.tasks[t.Meta.ID] = t
+	}
+	for _, id := range m.Removed {
+		if a.tasks[id] == nil {
+			a.Errorf("%s was removed but not known", id)
+		}
+		delete(a.tasks, id)
+	}
+	if m.Node != nil {
+		a.node = m.Node
+	}
+	if m.GatewayPool != "" {
+		a.pool = m.GatewayPool
+	}
+}
+
+// until takes messages until it is as it should be.
+func (a *agent) until(ok func() bool) {
+	a.Helper()
+	for !ok() {
+		a.take()
+	}
+}
+
+func revisionOf(id string) store.Op {
+	return store.Op{Kind: v1.KindServiceRevision, ID: id, If: store.Absent(), Value: &v1.ServiceRevisionSpec{Service: "s", Number: 1}}
+}
+
+func TestSession(t *testing.T) {
+	f := serve(t)
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), revisionOf("r1"), revisionOf("r2"),
+		taskOp("a", "s", "node1", "r1", 1), taskOp("b", "s", "node2", "r1", 2), taskOp("c", "s", "", "r1", 3))
+	a := f.connect("node1")
+	if len(a.tasks) != 1 || a.tasks["a"] == nil || a.services["r1"] == nil || a.node == nil || a.node.Spec.Index != 1 || a.pool != v1.DefaultGatewayPool {
+		t.Fatalf("the beginning: %+v", a.last)
+	}
+	n, _ := store.Get(f.snapshot(), v1.Nodes, "node1")
+	if n.Status.State != v1.NodeReady || n.Status.Description.Hostname != "host-node1" {
+		t.Errorf("status of a node with a session: %+v", n.Status)
+	}
+
+	f.commit(taskOp("c", "s", "node1", "r1", 3), taskOp("d", "s", "node1", "r2", 4))
+	a.until(func() bool { return len(a.tasks) == 3 })
+	if len(a.last.Tasks) != 2 || a.services["r2"] == nil || a.last.Complete {
+		t.Errorf("two more tasks in one batch: %+v", a.last)
+	}
+	// What a node reports is not sent back to it; what is another node's is not sent at all.
+	f.commit(store.Op{Kind: v1.KindTask, ID: "a", Section: v1.SectionStatus, Value: &v1.TaskStatus{State: v1.TaskRunning}, If: store.Exists()},
+		taskOp("b", "s", "node2", "r2", 2))
+	stopped := taskOp("a", "s", "node1", "r1", 1)
+	stopped.Value.(*v1.TaskDesired).State = v1.TaskShutdown
+	f.commit(stopped)
+	a.take()
+	if len(a.last.Tasks) != 1 || a.last.Tasks[0].Desired.State != v1.TaskShutdown {
+		t.Errorf("a change of one task: %+v", a.last)
+	}
+	f.commit(store.Op{Kind: v1.KindTask, ID: "a", Section: v1.SectionDesired, If: store.Exists()})
+	a.take()
+	if diff := cmp.Diff([]string{"a"}, a.last.Removed); diff != "" || a.tasks["a"] != nil {
+		t.Errorf("removed: %s", diff)
+	}
+	f.commit(store.Op{Kind: v1.KindNode, ID: "node1", If: store.Exists(), Value: &v1.NodeSpec{Role: v1.RoleWorker, Availability: v1.AvailabilityDrain, Index: 1}})
+	a.take()
+	if a.last.Node == nil || a.node.Spec.Availability != v1.AvailabilityDrain || a.node.Status != nil {
+		t.Errorf("drained: %+v", a.last)
+	}
+	f.commit(store.Op{Kind: v1.KindCluster, ID: v1.ClusterName, If: store.Absent(), Value: &v1.ClusterSpec{GatewayPool: "100.80.0.0/12"}})
+	a.take()
+	if a.pool != "100.80.0.0/12" || a.last.Node != nil {
+		t.Errorf("a new pool: %+v", a.last)
+	}
+}
+
+// TestSessionIsReplaced opens a second session of one node, as an agent does that lost the first without knowing.
+func TestSessionIsReplaced(t *testing.T) {
+	f := serve(t, func(o *apiserver.Options) { o.Limits.DownAfter = time.Millisecond })
+	f.commit(nodeOp("node1", 1))
+	old := f.connect("node1")
+	younger := f.connect("node1")
+	_, err, _ := old.next()
+	f.refused(err, http.StatusConflict, "a newer session")
+	f.commit(taskOp("a", "s", "node1", "r1", 1))
+	younger.until(func() bool { return younger.tasks["a"] != nil })
+	if n, _ := store.Get(f.snapshot(), v1.Nodes, "node1"); n.Status.State != v1.NodeReady {
+		t.Errorf("the end of the older session made the node %s", n.Status.State)
+	}
+}
+
+func nodeIs(state v1.NodeState) func(*store.Snapshot) bool {
+	return func(s *store.Snapshot) bool {
+		n, ok := store.Get(s, v1.Nodes, "node1")
+		return ok && n.Status != nil && n.Status.State == state
+	}
+}
+
+func TestLiveness(t *testing.T) {
+	f := serve(t, func(o *apiserver.Options) { o.Limits.DownAfter = 50 * time.Millisecond })
+	f.commit(nodeOp("node1", 1))
+	a := f.connect("node1")
+	at := f.snapshot().Revision()
+	a.stop()
+	var states []v1.NodeState
+	f.until("down", nodeIs(v1.NodeDown))
+	for b, err := range f.store.Watch(f.ctx, at) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		states = append(states, b.Changes[0].New.(*v1.Node).Status.State)
+		if len(states) == 2 {
+			break
+		}
+	}
+	if !slices.Equal(states, []v1.NodeState{v1.NodeDisconnected, v1.NodeDown}) {
+		t.Errorf("states of a node that went: %v", states)
+	}
+	f.connect("node1")
+	if !nodeIs(v1.NodeReady)(f.snapshot()) {
+		t.Error("a node that is back is not ready")
+	}
+}
+
+// TestLivenessOverRestart: a node that the store calls ready, and that does not come back to a new server, is down; one that
+// comes back is not, and a server that stops says nothing of its nodes.
+func TestLivenessOverRestart(t *testing.T) {
+	f := serve(t, func(o *apiserver.Options) {
+		o.Limits.DownAfter, o.Limits.StartGrace = time.Millisecond, 50*time.Millisecond
+	})
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2))
+	a := f.connect("node1")
+	f.connect("node2")
+	before := f.snapshot().Revision()
+	f.server.Detach()
+	_, err, _ := a.next()
+	f.refused(err, http.StatusServiceUnavailable)
+	if after := f.snapshot().Revision(); after != before {
+		t.Errorf("a server that stopped wrote something: revision %d, before %d", after, before)
+	}
+	f.server.Attach(f.store)
+	f.connect("node2")
+	s := f.until("node1 is down", nodeIs(v1.NodeDown))
+	if n, _ := store.Get(s, v1.Nodes, "node2"); n.Status.State != v1.NodeReady {
+		t.Errorf("node2 came back and is %s", n.Status.State)
+	}
+}
+
+func TestSessionOfRemovedNode(t *testing.T) {
+	f := serve(t)
+	f.commit(nodeOp("node1", 1))
+	a := f.connect("node1")
+	f.commit(store.Op{Kind: v1.KindNode, ID: "node1", If: store.Exists()})
+	_, err, _ := a.next()
+	f.refused(err, http.StatusNotFound, "was removed")
+	for _, err := range f.client.Node("node1").Session(f.ctx, v1.NodeDescription{}) {
+		f.refused(err, http.StatusNotFound, "node node1 not found")
+	}
+}
+
+// TestSessionConverges changes tasks at random while sessions come and go; each ends with exactly what the store says.
+func TestSessionConverges(t *testing.T) {
+	f := serve(t, func(o *apiserver.Options) { o.Limits.SessionGap = time.Millisecond })
+	f.commit(nodeOp("node1", 1), revisionOf("r1"))
+	a := f.connect("node1")
+	for round := range 30 {
+		var ops []store.Op
+		for i := range 200 {
+			id := fmt.Sprintf("t%03d", (i*7+round*13)%300)
+			switch (i + round) % 5 {
+			case 0:
+				ops = append(ops, store.Op{Kind: v1.KindTask, ID: id, Section: v1.SectionDesired, If: store.Always()})
+			default:
+				ops = append(ops, taskOp(id, "s", "node1", "r1", uint64(round)))
+			}
+		}
+		f.commit(ops...)
+		if round%10 == 9 {
+			a.stop()
+			a = f.connect("node1")
+		}
+	}
+	f.commit(taskOp("last", "s", "node1", "r1", 1))
+	a.until(func() bool { return a.tasks["last"] != nil })
+	want := make(map[string]int64)
+	for task := range f.snapshot().TasksOfNode("node1") {
+		want[task.Meta.ID] = task.Meta.Revisions[v1.SectionDesired]
+	}
+	got := make(map[string]int64)
+	for id, task := range a.tasks {
+		got[id] = task.Meta.Revisions[v1.SectionDesired]
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTooManySessions(t *testing.T) {
+	f := serve(t, func(o *apiserver.Options) { o.Limits.Sessions = 1 })
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2))
+	f.connect("node1")
+	for _, err := range f.client.Node("node2").Session(f.ctx, v1.NodeDescription{}) {
+		f.refused(err, http.StatusTooManyRequests)
+	}
+	f.connect("node1") // in its own place there is room
+}
+
+func TestReport(t *testing.T) {
+	f := serve(t)
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), taskOp("a", "s", "node1", "r", 1), taskOp("b", "s", "node2", "r", 2), taskOp("c", "s", "", "r", 3))
+	node := f.client.Node("node1")
+	report := func(reports ...v1.TaskReport) v1.StatusResult {
+		t.Helper()
+		result, err := node.Report(f.ctx, v1.StatusReport{Tasks: reports})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result
+	}
+	state := func() v1.TaskStatus {
+		task, _ := store.Get(f.snapshot(), v1.Tasks, "a")
+		return *task.Status
+	}
+	running := v1.TaskReport{ID: "a", Status: v1.TaskStatus{State: v1.TaskRunning, Message: "started"}}
+	result := report(running, v1.TaskReport{ID: "b", Status: running.Status}, v1.TaskReport{ID: "c", Status: running.Status}, v1.TaskReport{ID: "zz"})
+	if diff := cmp.Diff([]string{"b", "c", "zz"}, result.Unknown); diff != "" {
+		t.Errorf("foreign tasks: %s", diff)
+	}
+	if got := state(); got.State != v1.TaskRunning {
+		t.Errorf("%+v", got)
+	}
+	at := f.snapshot().Revision()
+	report(running)
+	report(v1.TaskReport{ID: "a", Status: v1.TaskStatus{State: v1.TaskStarting}})
+	if got := f.snapshot().Revision(); got != at {
+		t.Error("the same again, or a step back, was written")
+	}
+	report(v1.TaskReport{ID: "a", Status: v1.TaskStatus{State: v1.TaskFailed, Err: "exit 1"}})
+	report(running)
+	if got := state(); got.State != v1.TaskFailed || got.Err != "exit 1" {
+		t.Errorf("a state went back: %+v", got)
+	}
+	for _, id := range []string{"b", "c"} {
+		if task, _ := store.Get(f.snapshot(), v1.Tasks, id); task.Status != nil {
+			t.Errorf("%s was written by a foreign node", id)
+		}
+	}
+}
+
+// TestReportsOfGoneTasks reports of tasks that are removed all the while.
+func TestReportsOfGoneTasks(t *testing.T) {
+	f := serve(t)
+	f.commit(nodeOp("node1", 1))
+	const n = 2000 // more than one commit holds
+	var ops []store.Op
+	var report v1.StatusReport
+	for i := range n {
+		id := fmt.Sprintf("t%04d", i)
+		ops = append(ops, taskOp(id, "s", "node1", "r", uint64(i+1)))
+		report.Tasks = append(report.Tasks, v1.TaskReport{ID: id, Status: v1.TaskStatus{State: v1.TaskRunning}})
+	}
+	f.commit(ops[:n/2]...)
+	f.commit(ops[n/2:]...)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; i < n; i += 20 {
+			f.store.Commit(f.ctx, store.Commit{Ops: []store.Op{{Kind: v1.KindTask, ID: fmt.Sprintf("t%04d", i), Section: v1.SectionDesired, If: store.Always()}}})
+		}
+	}()
+	for {
+		_, err := f.client.Node("node1").Report(f.ctx, report)
+		if err == nil {
+			break
+		}
+		f.refused(err, http.StatusConflict) // others wrote all the time
+	}
+	<-done
+	for task := range store.All(f.snapshot(), v1.Tasks) {
+		if task.Status == nil || task.Status.State != v1.TaskRunning {
+			t.Fatalf("%s was reported and is not written", task.Meta.ID)
+		}
+	}
+}
+
+// TestReportStorm lets many nodes report at once: all is written, in few commits.
+func TestReportStorm(t *testing.T) {
+	f := serve(t)
+	const nodes, tasks = 50, 40
+	for n := range nodes {
+		ops := []store.Op{nodeOp(fmt.Sprintf("node%d", n), uint32(n+1))}
+		for i := range tasks {
+			ops = append(ops, taskOp(fmt.Sprintf("t%d.%d", n, i), "s", fmt.Sprintf("node%d", n), "r", uint64(i+1)))
+		}
+		f.commit(ops...)
+	}
+	errs := make(chan error, nodes)
+	for n := range nodes {
+		go func() {
+			var report v1.StatusReport
+			for i := range tasks {
+				report.Tasks = append(report.Tasks, v1.TaskReport{ID: fmt.Sprintf("t%d.%d", n, i), Status: v1.TaskStatus{State: v1.TaskRunning}})
+			}
+			_, err := f.client.Node(fmt.Sprintf("node%d", n)).Report(f.ctx, report)
+			errs <- err
+		}()
+	}
+	var all error
+	for range nodes {
+		all = errors.Join(all, <-errs)
+	}
+	if all != nil {
+		t.Fatal(all)
+	}
+	for task := range store.All(f.snapshot(), v1.Tasks) {
+		if task.Status == nil {
+			t.Fatalf("%s was reported and is not written", task.Meta.ID)
+		}
+	}
+}
