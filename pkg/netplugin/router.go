@@ -113,14 +113,10 @@ func (l *Linux) ensureUplink(b base) error {
 	return l.host.syncRoutes(have, route{dst: b.block, link: g, via: routerAddress})
 }
 
-// routerRoutes are those of the router but the tasks'. What is not a task's is refused at once: it would else go in circles
-// between the router and the machine, or leave the machine with an address of the swarm.
+// routerRoutes are those of the router but the tasks'. An address of the swarm that no task here has is refused at once: its
+// packets would else go in circles between the router and the machine, or leave the machine.
 func routerRoutes(b base, up int) []route {
-	all := []route{{dst: anywhere, link: up, via: hostAddress, src: b.gateway()}, {dst: b.block}}
-	if b.pool != b.block {
-		all = append(all, route{dst: b.pool.Masked()})
-	}
-	return all
+	return []route{{dst: anywhere, link: up, via: hostAddress, src: b.gateway()}, {dst: b.pool.Masked()}}
 }
 
 // uplinkPair finds gw0 and up0, or makes them where either is not the other's end.

@@ -149,7 +149,7 @@ func sctpInit(from, to uint16) []byte {
 func TestTasksAreApart(t *testing.T) {
 	b, c := withServers(t, 2)
 	t0 := b.task("t0")
-	for _, to := range []netip.Addr{testAddr(1), testAddr(77), netip.MustParseAddr("100.64.2.5")} {
+	for _, to := range []netip.Addr{testAddr(1), testAddr(77), netip.MustParseAddr("100.64.2.5")} { // a task, nobody, another node's
 		// Refused at once: by an ICMP message, not by a timeout.
 		if _, err := dial(t0, "tcp", at(to, 80)); err == nil || isTimeout(err) {
 			t.Errorf("task to gateway address %s: %v, want it refused at once", to, err)
@@ -186,32 +186,35 @@ func TestNobodyStraightToTasks(t *testing.T) {
 	}
 }
 
+// The router refuses such packets, and so does the machine, where gw0 routes loopback addresses: both are tried.
 func TestTaskCannotReachLoopbackOfTheMachine(t *testing.T) {
 	b := newLab(t)
 	b.apply(testConfig(1))
 	got := make(chan string, 10)
 	must(t, listenUDP(t, b.host, 9000, func(_ netip.AddrPort, data string) { got <- data }))
-	task := b.task("t0")
-	must(t, task.within(func() error {
-		return setSysctls(setting{name: "net.ipv4.conf.eth0.route_localnet", value: "1"}, setting{name: "net.ipv4.conf.all.route_localnet", value: "1"})
-	}))
-	// 127.0.0.2 is sent out by a table of its own that comes before the local one, as a hostile task could.
-	eth, err := task.LinkByName(taskLink)
-	must(t, err)
-	must(t, task.RouteReplace(&netlink.Route{Dst: ipNet(loopback), LinkIndex: eth.Attrs().Index, Gw: net.IP(testBlock.Addr().Next().AsSlice()), Flags: int(netlink.FLAG_ONLINK), Table: 100}))
-	lo, err := task.LinkByName("lo")
-	must(t, err)
-	must(t, task.AddrDel(lo, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(127, 0, 0, 1).To4(), Mask: net.CIDRMask(8, 32)}}))
-	must(t, task.RouteReplace(&netlink.Route{Dst: ipNet(loopback), LinkIndex: eth.Attrs().Index, Gw: net.IP(testBlock.Addr().Next().AsSlice()), Flags: int(netlink.FLAG_ONLINK)}))
-	for _, to := range []string{"127.0.0.1:9000", at(hostAddr, 9000)} {
-		c, err := dial(task, "udp", to)
+	for _, hostile := range []struct {
+		n    *namespace
+		link string
+		via  netip.Addr
+	}{{b.task("t0"), taskLink, testBlock.Addr().Next()}, {b.linux.router, routerLink, hostAddress}} {
+		must(t, hostile.n.within(func() error {
+			return setSysctls(setting{name: "net.ipv4.conf.all.route_localnet", value: "1"})
+		}))
+		lo, err := hostile.n.LinkByName("lo")
 		must(t, err)
-		_, err = c.Write([]byte(to))
-		must(t, err)
-		_ = c.Close()
-	}
-	if first := <-got; first != at(hostAddr, 9000) {
-		t.Errorf("the machine got a packet sent to %s by a task", first)
+		must(t, hostile.n.AddrDel(lo, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("127.0.0.1/8"))}))
+		must(t, hostile.n.addRoute(route{dst: loopback, link: linkOf(t, hostile.n, hostile.link), via: hostile.via}))
+		for _, to := range []string{"127.0.0.1:9000", at(hostAddr, 9000)} {
+			c, err := dial(hostile.n, "udp", to)
+			must(t, err)
+			_, err = c.Write([]byte(to))
+			must(t, err)
+			must(t, c.Close())
+		}
+		// They take one path, so the one that is allowed comes last.
+		if first := <-got; first != at(hostAddr, 9000) {
+			t.Errorf("the machine got a packet that %s sent to %s", hostile.n.name, first)
+		}
 	}
 }
 
