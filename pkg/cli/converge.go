@@ -139,7 +139,7 @@ func hopeless(s *v1.Service, slot slotView) error {
 		return fmt.Errorf("keeps failing (%d times in a row)%s", r.Failures, because(slot.failed))
 	}
 	p := s.Spec.Task.RestartPolicy
-	if p == nil || !state.Terminal() || t.Desired.State > v1.TaskComplete {
+	if p == nil || !state.Terminal() {
 		return nil
 	}
 	exhausted := p.MaxAttempts > 0 && t.Desired.Restarts != nil && uint64(len(t.Desired.Restarts.Times)) >= p.MaxAttempts
@@ -182,9 +182,9 @@ func (v view) slots() []slotView {
 	}
 	var all []slotView
 	for _, slot := range bySlot {
-		// A slot whose latest task is to go, when a service shrinks, is none any more. One that failed is.
+		// A slot whose latest task is to go, when a service shrinks, is none any more. One whose task ended by itself is.
 		state := slot.task.Desired.State
-		if state <= v1.TaskComplete || state != v1.TaskRemove && failed(slot.task) {
+		if state <= v1.TaskComplete || state != v1.TaskRemove && (failed(slot.task) || v1.Observed(slot.task) == v1.TaskComplete) {
 			all = append(all, *slot)
 		}
 	}

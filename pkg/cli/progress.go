@@ -19,6 +19,9 @@ type progress struct {
 	drawn int // lines on the terminal that are ours
 }
 
+// overall is the ID of the first line.
+const overall = "overall progress"
+
 type progressLine struct {
 	text  string
 	steps int
@@ -38,7 +41,7 @@ func terminalWidth(w io.Writer) int {
 }
 
 func (a *app) newProgress(quiet bool) *progress {
-	p := &progress{out: a.Out, width: a.Terminal(), lines: make(map[string]progressLine)}
+	p := &progress{out: a.Out, width: a.Terminal(), lines: make(map[string]progressLine), order: []string{overall}}
 	if quiet {
 		p.out, p.width = io.Discard, 0
 	}
@@ -52,7 +55,7 @@ func (p *progress) set(id, text string, steps int) {
 	if known && old == line {
 		return
 	}
-	if !known {
+	if !known && id != overall {
 		p.order = append(p.order, id)
 	}
 	p.lines[id] = line
@@ -69,15 +72,20 @@ func (p *progress) draw() {
 	if p.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", p.drawn)
 	}
+	drawn := 0
 	for _, id := range p.order {
-		line := p.lines[id]
+		line, known := p.lines[id]
+		if !known {
+			continue
+		}
+		drawn++
 		text := id + ": " + line.text
 		if line.steps > 0 {
 			text = fmt.Sprintf("%s: %-9s %s", id, line.text, bar(line.steps, p.width))
 		}
 		b.WriteString("\r\x1b[2K" + ellipsis(text, max(p.width-1, 1)) + "\n")
 	}
-	p.drawn = len(p.order)
+	p.drawn = drawn
 	io.WriteString(p.out, b.String())
 }
 

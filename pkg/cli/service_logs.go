@@ -150,10 +150,11 @@ func (p *logPrinter) target(ctx context.Context, c *client.Client, ref string) (
 	if err := apiError(err, v1.KindService, ref); !notFound(err) {
 		return "", "", err
 	}
-	t, err := client.Get(ctx, c, v1.Tasks, ref)
-	if err := apiError(err, v1.KindTask, ref); notFound(err) {
+	t, err := getTask(ctx, c, ref)
+	switch {
+	case notFound(err):
 		return "", "", fmt.Errorf("no such task or service: %v", ref)
-	} else if err != nil {
+	case err != nil:
 		return "", "", err
 	}
 	p.width = len(strconv.FormatUint(t.Desired.Slot, 10))

@@ -73,7 +73,8 @@ func (a *app) await(ctx context.Context, c *client.Client, w *waitFlags, started
 		defer t.Stop()
 		timeout = t.C
 	}
-	watch := &waiter{app: a, progress: p, started: started, view: view{service: svc, tasks: map[string]*v1.Task{}}, ref: svc.Meta.ID}
+	watch := &waiter{app: a, progress: p, started: started, view: view{service: svc, tasks: map[string]*v1.Task{}},
+		ref: svc.Meta.ID, numbers: map[string]int{}}
 	if svc.Desired != nil {
 		watch.view.before = svc.Desired.Update
 	}
@@ -109,7 +110,8 @@ type waiter struct {
 	view     view
 	ref      string
 	started  time.Time
-	reached  bool // all tasks have run at the same time at least once
+	reached  bool           // all tasks have run at the same time at least once
+	numbers  map[string]int // which bar a slot has: in the order in which they were seen
 	// settled fires when what runs has run for long enough; nil while it does not.
 	settled *time.Timer
 }
@@ -205,15 +207,21 @@ func (w *waiter) show(v verdict) {
 	if v.rollback {
 		text = "rolling back update: " + text
 	}
-	w.progress.set("overall progress", text, 0)
 	if v.wanted <= maxBars {
-		for i, slot := range v.slots {
-			text, steps := slot.text()
-			w.progress.set(fmt.Sprintf("%d/%d", i+1, v.wanted), oneLine(text), steps)
+		for _, slot := range v.slots {
+			n, known := w.numbers[slot.name]
+			if !known {
+				n = len(w.numbers) + 1
+				w.numbers[slot.name] = n
+			}
+			if text, steps := slot.text(); n <= v.wanted {
+				w.progress.set(fmt.Sprintf("%d/%d", n, v.wanted), oneLine(text), steps)
+			}
 		}
 	} else if text := worst(v); text != "" {
 		w.progress.set("problem", oneLine(text[2:]), 0)
 	}
+	w.progress.set(overall, text, 0)
 	if v.done && !w.reached {
 		w.reached = true
 		w.progress.set("running", fmt.Sprintf("%d of %d tasks after %.2fs", v.running, v.wanted, w.Now().Sub(w.started).Seconds()), 0)
