@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -44,10 +45,21 @@ type run struct {
 	engine *Engine
 	fence  *store.Fence
 	queue  *queue
-	// floor is the revision that rules must not be shown less than. Of the worker alone, after start.
-	floor int64
+	// floor is the revision that rules must not be shown less than: that of the latest own commit, of the latest
+	// linearizable read, and of every change that woke a key.
+	floor atomic.Int64
 	// alone is how many more keys are to be decided one at a time, because a batch failed and one of them may be why.
 	alone int
+}
+
+// raise raises the floor. It comes before the wake, so that whoever is woken sees why.
+func (r *run) raise(revision int64) {
+	for {
+		floor := r.floor.Load()
+		if floor >= revision || r.floor.CompareAndSwap(floor, revision) {
+			return
+		}
+	}
 }
 
 // start reads as of now, so that nothing is decided from before the lead was taken, and starts the loops.
@@ -67,9 +79,9 @@ func (r *run) fresh(ctx context.Context) (*store.Snapshot, error) {
 	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
 		revision, err := r.engine.store.Sync(ctx)
 		if err == nil {
-			r.floor = max(r.floor, revision)
+			r.raise(revision)
 			var s *store.Snapshot
-			if s, err = r.engine.store.Snapshot(ctx, r.floor); err == nil {
+			if s, err = r.engine.store.Snapshot(ctx, r.floor.Load()); err == nil {
 				return s, nil
 			}
 		}
@@ -111,7 +123,7 @@ func (r *run) resync(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		s, err := r.engine.store.Snapshot(ctx, 0)
+		s, err := r.fresh(ctx)
 		if err != nil {
 			return err // closed, or ctx
 		}
@@ -140,7 +152,7 @@ func (r *run) watch(ctx context.Context, after int64) error {
 			return err
 		}
 		wait = min(2*wait, maxBackoff)
-		s, err := r.engine.store.Snapshot(ctx, after)
+		s, err := r.fresh(ctx)
 		if err != nil {
 			return err
 		}
@@ -154,6 +166,7 @@ func (r *run) changed(ctx context.Context, b store.Batch) error {
 	if err != nil {
 		return err
 	}
+	r.raise(b.Revision)
 	woken := make(map[string]struct{})
 	for _, c := range b.Changes {
 		for _, rule := range r.engine.rules {
@@ -203,7 +216,7 @@ func (r *run) work(ctx context.Context) error {
 
 // step decides keys and commits the result. Its error ends the run.
 func (r *run) step(ctx context.Context, keys []string) error {
-	s, err := r.engine.store.Snapshot(ctx, r.floor)
+	s, err := r.engine.store.Snapshot(ctx, r.floor.Load())
 	if err != nil {
 		if errors.Is(err, store.ErrClosed) || ctx.Err() != nil {
 			return err
@@ -250,7 +263,7 @@ func (r *run) commit(ctx context.Context, ops []store.Op) error {
 	}
 	start := time.Now()
 	revision, err := commit(ctx, r.engine.store, ops, r.fence)
-	r.floor = max(r.floor, revision)
+	r.raise(revision)
 	r.engine.metrics.committed(len(ops), time.Since(start), err)
 	return err
 }

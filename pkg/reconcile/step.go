@@ -149,13 +149,13 @@ func removes(op *store.Op) bool {
 	return ok && d.Home() == op.Section
 }
 
-// atomic is how many operations every store takes in one commit: etcd's own default is 128.
-const atomic = 100
+// oneCommit is how many operations every store takes in one commit: etcd's own default is 128.
+const oneCommit = 100
 
 // commit writes what a Step decided. Many operations are cut into parts: everything but tasks comes first, because tasks
 // refer to it and their removal is remembered in it.
 func commit(ctx context.Context, s store.Store, ops []store.Op, fence *store.Fence) (int64, error) {
-	if len(ops) <= atomic {
+	if len(ops) <= oneCommit {
 		return store.CommitAll(ctx, s, store.Commit{Ops: ops, Fence: fence})
 	}
 	var first, tasks []store.Op

@@ -14,10 +14,10 @@ import (
 
 var documents = regexp.MustCompile(`(?m)^---\s*$`)
 
-// load makes the objects of a scenario: YAML documents with kind, metadata and the sections. What a document leaves out is
+// Load makes the objects of a scenario: YAML documents with kind, metadata and the sections. What a document leaves out is
 // filled in: an ID from the name, the defaults of the spec, a ready node with 4 cpus and 8 GiB, a task's ID from its slot
 // and attempt. A task's revision may be written as "current", for that of its service.
-func (w *World) load(text string) error {
+func (w *World) Load(text string) error {
 	for i, document := range documents.Split(text, -1) {
 		var head struct{ Kind v1.Kind }
 		if err := yaml.Unmarshal([]byte(document), &head); err != nil {

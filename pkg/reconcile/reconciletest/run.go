@@ -57,7 +57,7 @@ func runFile(t *testing.T, file string, rules []reconcile.Rule) {
 		f := &archive.Files[i]
 		switch f.Name {
 		case "objects":
-			if err := w.load(string(f.Data)); err != nil {
+			if err := w.Load(string(f.Data)); err != nil {
 				t.Fatalf("%s: %v", file, err)
 			}
 		case "script":
@@ -87,7 +87,7 @@ func (w *World) transcript(t *testing.T, script string) string {
 			out.WriteString(line)
 		case strings.HasPrefix(line, "> "):
 			out.WriteString(line)
-			printed, err := w.step(strings.Fields(line[2:]))
+			printed, err := w.Do(line[2:])
 			if err != nil {
 				t.Fatalf("%s: %v\nafter:\n%s", strings.TrimSpace(line), err, out.String())
 			}

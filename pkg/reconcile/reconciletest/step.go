@@ -15,9 +15,9 @@ import (
 
 var errUsage = errors.New("no such step; see Run for how they are written")
 
-// step does one step and returns what it prints.
-func (w *World) step(args []string) (string, error) {
-	args = append(args, "", "", "") // missing arguments are empty ones
+// Do does one step of a scenario, written as in a script (see Run), and returns what it prints.
+func (w *World) Do(step string) (string, error) {
+	args := append(strings.Fields(step), "", "", "", "", "") // missing arguments are empty ones
 	switch args[0] {
 	case "run":
 		return w.printRun()

@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -28,13 +29,14 @@ type World struct {
 	engine *reconcile.Engine
 	woken  map[string]bool
 	due    map[string]time.Time
+	gone   map[string]bool // the IDs of tasks that were removed
 }
 
 // NewWorld is an empty one at Epoch.
 func NewWorld(rules []reconcile.Rule) *World {
 	s := store.NewMemory()
 	return &World{Now: Epoch, store: s, engine: reconcile.New(s, rules, reconcile.Options{}), woken: make(map[string]bool),
-		due: make(map[string]time.Time)}
+		due: make(map[string]time.Time), gone: make(map[string]bool)}
 }
 
 // Snapshot is the newest.
@@ -76,8 +78,9 @@ type Ran struct {
 // maxSteps bounds a Run: rules that still want something after so many never stop.
 const maxSteps = 50
 
-// Run decides whatever was woken or is due, until nothing is. It fails where the rules do not come to rest, or a key
-// that nobody woke would still want something.
+// Run decides whatever was woken or is due, until nothing is. It fails where the rules do not come to rest, where they
+// decide differently on the same snapshot, where a task ID is used a second time, where a task is let run too early (see
+// CheckStarts), where a key that nobody woke would still want something, and where the result must never be (see Check).
 func (w *World) Run() (Ran, error) {
 	ran := Ran{Written: make(map[v1.Kind]int), Removed: make(map[v1.Kind]int)}
 	for {
@@ -94,6 +97,9 @@ func (w *World) Run() (Ran, error) {
 		clear(w.woken)
 		s := w.Snapshot()
 		ops, again := w.engine.Step(w.Now, s, keys)
+		if twice, _ := w.engine.Step(w.Now, s, keys); !reflect.DeepEqual(ops, twice) {
+			return ran, fmt.Errorf("decided %s, and then on the same snapshot %s", describe(ops), describe(twice))
+		}
 		maps.Copy(w.due, again)
 		if len(ops) == 0 {
 			continue
@@ -102,6 +108,9 @@ func (w *World) Run() (Ran, error) {
 			return ran, fmt.Errorf("the rules did not come to rest in %d steps; the last wanted %s", maxSteps, describe(ops))
 		}
 		ran.count(s, ops)
+		if err := w.bury(s, ops); err != nil {
+			return ran, err
+		}
 		if err := w.Commit(ops...); err != nil {
 			return ran, err
 		}
@@ -110,10 +119,24 @@ func (w *World) Run() (Ran, error) {
 		}
 	}
 	s := w.Snapshot()
-	if ops, _ := w.engine.Step(w.Now, s, reconcile.AllKeys(s)); len(ops) > 0 {
+	ops, _ := w.engine.Step(w.Now, s, reconcile.AllKeys(s))
+	if ops = slices.DeleteFunc(ops, func(op store.Op) bool { return onlyExplains(s, op) }); len(ops) > 0 {
 		return ran, fmt.Errorf("nobody was woken for %s", describe(ops))
 	}
 	return ran, Check(s)
+}
+
+// onlyExplains tells whether an operation changes nothing but the sentence of why a task has no node. What other services
+// do changes what that counts, and nobody is woken for it.
+func onlyExplains(s *store.Snapshot, op store.Op) bool {
+	t, ok := store.Get(s, v1.Tasks, op.ID)
+	next, isTask := op.Value.(*v1.TaskDesired)
+	if !ok || !isTask {
+		return false
+	}
+	before, after := *t.Desired, *next
+	before.Pending, after.Pending = "", ""
+	return reflect.DeepEqual(before, after)
 }
 
 func (r *Ran) count(s *store.Snapshot, ops []store.Op) {
@@ -129,7 +152,24 @@ func (r *Ran) count(s *store.Snapshot, ops []store.Op) {
 	}
 }
 
+// bury remembers which tasks are gone, and tells which is made again.
+func (w *World) bury(s *store.Snapshot, ops []store.Op) error {
+	for _, op := range ops {
+		if op.Kind != v1.KindTask {
+			continue
+		}
+		if _, was := s.Lookup(op.Kind, op.ID); !was && w.gone[op.ID] {
+			return fmt.Errorf("the ID of a task that is gone is used again: %+v", op.Value)
+		}
+		w.gone[op.ID] = w.gone[op.ID] || op.Value == nil
+	}
+	return nil
+}
+
 func describe(ops []store.Op) string {
+	if len(ops) == 0 {
+		return "nothing"
+	}
 	op := ops[0]
 	return fmt.Sprintf("%d operations, the first on %s %s: %+v", len(ops), op.Kind, op.ID, op.Value)
 }

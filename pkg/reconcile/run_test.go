@@ -1,0 +1,439 @@
+package reconcile_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// laggard is a store that always shows the oldest snapshot that it may, and fails as it is told to.
+type laggard struct {
+	*store.Memory
+	mu        sync.Mutex
+	snapshots []*store.Snapshot
+	committed int64 // the highest revision that the engine was told
+	fail      func(c store.Commit) (err error, after bool)
+	watches   []error // what the first watches end with
+}
+
+func (l *laggard) Snapshot(ctx context.Context, atLeast int64) (*store.Snapshot, error) {
+	newest, err := l.Memory.Snapshot(ctx, atLeast)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.snapshots = append(l.snapshots, newest)
+	for _, s := range l.snapshots {
+		if s.Revision() >= atLeast {
+			return s, nil
+		}
+	}
+	return newest, nil
+}
+
+func (l *laggard) Commit(ctx context.Context, c store.Commit) (int64, error) {
+	var failure error
+	after := false
+	if l.fail != nil && c.Fence != nil {
+		failure, after = l.fail(c)
+	}
+	if failure != nil && !after {
+		return 0, failure
+	}
+	revision, err := l.Memory.Commit(ctx, c)
+	if failure != nil {
+		return 0, failure
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.Fence != nil {
+		l.committed = max(l.committed, revision)
+	}
+	return revision, err
+}
+
+func (l *laggard) Watch(ctx context.Context, after int64) iter.Seq2[store.Batch, error] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.watches) > 0 {
+		err := l.watches[0]
+		l.watches = l.watches[1:]
+		return func(yield func(store.Batch, error) bool) { yield(store.Batch{}, err) }
+	}
+	return l.Memory.Watch(ctx, after)
+}
+
+// harness is an engine that runs in a bubble.
+type harness struct {
+	t      *testing.T
+	store  *laggard
+	lead   store.Lead
+	ended  chan error
+	cancel context.CancelFunc
+}
+
+func start(t *testing.T, l *laggard, rules []reconcile.Rule, o reconcile.Options) *harness {
+	t.Helper()
+	lead, err := l.Campaign(t.Context(), "me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	h := &harness{t, l, lead, make(chan error, 1), cancel}
+	e := reconcile.New(l, rules, o)
+	go func() { h.ended <- e.Run(ctx, lead) }()
+	return h
+}
+
+func (h *harness) stop() error {
+	h.cancel()
+	return <-h.ended
+}
+
+func (h *harness) put(ops ...store.Op) {
+	h.t.Helper()
+	if _, err := h.store.Commit(h.t.Context(), store.Commit{Ops: ops}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *harness) tasks() int {
+	s, err := h.store.Memory.Snapshot(h.t.Context(), 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s.Count(v1.KindTask)
+}
+
+// want waits for as long as the clock of the bubble is told, and then wants that many tasks.
+func (h *harness) want(tasks int, within time.Duration) {
+	h.t.Helper()
+	time.Sleep(within) // of the bubble's clock
+	synctest.Wait()
+	if got := h.tasks(); got != tasks {
+		h.t.Fatalf("after %v there are %d tasks, want %d", within, got, tasks)
+	}
+}
+
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+func TestRunDecidesWhatIsThereAndWhatComes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := &laggard{Memory: store.NewMemory()}
+		if _, err := l.Commit(t.Context(), store.Commit{Ops: []store.Op{serviceOp("early", 2)}}); err != nil {
+			t.Fatal(err)
+		}
+		h := start(t, l, []reconcile.Rule{maker{name: "maker"}}, reconcile.Options{})
+		h.want(2, 0)
+		h.put(serviceOp("late", 3))
+		h.want(5, 0) // at once: a small service does not wait
+		if err := h.stop(); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want context.Canceled", err)
+		}
+	})
+}
+
+// TestRunNeverShowsAnOldSnapshot uses a store that shows the oldest snapshot it may.
+func TestRunNeverShowsAnOldSnapshot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := &laggard{Memory: store.NewMemory()}
+		before, _ := l.Snapshot(t.Context(), 0) // an old one, to be offered
+		if _, err := l.Commit(t.Context(), store.Commit{Ops: []store.Op{serviceOp("web", 1)}}); err != nil {
+			t.Fatal(err)
+		}
+		lead := before.Revision() + 1
+		h := start(t, l, []reconcile.Rule{maker{name: "maker", seen: func(s *store.Snapshot, _ string) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if s.Revision() < max(l.committed, lead) {
+				t.Errorf("shown revision %d after a commit at %d and a lead taken at %d", s.Revision(), l.committed, lead)
+			}
+		}}}, reconcile.Options{})
+		for i := range 20 {
+			h.put(serviceOp("web", uint64(i+1)))
+			h.want(i+1, time.Second)
+		}
+		h.stop()
+	})
+}
+
+func TestRunDecidesAgainAfterFailures(t *testing.T) {
+	for name, failure := range map[string]error{"conflict": store.ErrConflict, "unavailable": store.ErrUnavailable,
+		"too large": store.ErrTooLarge, "unknown": errors.New("disk on fire")} {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, written %t", name, after), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					failures := 0
+					l := &laggard{Memory: store.NewMemory()}
+					l.fail = func(store.Commit) (error, bool) {
+						if failures++; failures > 5 {
+							return nil, false
+						}
+						return failure, after
+					}
+					h := start(t, l, []reconcile.Rule{maker{name: "maker"}}, reconcile.Options{})
+					h.put(serviceOp("web", 4))
+					h.want(4, time.Minute)
+					h.stop()
+				})
+			})
+		}
+	}
+}
+
+// TestRunSparesOthersAKeyThatFails has one service whose commits never succeed.
+func TestRunSparesOthersAKeyThatFails(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := &laggard{Memory: store.NewMemory()}
+		tried := 0
+		l.fail = func(c store.Commit) (error, bool) {
+			for _, op := range c.Ops {
+				if d, ok := op.Value.(*v1.TaskDesired); ok && d.Service == "bad" {
+					tried++
+					return store.ErrConflict, false
+				}
+			}
+			return nil, false
+		}
+		ops := []store.Op{serviceOp("bad", 1)}
+		for i := range 20 {
+			ops = append(ops, serviceOp(fmt.Sprint("good", i), 1))
+		}
+		if _, err := l.Commit(t.Context(), store.Commit{Ops: ops}); err != nil {
+			t.Fatal(err)
+		}
+		h := start(t, l, []reconcile.Rule{maker{name: "maker"}}, reconcile.Options{})
+		h.want(20, 10*time.Minute)
+		if tried < 5 || tried > 100 {
+			t.Errorf("the bad service was tried %d times in ten minutes, want it to back off and not to be given up", tried)
+		}
+		h.stop()
+	})
+}
+
+func TestRunSurvivesPanics(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		panics := 0
+		rule := maker{name: "maker", seen: func(_ *store.Snapshot, key string) {
+			if key == "bad" && panics < 3 {
+				panics++
+				panic("a rule is wrong")
+			}
+		}}
+		l := &laggard{Memory: store.NewMemory()}
+		h := start(t, l, []reconcile.Rule{rule}, reconcile.Options{Registry: registry})
+		h.put(serviceOp("bad", 1), serviceOp("good", 1))
+		h.want(2, time.Minute)
+		if got := value(t, registry, "swarm_reconcile_errors_total"); got != 3 {
+			t.Errorf("swarm_reconcile_errors_total is %v, want 3", got)
+		}
+		h.stop()
+	})
+}
+
+func TestRunEndsWithTheLead(t *testing.T) {
+	t.Run("deposed", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			l := &laggard{Memory: store.NewMemory()}
+			h := start(t, l, []reconcile.Rule{maker{name: "maker"}}, reconcile.Options{})
+			synctest.Wait()
+			l.Depose()
+			if err := <-h.ended; !errors.Is(err, store.ErrFenced) {
+				t.Errorf("got %v, want ErrFenced", err)
+			}
+		})
+	})
+	t.Run("fenced", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			l := &laggard{Memory: store.NewMemory()}
+			l.fail = func(store.Commit) (error, bool) { return store.ErrFenced, false }
+			h := start(t, l, []reconcile.Rule{maker{name: "maker"}}, reconcile.Options{})
+			h.put(serviceOp("web", 1))
+			if err := <-h.ended; !errors.Is(err, store.ErrFenced) {
+				t.Errorf("got %v, want ErrFenced", err)
+			}
+			if h.tasks() != 0 {
+				t.Error("something was written after the lead was lost")
+			}
+		})
+	})
+	t.Run("closed", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			l := &laggard{Memory: store.NewMemory()}
+			h := start(t, l, []reconcile.Rule{maker{name: "maker"}}, reconcile.Options{})
+			synctest.Wait()
+			l.Close()
+			if err := <-h.ended; !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrFenced) {
+				t.Errorf("got %v, want ErrClosed, or ErrFenced where the lead is seen to go first", err)
+			}
+		})
+	})
+}
+
+func TestRunGoesOnAfterTheWatchBreaks(t *testing.T) {
+	for _, broken := range []error{store.ErrCompacted, store.ErrUnavailable} {
+		t.Run(broken.Error(), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				l := &laggard{Memory: store.NewMemory(), watches: []error{broken, broken}}
+				h := start(t, l, []reconcile.Rule{maker{name: "maker"}}, reconcile.Options{})
+				h.put(serviceOp("web", 2)) // perhaps while nobody watches
+				h.want(2, time.Second)
+				h.put(serviceOp("web", 3))
+				h.want(3, time.Second)
+				h.stop()
+			})
+		})
+	}
+}
+
+// quiet is a rule that nothing wakes.
+type quiet struct{ maker }
+
+func (quiet) Keys(*store.Snapshot, store.Change) []string { return nil }
+
+func TestRunDecidesEverythingNowAndThen(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := &laggard{Memory: store.NewMemory()}
+		h := start(t, l, []reconcile.Rule{quiet{maker{name: "quiet"}}}, reconcile.Options{})
+		synctest.Wait()
+		h.put(serviceOp("web", 1))
+		h.want(0, reconcile.DefaultResync-time.Second)
+		h.want(1, 2*time.Second)
+		h.stop()
+	})
+}
+
+// dear is a rule that takes its time, and counts how often it is asked.
+type dear struct {
+	maker
+	cost  time.Duration
+	count *int
+}
+
+func (d dear) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	*d.count++
+	time.Sleep(d.cost)
+	return d.maker.Decide(now, s, key)
+}
+
+// TestRunHoldsWhatIsDear wakes a service a thousand times that is dear to decide, and a cheap one once.
+func TestRunHoldsWhatIsDear(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		count := 0
+		l := &laggard{Memory: store.NewMemory()}
+		h := start(t, l, []reconcile.Rule{dear{maker{name: "dear"}, 50 * time.Millisecond, &count}}, reconcile.Options{})
+		for i := range 1000 {
+			h.put(serviceOp("web", uint64(i%3+1)))
+			time.Sleep(2 * time.Millisecond)
+		}
+		h.put(serviceOp("web", 7))
+		h.want(7, 6*time.Second)
+		if count > 20 {
+			t.Errorf("decided %d times in eight seconds at 50 ms each", count)
+		}
+		h.stop()
+	})
+}
+
+// TestRunLetsFreshChangesPass has many services to look at from the start, and one that changes meanwhile.
+func TestRunLetsFreshChangesPass(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var ops []store.Op
+		for i := range 100 {
+			ops = append(ops, serviceOp(fmt.Sprintf("old%03d", i), 0))
+		}
+		l := &laggard{Memory: store.NewMemory()}
+		if _, err := l.Commit(t.Context(), store.Commit{Ops: ops}); err != nil {
+			t.Fatal(err)
+		}
+		var order []string
+		rule := maker{name: "maker", seen: func(_ *store.Snapshot, key string) {
+			time.Sleep(time.Millisecond)
+			order = append(order, key)
+		}}
+		h := start(t, l, []reconcile.Rule{rule}, reconcile.Options{MaxKeys: 1})
+		time.Sleep(10*time.Millisecond + 500*time.Microsecond)
+		h.put(serviceOp("fresh", 1))
+		h.want(1, 3*time.Second)
+		h.stop()
+		if at := slices.Index(order, "fresh"); at > 15 {
+			t.Errorf("the fresh service was decided after %d others", at)
+		}
+		if len(order) < 101 {
+			t.Errorf("decided %d services, want all", len(order))
+		}
+	})
+}
+
+func TestRunCanBeCalledAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		l := &laggard{Memory: store.NewMemory()}
+		e := reconcile.New(l, []reconcile.Rule{maker{name: "maker"}}, reconcile.Options{Registry: registry})
+		for i := range 3 {
+			lead, err := l.Campaign(t.Context(), "me")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error)
+			go func() { ended <- e.Run(t.Context(), lead) }()
+			if _, err := l.Commit(t.Context(), store.Commit{Ops: []store.Op{serviceOp("web", uint64(i+1))}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if s, _ := l.Memory.Snapshot(t.Context(), 0); s.Count(v1.KindTask) != i+1 {
+				t.Errorf("lead %d: %d tasks, want %d", i, s.Count(v1.KindTask), i+1)
+			}
+			l.Depose()
+			<-ended
+		}
+		if got := value(t, registry, "swarm_store_keys_written_total"); got != 3 {
+			t.Errorf("swarm_store_keys_written_total is %v, want 3", got)
+		}
+		for _, name := range []string{"workqueue_depth", "workqueue_adds_total", "swarm_reconcile_duration_seconds"} {
+			value(t, registry, name)
+		}
+	})
+}
+
+// value is a metric's, summed over its labels; for a histogram it is 0.
+func value(t *testing.T, registry *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+			return sum
+		}
+	}
+	var names []string
+	for _, f := range families {
+		names = append(names, f.GetName())
+	}
+	t.Errorf("no metric %s among %s", name, strings.Join(names, " "))
+	return 0
+}
