@@ -121,10 +121,8 @@ func configOf(s *v1.Service) config {
 // decide is the rollout's next state: the same pointer where nothing changes.
 func (r *rollout) decide(before *v1.UpdateStatus) *v1.UpdateStatus {
 	switch {
-	case before == nil, before.Revision != r.target,
-		before.State == v1.UpdatePaused && r.generation != before.Generation,
-		before.State == v1.UpdateCompleted && r.dirty(0) > 0:
-		return r.begin(before)
+	case before == nil, r.begins(before):
+		return r.begin()
 	case before.State != v1.UpdateUpdating:
 		return before
 	}
@@ -138,8 +136,20 @@ func (r *rollout) decide(before *v1.UpdateStatus) *v1.UpdateStatus {
 	return before
 }
 
-// begin starts over towards the target; where no slot is out of date there is no rollout, unless it is one that led here.
-func (r *rollout) begin(before *v1.UpdateStatus) *v1.UpdateStatus {
+// begins tells whether a rollout starts over: the spec asks for something else, the user resumes what is paused, or
+// slots are out of date after all.
+func (r *rollout) begins(before *v1.UpdateStatus) bool {
+	switch {
+	case before.Revision != r.target:
+		return true
+	case before.State == v1.UpdatePaused:
+		return r.generation != before.Generation
+	}
+	return before.State == v1.UpdateCompleted && r.dirty(0) > 0
+}
+
+// begin starts a rollout to the target, if any slot is out of date.
+func (r *rollout) begin() *v1.UpdateStatus {
 	dirty := r.dirty(0)
 	if dirty == 0 {
 		return nil

@@ -13,21 +13,31 @@ import (
 type slot struct {
 	number uint64
 	newest uint64 // attempt
-	// newestCurrent: the newest task runs what the spec asks for, or did when it ended.
-	newestCurrent bool
-	// clean: a task that runs what the spec asks for is there, or its replacement is due.
-	clean bool
+	// newestCurrent: the newest task runs what the spec asks for, or did when it ended. tried: of those that ended by
+	// themselves, it is of this rollout.
+	newestCurrent, tried bool
+	// clean: a task that runs what the spec asks for is there, or its replacement is due. stale: one that does not is.
+	clean, stale bool
 	// settled: it runs, or one of this rollout has ended by itself: either way the slot is no longer on its way.
 	settled bool
 }
 
-// dirty tells whether the slot is out of date.
-func (s *slot) dirty() bool { return !s.clean && !s.newestCurrent }
+// dirty tells whether the slot is out of date. A slot whose new task failed is not, though the old one may still run
+// beside it: the restart policy says what becomes of it.
+func (s *slot) dirty() bool {
+	switch {
+	case s.clean:
+		return false
+	case s.stale:
+		return !s.tried
+	}
+	return !s.newestCurrent
+}
 
 // survey looks at the slots that have tasks, and at what failed since the rollout began.
 func (r *rollout) survey(s *store.Snapshot, service *v1.Service, before *v1.UpdateStatus) {
-	var since time.Time
-	if before != nil {
+	since := r.now.Add(time.Nanosecond) // no task is of a rollout that is yet to begin
+	if before != nil && !r.begins(before) {
 		since = before.StartedAt
 	}
 	revisions := newRevisions(s, service, r.target)
@@ -52,20 +62,22 @@ func (r *rollout) survey(s *store.Snapshot, service *v1.Service, before *v1.Upda
 // add puts a task into its slot.
 func (r *rollout) add(s *slot, t *v1.Task, revisions *revisions, since time.Time) {
 	d := t.Desired
-	current := revisions.current(d.Revision)
-	if d.Attempt >= s.newest {
-		s.newest, s.newestCurrent = d.Attempt, current && (d.State > v1.TaskComplete || revisions.clean(t))
-	}
-	if !current {
-		return
-	}
+	current, wanted := revisions.current(d.Revision), d.State <= v1.TaskComplete
 	state := v1.Observed(t)
 	ended := state == v1.TaskFailed || state == v1.TaskRejected || state == v1.TaskComplete
-	ofThis := d.Revision == r.target && !t.Meta.CreatedAt.Before(since)
+	ofThis := current && d.Revision == r.target && !t.Meta.CreatedAt.Before(since)
+	if d.Attempt >= s.newest {
+		s.newest, s.tried = d.Attempt, ended && ofThis
+		s.newestCurrent = current && (!wanted || revisions.clean(t))
+	}
+	if !current {
+		s.stale = s.stale || wanted
+		return
+	}
 	if ended && ofThis {
 		s.settled = true
 	}
-	if d.State > v1.TaskComplete {
+	if !wanted {
 		return
 	}
 	if ended && ofThis && r.early(t) {
@@ -74,6 +86,8 @@ func (r *rollout) add(s *slot, t *v1.Task, revisions *revisions, since time.Time
 	if revisions.clean(t) {
 		s.clean = true
 		s.settled = s.settled || state == v1.TaskRunning
+	} else {
+		s.stale = true
 	}
 }
 

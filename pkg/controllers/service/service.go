@@ -24,7 +24,8 @@ type Rule struct{}
 func (Rule) Name() string { return "service" }
 
 // Keys implements reconcile.Rule: a service is worth deciding when it changes, when a task of it ends or is decided about,
-// and when a node that it has tasks on is lost, drained or described anew. Starting and running are not news here.
+// and when a node that it has tasks on is lost, drained or described anew. That a task runs is news with start-first only,
+// where the one before it may stop then.
 func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	switch c.Kind {
 	case v1.KindService:
@@ -34,7 +35,7 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 			return []string{c.Old.(*v1.ServiceRevision).Spec.Service}
 		}
 	case v1.KindTask:
-		if t, ok := reconcile.TaskOf(c); ok && (t.Decided() || t.Ended()) {
+		if t, ok := reconcile.TaskOf(c); ok && (t.Decided() || t.Ended() || t.Ran() && startsFirst(s, t.Service())) {
 			return []string{t.Service()}
 		}
 	case v1.KindNode:
@@ -43,6 +44,11 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 		}
 	}
 	return nil
+}
+
+func startsFirst(s *store.Snapshot, service string) bool {
+	o, ok := store.Get(s, v1.Services, service)
+	return ok && o.Spec.Update != nil && o.Spec.Update.Order == v1.StartFirst
 }
 
 // Decide implements reconcile.Rule.
