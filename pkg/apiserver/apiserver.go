@@ -76,7 +76,8 @@ type Limits struct {
 	// DownAfter is how long a node may be without a session before it is down; default 3 s. After the store was attached,
 	// nodes have StartGrace to come back; default 15 s.
 	DownAfter, StartGrace time.Duration
-	// SessionGap is the least time between two messages of a session, so that changes gather; default 20 ms.
+	// SessionGap is what the least time between two messages of a session grows to with the number of sessions, so that
+	// changes gather; default 250 ms.
 	SessionGap time.Duration
 	// StreamWait is how long a node has to open a log stream; default 10 s.
 	StreamWait time.Duration
@@ -98,7 +99,7 @@ func (l Limits) orDefaults() Limits {
 		value time.Duration
 	}{
 		{&l.Keepalive, 5 * time.Second}, {&l.BodyTimeout, 30 * time.Second}, {&l.WriteTimeout, 30 * time.Second},
-		{&l.DownAfter, 3 * time.Second}, {&l.StartGrace, 15 * time.Second}, {&l.SessionGap, 20 * time.Millisecond},
+		{&l.DownAfter, 3 * time.Second}, {&l.StartGrace, 15 * time.Second}, {&l.SessionGap, 250 * time.Millisecond},
 		{&l.StreamWait, 10 * time.Second}, {&l.ResolveTimeout, 10 * time.Second},
 	} {
 		if *d.at == 0 {

@@ -32,6 +32,17 @@ func (d *sessions) count() int {
 	return len(d.open)
 }
 
+// The least time between two messages of one session: shortest, and longer by share with each node that is connected, so that
+// what a thousand nodes are told at once gathers while a few nodes are told at once.
+const (
+	shortestGap = 5 * time.Millisecond
+	gapShare    = 50 * time.Microsecond
+)
+
+func (d *sessions) gap() time.Duration {
+	return min(shortestGap+time.Duration(d.count())*gapShare, d.backend.server.limits.SessionGap)
+}
+
 // of is a node's session, or nil.
 func (d *sessions) of(node string) *session {
 	d.mu.Lock()
@@ -134,7 +145,8 @@ func (d *sessions) touch(batch store.Batch) {
 		switch c := &batch.Changes[i]; c.Kind {
 		case v1.KindTask:
 			if se := d.taskOf(c); se != nil {
-				se.touch(c.ID, batch.Revision)
+				now, _ := c.New.(*v1.Task)
+				se.touch(c.ID, now, batch.Revision)
 				touched[se] = struct{}{}
 			}
 		case v1.KindNode:

@@ -27,7 +27,7 @@ const patience = time.Minute
 
 // fixture is a server on a unix socket over a store in memory, and a client of it.
 type fixture struct {
-	*testing.T
+	testing.TB
 	ctx    context.Context
 	server *apiserver.Server
 	store  *store.Memory
@@ -39,10 +39,9 @@ type fixture struct {
 // serve starts a server. Options may be changed before it begins.
 func serve(t testing.TB, change ...func(*apiserver.Options)) *fixture {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 	t.Cleanup(cancel)
-	f := &fixture{ctx: ctx, store: store.NewMemory()}
-	f.T, _ = t.(*testing.T)
+	f := &fixture{TB: t, ctx: ctx, store: store.NewMemory()}
 	o := apiserver.Options{Store: f.store, Log: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
 		c(&o)

@@ -29,19 +29,25 @@ type session struct {
 	pool      string              // the gateway pool
 }
 
-// marks say what to look at again. They are hints: what is sent is what the snapshot says then.
+// marks say what to look at again.
 type marks struct {
-	revision int64    // at which
-	tasks    []string // these tasks
-	all      bool     // or everything
-	node     bool     // the node itself, or the cluster's settings
+	revision int64   // at which
+	tasks    []touch // these tasks
+	all      bool    // or everything
+	node     bool    // the node itself, or the cluster's settings
+}
+
+// touch is a task as it is since the revision of its mark: nil where it is gone.
+type touch struct {
+	id   string
+	task *v1.Task
 }
 
 // maxMarks is how many tasks are noted before it is cheaper to compare all.
 const maxMarks = 2048
 
-// touch marks a task. It tells whether the session must be woken.
-func (s *session) touch(task string, revision int64) {
+// touch marks a task.
+func (s *session) touch(id string, task *v1.Task, revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.marks.revision = max(s.marks.revision, revision)
@@ -52,7 +58,7 @@ func (s *session) touch(task string, revision int64) {
 		s.marks.all, s.marks.tasks = true, nil
 		return
 	}
-	s.marks.tasks = append(s.marks.tasks, task)
+	s.marks.tasks = append(s.marks.tasks, touch{id, task})
 }
 
 func (s *session) touchNode(revision int64) {
@@ -170,7 +176,7 @@ func (s *Server) speak(ctx context.Context, b *backend, se *session, out *lineSt
 			continue
 		}
 		keepalive.Reset(s.limits.Keepalive)
-		gap.Reset(s.limits.SessionGap)
+		gap.Reset(b.sessions.gap())
 		select {
 		case <-gap.C:
 		case <-ctx.Done():
@@ -223,13 +229,12 @@ func (se *session) compare(s *store.Snapshot, m marks, a *assignment) {
 		se.compareNode(s, a)
 	}
 	if !m.all {
-		for _, id := range m.tasks {
-			t, ok := store.Get(s, v1.Tasks, id)
-			if ok && v1.TaskNode(t) == se.node {
-				se.compareTask(s, t, a)
-			} else if _, was := se.sent[id]; was {
-				delete(se.sent, id)
-				a.Removed = append(a.Removed, id)
+		for _, t := range latest(m.tasks) {
+			if t.task != nil && v1.TaskNode(t.task) == se.node {
+				se.compareTask(s, t.task, a)
+			} else if _, was := se.sent[t.id]; was {
+				delete(se.sent, t.id)
+				a.Removed = append(a.Removed, t.id)
 			}
 		}
 		return
@@ -248,6 +253,27 @@ func (se *session) compare(s *store.Snapshot, m marks, a *assignment) {
 			a.Removed = append(a.Removed, id)
 		}
 	}
+}
+
+// latest leaves the last mark of each task.
+func latest(marks []touch) []touch {
+	if len(marks) < 2 {
+		return marks
+	}
+	last := make(map[string]int, len(marks))
+	for i, t := range marks {
+		last[t.id] = i
+	}
+	if len(last) == len(marks) {
+		return marks
+	}
+	kept := marks[:0]
+	for i, t := range marks {
+		if last[t.id] == i {
+			kept = append(kept, t)
+		}
+	}
+	return kept
 }
 
 func (se *session) compareTask(s *store.Snapshot, t *v1.Task, a *assignment) {

@@ -3,6 +3,7 @@ package v1
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -86,13 +87,18 @@ func (r Revisions) Max() int64 { return max(r[SectionSpec], r[SectionDesired], r
 
 // MarshalJSON writes the revisions by section name.
 func (r Revisions) MarshalJSON() ([]byte, error) {
-	named := make(map[string]int64, sections)
-	for i, rev := range r {
-		if rev != 0 {
-			named[sectionNames[i]] = rev
+	buf := append(make([]byte, 0, 64), '{') // by hand: it is in every object that is ever sent
+	for _, i := range [sections]Section{SectionDesired, SectionSpec, SectionStatus} {
+		if r[i] == 0 {
+			continue
 		}
+		if len(buf) > 1 {
+			buf = append(buf, ',')
+		}
+		buf = append(append(append(buf, '"'), sectionNames[i]...), `":`...)
+		buf = strconv.AppendInt(buf, r[i], 10)
 	}
-	return json.Marshal(named)
+	return append(buf, '}'), nil
 }
 
 // UnmarshalJSON reads revisions by section name; unknown names are an error.
