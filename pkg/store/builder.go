@@ -75,13 +75,10 @@ func (b *Builder) flush() error {
 		return fmt.Errorf("store: %s %q has a section %s, but no section %s, without which it does not exist",
 			b.kind.Kind(), b.id, b.homeless, b.kind.Home())
 	}
-	if _, twice := b.snapshot.objects[b.kind.Kind()].Set(b.id, b.pending); twice {
+	if _, twice := b.snapshot.objects[kindAt[b.kind.Kind()]].edit().Load(b.id, b.pending); twice {
 		return fmt.Errorf("store: %s %q came twice", b.kind.Kind(), b.id)
 	}
-	if b.snapshot.index.names == nil {
-		b.snapshot.index = b.snapshot.index.copy()
-	}
-	b.snapshot.index.add(b.pending)
+	b.snapshot.index.change(nil, b.pending)
 	b.pending, b.kind, b.home = nil, nil, false
 	return nil
 }

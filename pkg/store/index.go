@@ -1,115 +1,135 @@
 package store
 
 import (
-	"fmt"
-	"iter"
 	"maps"
-	"strings"
+	"slices"
 
 	"github.com/tidwall/btree"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
 
-// index finds objects by what they refer to. Keys are the two IDs with a zero byte between.
+// index finds objects by what they refer to, and counts them.
 type index struct {
-	names         *btree.Map[string, string] // kind/name → ID, not of tasks, not of what is being deleted
-	byService     *btree.Map[string, *v1.Task]
-	byNode        *btree.Map[string, *v1.Task]
-	unplaced      *btree.Map[string, *v1.Task]            // tasks that wait for a node
-	revisions     *btree.Map[string, *v1.ServiceRevision] // by service
-	loads         *btree.Map[string, *Load]               // by node
-	serviceCounts *btree.Map[string, *TaskCounts]         // by service
+	names     lazy[*btree.Map[string, string]] // kind/name, zero byte, ID → ID; not of what is being deleted
+	byService grouped[*v1.Task]
+	byNode    grouped[*v1.Task]
+	unplaced  grouped[*v1.Task] // tasks that wait for a node, by service
+	revisions grouped[*v1.ServiceRevision]
+	loads     lazy[*btree.Map[string, Load]]       // by node
+	counts    lazy[*btree.Map[string, TaskCounts]] // by service
 }
 
-func (x *index) copy() index {
-	if x.names == nil {
-		return index{new(btree.Map[string, string]), new(btree.Map[string, *v1.Task]), new(btree.Map[string, *v1.Task]),
-			new(btree.Map[string, *v1.Task]), new(btree.Map[string, *v1.ServiceRevision]), new(btree.Map[string, *Load]),
-			new(btree.Map[string, *TaskCounts])}
+func newIndex() index {
+	return index{
+		names:     lazy[*btree.Map[string, string]]{tree: new(btree.Map[string, string])},
+		byService: newGrouped[*v1.Task](),
+		byNode:    newGrouped[*v1.Task](),
+		unplaced:  newGrouped[*v1.Task](),
+		revisions: newGrouped[*v1.ServiceRevision](),
+		loads:     lazy[*btree.Map[string, Load]]{tree: new(btree.Map[string, Load])},
+		counts:    lazy[*btree.Map[string, TaskCounts]]{tree: new(btree.Map[string, TaskCounts])},
 	}
-	return index{fork(x.names), fork(x.byService), fork(x.byNode), fork(x.unplaced), fork(x.revisions), fork(x.loads),
-		fork(x.serviceCounts)}
 }
 
-func (x *index) add(o v1.Object) {
-	switch o := o.(type) {
+// shared is the same index for the next snapshot, where it is copied tree by tree when one is first written.
+func (x *index) shared() index {
+	return index{x.names.shared(), x.byService.shared(), x.byNode.shared(), x.unplaced.shared(), x.revisions.shared(),
+		x.loads.shared(), x.counts.shared()}
+}
+
+// change replaces what the index knows of an object; old is nil where it is new, next where it is gone.
+func (x *index) change(old, next v1.Object) {
+	object := next
+	if next == nil {
+		object = old
+	}
+	switch object.(type) {
 	case *v1.Task:
-		x.addTask(o)
-		return
+		was, _ := old.(*v1.Task)
+		is, _ := next.(*v1.Task)
+		x.changeTask(was, is)
 	case *v1.ServiceRevision:
-		x.revisions.Set(o.Spec.Service+"\x00"+o.Meta.ID, o)
-		return
-	}
-	if key := nameKey(o); key != "" {
-		x.names.Set(key, o.GetMeta().ID)
-	}
-}
-
-func (x *index) remove(o v1.Object) {
-	switch o := o.(type) {
-	case *v1.Task:
-		x.removeTask(o)
-		return
-	case *v1.ServiceRevision:
-		x.revisions.Delete(o.Spec.Service + "\x00" + o.Meta.ID)
-		return
-	}
-	if key := nameKey(o); key != "" {
-		if id, _ := x.names.Get(key); id == o.GetMeta().ID {
-			x.names.Delete(key)
+		was, _ := old.(*v1.ServiceRevision)
+		is, _ := next.(*v1.ServiceRevision)
+		if was != nil && (is == nil || was.Spec.Service != is.Spec.Service) {
+			x.revisions.remove(was.Spec.Service, was.Meta.ID)
+		}
+		if is != nil {
+			x.revisions.set(is.Spec.Service, is.Meta.ID, is)
+		}
+	default:
+		was, is := nameKey(old), nameKey(next)
+		if was == is {
+			return
+		}
+		if was != "" {
+			x.names.edit().Delete(was)
+		}
+		if is != "" {
+			x.names.edit().Set(is, next.GetMeta().ID)
 		}
 	}
 }
 
+func namePrefix(kind v1.Kind, name string) string { return string(kind) + "/" + name + "\x00" }
+
 func nameKey(o v1.Object) string {
+	if o == nil {
+		return ""
+	}
 	m := o.GetMeta()
 	if m.Name == "" || !m.Deleting.IsZero() {
 		return ""
 	}
 	switch o.(type) {
 	case *v1.Service:
-		return string(v1.KindService) + "/" + m.Name
+		return namePrefix(v1.KindService, m.Name) + m.ID
 	case *v1.Network:
-		return string(v1.KindNetwork) + "/" + m.Name
+		return namePrefix(v1.KindNetwork, m.Name) + m.ID
 	case *v1.Secret:
-		return string(v1.KindSecret) + "/" + m.Name
+		return namePrefix(v1.KindSecret, m.Name) + m.ID
 	case *v1.Config:
-		return string(v1.KindConfig) + "/" + m.Name
+		return namePrefix(v1.KindConfig, m.Name) + m.ID
 	case *v1.Volume:
-		return string(v1.KindVolume) + "/" + m.Name
+		return namePrefix(v1.KindVolume, m.Name) + m.ID
 	case *v1.Cluster:
-		return string(v1.KindCluster) + "/" + m.Name
+		return namePrefix(v1.KindCluster, m.Name) + m.ID
 	}
 	return ""
 }
 
-func (x *index) addTask(t *v1.Task) {
-	service, node := t.Desired.Service, v1.TaskNode(t)
-	x.byService.Set(service+"\x00"+t.Meta.ID, t)
-	if node != "" {
-		x.byNode.Set(node+"\x00"+t.Meta.ID, t)
-		if v1.HoldsPlacement(t) {
-			x.changeLoad(node, t, +1)
-		}
-	} else if v1.WaitsForNode(t) {
-		x.unplaced.Set(service+"\x00"+t.Meta.ID, t)
+// changeTask replaces a task. Most changes are of the status alone: they only replace the pointers.
+func (x *index) changeTask(was, is *v1.Task) {
+	if was != nil && (is == nil || was.Desired.Service != is.Desired.Service) {
+		x.byService.remove(was.Desired.Service, was.Meta.ID)
 	}
-	x.changeCounts(service, t, +1)
+	if is != nil {
+		x.byService.set(is.Desired.Service, is.Meta.ID, is)
+	}
+	wasNode, isNode := nodeOf(was), nodeOf(is)
+	if wasNode != "" && wasNode != isNode {
+		x.byNode.remove(wasNode, was.Meta.ID)
+	}
+	if isNode != "" {
+		x.byNode.set(isNode, is.Meta.ID, is)
+	}
+	waits := is != nil && v1.WaitsForNode(is)
+	if was != nil && v1.WaitsForNode(was) && (!waits || was.Desired.Service != is.Desired.Service) {
+		x.unplaced.remove(was.Desired.Service, was.Meta.ID)
+	}
+	if waits {
+		x.unplaced.set(is.Desired.Service, is.Meta.ID, is)
+	}
+	x.changeLoads(was, is)
+	x.changeCounts(was, is)
 }
 
-func (x *index) removeTask(t *v1.Task) {
-	service, node := t.Desired.Service, v1.TaskNode(t)
-	x.byService.Delete(service + "\x00" + t.Meta.ID)
-	if node != "" {
-		x.byNode.Delete(node + "\x00" + t.Meta.ID)
-		if v1.HoldsPlacement(t) {
-			x.changeLoad(node, t, -1)
-		}
-	} else {
-		x.unplaced.Delete(service + "\x00" + t.Meta.ID)
+func nodeOf(t *v1.Task) string {
+	if t == nil {
+		return ""
 	}
-	x.changeCounts(service, t, -1)
+	return v1.TaskNode(t)
 }
 
 // Load is what the tasks placed on a node hold of it, until they are observed to have ended.
@@ -121,18 +141,39 @@ type Load struct {
 	HostPorts map[string]int
 }
 
-func (x *index) changeLoad(node string, t *v1.Task, by int) {
-	next := Load{}
-	if l, ok := x.loads.Get(node); ok {
-		next = *l
+func (x *index) changeLoads(was, is *v1.Task) {
+	wasHeld, isHeld := holding(was), holding(is)
+	if wasHeld == isHeld || wasHeld != nil && isHeld != nil && sameHold(wasHeld, isHeld) {
+		return
 	}
-	p := t.Desired.Placement
+	if wasHeld != nil {
+		x.changeLoad(wasHeld, -1)
+	}
+	if isHeld != nil {
+		x.changeLoad(isHeld, +1)
+	}
+}
+
+// holding is the placement that a task holds, or nil.
+func holding(t *v1.Task) *v1.TaskPlacement {
+	if t == nil || !v1.HoldsPlacement(t) {
+		return nil
+	}
+	return t.Desired.Placement
+}
+
+func sameHold(a, b *v1.TaskPlacement) bool {
+	return a.Node == b.Node && a.CPUs == b.CPUs && a.Memory == b.Memory && slices.Equal(a.HostPorts, b.HostPorts)
+}
+
+func (x *index) changeLoad(p *v1.TaskPlacement, by int) {
+	loads := x.loads.edit()
+	next, _ := loads.Get(p.Node)
 	next.Tasks += by
 	next.CPUs += p.CPUs * v1.CPUs(by)
 	next.Memory += p.Memory * v1.Bytes(by)
 	if len(p.HostPorts) > 0 {
-		next.HostPorts = maps.Clone(next.HostPorts)
-		if next.HostPorts == nil {
+		if next.HostPorts = maps.Clone(next.HostPorts); next.HostPorts == nil {
 			next.HostPorts = make(map[string]int, len(p.HostPorts))
 		}
 		for _, port := range p.HostPorts {
@@ -140,12 +181,15 @@ func (x *index) changeLoad(node string, t *v1.Task, by int) {
 				delete(next.HostPorts, port)
 			}
 		}
+		if len(next.HostPorts) == 0 {
+			next.HostPorts = nil
+		}
 	}
 	if next.Tasks == 0 {
-		x.loads.Delete(node)
+		loads.Delete(p.Node)
 		return
 	}
-	x.loads.Set(node, &next)
+	loads.Set(p.Node, next)
 }
 
 // TaskCounts are how many tasks of a service are in each observed state, and how many of those are wanted.
@@ -159,188 +203,47 @@ type TaskCounts struct {
 	Complete int
 }
 
-func (x *index) changeCounts(service string, t *v1.Task, by int) {
-	next := TaskCounts{}
-	if c, ok := x.serviceCounts.Get(service); ok {
-		next = *c
-	}
+func (c TaskCounts) plus(o TaskCounts, by int) TaskCounts {
+	return TaskCounts{c.Total + by*o.Total, c.Running + by*o.Running, c.Live + by*o.Live, c.Complete + by*o.Complete}
+}
+
+// countOf is what a task counts for.
+func countOf(t *v1.Task) TaskCounts {
+	c := TaskCounts{Total: 1}
 	observed := v1.Observed(t)
-	next.Total += by
 	if v1.Live(t) {
-		next.Live += by
+		c.Live = 1
 	}
 	if observed == v1.TaskRunning && t.Desired.State <= v1.TaskComplete {
-		next.Running += by
+		c.Running = 1
 	}
 	if observed == v1.TaskComplete {
-		next.Complete += by
+		c.Complete = 1
 	}
-	if next.Total == 0 {
-		x.serviceCounts.Delete(service)
+	return c
+}
+
+func (x *index) changeCounts(was, is *v1.Task) {
+	if was != nil && is != nil && was.Desired.Service == is.Desired.Service {
+		if before, after := countOf(was), countOf(is); before != after {
+			x.changeCount(is.Desired.Service, after.plus(before, -1), +1)
+		}
 		return
 	}
-	x.serviceCounts.Set(service, &next)
-}
-
-// ByName finds the ID of the object of a kind that has the name. Tasks, nodes and revisions are not found by name, and
-// neither is what is being deleted.
-func (s *Snapshot) ByName(kind v1.Kind, name string) (id string, ok bool) {
-	if s.index.names == nil {
-		return "", false
+	if was != nil {
+		x.changeCount(was.Desired.Service, countOf(was), -1)
 	}
-	return s.index.names.Get(string(kind) + "/" + name)
-}
-
-// TasksOfService yields the tasks of a service in the order of their IDs.
-func (s *Snapshot) TasksOfService(service string) iter.Seq[*v1.Task] {
-	return prefixed(s.index.byService, service)
-}
-
-// TasksOfNode yields the tasks that were given to a node in the order of their IDs.
-func (s *Snapshot) TasksOfNode(node string) iter.Seq[*v1.Task] { return prefixed(s.index.byNode, node) }
-
-// Unplaced yields the tasks of a service that wait for a node, in the order of their IDs.
-func (s *Snapshot) Unplaced(service string) iter.Seq[*v1.Task] {
-	return prefixed(s.index.unplaced, service)
-}
-
-// ServicesWithUnplaced yields the IDs of the services that have tasks waiting for a node.
-func (s *Snapshot) ServicesWithUnplaced() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		if s.index.unplaced == nil {
-			return
-		}
-		for from := ""; ; {
-			service, found := "", false
-			s.index.unplaced.Ascend(from, func(key string, _ *v1.Task) bool {
-				service, _, found = strings.Cut(key, "\x00")
-				return false
-			})
-			if !found || !yield(service) {
-				return
-			}
-			from = service + "\x01"
-		}
+	if is != nil {
+		x.changeCount(is.Desired.Service, countOf(is), +1)
 	}
 }
 
-// RevisionsOfService yields the kept revisions of a service in the order of their IDs.
-func (s *Snapshot) RevisionsOfService(service string) iter.Seq[*v1.ServiceRevision] {
-	return prefixed(s.index.revisions, service)
-}
-
-// LoadOf is what the tasks on a node hold of it. It must not be changed.
-func (s *Snapshot) LoadOf(node string) Load {
-	if s.index.loads == nil {
-		return Load{}
+func (x *index) changeCount(service string, c TaskCounts, by int) {
+	counts := x.counts.edit()
+	next, _ := counts.Get(service)
+	if next = next.plus(c, by); next.Total == 0 {
+		counts.Delete(service)
+		return
 	}
-	l, ok := s.index.loads.Get(node)
-	if !ok {
-		return Load{}
-	}
-	return *l
-}
-
-// CountsOf counts the tasks of a service.
-func (s *Snapshot) CountsOf(service string) TaskCounts {
-	if s.index.serviceCounts == nil {
-		return TaskCounts{}
-	}
-	c, ok := s.index.serviceCounts.Get(service)
-	if !ok {
-		return TaskCounts{}
-	}
-	return *c
-}
-
-func prefixed[V any](m *btree.Map[string, V], prefix string) iter.Seq[V] {
-	return func(yield func(V) bool) {
-		if m == nil {
-			return
-		}
-		from := prefix + "\x00"
-		m.Ascend(from, func(key string, v V) bool { return strings.HasPrefix(key, from) && yield(v) })
-	}
-}
-
-// Resolve finds the one object that a user means: by its whole ID, by its name, or by the only ID that begins with ref, in
-// that order, as Docker does. What is being deleted is not found.
-func (s *Snapshot) Resolve(kind v1.Kind, ref string) (v1.Object, error) {
-	if o, ok := s.Lookup(kind, ref); ok && o.GetMeta().Deleting.IsZero() {
-		return o, nil
-	}
-	if id, ok := s.ByName(kind, ref); ok {
-		o, _ := s.Lookup(kind, id)
-		return o, nil
-	}
-	if kind == v1.KindNode {
-		return s.resolveNode(ref)
-	}
-	return s.resolvePrefix(kind, ref)
-}
-
-// resolveNode finds a node by its host name, which need not be unique, or by the beginning of its ID.
-func (s *Snapshot) resolveNode(ref string) (v1.Object, error) {
-	var found []*v1.Node
-	for n := range All(s, v1.Nodes) {
-		if n.Status != nil && n.Status.Description.Hostname == ref {
-			found = append(found, n)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return s.resolvePrefix(v1.KindNode, ref)
-	case 1:
-		return found[0], nil
-	}
-	return nil, &AmbiguousError{v1.KindNode, ref, len(found)}
-}
-
-func (s *Snapshot) resolvePrefix(kind v1.Kind, ref string) (v1.Object, error) {
-	m, ok := s.objects[kind]
-	if !ok || ref == "" {
-		return nil, &NotFoundError{kind, ref}
-	}
-	var first v1.Object
-	hits := 0
-	m.Ascend(ref, func(id string, o v1.Object) bool {
-		if !strings.HasPrefix(id, ref) {
-			return false
-		}
-		if o.GetMeta().Deleting.IsZero() {
-			first = o
-			hits++
-		}
-		return hits < 2
-	})
-	switch hits {
-	case 0:
-		return nil, &NotFoundError{kind, ref}
-	case 1:
-		return first, nil
-	}
-	return nil, &AmbiguousError{kind, ref, hits}
-}
-
-// NotFoundError says that nothing of the kind is called that.
-type NotFoundError struct {
-	Kind v1.Kind
-	Ref  string
-}
-
-// Error implements error in Docker's words.
-func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("%s %s not found", strings.ToLower(string(e.Kind)), e.Ref)
-}
-
-// AmbiguousError says that more than one object of the kind could be meant.
-type AmbiguousError struct {
-	Kind  v1.Kind
-	Ref   string
-	Count int
-}
-
-// Error implements error in Docker's words.
-func (e *AmbiguousError) Error() string {
-	return fmt.Sprintf("%s %s is ambiguous (%d matches found)", strings.ToLower(string(e.Kind)), e.Ref, e.Count)
+	counts.Set(service, next)
 }

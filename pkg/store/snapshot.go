@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sync"
 
 	"github.com/tidwall/btree"
 
@@ -15,18 +14,27 @@ import (
 // changed: the maps are persistent B-trees.
 type Snapshot struct {
 	revision int64
-	objects  map[v1.Kind]*objects
+	objects  []lazy[*objects] // in the order of v1.Kinds
 	index    index
 }
 
 // objects are those of one kind, by ID.
 type objects = btree.Map[string, v1.Object]
 
+// kindAt is where a kind is in v1.Kinds.
+var kindAt = func() map[v1.Kind]int {
+	at := make(map[v1.Kind]int, len(v1.Kinds))
+	for i, d := range v1.Kinds {
+		at[d.Kind()] = i
+	}
+	return at
+}()
+
 // NewSnapshot is an empty snapshot.
 func NewSnapshot() *Snapshot {
-	s := &Snapshot{objects: make(map[v1.Kind]*objects, len(v1.Kinds))}
-	for _, d := range v1.Kinds {
-		s.objects[d.Kind()] = new(objects)
+	s := &Snapshot{objects: make([]lazy[*objects], len(v1.Kinds)), index: newIndex()}
+	for i := range s.objects {
+		s.objects[i].tree = new(objects)
 	}
 	return s
 }
@@ -36,26 +44,26 @@ func (s *Snapshot) Revision() int64 { return s.revision }
 
 // Lookup finds an object of any kind by its ID.
 func (s *Snapshot) Lookup(kind v1.Kind, id string) (v1.Object, bool) {
-	m, ok := s.objects[kind]
+	at, ok := kindAt[kind]
 	if !ok {
 		return nil, false
 	}
-	return m.Get(id)
+	return s.objects[at].tree.Get(id)
 }
 
 // Objects yields the objects of a kind in the order of their IDs.
 func (s *Snapshot) Objects(kind v1.Kind) iter.Seq[v1.Object] {
 	return func(yield func(v1.Object) bool) {
-		if m, ok := s.objects[kind]; ok {
-			m.Scan(func(_ string, o v1.Object) bool { return yield(o) })
+		if at, ok := kindAt[kind]; ok {
+			s.objects[at].tree.Scan(func(_ string, o v1.Object) bool { return yield(o) })
 		}
 	}
 }
 
 // Count is the number of objects of a kind.
 func (s *Snapshot) Count(kind v1.Kind) int {
-	if m, ok := s.objects[kind]; ok {
-		return m.Len()
+	if at, ok := kindAt[kind]; ok {
+		return s.objects[at].tree.Len()
 	}
 	return 0
 }
@@ -100,14 +108,11 @@ type Revised struct {
 // The result is at the revision given, which may be later than the last of them. There is a Batch for each revision that
 // changed something.
 func (s *Snapshot) WithAll(revision int64, revisions []Revised) (*Snapshot, []Batch, error) {
-	next := &Snapshot{objects: make(map[v1.Kind]*objects, len(s.objects)), index: s.index.copy()}
-	for k, m := range s.objects {
-		next.objects[k] = m // copied when first written
-	}
+	next := s.shared()
 	batches := make([]Batch, 0, len(revisions))
 	for _, r := range revisions {
 		next.revision = r.Revision
-		changes, err := next.applyAll(s, r.Ops)
+		changes, err := next.applyAll(r.Ops)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -120,11 +125,11 @@ func (s *Snapshot) WithAll(revision int64, revisions []Revised) (*Snapshot, []Ba
 }
 
 // applyAll does the operations of one revision. An object that several of them change has one change.
-func (s *Snapshot) applyAll(base *Snapshot, ops []Op) ([]Change, error) {
+func (s *Snapshot) applyAll(ops []Op) ([]Change, error) {
 	changes := make([]Change, 0, len(ops))
 	position := make(map[objectKey]int, len(ops))
 	for i := range ops {
-		change, err := s.apply(base, &ops[i])
+		change, err := s.apply(&ops[i])
 		if err != nil {
 			return nil, err
 		}
@@ -147,48 +152,42 @@ type objectKey struct {
 	id   string
 }
 
-// apply does one operation to a snapshot that is still being made from base.
-func (s *Snapshot) apply(base *Snapshot, op *Op) (Change, error) {
-	d, ok := v1.Describe(op.Kind)
+// apply does one operation to a snapshot that is still being made.
+func (s *Snapshot) apply(op *Op) (Change, error) {
+	at, ok := kindAt[op.Kind]
 	if !ok {
 		return Change{}, fmt.Errorf("store: %s %q: no such kind", op.Kind, op.ID)
 	}
-	m := s.objects[op.Kind]
-	if m == base.objects[op.Kind] {
-		m = fork(m)
-		s.objects[op.Kind] = m
-	}
-	old, exists := m.Get(op.ID)
+	d, table := v1.Kinds[at], &s.objects[at]
+	old, exists := table.tree.Get(op.ID)
 	change := Change{Kind: op.Kind, ID: op.ID, Old: old}
-	if op.Value == nil && op.Section == d.Home() {
+	home := op.Section == d.Home()
+	if !home && (!exists || op.Value == nil && d.Section(old, op.Section) == nil) {
+		return Change{}, nil // a section of an object that is gone, or one that is gone itself
+	}
+	if home && op.Value == nil {
 		if exists {
-			m.Delete(op.ID)
-			s.index.remove(old)
+			table.edit().Delete(op.ID)
+			s.index.change(old, nil)
 		}
 		return change, nil
 	}
-	if op.Section != d.Home() && (!exists || op.Value == nil && d.Section(old, op.Section) == nil) {
-		return Change{}, nil // a section of an object that is gone, or one that is gone itself
-	}
 	var meta *v1.Meta
-	if op.Section == d.Home() {
-		meta = &v1.Meta{ID: op.ID}
+	if home {
+		meta = &v1.Meta{}
 		if op.Meta != nil {
 			*meta = *op.Meta
-			meta.ID = op.ID
 		} else if exists {
 			*meta = *old.GetMeta()
 		}
+		meta.ID = op.ID
 	}
 	next, err := d.With(old, op.Section, meta, op.Value, s.revision)
 	if err != nil {
 		return Change{}, fmt.Errorf("store: %s %q: %w", op.Kind, op.ID, err)
 	}
-	m.Set(op.ID, next)
-	if exists {
-		s.index.remove(old)
-	}
-	s.index.add(next)
+	table.edit().Set(op.ID, next)
+	s.index.change(old, next)
 	change.New = next
 	return change, nil
 }
@@ -207,12 +206,11 @@ func (s *Snapshot) Check(op *Op) bool {
 	return true
 }
 
-// forking guards the owner mark that a tree changes in both halves when it is copied. Reading a tree never looks at it.
-var forking sync.Mutex
-
-// fork is a copy of a tree that shares its nodes until either is written.
-func fork[V any](m *btree.Map[string, V]) *btree.Map[string, V] {
-	forking.Lock()
-	defer forking.Unlock()
-	return m.Copy()
+// shared is the beginning of the next snapshot: the same trees, each copied when it is first written.
+func (s *Snapshot) shared() *Snapshot {
+	next := &Snapshot{revision: s.revision, objects: make([]lazy[*objects], len(s.objects)), index: s.index.shared()}
+	for i := range s.objects {
+		next.objects[i] = s.objects[i].shared()
+	}
+	return next
 }
