@@ -14,21 +14,31 @@ import (
 // against each other.
 const (
 	settleWithin = 20 * time.Minute
+	nodesWithin  = 30 * time.Second
 	quietFor     = 2 * time.Second
 )
+
+// spare is the machine that may stay drained: what a service may ask for is there without it.
+const spare = 1
 
 // settle stops the faults, lets the user want something that is possible, and sees that the swarm becomes exactly that, and
 // then does nothing more.
 func (w *World) settle() {
 	w.heal()
-	for _, m := range w.machines {
-		w.setAvailability(m, v1.AvailabilityActive)
-	}
+	w.drained = w.chance(0.5)
 	for _, s := range w.services() {
-		if s.Meta.Deleting.IsZero() {
-			w.update(s, w.possible)
-		}
+		w.reconsider(s)
 	}
+	w.after(w.between(0, nodesWithin), func() { // later than the rest, so that this alone wakes what waits for nodes
+		for i, m := range w.machines {
+			if i == spare && w.drained {
+				w.setAvailability(m, v1.AvailabilityDrain)
+			} else {
+				w.setAvailability(m, v1.AvailabilityActive)
+			}
+		}
+	})
+	w.play(nodesWithin)
 	began := w.now
 	quiet := false
 	for w.failure == nil && !quiet && w.now-began < settleWithin {
@@ -55,19 +65,46 @@ func (w *World) settle() {
 	}
 }
 
+// reconsider is what the user does about a service once the faults are over: where it may come right by itself nothing, or,
+// where a rollout paused, what resumes it; else something that is possible.
+func (w *World) reconsider(s *v1.Service) {
+	policy := s.Spec.Task.RestartPolicy
+	switch {
+	case !s.Meta.Deleting.IsZero():
+	case w.chance(0.5) || policy.Condition != v1.RestartAny || policy.MaxAttempts > 0 || *s.Spec.Replicas > w.most(s.Spec):
+		w.update(s, w.possible)
+	case s.Desired != nil && s.Desired.Update != nil && s.Desired.Update.State == v1.UpdatePaused:
+		w.update(s, func(*v1.ServiceSpec) {})
+	default:
+		// A rollout that pauses from now on, over a failure that is on its way, is resumed too.
+		w.after(nodesWithin/2, func() {
+			if now := w.named(s.Meta.Name); now != nil && now.Desired != nil && now.Desired.Update != nil &&
+				now.Desired.Update.State == v1.UpdatePaused {
+				w.update(now, func(*v1.ServiceSpec) {})
+			}
+		})
+	}
+}
+
+// most is how many replicas of a service fit in any case.
+func (w *World) most(s *v1.ServiceSpec) uint64 {
+	switch p := s.Task.Placement; {
+	case len(s.Endpoint.Ports) > 0:
+		return 1 // a host port is there once on a node, and another service may have it
+	case p != nil && len(p.Constraints) > 0:
+		return 1
+	case p != nil && p.MaxReplicas > 0, w.drained:
+		return 2
+	}
+	return 3
+}
+
 // possible is what a user asks for who wants it to work: no more than fits, restarted whatever happens, and a new revision,
 // so that what failed before counts no more.
 func (w *World) possible(s *v1.ServiceSpec) {
 	s.Task.RestartPolicy = &v1.RestartPolicy{Condition: v1.RestartAny, Delay: s.Task.RestartPolicy.Delay}
 	s.Task.ForceUpdate += 100
-	most := uint64(4)
-	if len(s.Endpoint.Ports) > 0 {
-		most = 1 // a host port is there once on a node, and another service may have it
-	}
-	if p := s.Task.Placement; p != nil && len(p.Constraints) > 0 {
-		most = min(most, 1)
-	}
-	n := min(*s.Replicas, most)
+	n := min(*s.Replicas, w.most(s))
 	s.Replicas = &n
 }
 
@@ -113,6 +150,9 @@ func (w *World) serviceAmiss(s *v1.Service, wanted map[string]bool) string {
 		}
 		if c := w.machine(v1.TaskNode(t)).containers[t.Meta.ID]; c == nil || !c.running {
 			return nameOf(t.Desired) + " is told to run, and does not"
+		}
+		if w.drained && v1.TaskNode(t) == w.machines[spare].id {
+			return nameOf(t.Desired) + " runs on a node that is drained"
 		}
 		wanted[t.Meta.ID] = true
 		running[t.Desired.Slot]++

@@ -48,6 +48,7 @@ type World struct {
 	servers  []*server
 	user     user
 	calm     bool // no more faults
+	drained  bool // and one machine takes no tasks
 	checks   checks
 	failure  error
 }
