@@ -12,10 +12,12 @@ import (
 )
 
 // Apply implements Network. The first one, those after Resync and those after an error read back what the kernel has, adopt what
-// is right of it, repair the rest and remove what nobody wants; the others make only the difference to the Apply before. An
-// error about single tasks holds a TaskError for each of them: see TaskErrors. A backend that goes while its task stays keeps
-// its connections; they are cut when the task goes, or at once where the port is published no more or the backend is no
-// task of this machine.
+// is right of it, repair the rest and remove what nobody wants; the others make only the difference to the Apply before.
+//
+// An error about single tasks or ports holds a TaskError or PortError for each of them: see TaskErrors.
+//
+// A backend that goes while its task stays keeps its connections; they are cut when the task goes, or at once where the port
+// is published no more or the backend is no task of this machine.
 func (l *Linux) Apply(ctx context.Context, c Config) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -27,47 +27,6 @@ var (
 	routerMAC   = net.HardwareAddr{0x02, 0x53, 0x00, 0x00, 0x00, 0x03}
 )
 
-// TaskError says why one task's link is not as it should be; the other tasks' are. The error of Apply may hold several:
-// see TaskErrors.
-type TaskError struct {
-	// Task is the task's ID.
-	Task string
-	Err  error
-}
-
-// Error implements error.
-func (e *TaskError) Error() string { return fmt.Sprintf("task %s: %v", e.Task, e.Err) }
-
-// Unwrap is the cause.
-func (e *TaskError) Unwrap() error { return e.Err }
-
-// TaskErrors are the causes by task ID that an error of Apply holds. The link of a task that is not in it was made, if
-// Apply got that far: where alone is false, err has other causes too, and no link can be relied on.
-func TaskErrors(err error) (byTask map[string]error, alone bool) {
-	byTask = map[string]error{}
-	return byTask, collectTaskErrors(err, byTask)
-}
-
-func collectTaskErrors(err error, into map[string]error) bool {
-	switch e := err.(type) {
-	case nil:
-		return true
-	case *TaskError:
-		into[e.Task] = e.Err
-		return true
-	case interface{ Unwrap() []error }:
-		alone := true
-		for _, one := range e.Unwrap() {
-			alone = collectTaskErrors(one, into) && alone
-		}
-		return alone
-	case interface{ Unwrap() error }:
-		inner := e.Unwrap()
-		return inner != nil && collectTaskErrors(inner, into)
-	}
-	return false
-}
-
 // base is what all tasks of a machine share.
 type base struct {
 	block, pool netip.Prefix
@@ -125,7 +84,7 @@ func check(c Config) (*desired, error) {
 	}
 	for _, p := range c.Published {
 		if err := d.addPort(p); err != nil {
-			errs = append(errs, fmt.Errorf("published port %s/%d: %w", p.Protocol, p.Port, err))
+			errs = append(errs, &PortError{p.Protocol, p.Port, err})
 		}
 	}
 	return d, errors.Join(errs...)

@@ -81,6 +81,7 @@ func TestTaskErrors(t *testing.T) {
 		{one, 1, true},
 		{fmt.Errorf("netplugin: %w", errors.Join(one, errors.Join(two))), 2, true},
 		{fmt.Errorf("netplugin: %w", errors.Join(one, other, two)), 2, false},
+		{errors.Join(one, &PortError{"tcp", 80, other}), 1, true},
 		{other, 0, false},
 		{fmt.Errorf("netplugin: %w", other), 0, false},
 	}

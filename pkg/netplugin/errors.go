@@ -1,0 +1,61 @@
+package netplugin
+
+import "fmt"
+
+// TaskError says why one task's link is not as it should be; the other tasks' are. The error of Apply may hold several:
+// see TaskErrors.
+type TaskError struct {
+	// Task is the task's ID.
+	Task string
+	Err  error
+}
+
+// Error implements error.
+func (e *TaskError) Error() string { return fmt.Sprintf("task %s: %v", e.Task, e.Err) }
+
+// Unwrap is the cause.
+func (e *TaskError) Unwrap() error { return e.Err }
+
+// PortError says why one published port is not as it should be; the other ports and all links are.
+type PortError struct {
+	Protocol string
+	Port     uint16
+	Err      error
+}
+
+// Error implements error.
+func (e *PortError) Error() string {
+	return fmt.Sprintf("published port %s/%d: %v", e.Protocol, e.Port, e.Err)
+}
+
+// Unwrap is the cause.
+func (e *PortError) Unwrap() error { return e.Err }
+
+// TaskErrors are the causes by task ID that an error of Apply holds. Where alone is true, there are no others, but for a
+// PortError: the links of all other tasks are made. Where it is false, no link can be relied on before Apply is called again.
+func TaskErrors(err error) (byTask map[string]error, alone bool) {
+	byTask = map[string]error{}
+	return byTask, collectTaskErrors(err, byTask)
+}
+
+func collectTaskErrors(err error, into map[string]error) bool {
+	switch e := err.(type) {
+	case nil:
+		return true
+	case *TaskError:
+		into[e.Task] = e.Err
+		return true
+	case *PortError:
+		return true
+	case interface{ Unwrap() []error }:
+		alone := true
+		for _, one := range e.Unwrap() {
+			alone = collectTaskErrors(one, into) && alone
+		}
+		return alone
+	case interface{ Unwrap() error }:
+		inner := e.Unwrap()
+		return inner != nil && collectTaskErrors(inner, into)
+	}
+	return false
+}
