@@ -210,7 +210,7 @@ func (f *Fake) Signal(ctx context.Context, id, signal string) error {
 }
 
 // fakeSignals are those that end a process which does not handle them.
-var fakeSignals = map[string]int{"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
+var fakeSignals = map[string]int{"": 15, "HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
 
 // Remove implements Runtime.
 func (f *Fake) Remove(ctx context.Context, id string) error {

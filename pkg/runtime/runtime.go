@@ -39,7 +39,8 @@ type Runtime interface {
 	// Start starts a created container and returns its process ID. A container that runs already is left alone; one that
 	// has ended is not started again: that is an error.
 	Start(ctx context.Context, id string) (pid uint32, err error)
-	// Signal sends a signal, such as SIGTERM, to the container's first process. One that has ended is not an error.
+	// Signal sends a signal, such as SIGTERM, to the container's first process. An empty one is the container's own stop
+	// signal: that of its spec, else of its image, else SIGTERM. A container that has ended is not an error.
 	Signal(ctx context.Context, id, signal string) error
 	// Remove kills the container if it runs, and removes all of it but its log. One that is not there is not an error.
 	Remove(ctx context.Context, id string) error

@@ -106,6 +106,7 @@ func TestKilledClient(t *testing.T) {
 	if after, ok := r.daemon.running(); !ok || after.PID != before.PID {
 		t.Errorf("containerd was %d, is %d", before.PID, after.PID)
 	}
+	waitEnd(t, r, said.Ending) // its process is gone; its shim may not have seen it yet
 	states, err := r.List(t.Context())
 	if err != nil || len(states) != 2 {
 		t.Fatalf("List: %+v, %v", states, err)
@@ -255,6 +256,39 @@ func TestHalfMade(t *testing.T) {
 	}
 }
 
+// TestSweep: what was left half made, and wanted by nobody since, is gone after the next start, processes too.
+func TestSweep(t *testing.T) {
+	root := t.TempDir()
+	r := start(t, func(c *Config) { c.Root = root })
+	load(t, r)
+	half, whole := container("forever"), container("forever")
+	var pid uint32
+	for _, c := range []runtime.Container{half, whole} {
+		if err := r.Create(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := r.State(t.Context(), half.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid = s.PID
+	if err := os.Rename(r.paths.mark(half.ID), r.paths.mark("nothing")); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r = start(t, func(c *Config) { c.Root = root })
+	if states, err := r.List(t.Context()); err != nil || len(states) != 1 || states[0].ID != whole.ID {
+		t.Errorf("List: %+v, %v, want %s alone", states, err, whole.ID)
+	}
+	eventually(t, "the process is gone", func() bool { _, err := startTime(int(pid)); return err != nil })
+	if _, ok := r.paths.readMark("nothing"); ok {
+		t.Error("a mark without a container is still there")
+	}
+}
+
 // TestAddress uses a containerd that is there already, and leaves it there.
 func TestAddress(t *testing.T) {
 	first := theRuntime(t)
@@ -271,6 +305,20 @@ func TestAddress(t *testing.T) {
 	waitLine(t, r, c.ID, "logged")
 	if states, err := first.List(t.Context()); err != nil || len(states) != 0 {
 		t.Errorf("the first sees %+v, %v", states, err)
+	}
+	// A second Runtime in the same namespace sees nothing of it either, and cannot take it over.
+	second := start(t, func(c *Config) { c.Address, c.Namespace = first.paths.socket, "other" })
+	if states, err := second.List(t.Context()); err != nil || len(states) != 0 {
+		t.Errorf("the second sees %+v, %v", states, err)
+	}
+	if err := second.Create(t.Context(), c); err == nil || !strings.Contains(err.Error(), r.paths.name) {
+		t.Errorf("the second makes it too: %v", err)
+	}
+	if err := second.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if s, err := r.State(t.Context(), c.ID); err != nil || s.Status != runtime.Running {
+		t.Errorf("after the second has gone: %+v, %v", s, err)
 	}
 	if err := r.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"testing"
 
+	containerregistry "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/swarmd/swarmd/pkg/runtime"
 	"github.com/swarmd/swarmd/pkg/runtime/runtimetest"
 )
@@ -36,10 +38,10 @@ func TestContract(t *testing.T) {
 		return r
 	}
 	open(t)
-	load(t, current)
+	loadImage(t, current, "plain:1", testImage(t, func(c *containerregistry.Config) { c.StopSignal = "" }))
 	runtimetest.Run(t, runtimetest.Subject{
 		Open:    open,
-		Image:   "workload:1",
+		Image:   "plain:1",
 		Missing: "docker.io/library/missing:1",
 		Forever: []string{"forever"},
 		Exit:    func(code int) []string { return []string{"exit", strconv.Itoa(code)} },

@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/typeurl/v2"
+	"github.com/moby/sys/signal"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/swarmd/swarmd/pkg/runtime"
@@ -35,6 +36,11 @@ const extension = "swarmd.container"
 type meta struct {
 	Name   string            `json:"name,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+	// StopSignal is the spec's, or else the image's.
+	StopSignal string `json:"stopSignal,omitempty"`
+	// Owner is the paths.name of the Runtime that made the container: with Config.Address there may be another in the same
+	// namespace.
+	Owner string `json:"owner"`
 }
 
 // Create implements runtime.Runtime. The container's first process is there afterwards, and waits: its command, user and
@@ -47,23 +53,36 @@ func (r *Runtime) Create(ctx context.Context, c runtime.Container) error {
 		return nil
 	}
 	ctx = r.namespaced(ctx)
+	// What an earlier process left half made is in the way of the first attempt only.
 	err := r.create(ctx, c)
-	if err == nil {
-		return os.WriteFile(r.paths.mark(c.ID), nil, 0o600)
+	if errdefs.IsAlreadyExists(err) {
+		if err = r.mayReplace(ctx, c.ID); err == nil {
+			r.log.Info("containerd: making a container anew that was left half made", "task.id", c.ID)
+			if err = r.remove(ctx, c.ID); err == nil {
+				err = r.create(ctx, c)
+			}
+		}
+	} else if err != nil { // half a container is none
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+		defer cancel()
+		err = errors.Join(err, r.remove(undo, c.ID))
 	}
-	// Half a container is none. What an earlier process left half made is in the way of the first attempt only.
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
-	defer cancel()
-	if undone := r.remove(undo, c.ID); undone != nil {
-		return errors.Join(err, undone)
-	}
-	if !errdefs.IsAlreadyExists(err) {
+	if err != nil {
 		return err
 	}
-	if err := r.create(ctx, c); err != nil {
-		return errors.Join(err, r.remove(undo, c.ID))
-	}
 	return os.WriteFile(r.paths.mark(c.ID), nil, 0o600)
+}
+
+// mayReplace refuses to touch a container that is somebody else's.
+func (r *Runtime) mayReplace(ctx context.Context, id string) error {
+	record, err := r.client.ContainerService().Get(ctx, id)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("containerd: create %s: %w", id, err)
+	}
+	if owner := metaOf(record).Owner; owner != "" && owner != r.paths.name {
+		return fmt.Errorf("containerd: create %s: there is a container of that name that %s made", id, owner)
+	}
+	return nil
 }
 
 // create makes record, snapshot and process. The record comes first: it is what keeps containerd's garbage collector from
@@ -77,7 +96,7 @@ func (r *Runtime) create(ctx context.Context, c runtime.Container) error {
 	if err != nil {
 		return fmt.Errorf("containerd: create %s: %w", c.ID, err)
 	}
-	if err := r.record(ctx, c, spec); err != nil {
+	if err := r.record(ctx, c, spec, image); err != nil {
 		return fmt.Errorf("containerd: create %s: %w", c.ID, err)
 	}
 	mounts, err := r.client.SnapshotService(r.snapshotter).Prepare(ctx, c.ID, image.chain)
@@ -96,7 +115,11 @@ func (r *Runtime) create(ctx context.Context, c runtime.Container) error {
 }
 
 // record writes the container's record.
-func (r *Runtime) record(ctx context.Context, c runtime.Container, spec *specs.Spec) error {
+func (r *Runtime) record(ctx context.Context, c runtime.Container, spec *specs.Spec, i *image) error {
+	stop, err := stopSignal(c, i)
+	if err != nil {
+		return err
+	}
 	specAny, err := typeurl.MarshalAny(spec)
 	if err != nil {
 		return err
@@ -106,7 +129,7 @@ func (r *Runtime) record(ctx context.Context, c runtime.Container, spec *specs.S
 	if err != nil {
 		return err
 	}
-	more, err := json.Marshal(meta{Name: c.Name, Labels: labels(c)})
+	more, err := json.Marshal(meta{Name: c.Name, Labels: labels(c), StopSignal: stop, Owner: r.paths.name})
 	if err != nil {
 		return err
 	}
@@ -120,6 +143,21 @@ func (r *Runtime) record(ctx context.Context, c runtime.Container, spec *specs.S
 		Extensions:  map[string]typeurl.Any{extension: &blob{more}},
 	})
 	return err
+}
+
+// stopSignal is what the container wants to be stopped by. The image's may be nonsense, for which the user of it is not to
+// be blamed.
+func stopSignal(c runtime.Container, i *image) (string, error) {
+	if name := c.Spec.StopSignal; name != "" {
+		if _, err := signal.ParseSignal(name); err != nil {
+			return "", fmt.Errorf("stop signal: %w: want one such as SIGTERM: %w", err, runtime.ErrInvalid)
+		}
+		return name, nil
+	}
+	if _, err := signal.ParseSignal(i.config.StopSignal); err != nil {
+		return "SIGTERM", nil
+	}
+	return i.config.StopSignal, nil
 }
 
 // blob is JSON as a typeurl.Any.

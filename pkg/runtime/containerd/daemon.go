@@ -62,6 +62,7 @@ func (d *daemon) ensure(ctx context.Context) error {
 		return fmt.Errorf("containerd: %w", err)
 	}
 	d.saveExits(ctx)
+	os.Remove(d.paths.socket) // one that a dead containerd left would be taken for the new one's
 	if err := d.spawn(build); err != nil {
 		return err
 	}

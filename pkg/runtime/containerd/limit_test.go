@@ -117,8 +117,13 @@ func TestOOM(t *testing.T) {
 
 func TestSignals(t *testing.T) {
 	r := theRuntime(t)
-	for name, want := range map[string]string{"SIGTERM": "terminated", "USR1": "user defined signal 1", "2": "interrupt"} {
+	for _, test := range []struct{ stop, name, want string }{
+		{"", "SIGTERM", "terminated"}, {"", "USR1", "user defined signal 1"}, {"", "2", "interrupt"},
+		{"SIGHUP", "", "hangup"}, {"", "", "user defined signal 1"}, // the spec's, and the image's
+	} {
+		name, want := test.name, test.want
 		c := container("trap")
+		c.Spec.StopSignal = test.stop
 		create(t, r, c)
 		if _, err := r.Start(t.Context(), c.ID); err != nil {
 			t.Fatal(err)

@@ -160,3 +160,19 @@ func TestLimitReader(t *testing.T) {
 		t.Errorf("read %d bytes, %v", len(b), err)
 	}
 }
+
+// TestNative runs on the snapshotter that is left where overlayfs does not work.
+func TestNative(t *testing.T) {
+	r := start(t, nil)
+	if r.snapshotter != "overlayfs" {
+		t.Logf("here it is %s anyway", r.snapshotter)
+	}
+	r.snapshotter = "native"
+	load(t, r)
+	c := container("write", "/data/x", "id")
+	c.Spec.User = "anna"
+	run(t, r, c)
+	if got := output(t, r, c.ID); got != "wrote /data/x\n1001 1002 [1002 1003]\n" {
+		t.Errorf("ran %q", got)
+	}
+}

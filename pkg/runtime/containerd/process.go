@@ -47,6 +47,12 @@ func (r *Runtime) Start(ctx context.Context, id string) (uint32, error) {
 
 // Signal implements runtime.Runtime.
 func (r *Runtime) Signal(ctx context.Context, id, name string) error {
+	if name == "" {
+		var err error
+		if name, err = r.ownStopSignal(ctx, id); err != nil {
+			return fmt.Errorf("containerd: signal %s: %w", id, err)
+		}
+	}
 	number, err := signal.ParseSignal(name)
 	if err != nil {
 		return fmt.Errorf("containerd: signal %s: %w: want one such as SIGTERM: %w", id, err, runtime.ErrInvalid)
@@ -66,6 +72,18 @@ func (r *Runtime) Signal(ctx context.Context, id, name string) error {
 		return nil
 	}
 	return fmt.Errorf("containerd: signal %s: %w", id, err)
+}
+
+// ownStopSignal is what Create noted.
+func (r *Runtime) ownStopSignal(ctx context.Context, id string) (string, error) {
+	record, err := r.client.ContainerService().Get(r.namespaced(ctx), id)
+	if errdefs.IsNotFound(err) {
+		return "", runtime.ErrNotFound
+	}
+	if err != nil {
+		return "", err
+	}
+	return firstOf(metaOf(record).StopSignal, "SIGTERM"), nil
 }
 
 // Remove implements runtime.Runtime.

@@ -126,8 +126,13 @@ func Start(ctx context.Context, config Config) (_ *Runtime, err error) {
 	if r.client, err = connect(address, config.Namespace); err != nil {
 		return nil, err
 	}
-	r.snapshotter, err = r.findSnapshotter(r.namespaced(ctx))
-	return r, err
+	if r.snapshotter, err = r.findSnapshotter(r.namespaced(ctx)); err != nil {
+		return nil, err
+	}
+	if err := r.sweep(r.namespaced(ctx)); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // namespaced is ctx with the namespace that each call to containerd needs. What its client would log by itself is in the

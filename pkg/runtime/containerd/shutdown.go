@@ -75,6 +75,32 @@ func (r *Runtime) killShims() error {
 	return nil
 }
 
+// sweep removes what an earlier process left half made, which nobody else would ever see, and marks without a container.
+func (r *Runtime) sweep(ctx context.Context) error {
+	records, err := r.client.ContainerService().List(ctx)
+	if err != nil {
+		return fmt.Errorf("containerd: list containers: %w", err)
+	}
+	known := make(map[string]bool, len(records))
+	for _, record := range records {
+		known[record.ID] = true
+		if _, marked := r.paths.readMark(record.ID); marked || metaOf(record).Owner != r.paths.name {
+			continue
+		}
+		r.log.Info("containerd: removing a container that was left half made", "task.id", record.ID)
+		if err := r.Remove(ctx, record.ID); err != nil {
+			r.log.Warn("containerd: cannot remove what was left half made", "task.id", record.ID, "error", err)
+		}
+	}
+	marks, err := os.ReadDir(r.paths.in("marks"))
+	for _, m := range marks {
+		if !known[m.Name()] {
+			err = errors.Join(err, os.Remove(r.paths.mark(m.Name())))
+		}
+	}
+	return err
+}
+
 // removeAll removes all containers, also half made ones.
 func (r *Runtime) removeAll(ctx context.Context) error {
 	records, err := r.client.ContainerService().List(ctx)
@@ -85,6 +111,9 @@ func (r *Runtime) removeAll(ctx context.Context) error {
 	group.SetLimit(8)
 	errs := make([]error, len(records))
 	for i, record := range records {
+		if r.daemon == nil && metaOf(record).Owner != r.paths.name {
+			continue // in a containerd that is not ours
+		}
 		group.Go(func() error {
 			errs[i] = r.Remove(ctx, record.ID)
 			return nil

@@ -67,18 +67,14 @@ func (r *Runtime) State(ctx context.Context, id string) (runtime.State, error) {
 	return runtime.State{}, fmt.Errorf("containerd: container %s: %w", id, runtime.ErrNotFound)
 }
 
-// state puts together what is known of a container. It is false for one that is half made: Create makes it anew.
+// state puts together what is known of a container. It is false for one that is
+// half made, which Create makes anew, and for one of somebody else.
 func (r *Runtime) state(record containers.Container, p *task.Process) (runtime.State, bool) {
 	m, marked := r.paths.readMark(record.ID)
-	s := runtime.State{ID: record.ID, Status: runtime.Created, Started: m.Started}
-	if e, ok := record.Extensions[extension]; ok {
-		var kept meta
-		if json.Unmarshal(e.GetValue(), &kept) == nil {
-			s.Labels = kept.Labels
-		}
-	}
+	kept := metaOf(record)
+	s := runtime.State{ID: record.ID, Labels: kept.Labels, Status: runtime.Created, Started: m.Started}
 	switch {
-	case p == nil && !marked:
+	case kept.Owner != r.paths.name, p == nil && !marked:
 		return s, false
 	case p == nil && m.Exit != nil:
 		s.Status, s.ExitCode, s.OOMKilled, s.Ended = runtime.Ended, m.Exit.Code, m.Exit.OOMKilled, m.Exit.At
@@ -96,4 +92,12 @@ func (r *Runtime) state(record containers.Container, p *task.Process) (runtime.S
 		s.Started = m.made // started by a process that was killed before it could say when
 	}
 	return s, true
+}
+
+// metaOf is what Create kept with the record.
+func metaOf(record containers.Container) (m meta) {
+	if e, ok := record.Extensions[extension]; ok && json.Unmarshal(e.GetValue(), &m) != nil {
+		return meta{}
+	}
+	return m
 }
