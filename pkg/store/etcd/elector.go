@@ -83,25 +83,61 @@ func (s *Store) owner() string {
 	return s.member.server().MemberID().String() + " "
 }
 
-// keep notices the end of the lease, or of the key.
+// keep waits for the end of the lease, of the key, or of the store.
 func (l *lead) keep(ctx context.Context, alive <-chan *clientv3.LeaseKeepAliveResponse) {
-	defer l.end()
-	path := leaders + l.fence.Key
-	gone := l.store.client.Watch(ctx, path, clientv3.WithRev(l.fence.Revision+1), clientv3.WithFilterPut())
+	l.untilGone(ctx, alive)
+	l.end()
+	if l.store.ctx.Err() != nil {
+		l.leave()
+	}
+}
+
+func (l *lead) untilGone(ctx context.Context, alive <-chan *clientv3.LeaseKeepAliveResponse) {
+	from := l.fence.Revision + 1
+	for from > 0 {
+		gone := l.store.client.Watch(ctx, leaders+l.fence.Key, clientv3.WithRev(from), clientv3.WithFilterPut())
+		if !l.untilWatchEnds(ctx, alive, gone) {
+			return
+		}
+		from = l.stillThere(ctx)
+	}
+}
+
+// untilWatchEnds tells whether it was only the watch that ended: where etcd compacted while it was away.
+func (l *lead) untilWatchEnds(ctx context.Context, alive <-chan *clientv3.LeaseKeepAliveResponse, gone clientv3.WatchChan) bool {
 	for {
 		select {
 		case _, ok := <-alive:
 			if !ok {
-				return
+				return false
 			}
 		case resp, ok := <-gone:
-			if !ok || len(resp.Events) > 0 {
-				return
+			if !ok {
+				return true
+			}
+			if len(resp.Events) > 0 {
+				return false
 			}
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
+}
+
+// stillThere is the revision to watch the key from, or 0 where it is gone.
+func (l *lead) stillThere(ctx context.Context) int64 {
+	got, err := l.store.client.Get(ctx, leaders+l.fence.Key, clientv3.WithKeysOnly())
+	if err != nil || len(got.Kvs) == 0 || got.Kvs[0].CreateRevision != l.fence.Revision {
+		return 0
+	}
+	return got.Header.Revision + 1
+}
+
+// leave gives the lead up when the store is closed, so that others need not wait for the lease to run out.
+func (l *lead) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	l.store.client.Revoke(ctx, l.lease) // else it runs out
 }
 
 func (l *lead) end() {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -43,6 +44,7 @@ var shrinkWAL = sync.OnceFunc(func() { wal.SegmentSizeBytes = walSegment })
 // member is the etcd member inside this process. It opens no port and no socket: it is called directly, and until there
 // is a second manager it has nobody to talk to.
 type member struct {
+	lock    *os.File // of the directory
 	etcd    *embed.Etcd
 	client  *clientv3.Client
 	closing atomic.Bool
@@ -55,9 +57,13 @@ func startMember(ctx context.Context, c *Config) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m.lock, err = lockDir(filepath.Dir(cfg.Dir)); err != nil {
+		return nil, err
+	}
 	m.closing.Store(true) // what a failing start says is in its error
 	m.etcd, err = embed.StartEtcd(cfg)
 	if err != nil {
+		m.lock.Close()
 		return nil, fmt.Errorf("store: etcd: start the member in %s: %w", c.Dir, err)
 	}
 	m.closing.Store(false)
@@ -106,6 +112,23 @@ func memberConfig(c *Config, m *member) (*embed.Config, error) {
 	return cfg, nil
 }
 
+// lockDir refuses a directory that is in use. etcd itself would wait for it without end.
+func lockDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("store: etcd: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("store: etcd: the directory %s is in use by another process", dir)
+		}
+		return nil, fmt.Errorf("store: etcd: lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
 func (m *member) server() *etcdserver.EtcdServer { return m.etcd.Server }
 
 func (m *member) close() error {
@@ -116,7 +139,7 @@ func (m *member) close() error {
 	}
 	m.etcd.Close()
 	if errors.Is(err, context.Canceled) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, m.lock.Close())
 }
