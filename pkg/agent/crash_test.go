@@ -21,8 +21,10 @@ func story(l *lab) []func() {
 		s.Endpoint = &v1.EndpointSpec{Ports: []v1.PortConfig{{Published: 8080, Target: 80, Protocol: v1.TCP}}}
 	})
 	job := l.swarm.service("job", nil)
+	flaky := l.swarm.service("flaky", func(s *v1.ServiceRevisionSpec) { s.Task.Container.Image = "flaky:1" })
 	return []func(){
 		func() {
+			l.swarm.assign("flaky", flaky, v1.TaskRunning)
 			l.swarm.assign("stays", web, v1.TaskRunning)
 			l.swarm.assign("stops", web, v1.TaskRunning)
 			l.swarm.assign("fails", job, v1.TaskRunning)
@@ -32,7 +34,7 @@ func story(l *lab) []func() {
 		func() { l.swarm.desire("stops", v1.TaskShutdown) },
 		func() { l.swarm.desire("waits", v1.TaskRunning) },
 		func() { l.swarm.desire("fails", v1.TaskRemove) },
-		func() { l.swarm.remove("fails"); l.swarm.remove("stops") },
+		func() { l.swarm.remove("fails"); l.swarm.remove("stops"); l.swarm.remove("flaky") },
 	}
 }
 
@@ -60,12 +62,20 @@ func TestCrashAnywhere(t *testing.T) {
 // crashOnce lives through the story with a crash at one point, and says at which.
 func crashOnce(t *testing.T, crashAt int) (reached string) {
 	var mu sync.Mutex
-	starts, seen := map[string]int{}, 0
+	starts, seen, pulled := map[string]int{}, 0, false
 	l := newLab(t, engine.FakeOptions{Process: func(c engine.Container) engine.FakeProcess {
 		mu.Lock()
 		defer mu.Unlock()
 		starts[c.ID]++
 		return engine.FakeProcess{}
+	}, Fail: func(op engine.FakeOp, id string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if id == "flaky:1" && !pulled { // an agent that forgot this would run the task that it said was rejected
+			pulled = true
+			return engine.ErrNotFound
+		}
+		return nil
 	}})
 	hook := func(point string) bool {
 		mu.Lock()
@@ -108,6 +118,67 @@ func crashOnce(t *testing.T, crashAt int) (reached string) {
 	}
 	l.stop()
 	return reached
+}
+
+// What is on the machine, and what was told, is in the state file first.
+func TestStateIsWrittenAhead(t *testing.T) {
+	var l *lab
+	onDisk := func(id string) (savedTask, bool) {
+		s, err := read(l.dir)
+		if err != nil {
+			return savedTask{}, false
+		}
+		for _, st := range s.Tasks {
+			if st.Task.Meta.ID == id {
+				return st, true
+			}
+		}
+		return savedTask{}, false
+	}
+	check := func(op engine.FakeOp, id string) error {
+		st, ok := onDisk(id)
+		if op == engine.FakeCreate && !ok || op == engine.FakeSignal && st.StopAt.IsZero() || op == engine.FakeRemove && !st.Status.State.Terminal() {
+			t.Errorf("%s of %s, of which the state file says %+v", op, id, st)
+		}
+		return nil
+	}
+	bubble(t, engine.FakeOptions{Fail: check}, func(t *testing.T, lab *lab) {
+		l = lab
+		l.swarm.reject = func(r v1.StatusReport) error {
+			for _, told := range r.Tasks {
+				if st, _ := onDisk(told.ID); told.Status.State.Terminal() && st.Status.State != told.Status.State {
+					t.Errorf("%s is told to be %s, the state file says %+v", told.ID, told.Status.State, st.Status)
+				}
+			}
+			return nil
+		}
+		web := l.swarm.service("web", nil)
+		bad := l.swarm.service("bad", env("A={{"))
+		l.start(func(point string) bool {
+			if point == "before save" {
+				time.Sleep(time.Second) // a slow disk
+			}
+			return false
+		})
+		for i := range 20 {
+			l.swarm.assign(fmt.Sprint("t", i), web, v1.TaskRunning)
+			l.swarm.assign(fmt.Sprint("b", i), bad, v1.TaskRunning)
+			settle(time.Duration(i) * time.Millisecond)
+		}
+		settle(10 * time.Second)
+		for i := range 20 {
+			if i%2 == 0 {
+				l.swarm.desire(fmt.Sprint("t", i), v1.TaskShutdown)
+			} else {
+				l.fake.Kill(fmt.Sprint("t", i), i)
+			}
+		}
+		settle(time.Minute)
+		l.want("t18", v1.TaskShutdown)
+		l.want("t19", v1.TaskFailed)
+		l.want("b19", v1.TaskRejected)
+		l.wantClean()
+	})
 }
 
 func TestManagerAwayForAnHour(t *testing.T) {
@@ -265,6 +336,33 @@ func TestMachineRestartsBeforeTheStartWasSaved(t *testing.T) {
 		l.want("t1", v1.TaskFailed)
 		if starts := l.fake.Calls(engine.FakeStart); starts != 0 {
 			t.Errorf("started %d times", starts)
+		}
+	})
+}
+
+// A container that was made before a restart does not start before its link is there again.
+func TestLinkIsMadeAgainBeforeTheStart(t *testing.T) {
+	var l *lab
+	check := func(op engine.FakeOp, id string) error {
+		if links, _ := l.net.Addresses(context.Background()); op == engine.FakeStart && !links[id].IsValid() {
+			t.Errorf("%s starts without a link", id)
+		}
+		return nil
+	}
+	bubble(t, engine.FakeOptions{Fail: check}, func(t *testing.T, lab *lab) {
+		l = lab
+		l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskReady)
+		l.start(nil)
+		settle(2 * time.Second)
+		addr := l.want("t1", v1.TaskReady).Address
+		l.stop()
+		clear(l.net.links)
+		l.net.delay = time.Second
+		l.swarm.desire("t1", v1.TaskRunning)
+		l.start(nil)
+		settle(5 * time.Second)
+		if status := l.want("t1", v1.TaskRunning); status.Address != addr {
+			t.Errorf("address %s became %s", addr, status.Address)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,6 +43,16 @@ func TestPortsLeadToRunningTasksOnly(t *testing.T) {
 	bubble(t, engine.FakeOptions{Fail: watch, Delay: slow}, func(t *testing.T, lab *lab) {
 		l = lab
 		l.net.delay = 300 * time.Millisecond
+		l.swarm.reject = func(r v1.StatusReport) error {
+			for _, told := range r.Tasks {
+				addr, _ := netip.ParseAddr(told.Status.Address)
+				leads := slices.ContainsFunc(backends(), func(b netip.AddrPort) bool { return b.Addr() == addr })
+				if told.Status.State == v1.TaskRunning && !leads {
+					t.Errorf("%s is told to be running, no port leads to it yet", told.ID)
+				}
+			}
+			return nil
+		}
 		web := l.swarm.service("web", published(v1.PortConfig{Published: 8080, Target: 80, Mode: v1.PublishIngress},
 			v1.PortConfig{Published: 53, Target: 5353, Protocol: v1.UDP, Mode: v1.PublishHost}))
 		l.swarm.assign("t1", web, v1.TaskRunning)

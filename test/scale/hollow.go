@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	goruntime "runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -55,6 +56,7 @@ func hollow(ctx context.Context, o options, log *slog.Logger) error {
 		})
 	}
 	var r hollowResult
+	debug.SetGCPercent(400) // memory is cheap here; what this process takes of the processor the manager lacks
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for ctx.Err() == nil {
