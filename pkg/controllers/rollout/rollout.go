@@ -58,6 +58,9 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 	if service.Desired != nil {
 		before = service.Desired.Update
 	}
+	if atRest(s, service, before) {
+		return reconcile.Plan{}
+	}
 	r := &rollout{now: now, config: configOf(service), target: v1.RevisionID(service), generation: service.Meta.Generation}
 	r.survey(s, service, before)
 	after := r.decide(before)
@@ -71,6 +74,21 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 		plan.Ops = []store.Op{reconcile.SetService(service, &next)}
 	}
 	return plan
+}
+
+// atRest tells, without grouping the tasks of a large service into slots, that there is nothing to roll out: no rollout is
+// under way, and every task runs what the spec asks for.
+func atRest(s *store.Snapshot, service *v1.Service, before *v1.UpdateStatus) bool {
+	target := v1.RevisionID(service)
+	if before != nil && (before.State != v1.UpdateCompleted || before.Revision != target) {
+		return false
+	}
+	for t := range s.TasksOfService(service.Meta.ID) {
+		if t.Desired.Revision != target && t.Desired.State < v1.TaskRemove {
+			return false
+		}
+	}
+	return true
 }
 
 // rollout is one decision.
