@@ -121,7 +121,7 @@ type Server struct {
 	handler  http.Handler
 	openapi  func() ([]byte, error)
 
-	watches, logReaders, requests gate
+	watches, logReaders, requests, largeBodies gate
 
 	mu      sync.Mutex // of attaching and detaching
 	closed  bool
@@ -146,6 +146,7 @@ func New(o Options) *Server {
 	s.watches = newGate(s.limits.Watches, "watches")
 	s.logReaders = newGate(s.limits.LogReaders, "log requests")
 	s.requests = newGate(s.limits.Requests, "requests")
+	s.largeBodies = newGate(maxLargeBodies, "large bodies")
 	s.handler = s.routes()
 	if o.Store != nil {
 		s.Attach(o.Store)
@@ -219,6 +220,16 @@ func (g gate) enter() (leave func(), err error) {
 		return func() { <-g.slots }, nil
 	default:
 		return nil, problemf(http.StatusTooManyRequests, "there are too many %s already (at most %d): try again later", g.what, cap(g.slots))
+	}
+}
+
+// wait takes a place as soon as there is one.
+func (g gate) wait(ctx context.Context) (leave func(), err error) {
+	select {
+	case g.slots <- struct{}{}:
+		return func() { <-g.slots }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 }
 

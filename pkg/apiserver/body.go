@@ -13,6 +13,13 @@ import (
 // maxBody bounds bodies that have no other limit, in bytes.
 const maxBody = 4 << 20
 
+// smallBody is the size up to which bodies are read at once, in bytes. Of larger ones only maxLargeBodies are being read at a
+// time, so that many clients together cannot fill the memory.
+const (
+	smallBody      = 128 << 10
+	maxLargeBodies = 32
+)
+
 // limitBody gives a request's body the time that bodies have, whether or not somebody reads it: before it answers, net/http
 // itself reads some of what was left. Whoever has read the body takes the limit away again.
 func (s *Server) limitBody(w http.ResponseWriter, r *http.Request) {
@@ -30,13 +37,18 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, limit int64) (
 		w.Header().Set("Connection", "close")
 		return nil, &http.MaxBytesError{Limit: limit}
 	}
-	size := r.ContentLength
-	if size < 0 {
-		size = 512
-	}
-	body := make([]byte, 0, size+1)
+	body := make([]byte, 0, min(max(r.ContentLength, 511), smallBody)+1)
+	large := false
 	for from := http.MaxBytesReader(w, r.Body, limit); ; {
 		if len(body) == cap(body) {
+			if !large && len(body) >= smallBody {
+				leave, err := s.largeBodies.wait(r.Context())
+				if err != nil {
+					return nil, err
+				}
+				defer leave()
+				large = true
+			}
 			body = append(body, 0)[:len(body)]
 		}
 		n, err := from.Read(body[len(body):cap(body)])

@@ -34,9 +34,10 @@ func filterOf(r *http.Request, k v1.Kind) (v1.Filter, error) {
 	return f, nil
 }
 
-// selectionOf makes a filter ready. Values of one key are alternatives, and all keys have to hold.
+// selectionOf makes a filter ready. Values of one key are alternatives, and all keys have to hold. What is being deleted is
+// not there any more for users.
 func selectionOf(f v1.Filter, k v1.Kind, s *store.Snapshot) (selection, error) {
-	sel := selection{match: func(v1.Object) bool { return true }}
+	sel := selection{match: there}
 	for key, values := range f {
 		m, err := sel.one(k, s, key, values)
 		if err != nil {

@@ -141,7 +141,9 @@ func TestOpenAPI(t *testing.T) {
 	var doc struct {
 		OpenAPI    string
 		Paths      map[string]map[string]struct{ OperationID string }
-		Components struct{ Schemas map[string]struct{ Properties map[string]any } }
+		Components struct {
+			Schemas map[string]struct{ Properties map[string]any }
+		}
 	}
 	if err := json.Unmarshal([]byte(got.body), &doc); err != nil || doc.OpenAPI != "3.1.0" {
 		t.Fatalf("%d %v %q", got.code, err, doc.OpenAPI)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,29 +31,34 @@ func hello(_ context.Context, r v1.StreamRequest) iter.Seq2[v1.LogRecord, error]
 	}
 }
 
-// answerLogs lets a fake agent answer the streams that its session asks for, until the test ends.
-func (a *agent) answerLogs(say output) {
+// answerLogs lets a fake agent answer the streams that its session asks for, until the test ends. It tells the tasks whose
+// streams have ended.
+func (a *agent) answerLogs(say output) <-chan string {
 	ctx, cancel := context.WithCancel(a.ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	ended := make(chan string, 100)
+	var all sync.WaitGroup
+	all.Go(func() {
 		for {
 			m, err, ok := a.next()
 			if err != nil || !ok {
 				return
 			}
 			for _, r := range m.Streams {
-				a.client.Node("node1").Stream(ctx, r.ID, say(ctx, r))
+				all.Go(func() {
+					ctx, cancel := context.WithCancel(ctx)
+					defer cancel()
+					a.client.Node("node1").Stream(ctx, r.ID, say(ctx, r))
+					ended <- r.Task
+				})
 			}
 		}
-	}()
-	stop := a.stop
-	a.stop = func() {}
-	a.Cleanup(func() {
-		cancel()
-		<-done
-		stop()
 	})
+	a.Cleanup(func() { // before that of connect
+		cancel()
+		a.hangUp()
+		all.Wait()
+	})
+	return ended
 }
 
 func (f *fixture) logs(kind, ref string, o v1.LogOptions) (lines []string, failures []string) {
@@ -130,32 +136,17 @@ func TestLogsFollow(t *testing.T) {
 	f := serve(t, quick)
 	web := f.create(web("web"))
 	f.commit(nodeOp("node1", 1), taskOp("a", web.Meta.ID, "node1", "r", 1))
-	ended := make(chan string, 2)
-	a := f.connect("node1")
-	go func() { // an agent that serves each stream on its own
-		for {
-			m, err, ok := a.next()
-			if err != nil || !ok {
-				return
-			}
-			for _, r := range m.Streams {
-				go func() {
-					ctx, cancel := context.WithCancel(f.ctx)
-					defer cancel()
-					f.client.Node("node1").Stream(ctx, r.ID, func(yield func(v1.LogRecord, error) bool) {
-						for yield(v1.LogRecord{Stream: "stdout", Line: []byte(r.Task)}, nil) {
-							select {
-							case <-time.After(time.Millisecond):
-							case <-ctx.Done():
-								return
-							}
-						}
-					})
-					ended <- r.Task
-				}()
+	ended := f.connect("node1").answerLogs(func(ctx context.Context, r v1.StreamRequest) iter.Seq2[v1.LogRecord, error] {
+		return func(yield func(v1.LogRecord, error) bool) {
+			for yield(v1.LogRecord{Stream: "stdout", Line: []byte(r.Task)}, nil) {
+				select {
+				case <-time.After(time.Millisecond):
+				case <-ctx.Done():
+					return
+				}
 			}
 		}
-	}()
+	})
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
 	seen := make(map[string]bool)
@@ -183,7 +174,6 @@ func TestLogsFollow(t *testing.T) {
 			t.Fatal("an agent goes on sending what nobody reads")
 		}
 	}
-	a.stop()
 }
 
 // TestForeignStream: a node can neither open another's stream nor one twice.

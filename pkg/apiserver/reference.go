@@ -125,6 +125,10 @@ func checkUnchanged(old, obj v1.Object) error {
 		if old.Spec.Mode != obj.(*v1.Service).Spec.Mode {
 			return problemf(http.StatusNotImplemented, "service mode change is not allowed")
 		}
+	case *v1.Cluster:
+		if was := old.Spec.GatewayPool; was != obj.(*v1.Cluster).Spec.GatewayPool {
+			return v1.FieldErrors{{Field: "spec.gatewayPool", Message: "cannot change, because addresses in use are from it: want " + was}}
+		}
 	case *v1.Node:
 		return checkNodeChange(old.Spec, obj.(*v1.Node).Spec)
 	case *v1.Secret:

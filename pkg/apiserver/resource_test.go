@@ -514,3 +514,39 @@ func TestNodes(t *testing.T) {
 	_, _, err = client.Update(f.ctx, f.client, v1.Nodes, &moved)
 	f.refused(err, http.StatusBadRequest, "spec.role")
 }
+
+// TestDeletingIsNotThere: lists and watches show a removed service as gone, while its tasks still stop.
+func TestDeletingIsNotThere(t *testing.T) {
+	f := serve(t)
+	f.create(web("web"))
+	next, _, _ := f.lines("/v1/services?watch=true")
+	next()
+	next()
+	if err := client.Delete(f.ctx, f.client, v1.Services, "web"); err != nil {
+		t.Fatal(err)
+	}
+	if e := readEvent(t, next()); e.Type != "delete" || e.Object.Metadata.Name != "web" {
+		t.Errorf("watch: %+v", e)
+	}
+	if all, err := client.List(f.ctx, f.client, v1.Services, nil); err != nil || len(all) != 0 {
+		t.Errorf("list: %v, %v", all, err)
+	}
+}
+
+func TestCluster(t *testing.T) {
+	f := serve(t)
+	f.commit(store.Op{Kind: v1.KindCluster, ID: v1.ClusterName, If: store.Absent(), Value: &v1.ClusterSpec{GatewayPool: "100.80.0.0/12"},
+		Meta: &v1.Meta{Name: v1.ClusterName, Generation: 1}})
+	c, err := client.Get(f.ctx, f.client, v1.Clusters, v1.ClusterName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Spec = &v1.ClusterSpec{TaskHistoryLimit: new(int64)}
+	*c.Spec.TaskHistoryLimit = 2
+	if c, _, err = client.Update(f.ctx, f.client, v1.Clusters, c); err != nil || *c.Spec.TaskHistoryLimit != 2 || c.Spec.GatewayPool != "100.80.0.0/12" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	c.Spec.GatewayPool = v1.DefaultGatewayPool
+	_, _, err = client.Update(f.ctx, f.client, v1.Clusters, c)
+	f.refused(err, http.StatusBadRequest, "spec.gatewayPool", "cannot change")
+}

@@ -80,7 +80,7 @@ func (s *Server) dispatch(methods map[string]*route) http.Handler {
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt *route) {
 	began := time.Now()
-	rec := &recorder{ResponseWriter: w}
+	rec := w.(*recorder) // of guard
 	err := s.enter(rec, r, rt)
 	if err != nil {
 		if rec.code == 0 {
@@ -155,7 +155,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}()
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		s.limitBody(w, r)
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(&recorder{ResponseWriter: w, timeout: s.limits.WriteTimeout}, r)
 	})
 }
 
@@ -183,9 +183,11 @@ func clip(text string) string {
 	return text[:most] + "…"
 }
 
-// recorder remembers the status of an answer.
+// recorder remembers the status of an answer, and gives the client only so long to read it. Streams give themselves time
+// with each write.
 type recorder struct {
 	http.ResponseWriter
+	timeout  time.Duration
 	code     int
 	streamed bool
 }
@@ -194,6 +196,7 @@ type recorder struct {
 func (r *recorder) WriteHeader(code int) {
 	if r.code == 0 {
 		r.code = code
+		http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(r.timeout)) // not possible without a connection
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
@@ -201,7 +204,7 @@ func (r *recorder) WriteHeader(code int) {
 // Write implements http.ResponseWriter.
 func (r *recorder) Write(b []byte) (int, error) {
 	if r.code == 0 {
-		r.code = http.StatusOK
+		r.WriteHeader(http.StatusOK)
 	}
 	return r.ResponseWriter.Write(b)
 }

@@ -21,6 +21,7 @@ import (
 type agent struct {
 	*fixture
 	next     func() (v1.Assignment, error, bool)
+	hangUp   func() // may be called while next waits
 	stop     func()
 	tasks    map[string]*v1.Task
 	services map[string]*v1.ServiceRevision
@@ -35,7 +36,7 @@ func (f *fixture) connect(node string) *agent {
 	ctx, cancel := context.WithCancel(f.ctx)
 	next, stop := iter.Pull2(f.client.Node(node).Session(ctx, v1.NodeDescription{Hostname: "host-" + node}))
 	a := &agent{fixture: f, next: next, tasks: make(map[string]*v1.Task), services: make(map[string]*v1.ServiceRevision)}
-	a.stop = func() { cancel(); stop() }
+	a.hangUp, a.stop = cancel, func() { cancel(); stop() }
 	f.Cleanup(a.stop)
 	a.take()
 	if !a.last.Complete {

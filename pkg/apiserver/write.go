@@ -266,6 +266,10 @@ func inherit(obj, old v1.Object) {
 		} else if obj.Spec.Data == nil {
 			obj.Spec.Data = was.Data
 		}
+	case *v1.Cluster:
+		if obj.Spec != nil && obj.Spec.GatewayPool == "" {
+			obj.Spec.GatewayPool = old.(*v1.Cluster).Spec.GatewayPool
+		}
 	case *v1.Node:
 		if was := old.(*v1.Node).Spec; obj.Spec != nil {
 			if obj.Spec.Index == 0 {

@@ -177,10 +177,7 @@ func (r *remote) follow() {
 		}
 		if err == nil {
 			pause.reset()
-			err = r.extend(pause)
-		}
-		if errors.Is(err, store.ErrCompacted) {
-			continue // what is missing is in a new snapshot
+			r.extend(pause) // until the server's history is gone: what is missing comes with a new snapshot
 		}
 		pause.since = time.Time{} // it never gives up
 		pause.wait(r.ctx)
@@ -248,16 +245,11 @@ type batchLine struct {
 }
 
 // extend appends batch after batch, over new connections where one is lost, until the server's history is gone.
-func (r *remote) extend(pause *backoff) error {
-	for r.ctx.Err() == nil {
-		err := r.batches(pause)
-		if errors.Is(err, store.ErrCompacted) {
-			return err
-		}
+func (r *remote) extend(pause *backoff) {
+	for r.ctx.Err() == nil && !errors.Is(r.batches(pause), store.ErrCompacted) {
 		pause.since = time.Time{}
 		pause.wait(r.ctx)
 	}
-	return store.ErrClosed
 }
 
 func (r *remote) batches(pause *backoff) error {
