@@ -46,7 +46,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }() // everything is written, or counted as lost
 	p, err := newPoller(stdout, stderr)
 	if err != nil {
 		return err
@@ -54,7 +54,9 @@ func run(args []string) error {
 	if _, err := syscall.Write(ready, []byte{0}); err != nil {
 		return fmt.Errorf("tell the shim: %w", err)
 	}
-	syscall.Close(ready)
+	if err := syscall.Close(ready); err != nil {
+		return fmt.Errorf("tell the shim: %w", err)
+	}
 	return copyAll(p, w)
 }
 

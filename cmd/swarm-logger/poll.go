@@ -44,6 +44,7 @@ func (p *poller) wait(milliseconds int) ([]int32, error) {
 }
 
 func (p *poller) remove(fd int32) {
-	syscall.EpollCtl(p.epoll, syscall.EPOLL_CTL_DEL, int(fd), nil)
-	syscall.Close(int(fd))
+	// Closing alone does not take it out of the set while the shim has it open, too.
+	_ = syscall.EpollCtl(p.epoll, syscall.EPOLL_CTL_DEL, int(fd), nil)
+	_ = syscall.Close(int(fd))
 }

@@ -70,7 +70,7 @@ func (c *cgroup) groups() []string {
 	tops, _ := filepath.Glob(cgroupRoot + "/*" + c.parent) // the pattern is valid
 	var all []string
 	for _, top := range append(tops, cgroupRoot+c.parent) {
-		filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
 				all = append(all, path)
 			}
@@ -90,7 +90,9 @@ func (c *cgroup) kill() error {
 		}
 		for _, line := range strings.Fields(string(procs)) {
 			if pid, err := strconv.Atoi(line); err == nil && pid > 0 {
-				syscall.Kill(pid, syscall.SIGKILL)
+				if err := ended(syscall.Kill(pid, syscall.SIGKILL)); err != nil {
+					return fmt.Errorf("containerd: kill process %d: %w", pid, err)
+				}
 			}
 		}
 	}

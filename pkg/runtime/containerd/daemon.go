@@ -105,12 +105,12 @@ func (d *daemon) spawn(build string) error {
 		}
 	}
 	if err != nil {
-		cmd.Process.Kill()
-		cmd.Wait()
+		err = errors.Join(err, ended(cmd.Process.Kill()))
+		_ = cmd.Wait() // which tells that it was killed
 		return fmt.Errorf("containerd: %w%s", err, d.lastWords())
 	}
 	// Reaped when it ends, so that running does not see a zombie. The goroutine lives as long as containerd does.
-	go cmd.Wait()
+	go func() { _ = cmd.Wait() }() // how it ended is in its log
 	return nil
 }
 
@@ -133,7 +133,7 @@ func (d *daemon) answers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		// By hand, not by waiting for the connection: gRPC's own backoff begins at a second.
 		if _, err := os.Stat(d.paths.socket); err == nil {
@@ -163,7 +163,9 @@ func (d *daemon) stop(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*stopTimeout)
 	defer cancel()
-	syscall.Kill(p.PID, syscall.SIGTERM)
+	if err := ended(syscall.Kill(p.PID, syscall.SIGTERM)); err != nil {
+		return fmt.Errorf("containerd: stop process %d: %w", p.PID, err)
+	}
 	kill := time.After(stopTimeout)
 	for {
 		if _, ok := d.running(); !ok {
@@ -174,7 +176,9 @@ func (d *daemon) stop(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("containerd: process %d does not end: %w", p.PID, ctx.Err())
 		case <-kill:
-			syscall.Kill(p.PID, syscall.SIGKILL)
+			if err := ended(syscall.Kill(p.PID, syscall.SIGKILL)); err != nil {
+				return fmt.Errorf("containerd: kill process %d: %w", p.PID, err)
+			}
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -216,10 +220,22 @@ func (d *daemon) cutLog() {
 	}
 	defer from.Close()
 	if to, err := os.Create(name + ".1"); err == nil {
-		io.Copy(to, from)
-		to.Close()
+		_, err = io.Copy(to, from)
+		if err = errors.Join(err, to.Close()); err != nil {
+			d.log.Warn("containerd: the older part of its log is lost", "error", err)
+		}
 	}
-	os.Truncate(name, 0)
+	if err := os.Truncate(name, 0); err != nil {
+		d.log.Warn("containerd: its log cannot be cut", "error", err)
+	}
+}
+
+// ended takes that a process has ended already for success.
+func ended(err error) error {
+	if errors.Is(err, syscall.ESRCH) || errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
 }
 
 // lastWords is the end of containerd's log, to put after an error.

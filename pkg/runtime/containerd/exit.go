@@ -46,7 +46,7 @@ func (d *daemon) saveExits(ctx context.Context) {
 			return nil
 		})
 	}
-	group.Wait()
+	_ = group.Wait() // each has told its own error
 }
 
 // askShim is how the bundle's container ended, or nil if it has not.
@@ -69,7 +69,7 @@ func (d *daemon) askShim(ctx context.Context, bundle, id string) (*exit, error) 
 		return nil, err
 	}
 	c := ttrpc.NewClient(conn)
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	state, err := shim.NewTTRPCTaskClient(c).State(ctx, &shim.StateRequest{ID: id})
 	if err != nil || state.Status != task.Status_STOPPED {
 		return nil, err

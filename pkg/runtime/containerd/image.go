@@ -133,7 +133,7 @@ func (r *Runtime) readUsers(ctx context.Context, i *image) (err error) {
 	if err != nil {
 		return err
 	}
-	defer done(context.WithoutCancel(ctx))
+	defer func() { err = errors.Join(err, done(context.WithoutCancel(ctx))) }()
 	dir, err := os.MkdirTemp(r.paths.in("tmp"), "users-")
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func (r *Runtime) readUsers(ctx context.Context, i *image) (err error) {
 	if err != nil {
 		return err
 	}
-	defer snapshots.Remove(context.WithoutCancel(ctx), key)
+	defer func() { err = errors.Join(err, snapshots.Remove(context.WithoutCancel(ctx), key)) }()
 	if err := mount.All(mounts, dir); err != nil {
 		return err
 	}

@@ -101,7 +101,7 @@ func Start(ctx context.Context, config Config) (_ *Runtime, err error) {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
-			r.Close()
+			err = errors.Join(err, r.Close())
 		}
 	}()
 	if r.lock, err = p.prepare(); err != nil {

@@ -57,6 +57,7 @@ func (r *Runtime) killShims() error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, file := range processes {
 		line, err := os.ReadFile(file)
 		if err != nil {
@@ -69,10 +70,10 @@ func (r *Runtime) killShims() error {
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
 			r.log.Warn("containerd: killing a shim that is left", "pid", pid)
-			syscall.Kill(pid, syscall.SIGKILL)
+			errs = append(errs, ended(syscall.Kill(pid, syscall.SIGKILL)))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // sweep removes what an earlier process left half made, which nobody else would ever see, and marks without a container.
@@ -109,7 +110,7 @@ func (r *Runtime) removeAll(ctx context.Context) error {
 	}
 	var group errgroup.Group
 	group.SetLimit(8)
-	errs := make([]error, len(records))
+	errs := make([]error, len(records)) // all of them: one that fails must not keep the others
 	for i, record := range records {
 		if r.daemon == nil && metaOf(record).Owner != r.paths.name {
 			continue // in a containerd that is not ours
@@ -119,8 +120,7 @@ func (r *Runtime) removeAll(ctx context.Context) error {
 			return nil
 		})
 	}
-	group.Wait()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, group.Wait())...)
 }
 
 // unmount unmounts what is left below the root, the innermost first.

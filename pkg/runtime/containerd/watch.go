@@ -29,7 +29,7 @@ func (w *watcher) close() { w.file.Close() }
 
 // wait returns when something may have changed, or with ctx's error.
 func (w *watcher) wait(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { w.file.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := w.file.SetReadDeadline(time.Now().Add(lookAgain)); err != nil {
 		return err

@@ -50,7 +50,7 @@ func (b *bare) in(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, b.namespace)
 }
 
-func (b *bare) close() { b.client.Close() }
+func (b *bare) close() error { return b.client.Close() }
 
 func (b *bare) name() string { return "bare" }
 

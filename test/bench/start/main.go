@@ -10,6 +10,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -57,8 +58,7 @@ func run(ctx context.Context, o settings) (err error) {
 		if err != nil {
 			return err
 		}
-		defer b.close()
-		return measure(ctx, o, b)
+		return errors.Join(measure(ctx, o, b), b.close())
 	}
 	if o.bin, err = filepath.Abs(o.bin); err != nil {
 		return err
@@ -89,8 +89,7 @@ func run(ctx context.Context, o settings) (err error) {
 	if err != nil {
 		return err
 	}
-	defer b.close()
-	return measure(ctx, o, b, own)
+	return errors.Join(measure(ctx, o, b, own), b.close())
 }
 
 // starter is one way to start a container.
