@@ -119,6 +119,8 @@ func (s *Store) writeError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, rpctypes.ErrTooManyOps):
 		return fmt.Errorf("%w: etcd refuses so many operations: raise its --max-txn-ops", store.ErrTooLarge)
+	case errors.Is(err, rpctypes.ErrRequestTooLarge) && s.member != nil:
+		return fmt.Errorf("%w: a commit holds at most %d MB", store.ErrTooLarge, memberRequestBytes>>20)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), tooLargeToSend(err):
 		return fmt.Errorf("%w: etcd refuses so many bytes: raise its --max-request-bytes", store.ErrTooLarge)
 	}

@@ -12,6 +12,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/goleak"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
@@ -390,4 +391,34 @@ func TestSealed(t *testing.T) {
 	if got, err := newSealer(ring).open("/a", []byte(later[0])); err != nil || string(got) != "content" {
 		t.Errorf("%q %v", got, err)
 	}
+}
+
+// TestOnCommit: every commit is told of, also what was refused.
+func TestOnCommit(t *testing.T) {
+	var told []CommitStats
+	s := open(t, Config{Dir: t.TempDir(), OnCommit: func(c CommitStats) { told = append(told, c) }})
+	commit(t, s, secret("a", "", store.Absent()), secret("b", "", store.Absent()))
+	if _, err := s.Commit(t.Context(), store.Commit{Ops: []store.Op{secret("a", "", store.Absent())}}); err == nil {
+		t.Error("no conflict")
+	}
+	if len(told) != 2 || told[0].Ops != 2 || told[0].Err != nil || told[0].Took <= 0 || !errors.Is(told[1].Err, store.ErrConflict) {
+		t.Errorf("told %+v", told)
+	}
+	if st := s.Stats(t.Context()); st.Commits != 1 || st.Failed != 1 || st.KeysWritten != 2 || st.DBSize <= 0 {
+		t.Errorf("counted %+v", st)
+	}
+}
+
+// TestNothingStays: Close leaves no goroutine behind.
+func TestNothingStays(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	s := open(t, Config{Dir: t.TempDir()})
+	if _, err := s.Campaign(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, s, secret("a", "", store.Absent()))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	goleak.VerifyNone(t, before)
 }

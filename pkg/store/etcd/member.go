@@ -23,7 +23,7 @@ import (
 
 const (
 	// memberTxnOps allows for a commit of store.MaxOps operations with two conditions each, and the fence.
-	memberTxnOps = 3*store.MaxOps + 1
+	memberTxnOps = 2*store.MaxOps + 1
 	// memberRequestBytes is the most that etcd recommends for one entry of its log; seven of the largest configs.
 	memberRequestBytes = 10 << 20
 	// walSegment is preallocated, twice at the first start: 64 MB each by default, which is most of a small manager's disk.

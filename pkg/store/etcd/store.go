@@ -174,8 +174,8 @@ func (s *Store) Watch(ctx context.Context, after int64) iter.Seq2[store.Batch, e
 }
 
 // MaxOps is the most operations that one Commit takes, whatever they are: store.MaxOps, or less where the endpoints allow
-// less (see etcd's --max-txn-ops).
-func (s *Store) MaxOps() int { return min(store.MaxOps, (s.txnOps-1)/3) }
+// less (see etcd's --max-txn-ops). An operation may need two conditions, and the fence one more.
+func (s *Store) MaxOps() int { return min(store.MaxOps, (s.txnOps-1)/2) }
 
 // Done is closed when the store has ended: by Close, or because the member inside this process did.
 func (s *Store) Done() <-chan struct{} { return s.done }
