@@ -55,9 +55,15 @@ out gets its default, also where it was set by hand before.`,
 	}
 	f.add(cmd, "to apply")
 	wait.add(cmd)
+	timeout := cmd.Flags().Lookup("timeout")
+	wait.timeout, timeout.DefValue = applyTimeout, applyTimeout.String()
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "Only say what would be done, with the daemon's checks")
 	return cmd
 }
+
+// applyTimeout is how long apply waits for a service where nothing else is said: it runs where nobody looks on, and a
+// service that cannot be placed would keep it for ever.
+const applyTimeout = 10 * time.Minute
 
 // applyOrder is by what refers to what: services come last.
 var applyOrder = []v1.Kind{v1.KindCluster, v1.KindNode, v1.KindNetwork, v1.KindSecret, v1.KindConfig, v1.KindVolume, v1.KindService}
