@@ -69,7 +69,7 @@ func (m *machine) isolate() {
 
 // join ends the isolation.
 func (m *machine) join() {
-	if !m.cut {
+	if !m.cut || m.dead {
 		return
 	}
 	m.w.trace("%s is connected again", m.id)
@@ -83,6 +83,10 @@ func (w *World) heal() {
 	w.trace("the faults stop")
 	w.calm = true
 	for _, m := range w.machines {
+		if w.fate == fateDead && m.number == spare {
+			m.die()
+			continue
+		}
 		m.join()
 		m.restart()
 		m.connect()
@@ -90,4 +94,12 @@ func (w *World) heal() {
 	if w.holder == nil {
 		w.elect()
 	}
+}
+
+// die takes a machine away for ever.
+func (m *machine) die() {
+	m.w.trace("%s dies", m.id)
+	m.cut, m.dead = true, true
+	m.missing()
+	m.disconnect()
 }

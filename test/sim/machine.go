@@ -20,6 +20,8 @@ type machine struct {
 
 	up  bool // the agent's process runs
 	cut bool // no message gets through
+	// dead machines never come back, whatever still runs on them.
+	dead bool
 	// down is whether the swarm takes the node for lost; gone counts the times that it might.
 	down bool
 	gone int

@@ -18,20 +18,29 @@ const (
 	quietFor     = 2 * time.Second
 )
 
-// spare is the machine that may stay drained: what a service may ask for is there without it.
+// spare is the machine that may stay drained, or never come back: what a service may ask for is there without it.
 const spare = 1
+
+// fate is what becomes of the spare machine once the faults are over.
+type fate uint8
+
+const (
+	fateBack fate = iota
+	fateDrained
+	fateDead
+)
 
 // settle stops the faults, lets the user want something that is possible, and sees that the swarm becomes exactly that, and
 // then does nothing more.
 func (w *World) settle() {
+	w.fate = fate(w.rng.IntN(3))
 	w.heal()
-	w.drained = w.chance(0.5)
 	for _, s := range w.services() {
 		w.reconsider(s)
 	}
 	w.after(w.between(0, nodesWithin), func() { // later than the rest, so that this alone wakes what waits for nodes
 		for i, m := range w.machines {
-			if i == spare && w.drained {
+			if i == spare && w.fate == fateDrained {
 				w.setAvailability(m, v1.AvailabilityDrain)
 			} else {
 				w.setAvailability(m, v1.AvailabilityActive)
@@ -93,7 +102,7 @@ func (w *World) most(s *v1.ServiceSpec) uint64 {
 		return 1 // a host port is there once on a node, and another service may have it
 	case p != nil && len(p.Constraints) > 0:
 		return 1
-	case p != nil && p.MaxReplicas > 0, w.drained:
+	case p != nil && p.MaxReplicas > 0, w.fate != fateBack:
 		return 2
 	}
 	return 3
@@ -113,20 +122,23 @@ func (w *World) amiss() string {
 	wanted := make(map[string]bool)
 	for _, s := range w.services() {
 		if !s.Meta.Deleting.IsZero() {
-			return "service " + s.Meta.Name + " is still there"
+			if !w.onlyDead(s.Meta.ID) {
+				return "service " + s.Meta.Name + " is still there"
+			}
+			continue
 		}
 		if what := w.serviceAmiss(s, wanted); what != "" {
 			return fmt.Sprintf("service %s(%.4s): %s", s.Meta.Name, s.Meta.ID, what)
 		}
 	}
 	for t := range store.All(w.current(), v1.Tasks) {
-		if _, ok := store.Get(w.current(), v1.Services, t.Desired.Service); !ok {
+		if _, ok := store.Get(w.current(), v1.Services, t.Desired.Service); !ok && !w.unknowable(t) {
 			return "a task is left of a service that is gone: " + nameOf(t.Desired)
 		}
 	}
 	for _, m := range w.machines {
 		for id, c := range m.containers {
-			if c.running && !wanted[id] {
+			if c.running && !wanted[id] && !m.dead {
 				return "a container runs that nobody wants: " + nameOf(w.checks.born[id].desired) + " on " + m.id
 			}
 		}
@@ -138,6 +150,9 @@ func (w *World) amiss() string {
 func (w *World) serviceAmiss(s *v1.Service, wanted map[string]bool) string {
 	running, kept := make(map[uint64]int), make(map[uint64]int)
 	for t := range w.current().TasksOfService(s.Meta.ID) {
+		if w.unknowable(t) {
+			continue
+		}
 		kept[t.Desired.Slot]++
 		if t.Desired.State > v1.TaskComplete {
 			continue
@@ -151,8 +166,8 @@ func (w *World) serviceAmiss(s *v1.Service, wanted map[string]bool) string {
 		if c := w.machine(v1.TaskNode(t)).containers[t.Meta.ID]; c == nil || !c.running {
 			return nameOf(t.Desired) + " is told to run, and does not"
 		}
-		if w.drained && v1.TaskNode(t) == w.machines[spare].id {
-			return nameOf(t.Desired) + " runs on a node that is drained"
+		if w.fate != fateBack && v1.TaskNode(t) == w.machines[spare].id {
+			return nameOf(t.Desired) + " is on a node that is drained or dead"
 		}
 		wanted[t.Meta.ID] = true
 		running[t.Desired.Slot]++
@@ -174,6 +189,24 @@ func (w *World) serviceAmiss(s *v1.Service, wanted map[string]bool) string {
 		return "the rollout has not ended" + updateOf(s)
 	}
 	return ""
+}
+
+// unknowable tells whether a task is one to stop whose machine is dead: the swarm keeps it for a day, in case that comes
+// back.
+func (w *World) unknowable(t *v1.Task) bool {
+	return w.fate == fateDead && v1.TaskNode(t) == w.machines[spare].id && t.Desired.State > v1.TaskComplete
+}
+
+// onlyDead tells whether all that is left of a service is unknowable.
+func (w *World) onlyDead(service string) bool {
+	left := false
+	for t := range w.current().TasksOfService(service) {
+		if !w.unknowable(t) {
+			return false
+		}
+		left = true
+	}
+	return left
 }
 
 func updateOf(s *v1.Service) string {

@@ -48,7 +48,7 @@ type World struct {
 	servers  []*server
 	user     user
 	calm     bool // no more faults
-	drained  bool // and one machine takes no tasks
+	fate     fate // of one machine from then on
 	checks   checks
 	failure  error
 }
