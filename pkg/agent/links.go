@@ -17,16 +17,21 @@ import (
 // is always given the whole config, and many tasks that wait for it share one Apply.
 type links struct {
 	block, pool netip.Prefix
+	unusable    error                 // why there is no block
 	used        map[netip.Addr]string // address → task
 	next        netip.Addr            // where to look for a free one, so that an address rests before it is used again
 	foreign     map[string]netip.Addr // links of an earlier process that no assignment has told us of yet
-	want, have  uint64                // number of the newest config, and of the newest that was applied
-	applying    bool                  //
-	retry       time.Time             // no Apply before
-	failures    int                   // in a row
-	waiting     map[*task]bool        // for have to get on
-	unusable    error                 // why there is no block
-	resolver    resolver              // the machine's
+
+	want, have uint64         // number of the newest config, and of the newest that was applied
+	waiting    map[*task]bool // for have to get on
+	applying   bool
+	failures   int       // in a row
+	down       bool      // the latest Apply failed as a whole
+	retry      time.Time // no Apply before, if so
+	again      time.Time // to apply once more for what is broken
+	// broken are the links, and brokenPorts the published ports, that alone are not as they should be.
+	broken      map[string]error
+	brokenPorts map[portKey]error
 }
 
 // touch makes a new config, to be applied with all that changes in the same breath, and is its number.
@@ -37,14 +42,25 @@ func (l *links) touch() uint64 {
 
 // ready tells whether the network is at the config that the task needs.
 func (l *links) ready(t *task) bool {
-	if l.have >= t.config {
+	if l.have >= t.config && l.broken[t.id] == nil {
 		return true
 	}
-	if l.waiting == nil {
-		l.waiting = map[*task]bool{}
-	}
-	l.waiting[t] = true
+	l.waiting = addTo(l.waiting, t)
 	return false
+}
+
+// leads tells whether the network's published ports lead to the task.
+func (l *links) leads(t *task) bool {
+	if !l.ready(t) {
+		return false
+	}
+	for _, p := range t.ports() {
+		if l.brokenPorts[keyOf(p)] != nil {
+			l.waiting = addTo(l.waiting, t)
+			return false
+		}
+	}
+	return true
 }
 
 // setBlock works out the node's block of addresses: the /24 of the pool with the node's index.
@@ -166,6 +182,8 @@ type portKey struct {
 	port     uint16
 }
 
+func keyOf(p v1.PortConfig) portKey { return portKey{cmp.Or(p.Protocol, v1.TCP), p.Published} }
+
 // portConflict is the error of a task whose published ports another service has here.
 func (a *Agent) portConflict(t *task) error {
 	mine := make(map[portKey]bool)
@@ -173,7 +191,7 @@ func (a *Agent) portConflict(t *task) error {
 		if p.Published == 0 {
 			return fmt.Errorf("target port %d is to be published on any free port, which is not supported yet", p.Target)
 		}
-		mine[portKey{cmp.Or(p.Protocol, v1.TCP), p.Published}] = true
+		mine[keyOf(p)] = true
 	}
 	if len(mine) == 0 {
 		return nil
@@ -184,7 +202,7 @@ func (a *Agent) portConflict(t *task) error {
 			continue
 		}
 		for _, p := range other.ports() {
-			if key := (portKey{cmp.Or(p.Protocol, v1.TCP), p.Published}); mine[key] {
+			if key := keyOf(p); mine[key] {
 				return fmt.Errorf("port %d/%s is already published on this node by service %q", key.port, key.protocol,
 					other.assigned.Desired.ServiceName)
 			}
@@ -198,7 +216,7 @@ func (a *Agent) publish(t *task) {
 	if !t.published && t.linked && len(t.ports()) > 0 && a.o.Network != nil {
 		t.published, t.config = true, a.links.touch()
 	}
-	if !a.links.ready(t) {
+	if !a.links.leads(t) {
 		return
 	}
 	for _, p := range t.ports() {
@@ -219,9 +237,11 @@ func (a *Agent) withdraw(t *task) {
 	if t.published {
 		t.published, t.config = false, a.links.touch()
 	}
-	if a.links.failures > 0 || a.links.ready(t) { // a network that fails does not keep a task from stopping
+	if a.links.down || a.links.have >= t.config { // a network that fails does not keep a task from stopping
 		t.phase = phaseWithdrawn
+		return
 	}
+	a.links.waiting = addTo(a.links.waiting, t)
 }
 
 // unlink removes a task's link, and frees its address once it is gone.
@@ -232,7 +252,8 @@ func (a *Agent) unlink(t *task) {
 			a.links.have = a.links.want
 		}
 	}
-	if !a.links.ready(t) {
+	if a.links.have < t.config {
+		a.links.waiting = addTo(a.links.waiting, t)
 		return
 	}
 	if t.addr.IsValid() && a.links.used[t.addr] == t.id {
@@ -258,8 +279,7 @@ func (a *Agent) config() netplugin.Config {
 		c.Tasks = append(c.Tasks, link)
 		for _, p := range t.ports() {
 			if t.published {
-				key := portKey{cmp.Or(p.Protocol, v1.TCP), p.Published}
-				backends[key] = append(backends[key], netip.AddrPortFrom(t.addr, p.Target))
+				backends[keyOf(p)] = append(backends[keyOf(p)], netip.AddrPortFrom(t.addr, p.Target))
 			}
 		}
 	}
@@ -277,57 +297,6 @@ func (a *Agent) config() netplugin.Config {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), strings.Compare(a.Protocol, b.Protocol))
 	})
 	return c
-}
-
-// pumpLinks applies the newest config if it can and must, and says when to try again.
-func (a *Agent) pumpLinks(now time.Time) time.Time {
-	l := &a.links
-	if a.o.Network == nil {
-		l.have = l.want
-		return time.Time{}
-	}
-	if l.applying || l.have >= l.want || !a.adopted || !l.block.IsValid() {
-		return time.Time{}
-	}
-	if now.Before(l.retry) {
-		return l.retry
-	}
-	number, config := l.want, a.config()
-	l.applying = true
-	a.workers.Go(func() {
-		if a.at("before apply") {
-			return
-		}
-		err := a.o.Network.Apply(a.ctx, config)
-		if a.at("after apply") {
-			return
-		}
-		a.post(func() { a.applied(number, err) })
-	})
-	return time.Time{}
-}
-
-// applied takes note of what came of an Apply.
-func (a *Agent) applied(number uint64, err error) {
-	l := &a.links
-	l.applying = false
-	if a.ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		l.failures++
-		l.retry = a.o.Now().Add(min(batchDelay<<min(l.failures-1, 8), retryMost))
-		a.log.Error("cannot set up the network; trying again", "err", err, "failures", l.failures)
-		for t := range l.waiting {
-			if t.phase < phaseRunning {
-				a.observe(t, t.status.State, t.status.Message, "setting up the network: "+err.Error()+"; trying again")
-			}
-		}
-		a.wakeLinks() // those that stop go on without
-		return
-	}
-	l.failures, l.have = 0, number
-	a.wakeLinks()
 }
 
 // wakeLinks looks again at the tasks that wait for the network.

@@ -214,3 +214,39 @@ func TestManyTasksShareApplies(t *testing.T) {
 		}
 	})
 }
+
+// One task's link and one port that cannot be made hold up nobody else.
+func TestOneLinkAndOnePortFail(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		bad := errors.New("no such setting")
+		l.net.fail = fmt.Errorf("netplugin: %w", errors.Join(&netplugin.TaskError{Task: "bad", Err: bad}, &netplugin.PortError{Protocol: "tcp", Port: 81, Err: bad}))
+		l.swarm.assign("bad", l.swarm.service("bad", nil), v1.TaskRunning)
+		l.swarm.assign("good", l.swarm.service("good", published(v1.PortConfig{Published: 80, Target: 80})), v1.TaskRunning)
+		l.swarm.assign("deaf", l.swarm.service("deaf", published(v1.PortConfig{Published: 81, Target: 80})), v1.TaskRunning)
+		l.start(nil)
+		settle(300 * time.Millisecond)
+		l.want("good", v1.TaskRunning)
+		settle(10 * time.Second)
+		if status := l.want("bad", v1.TaskRejected); status.Err != "setting up the network: no such setting" {
+			t.Errorf("status is %+v", status)
+		}
+		if status := l.want("deaf", v1.TaskStarting); status.Err != "setting up the network: published port tcp/81: no such setting; trying again" {
+			t.Errorf("status is %+v", status)
+		}
+		l.swarm.desire("good", v1.TaskShutdown)
+		l.swarm.assign("next", l.swarm.service("next", nil), v1.TaskRunning)
+		settle(time.Second)
+		l.want("good", v1.TaskShutdown)
+		l.want("next", v1.TaskRunning)
+		if l.net.applies > 25 {
+			t.Errorf("%d applies in 10 s", l.net.applies)
+		}
+		l.net.mu.Lock()
+		l.net.fail = nil
+		l.net.mu.Unlock()
+		settle(time.Minute)
+		if status := l.want("deaf", v1.TaskRunning); status.Err != "" {
+			t.Errorf("status is %+v", status)
+		}
+	})
+}

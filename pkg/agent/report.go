@@ -79,7 +79,7 @@ func (a *Agent) pumpReports(now time.Time) time.Time {
 // settled tells whether nothing is being done that ends by itself soon.
 func (a *Agent) settled() bool {
 	return a.starts.running+a.starts.waiting()+a.stops.running+a.stops.waiting() == 0 &&
-		(a.links.have >= a.links.want || a.links.failures > 0) && !a.state.writing && a.state.number == a.state.written
+		(a.links.have >= a.links.want || a.links.down) && !a.state.writing && a.state.number == a.state.written
 }
 
 // collect takes a report of what is due, and says when the rest will be. Where there is more than a report may hold, those

@@ -61,13 +61,6 @@ func (t *task) grace() time.Duration {
 	return stopGrace
 }
 
-func (t *task) stopSignal() string {
-	if t.revision != nil && t.spec().Container.StopSignal != "" {
-		return t.spec().Container.StopSignal
-	}
-	return "SIGTERM"
-}
-
 // view is what step needs to know of a task.
 func (a *Agent) view(t *task, now time.Time) view {
 	v := view{phase: t.phase, stop: t.stop(), gone: t.gone, ended: t.ended != nil,

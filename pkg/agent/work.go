@@ -111,8 +111,7 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 			return r
 		}, nil
 	case actSignal:
-		signal := t.stopSignal()
-		return plain(func(ctx context.Context) error { return rt.Signal(ctx, id, signal) })
+		return plain(func(ctx context.Context) error { return rt.Signal(ctx, id, "") }) // its own stop signal
 	case actKill:
 		return plain(func(ctx context.Context) error { return rt.Signal(ctx, id, "SIGKILL") })
 	case actRemove:

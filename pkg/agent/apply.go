@@ -1,0 +1,114 @@
+package agent
+
+import (
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/netplugin"
+)
+
+// pumpLinks applies the newest config if it can and must, and says when to try again.
+func (a *Agent) pumpLinks(now time.Time) time.Time {
+	l := &a.links
+	if a.o.Network == nil {
+		l.have = l.want
+		return time.Time{}
+	}
+	if l.applying || !a.adopted || !l.block.IsValid() {
+		return time.Time{}
+	}
+	if !l.again.IsZero() && !now.Before(l.again) {
+		l.again = time.Time{}
+		l.touch()
+	}
+	switch {
+	case l.have >= l.want:
+		return l.again
+	case now.Before(l.retry):
+		return l.retry
+	}
+	number, config := l.want, a.config()
+	l.applying = true
+	a.workers.Go(func() {
+		if a.at("before apply") {
+			return
+		}
+		err := a.o.Network.Apply(a.ctx, config)
+		if a.at("after apply") {
+			return
+		}
+		a.post(func() { a.applied(number, err) })
+	})
+	return time.Time{}
+}
+
+// applied takes note of what came of an Apply. What fails alone, one task's link or one port, holds up nobody else.
+func (a *Agent) applied(number uint64, err error) {
+	l := &a.links
+	l.applying = false
+	if a.ctx.Err() != nil {
+		return
+	}
+	l.retry, l.again, l.brokenPorts, l.broken = time.Time{}, time.Time{}, nil, nil
+	if err == nil {
+		l.failures, l.down, l.have = 0, false, number
+		a.wakeLinks()
+		return
+	}
+	l.failures++
+	at := a.o.Now().Add(min(batchDelay<<min(l.failures-1, 10), retryMost))
+	a.log.Error("the network is not as it should be; trying again", "err", err, "failures", l.failures)
+	byTask, alone := netplugin.TaskErrors(err)
+	if l.down = !alone; alone {
+		l.have, l.again, l.broken, l.brokenPorts = number, at, byTask, portErrors(err, nil)
+	} else {
+		l.retry = at
+	}
+	for _, t := range sorted(l.waiting) {
+		a.notLinked(t, err)
+	}
+	a.wakeLinks() // for those that stop, and those that are not at fault
+}
+
+// notLinked tells a task that waits for the network why it has to, and gives it up if it alone is at fault for too long.
+func (a *Agent) notLinked(t *task, err error) {
+	l := &a.links
+	if t.stop() || t.phase >= phaseRunning {
+		return
+	}
+	if !l.down {
+		if err = l.broken[t.id]; err == nil {
+			for _, p := range t.ports() {
+				if e := l.brokenPorts[keyOf(p)]; e != nil && t.published {
+					err = e
+				}
+			}
+		}
+		if err == nil {
+			return
+		}
+		if t.attempts++; l.broken[t.id] != nil && t.phase < phaseCreated && t.attempts >= maxAttempts {
+			a.end(t, v1.TaskRejected, t.status.Message, "setting up the network: "+err.Error())
+			return
+		}
+	}
+	a.observe(t, t.status.State, t.status.Message, "setting up the network: "+err.Error()+"; trying again")
+}
+
+// portErrors are the causes by port that an error of Apply holds.
+func portErrors(err error, into map[portKey]error) map[portKey]error {
+	switch e := err.(type) {
+	case *netplugin.PortError:
+		if into == nil {
+			into = make(map[portKey]error)
+		}
+		into[portKey{v1.Protocol(e.Protocol), e.Port}] = e
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			into = portErrors(one, into)
+		}
+	case interface{ Unwrap() error }:
+		into = portErrors(e.Unwrap(), into)
+	}
+	return into
+}
