@@ -238,6 +238,11 @@ func (d *Daemon) close() {
 		d.node.stop()
 		d.node = nil
 	}
+	if d.network != nil {
+		if err := d.network.Close(); err != nil {
+			d.log.Warn("let go of the network", "err", err)
+		}
+	}
 	if d.runtime != nil {
 		if err := d.runtime.Close(); err != nil {
 			d.log.Warn("close the container runtime", "err", err)

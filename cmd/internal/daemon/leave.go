@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
-	"github.com/swarmd/swarmd/pkg/netplugin"
 	"github.com/swarmd/swarmd/pkg/runtime/containerd"
 )
 
@@ -116,7 +115,5 @@ func (d *Daemon) removeAll(ctx context.Context) error {
 	if err := d.network.Teardown(ctx); err != nil {
 		return fmt.Errorf("remove the network: %w", err)
 	}
-	return nil
+	return d.network.Close()
 }
-
-var _ netplugin.Network = (*netplugin.Linux)(nil)
