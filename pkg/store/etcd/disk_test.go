@@ -27,8 +27,11 @@ func fill(t *testing.T, dir string) (want string, revision int64) {
 	t.Helper()
 	s := start(t, dir)
 	var ops []store.Op
+	ids := []string{"0", "z", "zz", "~", "A", "!", "a/b", "%", "é", "9", "m/"} // at the bounds of the loaded ranges, and beyond
 	for i := range 50 {
-		id := fmt.Sprint("task", i)
+		ids = append(ids, fmt.Sprint("task", i))
+	}
+	for _, id := range ids {
 		ops = append(ops, store.Op{Kind: v1.KindTask, ID: id, Section: v1.SectionDesired, Value: &v1.TaskDesired{Service: "web"}, If: store.Absent()},
 			store.Op{Kind: v1.KindTask, ID: id, Section: v1.SectionStatus, Value: &v1.TaskStatus{State: v1.TaskRunning}, If: store.Always()})
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -320,6 +321,31 @@ func TestPaths(t *testing.T) {
 		if _, _, _, err := parsePath(path); err == nil {
 			t.Errorf("%q is taken for a key of ours", path)
 		}
+	}
+}
+
+func TestLoadBounds(t *testing.T) {
+	bounds := loadBounds()
+	if !slices.IsSorted(bounds) || bounds[0] != objects || bounds[len(bounds)-1] != clientv3.GetPrefixRangeEnd(objects) {
+		t.Errorf("the ranges do not cover the state in order: %q", bounds)
+	}
+}
+
+// TestOrphan: a section whose object is not there was written by a stranger; the start says which it is.
+func TestOrphan(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Config{Dir: dir})
+	op := store.Op{Kind: v1.KindTask, ID: "a", Section: v1.SectionDesired, Value: &v1.TaskDesired{}, If: store.Absent()}
+	commit(t, s, op, store.Op{Kind: v1.KindTask, ID: "a", Section: v1.SectionStatus, Value: &v1.TaskStatus{}, If: store.Always()})
+	if _, err := s.client.Delete(t.Context(), sectionPath(v1.KindTask, "a", v1.SectionDesired)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Start(t.Context(), Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	if err == nil || !strings.Contains(err.Error(), `Task "a"`) {
+		t.Errorf("start: %v", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
@@ -34,13 +35,34 @@ func (s *Store) load(ctx context.Context) (*store.Snapshot, error) {
 }
 
 func (s *Store) loadOnce(ctx context.Context) (*store.Snapshot, error) {
-	b := store.NewBuilder()
-	from, revision := objects, int64(0)
-	end := clientv3.GetPrefixRangeEnd(objects)
+	b, revision := store.NewBuilder(), int64(0)
+	bounds := loadBounds()
+	for i := range len(bounds) - 1 {
+		var err error
+		if revision, err = s.loadRange(ctx, b, bounds[i], bounds[i+1], revision); err != nil {
+			return nil, err
+		}
+	}
+	return b.Snapshot(revision)
+}
+
+// loadBounds cut the state into ranges, in order, without a gap. etcd counts all keys of the range that is left for every
+// page of it: with a million tasks in one range, that would take longer than the loading.
+func loadBounds() []string {
+	tasks := objects + string(v1.KindTask) + "/"
+	bounds := []string{objects}
+	for _, first := range "0123456789abcdefghijklmnopqrstuvwxyz" { // of an ID
+		bounds = append(bounds, tasks+string(first))
+	}
+	return append(bounds, clientv3.GetPrefixRangeEnd(tasks), clientv3.GetPrefixRangeEnd(objects))
+}
+
+// loadRange adds what is in a range at the revision, or at that of the first page where it is 0, which it returns.
+func (s *Store) loadRange(ctx context.Context, b *store.Builder, from, end string, revision int64) (int64, error) {
 	for {
 		got, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(loadPage), clientv3.WithRev(revision))
 		if err != nil {
-			return nil, fmt.Errorf("store: etcd: load the state: %w", err)
+			return 0, fmt.Errorf("store: etcd: load the state: %w", err)
 		}
 		if revision == 0 {
 			revision = got.Header.Revision
@@ -48,14 +70,14 @@ func (s *Store) loadOnce(ctx context.Context) (*store.Snapshot, error) {
 		for _, kv := range got.Kvs {
 			op, err := s.decode(kv)
 			if err != nil {
-				return nil, err
+				return 0, err
 			}
 			if err := b.Add(op, kv.ModRevision); err != nil {
-				return nil, fmt.Errorf("store: etcd: key %q: %w", kv.Key, err)
+				return 0, fmt.Errorf("store: etcd: key %q: %w", kv.Key, err)
 			}
 		}
 		if !got.More {
-			return b.Snapshot(revision)
+			return revision, nil
 		}
 		from = string(got.Kvs[len(got.Kvs)-1].Key) + "\x00"
 	}
