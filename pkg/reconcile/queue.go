@@ -45,10 +45,10 @@ func newQueue(m queueMetrics) *queue {
 			workqueue.TypedRateLimitingQueueConfig[string]{Name: name, MetricsProvider: m, DelayingQueue: delaying})}
 }
 
-// wake asks for a key as soon as it may be.
-func (q *queue) wake(key string) {
+// wake asks for a key as soon as it may be; what the user wants, at once.
+func (q *queue) wake(key string, urgent bool) {
 	q.lanes.ask(key, false)
-	if wait := q.held(key); wait > 0 {
+	if wait := q.held(key); wait > 0 && !urgent {
 		q.AddAfter(key, wait)
 		return
 	}

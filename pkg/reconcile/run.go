@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
@@ -167,18 +168,28 @@ func (r *run) changed(ctx context.Context, b store.Batch) error {
 		return err
 	}
 	r.raise(b.Revision)
-	woken := make(map[string]struct{})
+	woken := make(map[string]bool) // and whether urgently
 	for _, c := range b.Changes {
+		urgent := asked(c)
 		for _, rule := range r.engine.rules {
 			for _, key := range r.keys(rule, s, c) {
-				if _, again := woken[key]; !again {
-					woken[key] = struct{}{}
-					r.queue.wake(key)
+				if was, again := woken[key]; !again || urgent && !was {
+					woken[key] = urgent
+					r.queue.wake(key, urgent)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// asked tells whether a change is what a user asked of a service. Those are few, and somebody waits for them: they are not
+// held back, however dear the service is.
+func asked(c store.Change) bool {
+	if c.Kind != v1.KindService || c.New == nil {
+		return false
+	}
+	return c.Old == nil || c.Old.GetMeta().Revisions[v1.SectionSpec] != c.New.GetMeta().Revisions[v1.SectionSpec]
 }
 
 // keys are the rule's, and none if it panics: the resync makes up for it.

@@ -33,9 +33,9 @@ func Check(s *store.Snapshot) error {
 	return nil
 }
 
-// CheckStarts tells which operations, that led from one snapshot to the next, let a task run while another of its slot that
-// is to stop may still be running.
-func CheckStarts(before, after *store.Snapshot, ops []store.Op) error {
+// CheckStep tells which operations, that led from one snapshot to the next, let a task run while another of its slot that
+// is to stop may still be running, or place one on a node that has not enough left.
+func CheckStep(before, after *store.Snapshot, ops []store.Op) error {
 	type slot struct {
 		service string
 		number  uint64
@@ -49,10 +49,22 @@ func CheckStarts(before, after *store.Snapshot, ops []store.Op) error {
 	}
 	for _, op := range ops {
 		d, ok := op.Value.(*v1.TaskDesired)
-		if !ok || d.State != v1.TaskRunning {
+		if !ok {
 			continue
 		}
 		was, existed := store.Get(before, v1.Tasks, op.ID)
+		if d.Placement != nil && (!existed || was.Desired.Placement == nil) {
+			node, known := store.Get(after, v1.Nodes, d.Placement.Node)
+			if !known {
+				return fmt.Errorf("%s is placed on node %s, which is not there", v1.TaskName(d), d.Placement.Node)
+			}
+			if err := within(node, after.LoadOf(node.Meta.ID)); err != nil {
+				return fmt.Errorf("%s was placed: %w", v1.TaskName(d), err)
+			}
+		}
+		if d.State != v1.TaskRunning {
+			continue
+		}
 		if other := stopping[slot{d.Service, d.Slot}]; other != "" && other != op.ID && (!existed || was.Desired.State < v1.TaskRunning) {
 			return fmt.Errorf("%s attempt %d is let run while task %s may not have stopped", v1.TaskName(d), d.Attempt, other)
 		}
@@ -60,18 +72,34 @@ func CheckStarts(before, after *store.Snapshot, ops []store.Op) error {
 	return nil
 }
 
+// checkNode looks at the tasks that are to stay: what is to stop may hold more until it has.
 func checkNode(s *store.Snapshot, n *v1.Node) error {
+	var load store.Load
+	ports := make(map[string]string)
+	for t := range s.TasksOfNode(n.Meta.ID) {
+		if !v1.Live(t) {
+			continue
+		}
+		p := t.Desired.Placement
+		load.CPUs += p.CPUs
+		load.Memory += p.Memory
+		for _, port := range p.HostPorts {
+			if other := ports[port]; other != "" {
+				return fmt.Errorf("node %s has the tasks %s and %s with the port %s", n.Meta.ID, other, t.Meta.ID, port)
+			}
+			ports[port] = t.Meta.ID
+		}
+	}
+	return within(n, load)
+}
+
+func within(n *v1.Node, load store.Load) error {
 	if n.Status == nil {
 		return nil
 	}
-	load, have := s.LoadOf(n.Meta.ID), n.Status.Description.Resources
+	have := n.Status.Description.Resources
 	if load.CPUs > have.CPUs || load.Memory > have.Memory {
 		return fmt.Errorf("node %s holds %s cpus and %d bytes, and has %s and %d", n.Meta.ID, load.CPUs, load.Memory, have.CPUs, have.Memory)
-	}
-	for port, holders := range load.HostPorts {
-		if holders > 1 {
-			return fmt.Errorf("node %s has %d tasks with the port %s", n.Meta.ID, holders, port)
-		}
 	}
 	return nil
 }

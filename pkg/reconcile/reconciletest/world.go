@@ -79,8 +79,8 @@ type Ran struct {
 const maxSteps = 50
 
 // Run decides whatever was woken or is due, until nothing is. It fails where the rules do not come to rest, where they
-// decide differently on the same snapshot, where a task ID is used a second time, where a task is let run too early (see
-// CheckStarts), where a key that nobody woke would still want something, and where the result must never be (see Check).
+// decide differently on the same snapshot, where a task ID is used a second time, where a task is let run or placed as it
+// must not be (see CheckStep), where a key that nobody woke would still want something, and where the result must never be (see Check).
 func (w *World) Run() (Ran, error) {
 	ran := Ran{Written: make(map[v1.Kind]int), Removed: make(map[v1.Kind]int)}
 	for {
@@ -114,7 +114,7 @@ func (w *World) Run() (Ran, error) {
 		if err := w.Commit(ops...); err != nil {
 			return ran, err
 		}
-		if err := CheckStarts(s, w.Snapshot(), ops); err != nil {
+		if err := CheckStep(s, w.Snapshot(), ops); err != nil {
 			return ran, err
 		}
 	}
@@ -173,9 +173,6 @@ func describe(ops []store.Op) string {
 	op := ops[0]
 	return fmt.Sprintf("%d operations, the first on %s %s: %+v", len(ops), op.Kind, op.ID, op.Value)
 }
-
-// Wakes are when keys are to be decided again though nothing changes.
-func (w *World) Wakes() map[string]time.Time { return w.due }
 
 // Play does what the agents of all nodes that are not down would do next: tasks that are to run do, those that are to be
 // ready are, those that are to stop have. It tells how many tasks changed.
