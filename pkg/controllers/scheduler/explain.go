@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/reconcile"
@@ -35,10 +36,18 @@ func reasons(filters []filter, nodes []*node) string {
 	return "no suitable node (" + strings.Join(parts, "; ") + ")"
 }
 
+// explainEvery is how often the sentence of a task is written anew at most: it counts nodes, and nodes come and go by the
+// thousand while a hundred thousand tasks wait.
+const explainEvery = 5 * time.Second
+
 // explain writes why tasks have no node, where that is not written already.
 func (d *decision) explain(tasks []*v1.Task, why string) {
 	for _, t := range tasks {
 		if t.Desired.Pending == why {
+			continue
+		}
+		if due := t.Meta.UpdatedAt.Add(explainEvery); t.Desired.Pending != "" && d.now.Before(due) {
+			d.plan.Again = reconcile.Sooner(d.plan.Again, due)
 			continue
 		}
 		next := *t.Desired

@@ -35,6 +35,8 @@ type slot struct {
 type node struct {
 	*v1.Node
 	lost, drained bool
+	// beyond are the tasks that it has not enough resources for.
+	beyond map[string]bool
 }
 
 // revision is what tasks of a revision run, and how it compares with what the spec asks for.
@@ -114,10 +116,42 @@ func (v *view) nodeOf(t *v1.Task) (n node, known bool) {
 	n, seen := v.nodes[id]
 	if !seen {
 		found, _ := store.Get(v.snapshot, v1.Nodes, id)
-		n = node{found, v1.NodeLost(found), v1.NodeDrained(found)}
+		n = node{Node: found, lost: v1.NodeLost(found), drained: v1.NodeDrained(found)}
+		if found != nil && found.Status != nil {
+			n.beyond = v.beyond(found)
+		}
 		v.nodes[id] = n
 	}
 	return n, true
+}
+
+// beyond are the live tasks, of whatever service, that a node has not enough for since it has less than it had: those that
+// were placed last.
+func (v *view) beyond(n *v1.Node) map[string]bool {
+	load, have := v.snapshot.LoadOf(n.Meta.ID), n.Status.Description.Resources
+	if load.CPUs <= have.CPUs && load.Memory <= have.Memory {
+		return nil
+	}
+	var live []*v1.Task
+	for t := range v.snapshot.TasksOfNode(n.Meta.ID) {
+		if p := t.Desired.Placement; v1.Live(t) && (p.CPUs > 0 || p.Memory > 0) {
+			live = append(live, t)
+		}
+	}
+	slices.SortFunc(live, func(a, b *v1.Task) int {
+		return cmp.Or(a.Desired.Placement.At.Compare(b.Desired.Placement.At), cmp.Compare(a.Meta.ID, b.Meta.ID))
+	})
+	beyond := make(map[string]bool)
+	for _, t := range live {
+		p := t.Desired.Placement
+		if p.CPUs > have.CPUs || p.Memory > have.Memory {
+			beyond[t.Meta.ID] = true
+			continue
+		}
+		have.CPUs -= p.CPUs
+		have.Memory -= p.Memory
+	}
+	return beyond
 }
 
 func (v *view) revision(id string) *revision {
@@ -153,11 +187,17 @@ func (v *view) clean(t *v1.Task) bool {
 	return placed && !n.lost && v1.Satisfies(n.Node, r.wanted)
 }
 
-// fits tells whether a task's node still satisfies the constraints that it was placed by. Nodes that take no new tasks
-// are not looked at: those that are there may stay.
+// fits tells whether a task's node still satisfies the constraints that it was placed by, and has what was set aside for
+// it. Nodes that take no new tasks are not looked at: those that are there may stay.
 func (v *view) fits(t *v1.Task, n node) bool {
+	if n.Node == nil || n.Spec == nil || n.Spec.Availability == v1.AvailabilityPause {
+		return true
+	}
+	if n.beyond[t.Meta.ID] {
+		return false
+	}
 	r := v.revision(t.Desired.Revision)
-	if len(r.own) == 0 || n.Node == nil || n.Spec == nil || n.Spec.Availability == v1.AvailabilityPause {
+	if len(r.own) == 0 {
 		return true
 	}
 	unfit, seen := r.unfit[n.Meta.ID]
