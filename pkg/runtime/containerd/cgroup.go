@@ -88,7 +88,7 @@ func (c *cgroup) kill() error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("containerd: %w", err)
 		}
-		for _, line := range strings.Fields(string(procs)) {
+		for line := range strings.FieldsSeq(string(procs)) {
 			if pid, err := strconv.Atoi(line); err == nil && pid > 0 {
 				if err := ended(syscall.Kill(pid, syscall.SIGKILL)); err != nil {
 					return fmt.Errorf("containerd: kill process %d: %w", pid, err)

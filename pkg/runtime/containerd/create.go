@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/signal"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/swarmd/swarmd/pkg/runtime"
 )
@@ -140,7 +142,7 @@ func (r *Runtime) record(ctx context.Context, c runtime.Container, spec *specs.S
 		Spec:        specAny,
 		Snapshotter: r.snapshotter,
 		SnapshotKey: c.ID,
-		Extensions:  map[string]typeurl.Any{extension: &blob{more}},
+		Extensions:  map[string]typeurl.Any{extension: &anypb.Any{TypeUrl: extension, Value: more}},
 	})
 	return err
 }
@@ -160,24 +162,11 @@ func stopSignal(c runtime.Container, i *image) (string, error) {
 	return i.config.StopSignal, nil
 }
 
-// blob is JSON as a typeurl.Any.
-type blob struct{ json []byte }
-
-// GetTypeUrl implements typeurl.Any.
-func (b *blob) GetTypeUrl() string { return extension }
-
-// GetValue implements typeurl.Any.
-func (b *blob) GetValue() []byte { return b.json }
-
 // labels are those of the spec, under those of the container.
 func labels(c runtime.Container) map[string]string {
 	all := make(map[string]string, len(c.Spec.Labels)+len(c.Labels))
-	for k, v := range c.Spec.Labels {
-		all[k] = v
-	}
-	for k, v := range c.Labels {
-		all[k] = v
-	}
+	maps.Copy(all, c.Spec.Labels)
+	maps.Copy(all, c.Labels)
 	return all
 }
 

@@ -154,7 +154,7 @@ func (r *Runtime) readUsers(ctx context.Context, i *image) (err error) {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { err = errors.Join(err, root.Close()) }() // before the unmount
 	i.passwd, i.group = readRegular(root, "etc/passwd"), readRegular(root, "etc/group")
 	return nil
 }

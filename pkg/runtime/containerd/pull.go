@@ -68,7 +68,7 @@ func (r *Runtime) pull(ctx context.Context, named reference.Named) (runtime.Imag
 	if err == nil {
 		return r.describe(ctx, pulled.Metadata())
 	}
-	explained, unreachable := explainPull(named.String(), r.explainMissing(ctx, named, err))
+	unreachable, explained := explainPull(named.String(), r.explainMissing(ctx, named, err))
 	if unreachable && isHere && r.complete(ctx, here) {
 		r.log.Warn("containerd: using the image that is here", "image", named.String(), "error", explained)
 		return r.describe(ctx, here)
@@ -137,7 +137,7 @@ func (r *Runtime) Resolve(ctx context.Context, ref string) (string, []v1.Platfor
 			return pinned.String(), swarmPlatforms(all), nil
 		}
 	}
-	explained, _ := explainPull(named.String(), err)
+	_, explained := explainPull(named.String(), err)
 	return "", nil, explained
 }
 

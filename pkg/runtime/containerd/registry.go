@@ -72,23 +72,23 @@ func (r *Runtime) insecure(host string) (bool, error) {
 
 // explainPull says what a user should know about why an image cannot be had. What no later attempt can change is
 // runtime.ErrInvalid; what it refers to is unreachable otherwise.
-func explainPull(ref string, err error) (explained error, unreachable bool) {
+func explainPull(ref string, err error) (unreachable bool, explained error) {
 	var status remoteerrors.ErrUnexpectedStatus
 	hasStatus := errors.As(err, &status)
 	switch {
 	case errors.Is(err, runtime.ErrInvalid), errors.Is(err, context.Canceled):
-		return fmt.Errorf("containerd: pull %s: %w", ref, err), false
+		return false, fmt.Errorf("containerd: pull %s: %w", ref, err)
 	case hasStatus && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden),
 		errors.Is(err, docker.ErrInvalidAuthorization), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
-		return fmt.Errorf("pull access denied for %s, repository does not exist or may require authorization: %w", ref, runtime.ErrInvalid), false
+		return false, fmt.Errorf("pull access denied for %s, repository does not exist or may require authorization: %w", ref, runtime.ErrInvalid)
 	case hasStatus && status.StatusCode >= 500, hasStatus && status.StatusCode == http.StatusTooManyRequests:
-		return fmt.Errorf("the registry of %s fails: %s", ref, status.Status), true
+		return true, fmt.Errorf("the registry of %s fails: %s", ref, status.Status)
 	case errdefs.IsNotFound(err):
-		return fmt.Errorf("no such image: %s: %w: %w", ref, runtime.ErrNotFound, runtime.ErrInvalid), false
+		return false, fmt.Errorf("no such image: %s: %w: %w", ref, runtime.ErrNotFound, runtime.ErrInvalid)
 	}
 	var network net.Error
 	if errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the registry of %s cannot be reached: %w", ref, err), true
+		return true, fmt.Errorf("the registry of %s cannot be reached: %w", ref, err)
 	}
-	return fmt.Errorf("containerd: pull %s: %w", ref, err), false
+	return false, fmt.Errorf("containerd: pull %s: %w", ref, err)
 }

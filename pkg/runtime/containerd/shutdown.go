@@ -130,8 +130,8 @@ func (r *Runtime) unmount(ctx context.Context) error {
 		if err != nil || len(mounts) == 0 {
 			return err
 		}
-		for i := len(mounts) - 1; i >= 0; i-- {
-			err = errors.Join(err, unix.Unmount(mounts[i], unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
+		for _, at := range slices.Backward(mounts) {
+			err = errors.Join(err, unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
 		}
 		select {
 		case <-ctx.Done():

@@ -127,7 +127,7 @@ func (u *suite) ended(id string) runtime.State {
 
 func testCreate(t *testing.T, u *suite) {
 	c := runtime.Container{ID: v1.NewID(), Image: u.image, Spec: v1.ContainerSpec{Image: u.image, Args: u.Forever}}
-	defer u.r.Remove(context.Background(), c.ID)
+	defer func() { u.must(u.r.Remove(context.Background(), c.ID)) }()
 	for range 2 {
 		u.must(u.r.Create(u.ctx, c))
 		if s := u.state(c.ID); s.ID != c.ID || s.Status != runtime.Created || !s.Started.IsZero() || !s.Ended.IsZero() {
@@ -366,14 +366,14 @@ func testLogs(t *testing.T, u *suite) {
 		}
 		break
 	}
-	for record := range u.r.Logs(u.ctx, id, v1.LogOptions{Stderr: true, Tail: -1}) {
-		t.Errorf("of stderr: %+v", record)
-	}
-	for record := range u.r.Logs(u.ctx, id, v1.LogOptions{Stdout: true, Tail: 0}) {
-		t.Errorf("with a tail of 0: %+v", record)
-	}
-	for record := range u.r.Logs(u.ctx, id, v1.LogOptions{Stdout: true, Tail: -1, Since: time.Now().Add(time.Hour)}) {
-		t.Errorf("of the future: %+v", record)
+	for what, o := range map[string]v1.LogOptions{
+		"of stderr":        {Stderr: true, Tail: -1},
+		"with a tail of 0": {Stdout: true},
+		"of the future":    {Stdout: true, Tail: -1, Since: time.Now().Add(time.Hour)},
+	} {
+		for record, err := range u.r.Logs(u.ctx, id, o) {
+			t.Errorf("%s: %+v, %v", what, record, err)
+		}
 	}
 }
 
