@@ -34,7 +34,7 @@ func benchStart(b *testing.B, dir string) *etcd.Store {
 
 func benchTask(i int, at time.Time) (string, *v1.TaskDesired, *v1.TaskStatus) {
 	service := fmt.Sprintf("service%018d", i/1000)
-	return fmt.Sprintf("task%021d", i), &v1.TaskDesired{
+	return v1.TaskID(service, strconv.Itoa(i), 1), &v1.TaskDesired{
 			Service: service, ServiceName: "bench", Slot: uint64(i), Attempt: 1, Revision: "revision" + service[8:], State: v1.TaskRunning,
 			Placement: &v1.TaskPlacement{Node: fmt.Sprintf("node%021d", i%1000), At: at, CPUs: 100_000_000, Memory: 64 << 20},
 		}, &v1.TaskStatus{State: v1.TaskRunning, At: at, Message: "started", Address: "100.64.1.2",
