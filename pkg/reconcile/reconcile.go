@@ -3,6 +3,9 @@
 //
 // A rule is a pure function. The engine owns everything a rule must not have: queue, backoff, clock, retry on conflict,
 // the fence, metrics. It never decides anything itself.
+//
+// Reading order: reconcile.go (what a rule is), engine.go (Step, the pure part), step.go (how plans become one write),
+// run.go and watch.go (Run, the part with goroutines), queue.go (what comes when). wake.go is what rules share.
 package reconcile
 
 import (
