@@ -22,7 +22,9 @@ func bench(ctx context.Context, o options, log *slog.Logger) (r *result, err err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	o.socket = filepath.Join(dir, "s.sock")
-	m, err := startManager(ctx, o, filepath.Join(dir, "etcd"), log)
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	m, err := startManager(ctx, o, filepath.Join(dir, "etcd"), log, fail)
 	if err != nil {
 		return nil, err
 	}

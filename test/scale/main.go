@@ -82,14 +82,15 @@ func run(o options) error {
 	if ctx.Err() != nil && err == nil {
 		err = context.Cause(ctx)
 	}
-	if r != nil {
-		line, failed := json.Marshal(r)
-		if failed != nil {
-			return failed
-		}
-		fmt.Println(string(line))
+	if err != nil {
+		return err // figures of a run that failed would be taken for figures
 	}
-	return err
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	fmt.Println(string(line))
+	return nil
 }
 
 // result is the last line.

@@ -26,7 +26,7 @@ type manager struct {
 	http   *http.Server
 	cancel context.CancelFunc
 	done   sync.WaitGroup
-	failed atomic.Pointer[error]
+	fail   context.CancelCauseFunc // ends the run
 }
 
 // backing is a store that can elect.
@@ -35,7 +35,7 @@ type backing interface {
 	store.Elector
 }
 
-func startManager(ctx context.Context, o options, dir string, log *slog.Logger) (*manager, error) {
+func startManager(ctx context.Context, o options, dir string, log *slog.Logger, fail context.CancelCauseFunc) (*manager, error) {
 	var s backing = store.NewMemory()
 	if !o.memory {
 		e, err := etcd.Start(ctx, etcd.Config{Dir: dir, Log: log})
@@ -45,7 +45,7 @@ func startManager(ctx context.Context, o options, dir string, log *slog.Logger) 
 		s = e
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	m := &manager{store: &counted{backing: s}, cancel: cancel}
+	m := &manager{store: &counted{backing: s}, cancel: cancel, fail: fail}
 	m.server = apiserver.New(apiserver.Options{Store: m.store, Log: log})
 	m.http = apiserver.NewHTTPServer(m.server.Handler(), log)
 	listener, err := net.Listen("unix", o.socket)
@@ -55,7 +55,7 @@ func startManager(ctx context.Context, o options, dir string, log *slog.Logger) 
 	}
 	m.done.Go(func() {
 		if err := m.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			m.fail(err)
+			m.fail(fmt.Errorf("API server: %w", err))
 		}
 	})
 	m.done.Go(func() {
@@ -64,28 +64,19 @@ func startManager(ctx context.Context, o options, dir string, log *slog.Logger) 
 			err = reconcile.New(m.store, controllers.Rules(), reconcile.Options{Logger: log}).Run(ctx, lead)
 		}
 		if ctx.Err() == nil {
-			m.fail(err)
+			m.fail(fmt.Errorf("rules: %w", err))
 		}
 	})
 	return m, nil
 }
 
-func (m *manager) fail(err error) {
-	err = fmt.Errorf("manager: %w", err)
-	m.failed.CompareAndSwap(nil, &err)
-}
-
-// stop ends everything, and is the first thing that failed meanwhile.
+// stop ends everything.
 func (m *manager) stop() error {
 	m.cancel()
 	m.server.Close()
 	err := m.http.Close()
 	m.done.Wait()
-	err = errors.Join(err, m.store.Close())
-	if failed := m.failed.Load(); failed != nil {
-		err = errors.Join(*failed, err)
-	}
-	return err
+	return errors.Join(err, m.store.Close())
 }
 
 // counted is a store that counts what is written, and remembers when.
