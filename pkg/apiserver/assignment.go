@@ -93,15 +93,6 @@ func appendField(buf []byte, name string, v any) ([]byte, error) {
 	return append(buf, body...), nil
 }
 
-// appendTask appends a task without its status.
-func appendTask(buf []byte, t *v1.Task) ([]byte, error) {
-	task := *t
-	task.Status = nil
-	task.Meta.Revisions[v1.SectionStatus] = 0
-	body, err := json.Marshal(&task)
-	return append(buf, body...), err
-}
-
 // revision is the JSON of a service revision.
 func (e *encoder) revision(r *v1.ServiceRevision) ([]byte, error) {
 	e.mu.Lock()

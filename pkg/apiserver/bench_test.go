@@ -2,6 +2,7 @@ package apiserver_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -114,5 +115,35 @@ func countTasks(body io.Reader, received, messages *atomic.Int64, all int64, don
 		}
 		kept = min(n, len(word)-1)
 		copy(buf, buf[n-kept:n])
+	}
+}
+
+// BenchmarkReport lets a node report 100 tasks that it has, one of 100 nodes after the other.
+func BenchmarkReport(b *testing.B) {
+	const nodes, tasks = 100, 100
+	f := serve(b)
+	bodies := make([]string, nodes)
+	for n := range nodes {
+		id := v1.HashID("node", fmt.Sprint(n))
+		ops := []store.Op{nodeOp(id, uint32(n+1))}
+		var report v1.StatusReport
+		for i := range tasks {
+			task := v1.TaskID("s", fmt.Sprint(n*tasks+i), 1)
+			ops = append(ops, taskOp(task, "s", id, "r", uint64(i+1)))
+			report.Tasks = append(report.Tasks, v1.TaskReport{ID: task, Status: v1.TaskStatus{State: v1.TaskRunning, At: time.Now(), Message: "started",
+				Container: &v1.ContainerStatus{ID: task, PID: 4711}, Address: "100.64.1.7"}})
+		}
+		f.commit(ops...)
+		body, err := json.Marshal(report)
+		if err != nil {
+			b.Fatal(err)
+		}
+		bodies[n] = string(body)
+	}
+	for n := 0; b.Loop(); n++ {
+		body := strings.Replace(bodies[n%nodes], "started", fmt.Sprint("at ", n), -1)
+		if got := f.do("POST", "/v1/nodes/"+v1.HashID("node", fmt.Sprint(n%nodes))+"/status", body); got.code != http.StatusOK {
+			b.Fatal(got.body)
+		}
 	}
 }

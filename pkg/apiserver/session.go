@@ -149,7 +149,8 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 
 // speak sends what the node has to know whenever there is some of it.
 func (s *Server) speak(ctx context.Context, b *backend, se *session, out *lineStream) error {
-	keepalive := time.NewTimer(s.limits.Keepalive)
+	every := 2 * s.limits.Keepalive // there are many sessions, and each beat of them costs
+	keepalive := time.NewTimer(every)
 	defer keepalive.Stop()
 	gap := time.NewTimer(0)
 	defer gap.Stop()
@@ -162,7 +163,7 @@ func (s *Server) speak(ctx context.Context, b *backend, se *session, out *lineSt
 			if err := out.write([]byte{'\n'}); err != nil {
 				return err
 			}
-			keepalive.Reset(s.limits.Keepalive)
+			keepalive.Reset(every)
 			continue
 		case <-ctx.Done():
 			return farewell(out, context.Cause(ctx))
@@ -175,7 +176,7 @@ func (s *Server) speak(ctx context.Context, b *backend, se *session, out *lineSt
 		if !wrote {
 			continue
 		}
-		keepalive.Reset(s.limits.Keepalive)
+		keepalive.Reset(every)
 		gap.Reset(b.sessions.gap())
 		select {
 		case <-gap.C:
