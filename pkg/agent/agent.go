@@ -12,7 +12,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"errors"
 	"iter"
 	"log/slog"
 	"net/netip"
@@ -231,9 +230,6 @@ func (a *Agent) post(do func()) bool {
 		return false
 	}
 }
-
-// errCrashed is what a test's crash looks like to those who were at work.
-var errCrashed = errors.New("agent: crashed")
 
 // at is where a test can have the agent die; it tells whether it is dead.
 func (a *Agent) at(point string) bool {

@@ -66,7 +66,7 @@ func TestBadSpecsAreRejected(t *testing.T) {
 		want   string
 	}{
 		{"syntax", env("A={{.Service"), "template in env A: template: env A:1: unclosed action"},
-		{"field", env("A={{.Service.Nmae}}"), "can't evaluate field Nmae"},
+		{"field", env("A={{.Service.Nick}}"), "can't evaluate field Nick"},
 		{"missing label", env("A={{.Service.Labels.zone}}"), `map has no entry for key "zone"`},
 		{"endless", env("A={{range 9999999999999}}{{end}}"), "range is not supported"},
 		{"hidden", env("A={{if true}}{{with 1}}{{range 9999999999999}}{{end}}{{end}}{{end}}"), "range is not supported"},

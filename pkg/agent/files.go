@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -103,7 +104,7 @@ func (r resolver) file() []byte {
 	for _, n := range r.nameservers {
 		fmt.Fprintf(&b, "nameserver %s\n", n)
 	}
-	if len(r.search) > 0 && !(len(r.search) == 1 && r.search[0] == ".") {
+	if len(r.search) > 0 && !slices.Equal(r.search, []string{"."}) { // a lone dot means none, as with Docker
 		fmt.Fprintf(&b, "search %s\n", strings.Join(r.search, " "))
 	}
 	if len(r.options) > 0 {

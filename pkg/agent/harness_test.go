@@ -226,7 +226,6 @@ type network struct {
 	applies int
 	fail    error
 	delay   time.Duration
-	log     []string // of published ports, for the order of things
 }
 
 func newNetwork() *network { return &network{links: map[string]netip.Addr{}} }

@@ -247,7 +247,9 @@ func (a *Agent) load() error {
 		path := filepath.Join(a.o.Dir, stateName)
 		a.log.Error("cannot read the state file; starting from the manager's next assignment, what runs is left alone until then", "err", err,
 			"kept", path+"-damaged")
-		os.Rename(path, path+"-damaged")
+		if err := os.Rename(path, path+"-damaged"); err != nil {
+			a.log.Warn("cannot keep the damaged state file; the next one takes its place", "err", err)
+		}
 		return nil
 	case s.NodeID != a.o.NodeID:
 		a.log.Warn("the state file is of another node; starting from the manager's next assignment", "other", s.NodeID)

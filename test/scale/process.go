@@ -91,8 +91,10 @@ func (c *child) stop() error {
 		return nil
 	}
 	c.stdin.Close()
-	c.cmd.Process.Kill()
-	c.wait() // it was killed: that it did not end well is no news
+	if err := c.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	_ = c.wait() // it was killed: that it did not end well is no news
 	return nil
 }
 
