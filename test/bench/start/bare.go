@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -14,6 +16,9 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/errdefs"
 )
+
+// cgroup is the parent of the control groups, by which they are found again.
+const cgroup = "/swarm-bench-start"
 
 // bare is what the documentation of containerd's client shows: no log, no limits, no seccomp, no network.
 type bare struct {
@@ -50,13 +55,22 @@ func (b *bare) in(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, b.namespace)
 }
 
-func (b *bare) close() error { return b.client.Close() }
+// close also removes the parent group that runc made.
+func (b *bare) close() error {
+	groups, err := filepath.Glob("/sys/fs/cgroup/*" + cgroup)
+	for _, group := range append(groups, "/sys/fs/cgroup"+cgroup) {
+		if rerr := os.Remove(group); !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+	}
+	return errors.Join(err, b.client.Close())
+}
 
 func (b *bare) name() string { return "bare" }
 
 func (b *bare) start(ctx context.Context, id string) error {
 	ctx = b.in(ctx)
-	made := []client.NewContainerOpts{client.WithNewSnapshot(id, b.image), client.WithNewSpec(oci.WithImageConfig(b.image))}
+	made := []client.NewContainerOpts{client.WithNewSnapshot(id, b.image), client.WithNewSpec(oci.WithImageConfig(b.image), oci.WithCgroup(cgroup+"/"+id))}
 	if b.runcRoot != "" {
 		made = append(made, client.WithRuntime("io.containerd.runc.v2", &options.Options{Root: b.runcRoot + "/bench-runc"}))
 	}
