@@ -18,7 +18,7 @@ const (
 const (
 	holdFactor = 10
 	holdAbove  = time.Millisecond
-	maxHold    = 5 * time.Second
+	maxHold    = 2 * time.Second
 )
 
 // queue is the keys to decide: each once, with delay, backoff, two priorities, and a hold on what is dear.
