@@ -25,13 +25,13 @@ type backend struct {
 	counts   *counts
 	ready    atomic.Bool // the first snapshot was seen
 
-	writes    sync.Mutex // one write of specs at a time, so that checks across objects hold when it commits
-	lastWrite int64      // the revision of the latest
-	freeIndex uint32     // node indexes below are taken
+	writes    gate   // one write of specs at a time, so that checks across objects hold when it commits
+	lastWrite int64  // the revision of the latest
+	freeIndex uint32 // node indexes below are taken
 }
 
 func newBackend(s *Server, st store.Store) *backend {
-	b := &backend{server: s, store: st, freeIndex: 1, counts: newCounts()}
+	b := &backend{server: s, store: st, freeIndex: 1, counts: newCounts(), writes: newGate(1, "writes")}
 	b.ctx, b.cancel = context.WithCancelCause(context.Background())
 	b.sessions = newSessions(b)
 	b.reports = newReporter(b)

@@ -89,7 +89,8 @@ func (r *reporter) gather(first *observation) []*observation {
 
 // write commits what all observations ask for, and answers them.
 func (r *reporter) write(all []*observation) {
-	ctx := r.backend.ctx
+	ctx, cancel := context.WithTimeout(r.backend.ctx, commitTime)
+	defer cancel()
 	var conflict error
 	for try := range tries {
 		snapshot, err := r.fresh(ctx, try > 0)

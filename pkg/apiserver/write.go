@@ -18,6 +18,10 @@ import (
 // tries is how often a write is decided again when someone else wrote in between.
 const tries = 5
 
+// commitTime is how long a write may take, the wait for those before it included; Docker's. A store without a quorum must not
+// hold everybody up for ever.
+const commitTime = 20 * time.Second
+
 // change is what a write would do, decided on one snapshot. Without operations there is nothing to do.
 type change struct {
 	id       string
@@ -28,8 +32,13 @@ type change struct {
 // write decides on a snapshot that is not older than the last write, commits, and returns the object as it then is (nil
 // where it is gone). Only one write is under way at a time, so that what was checked of other objects still holds.
 func (b *backend) write(ctx context.Context, k v1.Kind, dry bool, decide func(*store.Snapshot) (change, error)) (v1.Object, change, error) {
-	b.writes.Lock()
-	defer b.writes.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, commitTime)
+	defer cancel()
+	leave, err := b.writes.wait(ctx)
+	if err != nil {
+		return nil, change{}, err
+	}
+	defer leave()
 	var conflict error
 	for try := range tries {
 		snapshot, err := b.fresh(ctx, try > 0)
