@@ -114,13 +114,23 @@ func (w *World) restrict(s *v1.ServiceSpec) {
 		s.Task.Resources = &v1.Resources{Reservations: &v1.Reservations{CPUs: 1e9}}
 	}
 	switch {
-	case w.chance(0.15):
+	case w.chance(0.15) && w.withHostPort() < 2: // a third would find no node where one is drained
 		s.Endpoint = &v1.EndpointSpec{Ports: []v1.PortConfig{{Target: 80, Published: 8080, Mode: v1.PublishHost}}}
 	case w.chance(0.15):
 		s.Task.Placement = &v1.Placement{MaxReplicas: 2}
 	case w.chance(0.15):
 		s.Task.Placement = &v1.Placement{Constraints: []string{"node.labels.zone==east"}}
 	}
+}
+
+// withHostPort counts the services that want the host port.
+func (w *World) withHostPort() (n int) {
+	for _, s := range w.services() {
+		if s.Meta.Deleting.IsZero() && len(s.Spec.Endpoint.Ports) > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // update changes the spec of a service.
