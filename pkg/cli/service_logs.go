@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,7 +57,7 @@ func (a *app) logs(ctx context.Context, f *logFlags, ref string) error {
 	if err != nil {
 		return err
 	}
-	p := &logPrinter{app: a, flags: f, prefixes: map[string]string{}}
+	p := &logPrinter{app: a, flags: f, prefixes: map[string]string{}, partial: map[string]v1.TaskLogRecord{}}
 	kind, id, err := p.target(ctx, c, ref)
 	if err != nil {
 		return err
@@ -80,6 +82,9 @@ func (a *app) logs(ctx context.Context, f *logFlags, ref string) error {
 				return err
 			}
 		}
+	}
+	if err := p.flush(); err != nil {
+		return err
 	}
 	if failed {
 		return errors.New("the logs are not complete")
@@ -127,14 +132,17 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	return time.Time{}, errors.New(`want a time such as 2026-01-02T13:23:37Z, or how long ago such as 42m`)
 }
 
+// maxLine bounds what is kept of a line that is not over, in bytes.
+const maxLine = 1 << 20
+
 // logPrinter prints the lines of one request.
 type logPrinter struct {
 	*app
 	flags    *logFlags
 	width    int // of the slot numbers
 	hosts    map[string]string
-	prefixes map[string]string // by task
-	partial  map[string]bool   // streams whose line is not over
+	prefixes map[string]string           // by task
+	partial  map[string]v1.TaskLogRecord // the beginnings of lines that are not over, by task and stream
 }
 
 // target finds what ref means: a service or else a task.
@@ -183,33 +191,50 @@ func (p *logPrinter) prefix(r *v1.TaskLogRecord) string {
 	return prefix
 }
 
-// print writes a line, or a part of one, to where it came from: Out or Err.
+// print writes a line to where it came from: Out or Err. The parts of a long line are put together first, since those of
+// other tasks come in between; what is too long even for that becomes lines of its own.
 func (p *logPrinter) print(r *v1.TaskLogRecord) error {
+	stream := r.Task + "/" + r.Stream
+	line := r.Line
+	if begun, ok := p.partial[stream]; ok {
+		line = append(begun.Line, line...)
+	}
+	if r.Partial && len(line) < maxLine {
+		kept := *r
+		kept.Line = line
+		p.partial[stream] = kept
+		return nil
+	}
+	delete(p.partial, stream)
 	var b strings.Builder
-	stream := r.Task + r.Stream
-	if !p.partial[stream] {
-		if p.flags.timestamps {
-			b.WriteString(r.Time.UTC().Format("2006-01-02T15:04:05.000000000Z") + " ")
-		}
-		if !p.flags.raw {
-			b.WriteString(p.prefix(r) + "    | ")
-		}
-		if p.flags.details {
-			fmt.Fprintf(&b, "com.docker.swarm.node.id=%s,com.docker.swarm.task.id=%s ", r.Node, r.Task)
-		}
+	if p.flags.timestamps {
+		b.WriteString(r.Time.UTC().Format("2006-01-02T15:04:05.000000000Z") + " ")
 	}
-	b.Write(r.Line)
-	if !r.Partial {
-		b.WriteByte('\n')
+	if !p.flags.raw {
+		b.WriteString(p.prefix(r) + "    | ")
 	}
-	if p.partial == nil {
-		p.partial = make(map[string]bool)
+	if p.flags.details {
+		fmt.Fprintf(&b, "com.docker.swarm.node.id=%s,com.docker.swarm.task.id=%s ", r.Node, r.Task)
 	}
-	p.partial[stream] = r.Partial
+	b.Write(line)
+	b.WriteByte('\n')
 	out := p.Out
 	if r.Stream == "stderr" {
 		out = p.Err
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// flush writes what is left of lines that never ended, such as a prompt.
+func (p *logPrinter) flush() error {
+	for _, stream := range slices.Sorted(maps.Keys(p.partial)) {
+		r := p.partial[stream]
+		delete(p.partial, stream)
+		r.Partial = false
+		if err := p.print(&r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
