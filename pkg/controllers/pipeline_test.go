@@ -99,3 +99,30 @@ func BenchmarkManyServices(b *testing.B) {
 		e.Step(epoch, s, keys)
 	}
 }
+
+// TestSpreadsEvenly fills many nodes at once: each has as many tasks as any other, but for one.
+func TestSpreadsEvenly(t *testing.T) {
+	s := cluster(t, 100, 3, 1234)
+	e := reconcile.New(store.NewMemory(), controllers.Rules(), reconcile.Options{MaxOps: 1 << 30})
+	ops, _ := e.Step(epoch, s, reconcile.AllKeys(s))
+	after := apply(t, s, ops)
+	for _, key := range reconcile.AllKeys(s) {
+		counts := make(map[string]int)
+		for task := range after.TasksOfService(key) {
+			counts[v1.TaskNode(task)]++
+		}
+		if counts[""] > 0 || len(counts) != 100 {
+			t.Fatalf("%s is on %d nodes, with %d tasks on none", key, len(counts), counts[""])
+		}
+		for node, n := range counts {
+			if n != 12 && n != 13 {
+				t.Errorf("%s has %d tasks on %s, want 12 or 13", key, n, node)
+			}
+		}
+	}
+	for n := range store.All(after, v1.Nodes) {
+		if tasks := after.LoadOf(n.Meta.ID).Tasks; tasks != 37 && tasks != 38 {
+			t.Errorf("%s has %d tasks in all, want 37 or 38", n.Meta.ID, tasks)
+		}
+	}
+}

@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "rewrite what scenarios expect; review t
 //	resume SERVICE                say the same again
 //	delete SERVICE
 //	status SERVICE.SLOT[@ATTEMPT] STATE [ran DURATION]      what an agent says of a task; default the newest
-//	node ID new|ready|down|drain|active|pause|remove|label KEY=VALUE|cpus N
+//	node ID new|ready|unknown|disconnected|down|lost|drain|active|pause|remove|label KEY=VALUE|cpus N
 //	history N                     the cluster's task history limit
 //	tasks [SERVICE]               print the tasks
 //	nodes                         print how many tasks the nodes hold, and of which services they run how many

@@ -182,17 +182,16 @@ func (w *World) node(id, what, arg string) error {
 	}
 	switch what {
 	case "ready", "unknown", "disconnected":
-		status.State = v1.NodeState(what)
+		status.State, status.At = v1.NodeState(what), w.Now
 		if err := op(v1.SectionDesired, nil); err != nil {
 			return err
 		}
 		return op(v1.SectionStatus, &status)
-	case "down":
-		status.State = v1.NodeDown
-		if err := op(v1.SectionDesired, &v1.NodeDesired{Down: w.Now}); err != nil {
-			return err
-		}
+	case "down": // the manager that the node had its session with says so
+		status.State, status.At = v1.NodeDown, w.Now
 		return op(v1.SectionStatus, &status)
+	case "lost": // a rule says so
+		return op(v1.SectionDesired, &v1.NodeDesired{Down: w.Now})
 	case "cpus":
 		cpus, err := v1.ParseCPUs(arg)
 		if err != nil {
