@@ -61,7 +61,7 @@ func (p placer) Decide(now time.Time, s *store.Snapshot, key string) (plan recon
 	return plan
 }
 
-// remover is a rule that removes the tasks of slots above one, and the second section that it wrote before.
+// remover is a rule that removes the tasks of slots above one.
 type remover struct{}
 
 func (remover) Name() string                                { return "remover" }

@@ -107,9 +107,13 @@ func start(t *testing.T, l *laggard, rules []reconcile.Rule, o reconcile.Options
 	return h
 }
 
-func (h *harness) stop() error {
+// stop ends the engine, which has to end for no other reason.
+func (h *harness) stop() {
+	h.t.Helper()
 	h.cancel()
-	return <-h.ended
+	if err := <-h.ended; !errors.Is(err, context.Canceled) {
+		h.t.Errorf("the engine ended with %v, want context.Canceled", err)
+	}
 }
 
 func (h *harness) put(ops ...store.Op) {
@@ -152,9 +156,7 @@ func TestRunDecidesWhatIsThereAndWhatComes(t *testing.T) {
 		h.want(2, 0)
 		h.put(serviceOp("late", 3))
 		h.want(5, 0) // at once: a small service does not wait
-		if err := h.stop(); !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v, want context.Canceled", err)
-		}
+		h.stop()
 	})
 }
 
@@ -311,7 +313,9 @@ func TestRunEndsWithTheLead(t *testing.T) {
 			l := &laggard{Memory: store.NewMemory()}
 			h := start(t, l, []reconcile.Rule{maker{name: "maker"}}, reconcile.Options{})
 			synctest.Wait()
-			l.Close()
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
 			if err := <-h.ended; !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrFenced) {
 				t.Errorf("got %v, want ErrClosed, or ErrFenced where the lead is seen to go first", err)
 			}

@@ -39,7 +39,7 @@ func (b *batch) decide(key string) {
 	snapshot, pending := b.snapshot, b.pending
 	for _, rule := range b.engine.rules {
 		if len(pending) > 0 {
-			snapshot, pending = overlay(snapshot, pending), nil
+			snapshot = overlay(snapshot, pending)
 		}
 		start := time.Now()
 		plan := rule.Decide(b.now, snapshot, key)

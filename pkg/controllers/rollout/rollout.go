@@ -7,6 +7,7 @@
 package rollout
 
 import (
+	"slices"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -185,7 +186,7 @@ func (r *rollout) count(u *v1.UpdateStatus) (paused bool) {
 	}
 	for _, id := range r.failed {
 		u.Failures++
-		u.Failed = append(u.Failed[:len(u.Failed):len(u.Failed)], id)
+		u.Failed = append(slices.Clip(u.Failed), id)
 		if float64(u.Failures)/float64(max(u.Dirty, 1)) > r.config.maxFailureRatio {
 			u.State, u.Message, paused = v1.UpdatePaused, messagePaused+id, true
 			break

@@ -9,6 +9,7 @@ package scheduler
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -167,14 +168,14 @@ func (d *decision) place(g group, spec *v1.ServiceRevisionSpec) {
 	needs := needsOf(spec)
 	tree := grow(d.nodes, fit, preferences(spec))
 	for i, t := range g.tasks {
-		n := tree.take()
+		n := tree.next()
 		if n == nil {
 			d.explain(g.tasks[i:], reasons(filters, d.nodes))
 			return
 		}
 		n.reserve(needs)
 		d.assign(t, n, needs)
-		tree.put(n, firstNo(filters, n) < 0)
+		tree.placed(n, firstNo(filters, n) < 0)
 	}
 }
 
@@ -219,9 +220,7 @@ func (n *node) reserve(needs needs) {
 		return
 	}
 	ports := make(map[string]int, len(n.load.HostPorts)+len(needs.ports))
-	for p, count := range n.load.HostPorts {
-		ports[p] = count
-	}
+	maps.Copy(ports, n.load.HostPorts)
 	for _, p := range needs.ports {
 		ports[p]++
 	}

@@ -129,8 +129,8 @@ func (b *branch) best() *branch {
 	return best
 }
 
-// take takes the best node out, or nil where there is none. It has to be put back before the next is taken.
-func (b *branch) take() *node {
+// next is the node that the next task goes to, or nil where none is left. Tell with placed before asking again.
+func (b *branch) next() *node {
 	leaf := b.best()
 	if leaf == nil {
 		return nil
@@ -138,8 +138,8 @@ func (b *branch) take() *node {
 	return leaf.nodes[0]
 }
 
-// put counts the task that a taken node was given, and keeps the node where it fits another.
-func (b *branch) put(n *node, fits bool) {
+// placed counts the task that the next node was given, and keeps the node where it fits another.
+func (b *branch) placed(n *node, fits bool) {
 	if fits {
 		heap.Fix(&n.leaf.nodes, 0)
 	} else {

@@ -20,7 +20,9 @@ func table(rows [][]string) string {
 	for _, row := range rows {
 		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
-	w.Flush()
+	if err := w.Flush(); err != nil {
+		panic(err) // a strings.Builder takes everything
+	}
 	var trimmed strings.Builder
 	for line := range strings.Lines(out.String()) {
 		trimmed.WriteString(strings.TrimRight(line, " \n") + "\n")
@@ -64,10 +66,11 @@ func (w *World) printRun() (string, error) {
 	if ran.Steps > 1 {
 		line += fmt.Sprintf(" in %d steps", ran.Steps)
 	}
+	lines := []string{line}
 	for _, key := range slices.Sorted(maps.Keys(w.due)) {
-		line += fmt.Sprintf("; %s again at %s", key, at(w.due[key]))
+		lines = append(lines, fmt.Sprintf("%s again at %s", key, at(w.due[key])))
 	}
-	return line + "\n", nil
+	return strings.Join(lines, "; ") + "\n", nil
 }
 
 // settle runs and plays in turn until nothing changes.
