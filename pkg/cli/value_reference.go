@@ -21,8 +21,7 @@ func parseReference(kind string) func(string) (v1.FileReference, error) {
 			return ref, err
 		}
 		if len(fields) == 1 && !strings.Contains(fields[0], "=") {
-			ref.Source = fields[0]
-			return ref, nil
+			ref.Source, fields = fields[0], nil
 		}
 		for _, field := range fields {
 			key, val, ok := strings.Cut(field, "=")

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/docker/go-units"
 	"github.com/google/shlex"
@@ -182,7 +183,7 @@ func parseHost(text string) (string, error) {
 	if !ok {
 		host, ip, ok = strings.Cut(text, ":")
 	}
-	if !ok || host == "" || strings.ContainsAny(host, ": \t\n") {
+	if blank := func(r rune) bool { return r == ':' || unicode.IsSpace(r) || unicode.IsControl(r) }; !ok || host == "" || strings.ContainsFunc(host, blank) {
 		return "", fmt.Errorf("bad format for add-host: %q", text)
 	}
 	if len(ip) > 2 && ip[0] == '[' && ip[len(ip)-1] == ']' {
