@@ -26,8 +26,9 @@ type queue struct {
 	workqueue.TypedRateLimitingInterface[string]
 	lanes *lanes
 
-	mu    sync.Mutex
-	holds map[string]time.Time // until when
+	mu     sync.Mutex
+	holds  map[string]time.Time // until when
+	urgent map[string]bool      // those that are not to be held
 }
 
 func newQueue(m queueMetrics) *queue {
@@ -40,7 +41,7 @@ func newQueue(m queueMetrics) *queue {
 	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[string]{Name: name,
 		MetricsProvider: m, Queue: inner})
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](minBackoff, maxBackoff)
-	return &queue{lanes: lanes, holds: make(map[string]time.Time),
+	return &queue{lanes: lanes, holds: make(map[string]time.Time), urgent: make(map[string]bool),
 		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(limiter,
 			workqueue.TypedRateLimitingQueueConfig[string]{Name: name, MetricsProvider: m, DelayingQueue: delaying})}
 }
@@ -48,11 +49,20 @@ func newQueue(m queueMetrics) *queue {
 // wake asks for a key as soon as it may be; what the user wants, at once.
 func (q *queue) wake(key string, urgent bool) {
 	q.lanes.ask(key, false)
-	if wait := q.held(key); wait > 0 && !urgent {
+	if urgent {
+		q.hurry(key)
+	} else if wait := q.held(key); wait > 0 {
 		q.AddAfter(key, wait)
 		return
 	}
 	q.Add(key)
+}
+
+// hurry lets the key pass the next time, however dear it was.
+func (q *queue) hurry(key string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.urgent[key] = true
 }
 
 // wakeLow asks for a key when there is nothing better to do.
@@ -91,20 +101,29 @@ func (q *queue) held(key string) time.Duration {
 }
 
 // take waits for a key, and takes those that are there with it, at most most. None means that the queue is shut down.
-func (q *queue) take(most int) []string {
-	key, shutdown := q.Get()
-	if shutdown {
-		return nil
-	}
-	keys := []string{key}
-	for len(keys) < most && q.Len() > 0 { // we are the only taker: Get does not wait
+func (q *queue) take(most int) (keys []string) {
+	for len(keys) == 0 || len(keys) < most && q.Len() > 0 { // we are the only taker: Get does not wait then
 		key, shutdown := q.Get()
 		if shutdown {
-			break
+			return keys
+		}
+		hurried := q.hurried(key)
+		if wait := q.held(key); wait > 0 && !hurried {
+			q.AddAfter(key, wait) // it was woken while it was decided
+			q.Done(key)
+			continue
 		}
 		keys = append(keys, key)
 	}
 	return keys
+}
+
+// hurried tells whether the key may pass, once.
+func (q *queue) hurried(key string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	defer delete(q.urgent, key)
+	return q.urgent[key]
 }
 
 // lanes is the order of a queue: first in, first out, but what was asked for at low priority after all else. The queue

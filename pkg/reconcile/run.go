@@ -190,6 +190,7 @@ func (r *run) retry(ctx context.Context, keys []string, err error) error {
 	r.engine.metrics.failed("commit")
 	r.engine.log.Warn("a commit failed, deciding again", "error", err, "services", len(keys))
 	for _, key := range keys {
+		r.queue.hurry(key) // its backoff is all that it waits for
 		r.queue.AddRateLimited(key)
 	}
 	if len(keys) > 1 {

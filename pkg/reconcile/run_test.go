@@ -390,7 +390,7 @@ func TestRunHoldsWhatIsDear(t *testing.T) {
 				Value: &v1.TaskStatus{State: v1.TaskRunning, Message: fmt.Sprint(i)}})
 			time.Sleep(2 * time.Millisecond)
 		}
-		if count < 3 || count > 10 {
+		if count < 3 || count > 7 {
 			t.Errorf("decided %d times in three seconds at 50 ms each", count)
 		}
 		h.put(serviceOp("web", 7))
