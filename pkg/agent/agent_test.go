@@ -228,7 +228,7 @@ func TestRejectedAndFailed(t *testing.T) {
 		{engine.FakePull, errors.New("registry is on fire"), v1.TaskRejected, "registry is on fire", maxAttempts},
 		{engine.FakeCreate, fmt.Errorf("%w: no such user", engine.ErrInvalid), v1.TaskRejected, "no such user", 1},
 		{engine.FakeCreate, errors.New("disk full"), v1.TaskRejected, "disk full", maxAttempts},
-		{engine.FakeStart, fmt.Errorf("%w: no such command", engine.ErrInvalid), v1.TaskFailed, "starting container failed: runtime: invalid: no such command", 1},
+		{engine.FakeStart, fmt.Errorf("%w: no such command", engine.ErrInvalid), v1.TaskFailed, "starting container failed: no such command", 1},
 	} {
 		t.Run(string(c.op)+" "+c.err.Error(), func(t *testing.T) {
 			fail := func(op engine.FakeOp, _ string) error {

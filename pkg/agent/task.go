@@ -115,8 +115,12 @@ func (a *Agent) rest(t *task, now time.Time) {
 	}
 }
 
+// forPeople leaves out of an error the marks by which programs tell errors apart.
+var forPeople = strings.NewReplacer(": "+engine.ErrInvalid.Error(), "", ": "+engine.ErrNotFound.Error(), "")
+
 // observe sets a task's state, which never goes back, and has it reported.
 func (a *Agent) observe(t *task, state v1.TaskState, message, err string) {
+	err = forPeople.Replace(err)
 	if len(err) > maxError {
 		err = strings.ToValidUTF8(err[:maxError-3], "") + "…"
 	}

@@ -16,7 +16,7 @@ func (a *assignment) empty() bool {
 		len(a.Services) == 0 && len(a.Streams) == 0
 }
 
-// encoder writes assignments. A service revision never changes and goes to many nodes: its JSON is kept.
+// encoder writes assignments. A service revision goes to many nodes and hardly ever changes: its JSON is kept.
 type encoder struct {
 	mu        sync.Mutex
 	revisions map[string][]byte
@@ -51,7 +51,7 @@ func (e *encoder) append(buf []byte, a *assignment) ([]byte, error) {
 			if i > 0 {
 				buf = append(buf, ',')
 			}
-			if buf, err = appendTask(buf, t); err != nil {
+			if buf, err = a.appendTask(buf, t); err != nil {
 				return buf, err
 			}
 		}
@@ -84,6 +84,16 @@ func (e *encoder) append(buf []byte, a *assignment) ([]byte, error) {
 	return append(buf, "}\n"...), nil
 }
 
+// appendTask appends a task. Its status goes along at the beginning of a session only, for an agent that lost what it
+// remembered: a task that ended must not run again.
+func (a *assignment) appendTask(buf []byte, t *v1.Task) ([]byte, error) {
+	if !a.Complete || t.Status == nil {
+		return appendTask(buf, t)
+	}
+	body, err := json.Marshal(t)
+	return append(buf, body...), err
+}
+
 func appendField(buf []byte, name string, v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -95,8 +105,9 @@ func appendField(buf []byte, name string, v any) ([]byte, error) {
 
 // revision is the JSON of a service revision.
 func (e *encoder) revision(r *v1.ServiceRevision) ([]byte, error) {
+	key := r.Meta.ID + "@" + strconv.FormatInt(r.Meta.Revisions.Max(), 10)
 	e.mu.Lock()
-	body, ok := e.revisions[r.Meta.ID]
+	body, ok := e.revisions[key]
 	e.mu.Unlock()
 	if ok {
 		return body, nil
@@ -110,8 +121,8 @@ func (e *encoder) revision(r *v1.ServiceRevision) ([]byte, error) {
 	if e.revisions == nil || e.size+len(body) > maxKept {
 		e.revisions, e.size = make(map[string][]byte), 0
 	}
-	if _, raced := e.revisions[r.Meta.ID]; !raced {
-		e.revisions[r.Meta.ID] = body
+	if _, raced := e.revisions[key]; !raced {
+		e.revisions[key] = body
 		e.size += len(body)
 	}
 	return body, nil

@@ -24,7 +24,7 @@ type session struct {
 
 	// The session's goroutine alone uses these.
 	sent      map[string]int64    // task → the revision of its desired section
-	revisions map[string]struct{} // service revisions
+	revisions map[string]int64 // service revisions, and at which revision of the store: their labels may change
 	nodeAt    int64               // the revision of the node's spec and desired section
 	pool      string              // the gateway pool
 }
@@ -127,7 +127,7 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 	defer cancel(nil)
 	se := &session{
 		node: r.PathValue("ref"), wake: make(chan struct{}, 1), cancel: cancel,
-		sent: make(map[string]int64), revisions: make(map[string]struct{}),
+		sent: make(map[string]int64), revisions: make(map[string]int64),
 	}
 	leave, err := b.sessions.enter(se)
 	if err != nil {
@@ -138,7 +138,12 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	se.touchAll(revision)
+	// A node that comes back must not be told of an earlier time: what was replaced meanwhile would start again.
+	now, err := b.store.Sync(ctx)
+	if err != nil {
+		return err
+	}
+	se.touchAll(max(revision, now))
 	se.rouse()
 	err = s.speak(ctx, b, se, s.newStream(w, r))
 	if cause := context.Cause(ctx); cause != nil {
@@ -284,11 +289,12 @@ func (se *session) compareTask(s *store.Snapshot, t *v1.Task, a *assignment) {
 	}
 	se.sent[t.Meta.ID] = desired
 	a.Tasks = append(a.Tasks, t)
-	if _, sent := se.revisions[t.Desired.Revision]; sent {
+	r, ok := store.Get(s, v1.ServiceRevisions, t.Desired.Revision)
+	if !ok {
 		return
 	}
-	if r, ok := store.Get(s, v1.ServiceRevisions, t.Desired.Revision); ok {
-		se.revisions[t.Desired.Revision] = struct{}{}
+	if at := r.Meta.Revisions.Max(); se.revisions[r.Meta.ID] != at {
+		se.revisions[r.Meta.ID] = at
 		a.Services = append(a.Services, r)
 	}
 }

@@ -213,16 +213,20 @@ func cut(text string) string {
 }
 
 // appendReport appends the write of one task's status, if it is one: the task has to be the node's, its state never goes
-// back, and what is known already is not written again.
+// back nor from one end to another, and what is known already is not written again.
 func appendReport(ops []store.Op, s *store.Snapshot, node string, report *v1.TaskReport, result *v1.StatusResult) []store.Op {
 	t, ok := store.Get(s, v1.Tasks, report.ID)
 	if !ok || v1.TaskNode(t) != node {
 		result.Unknown = append(result.Unknown, report.ID)
 		return ops
 	}
-	if t.Status != nil && (report.Status.State < t.Status.State || reflect.DeepEqual(*t.Status, report.Status)) {
-		return ops
+	if known := t.Status; known != nil {
+		ended := known.State.Terminal() && report.Status.State != known.State
+		if ended || report.Status.State < known.State || reflect.DeepEqual(*known, report.Status) {
+			return ops
+		}
 	}
 	status := report.Status
-	return append(ops, store.Op{Kind: v1.KindTask, ID: report.ID, Section: v1.SectionStatus, Value: &status, If: store.Exists()})
+	return append(ops, store.Op{Kind: v1.KindTask, ID: report.ID, Section: v1.SectionStatus, Value: &status,
+		If: store.AtRevision(t.Meta.Revisions[v1.SectionStatus])})
 }

@@ -353,17 +353,18 @@ func equalJSON(a, b any) (bool, error) {
 }
 
 // revisionOp makes sure that the revision that a service asks for is there when the service is. One that is there already is
-// written again as it is, so that its removal and this write cannot both happen.
+// written again as it is, so that its removal and this write cannot both happen. It has the service's labels, for templates.
 func revisionOp(snapshot *store.Snapshot, spec *v1.ServiceSpec, meta *v1.Meta) store.Op {
 	id := v1.RevisionID(&v1.Service{Meta: *meta, Spec: spec})
 	op := store.Op{Kind: v1.KindServiceRevision, ID: id}
 	if old, ok := store.Get(snapshot, v1.ServiceRevisions, id); ok {
 		kept := old.Meta
+		kept.Labels = meta.Labels
 		op.Value, op.Meta, op.If = old.Spec, &kept, store.AtRevision(old.Meta.Revisions[v1.SectionSpec])
 		return op
 	}
 	op.Value = &v1.ServiceRevisionSpec{Service: meta.ID, Task: spec.Task, Endpoint: spec.Endpoint, Number: meta.Generation}
-	op.Meta = &v1.Meta{ID: id, CreatedAt: meta.UpdatedAt, UpdatedAt: meta.UpdatedAt}
+	op.Meta = &v1.Meta{ID: id, Labels: meta.Labels, CreatedAt: meta.UpdatedAt, UpdatedAt: meta.UpdatedAt}
 	op.If = store.Absent()
 	return op
 }

@@ -16,7 +16,7 @@ type Assignment struct {
 	Node *Node `json:"node,omitempty"`
 	// GatewayPool is the cluster's, where it changed; the node's block follows from it and from the node's index.
 	GatewayPool string `json:"gatewayPool,omitempty"`
-	// Tasks are the node's tasks that are new or changed, without their status.
+	// Tasks are the node's tasks that are new or changed. Only where Complete is set they have their status.
 	Tasks []*Task `json:"tasks,omitempty"`
 	// Removed are the IDs of tasks that are no longer in the store.
 	Removed []string `json:"removed,omitempty"`
