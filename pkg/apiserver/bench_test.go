@@ -141,7 +141,7 @@ func BenchmarkReport(b *testing.B) {
 		bodies[n] = string(body)
 	}
 	for n := 0; b.Loop(); n++ {
-		body := strings.Replace(bodies[n%nodes], "started", fmt.Sprint("at ", n), -1)
+		body := strings.ReplaceAll(bodies[n%nodes], "started", fmt.Sprint("at ", n))
 		if got := f.do("POST", "/v1/nodes/"+v1.HashID("node", fmt.Sprint(n%nodes))+"/status", body); got.code != http.StatusOK {
 			b.Fatal(got.body)
 		}

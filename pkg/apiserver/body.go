@@ -24,7 +24,7 @@ const (
 // itself reads some of what was left. Whoever has read the body takes the limit away again.
 func (s *Server) limitBody(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 {
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.BodyTimeout)) // not possible in a test without a connection
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.BodyTimeout)) // not possible in a test without a connection
 	}
 }
 
@@ -55,7 +55,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, limit int64) (
 		body = body[:len(body)+n]
 		switch {
 		case err == io.EOF:
-			http.NewResponseController(w).SetReadDeadline(time.Time{}) // it would end the request (see limitBody)
+			_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // it would end the request (see limitBody)
 			return body, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			w.Header().Set("Connection", "close")

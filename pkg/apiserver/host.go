@@ -141,8 +141,8 @@ type movingReader struct {
 
 // Read implements io.Reader.
 func (m *movingReader) Read(b []byte) (int, error) {
-	m.control.SetReadDeadline(time.Now().Add(m.within))
+	_ = m.control.SetReadDeadline(time.Now().Add(m.within))
 	n, err := m.r.Body.Read(b)
-	m.control.SetReadDeadline(time.Time{})
+	_ = m.control.SetReadDeadline(time.Time{})
 	return n, err
 }

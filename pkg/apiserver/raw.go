@@ -166,8 +166,7 @@ func appendRaw(buf *[]byte, v any) error {
 
 // unsent is why a raw watch ends, for its last line.
 func unsent(err error) *v1.Problem {
-	var p *v1.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*v1.Problem](err); ok {
 		return p
 	}
 	return storeProblemOf(err)

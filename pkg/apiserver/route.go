@@ -196,7 +196,7 @@ type recorder struct {
 func (r *recorder) WriteHeader(code int) {
 	if r.code == 0 {
 		r.code = code
-		http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(r.timeout)) // not possible without a connection
+		_ = http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(r.timeout)) // not possible without a connection
 	}
 	r.ResponseWriter.WriteHeader(code)
 }

@@ -23,10 +23,10 @@ type session struct {
 	streams []v1.StreamRequest
 
 	// The session's goroutine alone uses these.
-	sent      map[string]int64    // task → the revision of its desired section
+	sent      map[string]int64 // task → the revision of its desired section
 	revisions map[string]int64 // service revisions, and at which revision of the store: their labels may change
-	nodeAt    int64               // the revision of the node's spec and desired section
-	pool      string              // the gateway pool
+	nodeAt    int64            // the revision of the node's spec and desired section
+	pool      string           // the gateway pool
 }
 
 // marks say what to look at again.
@@ -47,59 +47,59 @@ type touch struct {
 const maxMarks = 2048
 
 // touch marks a task.
-func (s *session) touch(id string, task *v1.Task, revision int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.marks.revision = max(s.marks.revision, revision)
-	if s.marks.all {
+func (se *session) touch(id string, task *v1.Task, revision int64) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	se.marks.revision = max(se.marks.revision, revision)
+	if se.marks.all {
 		return
 	}
-	if len(s.marks.tasks) == maxMarks {
-		s.marks.all, s.marks.tasks = true, nil
+	if len(se.marks.tasks) == maxMarks {
+		se.marks.all, se.marks.tasks = true, nil
 		return
 	}
-	s.marks.tasks = append(s.marks.tasks, touch{id, task})
+	se.marks.tasks = append(se.marks.tasks, touch{id, task})
 }
 
-func (s *session) touchNode(revision int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.marks.revision = max(s.marks.revision, revision)
-	s.marks.node = true
+func (se *session) touchNode(revision int64) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	se.marks.revision = max(se.marks.revision, revision)
+	se.marks.node = true
 }
 
-func (s *session) touchAll(revision int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.marks.revision = max(s.marks.revision, revision)
-	s.marks.all, s.marks.node, s.marks.tasks = true, true, nil
+func (se *session) touchAll(revision int64) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	se.marks.revision = max(se.marks.revision, revision)
+	se.marks.all, se.marks.node, se.marks.tasks = true, true, nil
 }
 
 // ask wants a stream of the node, unless it is asked for too many already.
-func (s *session) ask(r v1.StreamRequest) bool {
-	s.mu.Lock()
-	room := len(s.streams) < maxRequests
+func (se *session) ask(r v1.StreamRequest) bool {
+	se.mu.Lock()
+	room := len(se.streams) < maxRequests
 	if room {
-		s.streams = append(s.streams, r)
+		se.streams = append(se.streams, r)
 	}
-	s.mu.Unlock()
-	s.rouse()
+	se.mu.Unlock()
+	se.rouse()
 	return room
 }
 
-func (s *session) rouse() {
+func (se *session) rouse() {
 	select {
-	case s.wake <- struct{}{}:
+	case se.wake <- struct{}{}:
 	default:
 	}
 }
 
 // take takes the marks and the wanted streams.
-func (s *session) take() (marks, []v1.StreamRequest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m, streams := s.marks, s.streams
-	s.marks, s.streams = marks{}, nil
+func (se *session) take() (marks, []v1.StreamRequest) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	m, streams := se.marks, se.streams
+	se.marks, se.streams = marks{}, nil
 	return m, streams
 }
 
@@ -199,7 +199,7 @@ func farewell(out *lineStream, cause error) error {
 	buf := takeBuffer()
 	defer giveBuffer(buf)
 	*buf = appendFarewell(*buf, problemOf(cause))
-	out.write(*buf)
+	_ = out.write(*buf) // it ends either way
 	return cause
 }
 

@@ -70,7 +70,7 @@ func (l *lineStream) begin() {
 // write sends what was gathered, at once.
 func (l *lineStream) write(data []byte) error {
 	l.begin()
-	l.control.SetWriteDeadline(time.Now().Add(l.timeout)) // not possible in a test without a connection
+	_ = l.control.SetWriteDeadline(time.Now().Add(l.timeout)) // not possible in a test without a connection
 	if len(data) > 0 {
 		if _, err := l.w.Write(data); err != nil {
 			return err
@@ -122,12 +122,12 @@ func (l *lineStream) fail(revision int64, err error) error {
 		p := unsent(err)
 		var line []byte
 		if appendRaw(&line, rawBatch{Revision: revision, Problem: p}) == nil {
-			l.write(line)
+			_ = l.write(line) // it ends either way
 		}
 		return p
 	}
 	p := problemOf(err)
 	body, _ := json.Marshal(p)
-	l.write(l.appendEvent(nil, "error", revision, body))
+	_ = l.write(l.appendEvent(nil, "error", revision, body)) // it ends either way
 	return p
 }

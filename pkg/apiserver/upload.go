@@ -116,8 +116,8 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 		return problemf(http.StatusNotFound, "nobody waits for this stream of this node")
 	}
 	control := http.NewResponseController(w)
-	control.SetReadDeadline(time.Time{}) // a stream may be silent for as long as somebody listens
-	stop := context.AfterFunc(l.ctx, func() { control.SetReadDeadline(time.Unix(1, 0)) })
+	_ = control.SetReadDeadline(time.Time{}) // a stream may be silent for as long as somebody listens
+	stop := context.AfterFunc(l.ctx, func() { _ = control.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	why, err := s.receive(l, r.Body)
 	l.send(logEvent{end: true, why: why})

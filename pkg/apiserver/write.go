@@ -24,9 +24,8 @@ const commitTime = 20 * time.Second
 
 // change is what a write would do, decided on one snapshot. Without operations there is nothing to do.
 type change struct {
-	id       string
-	ops      []store.Op
-	warnings []string
+	id  string
+	ops []store.Op
 }
 
 // write decides on a snapshot that is not older than the last write, commits, and returns the object as it then is (nil

@@ -209,8 +209,7 @@ func (a *app) convergeAll(ctx context.Context, c *client.Client, wait *waitFlags
 			a.printf("\n%s\n", ref(v1.KindService, s.Meta.Name))
 		}
 		err := a.converge(ctx, c, wait, started, s)
-		var exit *exitError
-		if errors.As(err, &exit) {
+		if _, ok := errors.AsType[*exitError](err); ok {
 			return err
 		}
 		errs = append(errs, err)

@@ -113,8 +113,7 @@ func Run(ctx context.Context, o Options, args []string) int {
 	if err == nil {
 		return 0
 	}
-	var exit *exitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exitError](err); ok {
 		if exit.text != "" {
 			fmt.Fprintln(o.Err, exit.text)
 		}

@@ -8,7 +8,7 @@ import "time"
 type dockerVersion struct{ Index uint64 }
 
 type dockerMeta struct {
-	Version   dockerVersion `json:",omitempty"`
+	Version   dockerVersion
 	CreatedAt time.Time
 	UpdatedAt time.Time
 }

@@ -27,8 +27,7 @@ const daemonPrefix = "Error response from daemon: "
 
 // daemonError marks what the daemon refused, as Docker does. Everything else stays as it is.
 func daemonError(err error) error {
-	var p *v1.Problem
-	if errors.As(err, &p) {
+	if _, ok := errors.AsType[*v1.Problem](err); ok {
 		return fmt.Errorf("%s%w", daemonPrefix, err)
 	}
 	return err

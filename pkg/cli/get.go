@@ -137,8 +137,8 @@ func parseSelector(text string) (func(map[string]string) bool, error) {
 		}
 		key, value, ok := strings.Cut(part, "=")
 		t := term{key: key, value: strings.TrimPrefix(value, "="), any: !ok}
-		if strings.HasSuffix(key, "!") {
-			t.key, t.not = strings.TrimSuffix(key, "!"), true
+		if before, ok0 := strings.CutSuffix(key, "!"); ok0 {
+			t.key, t.not = before, true
 		}
 		t.key, t.value = strings.TrimSpace(t.key), strings.TrimSpace(t.value)
 		if t.key == "" {

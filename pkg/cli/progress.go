@@ -86,7 +86,7 @@ func (p *progress) draw() {
 		b.WriteString("\r\x1b[2K" + ellipsis(text, max(p.width-1, 1)) + "\n")
 	}
 	p.drawn = drawn
-	io.WriteString(p.out, b.String())
+	fmt.Fprint(p.out, b.String())
 }
 
 // end leaves what was drawn where it is.

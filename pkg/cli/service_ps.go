@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -124,9 +125,7 @@ func listTasks(ctx context.Context, c *client.Client, filter v1.Filter, key stri
 	var all []*v1.Task
 	for id := range ids {
 		narrowed := v1.Filter{}
-		for k, v := range filter {
-			narrowed[k] = v
-		}
+		maps.Copy(narrowed, filter)
 		if key == "service" && len(filter[key]) > 0 && !slices.Contains(filter[key], id) {
 			continue
 		}

@@ -69,8 +69,7 @@ func setPortField(p *v1.PortConfig, key, val string) (err error) {
 func portNumber(what, val string) (uint16, error) {
 	n, err := strconv.ParseUint(val, 10, 16)
 	if err != nil {
-		var number *strconv.NumError
-		if errors.As(err, &number) {
+		if number, ok := errors.AsType[*strconv.NumError](err); ok {
 			err = number.Err
 		}
 		return 0, fmt.Errorf("invalid %s port (%s): value must be an integer: %w", what, val, err)
@@ -92,7 +91,7 @@ func parseShortPorts(text string) ([]v1.PortConfig, error) {
 	if !ok {
 		return nil, fmt.Errorf("invalid containerPort: %s", target)
 	}
-	pubLow, pubHigh, ok := uint16(0), uint16(0), true
+	pubLow, pubHigh := uint16(0), uint16(0)
 	if published != "" {
 		if pubLow, pubHigh, ok = portRange(published); !ok {
 			return nil, fmt.Errorf("invalid hostPort: %s", published)

@@ -165,8 +165,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &op) && op.Op == "dial" {
 		return &ConnectError{c.host, err}
 	}
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // the URL has a host that the user never gave
 	}
 	return fmt.Errorf("client: connection to the swarmd daemon at %s was lost: %w", c.host, err)
@@ -187,14 +186,13 @@ func problem(resp *http.Response) *v1.Problem {
 
 // drain reads what little may be left, so that the connection can be used again, and closes.
 func drain(body io.ReadCloser) {
-	io.CopyN(io.Discard, body, 4096)
+	_, _ = io.CopyN(io.Discard, body, 4096)
 	body.Close()
 }
 
 // Status is the HTTP status of an error that is, or wraps, a *v1.Problem; 0 of any other.
 func Status(err error) int {
-	var p *v1.Problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*v1.Problem](err); ok {
 		return p.Status
 	}
 	return 0

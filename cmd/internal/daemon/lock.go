@@ -52,7 +52,7 @@ func holder(file *os.File) int {
 }
 
 // release lets another daemon have the directory.
-func (l *lock) release() error { return l.file.Close() }
+func (l *lock) release() { l.file.Close() }
 
 // lockedError says that a daemon runs in the directory already.
 type lockedError struct {

@@ -64,7 +64,7 @@ func ParseConstraint(expr string) (Constraint, error) {
 	c := Constraint{not: not, key: strings.TrimSpace(key), value: strings.TrimSpace(value)}
 	if !constraintKey(c.key) {
 		return Constraint{}, fmt.Errorf("%q is not a constraint: the key %q has to begin with a letter or _, and to go on with "+
-			"letters, digits, -, _ and .", cut(expr), cut(c.key))
+			"letters, digits, dots, - and _", cut(expr), cut(c.key))
 	}
 	if !constraintValue(c.value) {
 		return Constraint{}, fmt.Errorf("%q is not a constraint: the value %q has to be of letters, digits, spaces and :-_.*()?+[]\\^$|/",

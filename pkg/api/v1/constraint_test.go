@@ -96,13 +96,13 @@ func TestParseConstraint(t *testing.T) {
 		"":                    `"" is not a constraint: want key==value or key!=value, such as node.role==worker`,
 		"node.role=worker":    `"node.role=worker" is not a constraint: want key==value or key!=value, such as node.role==worker`,
 		"node.role>worker":    `"node.role>worker" is not a constraint: want key==value or key!=value, such as node.role==worker`,
-		"==worker":            `"==worker" is not a constraint: the key "" has to begin with a letter or _, and to go on with letters, digits, -, _ and .`,
-		"1a==b":               `"1a==b" is not a constraint: the key "1a" has to begin with a letter or _, and to go on with letters, digits, -, _ and .`,
-		"a==b":                `"a==b" is not a constraint: the key "a" has to begin with a letter or _, and to go on with letters, digits, -, _ and .`,
+		"==worker":            `"==worker" is not a constraint: the key "" has to begin with a letter or _, and to go on with letters, digits, dots, - and _`,
+		"1a==b":               `"1a==b" is not a constraint: the key "1a" has to begin with a letter or _, and to go on with letters, digits, dots, - and _`,
+		"a==b":                `"a==b" is not a constraint: the key "a" has to begin with a letter or _, and to go on with letters, digits, dots, - and _`,
 		"node.role==":         `"node.role==" is not a constraint: the value "" has to be of letters, digits, spaces and :-_.*()?+[]\^$|/`,
 		"node.role==a==b":     `"node.role==a==b" is not a constraint: the value "a==b" has to be of letters, digits, spaces and :-_.*()?+[]\^$|/`,
 		"node.role==wörker":   `"node.role==wörker" is not a constraint: the value "wörker" has to be of letters, digits, spaces and :-_.*()?+[]\^$|/`,
-		"node.role!=a==b":     `"node.role!=a==b" is not a constraint: the key "node.role!=a" has to begin with a letter or _, and to go on with letters, digits, -, _ and .`,
+		"node.role!=a==b":     `"node.role!=a==b" is not a constraint: the key "node.role!=a" has to begin with a letter or _, and to go on with letters, digits, dots, - and _`,
 		"node.labels.a==\x00": `"node.labels.a==\x00" is not a constraint: the value "\x00" has to be of letters, digits, spaces and :-_.*()?+[]\^$|/`,
 	} {
 		if _, err := ParseConstraint(in); err == nil || err.Error() != want {

@@ -294,6 +294,8 @@ func (k KindOf[S, D, T]) Section(obj Object, s Section) any {
 }
 
 // The objects by kind.
+//
+//nolint:revive // the heading says it for all of them
 type (
 	Service         = Resource[ServiceSpec, ServiceDesired, None]
 	ServiceRevision = Resource[ServiceRevisionSpec, None, None]

@@ -31,10 +31,10 @@ func fieldNames(t reflect.Type, seen map[reflect.Type]bool) []string {
 	}
 	seen[t] = true
 	var names []string
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	for field := range t.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		names = append(names, name)
-		names = append(names, fieldNames(t.Field(i).Type, seen)...)
+		names = append(names, fieldNames(field.Type, seen)...)
 	}
 	return names
 }

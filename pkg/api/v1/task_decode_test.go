@@ -32,8 +32,7 @@ func TestTaskSectionsReadAsPlain(t *testing.T) {
 
 // sparse fills in each field of a struct with an even chance.
 func sparse(f *filler, random *rand.Rand, v reflect.Value) {
-	for i := range v.NumField() {
-		field := v.Field(i)
+	for _, field := range v.Fields() {
 		switch {
 		case random.IntN(2) == 0:
 		case field.Kind() == reflect.Pointer && field.Type().Elem().Kind() == reflect.Struct:

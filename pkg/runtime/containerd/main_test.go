@@ -95,7 +95,7 @@ func theRuntime(t testing.TB) *Runtime {
 	if shared.runtime != nil {
 		return shared.runtime
 	}
-	root, err := os.MkdirTemp("", "swarmd-runtime-") //nolint:usetesting // it outlives the test that happens to be the first
+	root, err := os.MkdirTemp("", "swarmd-runtime-") // it outlives the test that happens to be the first
 	if err != nil {
 		t.Fatal(err)
 	}

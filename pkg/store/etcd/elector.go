@@ -43,7 +43,7 @@ func (s *Store) Campaign(ctx context.Context, candidate string) (store.Lead, err
 		return nil, s.readError(ctx, "campaign", err)
 	}
 	if err := s.awaitTurn(ctx, l); err != nil {
-		l.Resign(context.WithoutCancel(ctx))
+		_ = l.Resign(context.WithoutCancel(ctx)) // else its lease runs out
 		return nil, s.readError(ctx, "campaign", err)
 	}
 	s.cfg.Log.Debug("leading", "candidate", candidate, "revision", l.fence.Revision)
@@ -62,12 +62,12 @@ func (s *Store) stand(ctx context.Context, candidate string) (*lead, error) {
 	l.cancel = cancel
 	alive, err := s.client.KeepAlive(living, grant.ID)
 	if err != nil {
-		l.Resign(context.WithoutCancel(ctx))
+		_ = l.Resign(context.WithoutCancel(ctx)) // else its lease runs out
 		return nil, err
 	}
 	put, err := s.client.Put(ctx, leaders+l.fence.Key, s.owner()+candidate, clientv3.WithLease(grant.ID))
 	if err != nil {
-		l.Resign(context.WithoutCancel(ctx))
+		_ = l.Resign(context.WithoutCancel(ctx)) // else its lease runs out
 		return nil, err
 	}
 	l.fence.Revision = put.Header.Revision
@@ -137,7 +137,7 @@ func (l *lead) stillThere(ctx context.Context) int64 {
 func (l *lead) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	l.store.client.Revoke(ctx, l.lease) // else it runs out
+	_, _ = l.store.client.Revoke(ctx, l.lease) // else it runs out
 }
 
 func (l *lead) end() {

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -40,7 +41,7 @@ func (c *logCore) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel 
 // With implements zapcore.Core.
 func (c *logCore) With(fields []zapcore.Field) zapcore.Core {
 	next := *c
-	next.fields = append(c.fields[:len(c.fields):len(c.fields)], fields...)
+	next.fields = append(slices.Clip(c.fields), fields...)
 	return &next
 }
 
@@ -68,7 +69,7 @@ func (c *logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		return nil
 	}
 	encoder := zapcore.NewMapObjectEncoder()
-	for _, f := range append(c.fields[:len(c.fields):len(c.fields)], fields...) {
+	for _, f := range append(slices.Clip(c.fields), fields...) {
 		f.AddTo(encoder)
 	}
 	attrs := make([]slog.Attr, 0, len(encoder.Fields))

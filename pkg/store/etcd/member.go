@@ -79,8 +79,7 @@ func startMember(ctx context.Context, c *Config) (*member, error) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		m.close()
-		return nil, fmt.Errorf("store: etcd: start the member in %s: %w", c.Dir, err)
+		return nil, errors.Join(fmt.Errorf("store: etcd: start the member in %s: %w", c.Dir, err), m.close())
 	}
 	m.client = v3client.New(m.etcd.Server)
 	return m, nil

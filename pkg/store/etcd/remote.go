@@ -25,8 +25,7 @@ func dial(ctx context.Context, c *Config) (*clientv3.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if _, err := client.Get(ctx, nothing); err != nil {
-		client.Close()
-		return nil, fmt.Errorf("store: etcd: connect to %v: %w", c.Endpoints, err)
+		return nil, errors.Join(fmt.Errorf("store: etcd: connect to %v: %w", c.Endpoints, err), client.Close())
 	}
 	return client, nil
 }

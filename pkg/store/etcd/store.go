@@ -48,7 +48,7 @@ func Start(ctx context.Context, c Config) (*Store, error) {
 	if err := s.start(ctx); err != nil {
 		s.cancel()
 		if s.client != nil {
-			s.disconnect()
+			err = errors.Join(err, s.disconnect())
 		}
 		return nil, err
 	}

@@ -253,7 +253,7 @@ func (s *Store) askProgress() {
 			}
 			if s.waiting.Load() > 0 {
 				// An error means that there is no watch just now, and the next one begins at the newest revision.
-				s.client.RequestProgress(clientv3.WithRequireLeader(s.ctx))
+				_ = s.client.RequestProgress(clientv3.WithRequireLeader(s.ctx))
 			}
 		}
 	}

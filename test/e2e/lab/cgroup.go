@@ -36,7 +36,7 @@ func cgroups(dir string) []string {
 	tops, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
 	var all []string
 	for _, top := range append(tops, "/sys/fs/cgroup/"+name) {
-		filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
 				all = append(all, path)
 			}

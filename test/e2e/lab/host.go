@@ -42,7 +42,7 @@ func (h *Host) Start(args ...string) {
 	}
 	h.exited = make(chan struct{})
 	go func(daemon *exec.Cmd, exited chan struct{}) {
-		daemon.Wait()
+		_ = daemon.Wait() // how it ended is in ProcessState
 		close(exited)
 	}(h.daemon, h.exited)
 	h.lab.Eventually(30*time.Second, "swarmd of "+h.Name+" answers", func() error {
@@ -68,7 +68,7 @@ func (h *Host) Run(program string, args ...string) {
 	if err := cmd.Start(); err != nil {
 		h.lab.T.Fatal(err)
 	}
-	go cmd.Wait()
+	go func() { _ = cmd.Wait() }()
 }
 
 // PID is that of the running swarmd.
