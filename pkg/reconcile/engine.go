@@ -89,7 +89,8 @@ func AllKeys(s *store.Snapshot) []string {
 
 // Step decides the keys in order, each over the uncommitted result of those before, and returns what is to be committed
 // under the leader's fence, and when which keys are to be decided again though nothing changes. It is pure: no I/O, no
-// clock, no memory; the same arguments give the same result. Every operation may stand alone (see store.CommitAll).
+// clock, no memory; the same arguments give the same result. The operations are right together; of a part of them only
+// what Phases allows is right: each may rely on all those of the phases before its own, and on none of its own phase.
 //
 // Once there are Options.MaxOps operations, the keys that are left are not decided: they are in again, at now.
 func (e *Engine) Step(now time.Time, s *store.Snapshot, keys []string) (ops []store.Op, again map[string]time.Time) {
@@ -100,9 +101,13 @@ func (e *Engine) Step(now time.Time, s *store.Snapshot, keys []string) (ops []st
 	return b.ops, b.again
 }
 
-// Commit writes what Step returned, in an order that is safe to be cut off anywhere: everything but tasks first, because
-// tasks refer to it (revisions) and their removal is remembered in it. It returns the highest revision that was written,
-// also with an error.
+// Commit writes what Step returned: few operations at once, all or none. Many, or large ones, are cut into parts and written
+// phase by phase (see Phases): no phase is begun before the one before it is written whole. If a part fails, by a conflict
+// too, other parts of its phase may be written, and nothing of a later phase is. So whatever is left undone, by an error or
+// because the process ends, leaves a state to decide from again: no slot forgets which attempts it had, no node has more
+// than may be placed on it, and nothing is orphaned.
+//
+// It returns the highest revision that was written, also with an error. Errors are those of store.CommitAll.
 func (e *Engine) Commit(ctx context.Context, ops []store.Op, fence *store.Fence) (int64, error) {
 	return commit(ctx, e.store, ops, fence)
 }

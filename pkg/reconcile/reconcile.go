@@ -5,7 +5,8 @@
 // the fence, metrics. It never decides anything itself.
 //
 // Reading order: reconcile.go (what a rule is), engine.go (Step, the pure part), step.go (how plans become one write),
-// run.go and watch.go (Run, the part with goroutines), queue.go (what comes when). wake.go is what rules share.
+// commit.go (in what order that is written where it is too much for one), run.go and watch.go (Run, the part with
+// goroutines), queue.go (what comes when). wake.go is what rules share.
 package reconcile
 
 import (

@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"context"
 	"slices"
 	"time"
 
@@ -147,35 +146,4 @@ func removes(op *store.Op) bool {
 	}
 	d, ok := v1.Describe(op.Kind)
 	return ok && d.Home() == op.Section
-}
-
-// oneCommit is how many operations every store takes in one commit: etcd's own default is 128.
-const oneCommit = 100
-
-// commit writes what a Step decided. Many operations are cut into parts: everything but tasks comes first, because tasks
-// refer to it and their removal is remembered in it.
-func commit(ctx context.Context, s store.Store, ops []store.Op, fence *store.Fence) (int64, error) {
-	if len(ops) <= oneCommit {
-		return store.CommitAll(ctx, s, store.Commit{Ops: ops, Fence: fence})
-	}
-	var first, tasks []store.Op
-	for _, op := range ops {
-		if op.Kind == v1.KindTask {
-			tasks = append(tasks, op)
-		} else {
-			first = append(first, op)
-		}
-	}
-	var revision int64
-	for _, part := range [][]store.Op{first, tasks} {
-		if len(part) == 0 {
-			continue
-		}
-		r, err := store.CommitAll(ctx, s, store.Commit{Ops: part, Fence: fence})
-		revision = max(revision, r)
-		if err != nil {
-			return revision, err
-		}
-	}
-	return revision, nil
 }
