@@ -185,6 +185,9 @@ func (r *rollout) count(u *v1.UpdateStatus) (paused bool) {
 		return false
 	}
 	for _, id := range r.failed {
+		if slices.Contains(u.Failed, id) {
+			continue // counted, but what the service rule wants of it was never written
+		}
 		u.Failures++
 		u.Failed = append(slices.Clip(u.Failed), id)
 		if float64(u.Failures)/float64(max(u.Dirty, 1)) > r.config.maxFailureRatio {

@@ -164,13 +164,15 @@ func (s *slot) newest() *v1.Task {
 	return nil
 }
 
-// nextAttempt is above that of every task the slot ever had: those that are gone are remembered by the service.
+// nextAttempt is above that of every task the slot ever had: those that are gone are remembered by the service. Of a slot
+// that was given up, the newest may be gone and others still there.
 func (v *view) nextAttempt(s *slot) uint64 {
 	var last uint64
 	if n := len(s.tasks); n > 0 {
 		last = s.tasks[n-1].Desired.Attempt
-	} else if v.service.Desired != nil {
-		last = v.service.Desired.Attempts
+	}
+	if d := v.service.Desired; d != nil && s.newest() == nil {
+		last = max(last, d.Attempts)
 	}
 	return last + 1
 }
