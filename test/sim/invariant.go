@@ -117,7 +117,7 @@ func (c *checks) task(w *World, before, after *v1.Task) {
 // removed checks that a task is only forgotten once nothing of it can run, as far as its node could tell.
 func (c *checks) removed(w *World, t *v1.Task) {
 	for _, m := range w.machines {
-		if box := m.containers[t.Meta.ID]; box != nil && box.running && !c.lostSince(m.id, c.born[t.Meta.ID].revision) {
+		if box := m.containers[t.Meta.ID]; box != nil && box.running && !c.lostSince(w, m.id, c.born[t.Meta.ID].revision) {
 			w.fail("%s is removed while its container runs on %s", nameOf(t.Desired), m.id)
 		}
 	}
@@ -133,7 +133,7 @@ func (c *checks) started(w *World, m *machine, t *task) {
 		w.fail("%s starts %s, which was never decided", m.id, t.id)
 		return
 	}
-	if c.lostSince(m.id, mine.revision) {
+	if c.lostSince(w, m.id, mine.revision) {
 		return
 	}
 	most := 1
@@ -143,7 +143,7 @@ func (c *checks) started(w *World, m *machine, t *task) {
 	var running []string
 	for _, other := range w.machines {
 		for id, box := range other.containers {
-			if b := c.born[id]; box.running && b.slot == mine.slot && !c.lostSince(other.id, b.revision) {
+			if b := c.born[id]; box.running && b.slot == mine.slot && !c.lostSince(w, other.id, b.revision) {
 				running = append(running, nameOf(b.desired)+" on "+other.id)
 			}
 		}
@@ -164,10 +164,15 @@ func (c *checks) startsFirst(w *World, service string) bool {
 	return false
 }
 
-// lostSince tells whether a node was taken for lost at a revision or later.
-func (c *checks) lostSince(node string, revision int64) bool {
+// lostSince tells whether a node was taken for lost at a revision or later: what was placed there by somebody who did not
+// know yet is as lost as what was there before.
+func (c *checks) lostSince(w *World, node string, revision int64) bool {
 	times := c.lost[node]
-	return len(times) > 0 && times[len(times)-1] >= revision
+	if len(times) > 0 && times[len(times)-1] >= revision {
+		return true
+	}
+	n, ok := store.Get(w.at(revision), v1.Nodes, node)
+	return ok && v1.NodeLost(n)
 }
 
 // fitCheck is what a revision asks of nodes.

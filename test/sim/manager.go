@@ -1,13 +1,13 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
 	"time"
 
-	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/reconcile"
 	"github.com/swarmd/swarmd/pkg/store"
 )
@@ -257,17 +257,19 @@ func (m *manager) commit(keys []string, ops []store.Op, again map[string]time.Ti
 	case faulty && m.w.chance(0.01):
 		m.crash()
 		return
-	case faulty && m.w.chance(0.02):
-		part := m.part(ops)
-		m.w.trace("manager %d commits %d of %d operations before it crashes", m.number, len(part), len(ops))
-		_, _ = m.engine.Commit(context.Background(), part, fence) // nobody is left to hear of it
-		m.crash()
+	case faulty && m.w.chance(m.w.cuts):
+		m.commitParts(keys, again, fence, m.parts(ops), m.w.chance(0.5))
 		return
 	}
 	revision, err := m.engine.Commit(context.Background(), ops, fence)
 	if err == nil && faulty && m.w.chance(0.02) {
 		err = store.ErrUnavailable // it happened, and nobody knows
 	}
+	m.committed(keys, again, revision, err)
+}
+
+// committed goes on after a commit, or what there was of it.
+func (m *manager) committed(keys []string, again map[string]time.Time, revision int64, err error) {
 	switch {
 	case err == nil:
 		if !m.w.o.NoFloor {
@@ -282,23 +284,66 @@ func (m *manager) commit(keys []string, ops []store.Op, again map[string]time.Ti
 	}
 }
 
-// part is what may be there of operations that were written in the engine's order, and not to the end.
-func (m *manager) part(ops []store.Op) []store.Op {
-	var first, tasks []store.Op
-	for _, op := range ops {
-		if op.Kind == v1.KindTask {
-			tasks = append(tasks, op)
-		} else {
-			first = append(first, op)
+// part is some operations of a commit that are written together.
+type part struct {
+	ops  []store.Op
+	last bool // of its phase
+}
+
+// parts cuts a commit as the engine does with one that is too large: into its phases, and those into parts, in whatever
+// order within the phase.
+func (m *manager) parts(ops []store.Op) []part {
+	var parts []part
+	for _, phase := range reconcile.Phases(ops) {
+		m.w.rng.Shuffle(len(phase), func(i, j int) { phase[i], phase[j] = phase[j], phase[i] })
+		for len(phase) > 0 {
+			n := 1 + m.w.rng.IntN(len(phase))
+			parts = append(parts, part{phase[:n:n], n == len(phase)})
+			phase = phase[n:]
 		}
 	}
-	keep := func(ops []store.Op) []store.Op {
-		return slices.DeleteFunc(ops, func(store.Op) bool { return m.w.chance(0.5) })
+	return parts
+}
+
+// commitParts writes one part after the other, while others write too. It is cut off after any of them, or not: where the
+// manager crashes, nobody is left to hear of it.
+func (m *manager) commitParts(keys []string, again map[string]time.Time, fence *store.Fence, parts []part, crashes bool) {
+	end := m.w.rng.IntN(len(parts) + 1)
+	m.w.trace("manager %d commits %d of %d parts", m.number, end, len(parts))
+	m.busy = true
+	life := m.life
+	var revision int64
+	var conflict error // what failed of the phase: the next is not begun
+	var next func(i int)
+	next = func(i int) {
+		if m.life != life {
+			return
+		}
+		m.busy = false
+		switch {
+		case i == end && i < len(parts) && crashes:
+			m.crash()
+			return
+		case i == end && i < len(parts):
+			m.committed(keys, again, revision, store.ErrUnavailable)
+			return
+		case i == len(parts):
+			m.committed(keys, again, revision, conflict)
+			return
+		}
+		r, err := m.engine.Commit(context.Background(), parts[i].ops, fence)
+		revision = max(revision, r)
+		if errors.Is(err, store.ErrConflict) {
+			conflict, err = err, nil
+		}
+		if err != nil || conflict != nil && parts[i].last {
+			m.committed(keys, again, revision, cmp.Or(err, conflict))
+			return
+		}
+		m.busy = true
+		m.w.after(m.w.lag(), func() { next(i + 1) })
 	}
-	if m.w.chance(0.5) {
-		return keep(first)
-	}
-	return append(first, keep(tasks)...)
+	next(0)
 }
 
 // done forgets that the keys failed, and has them decided again when they want to be.

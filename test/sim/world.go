@@ -47,8 +47,9 @@ type World struct {
 	machines []*machine
 	servers  []*server
 	user     user
-	calm     bool // no more faults
-	fate     fate // of one machine from then on
+	cuts     float64 // how likely it is that a commit is cut into parts
+	calm     bool    // no more faults
+	fate     fate    // of one machine from then on
 	checks   checks
 	failure  error
 }
@@ -78,6 +79,10 @@ func Run(o Options) (Stats, error) {
 	}
 	w.log = []revision{{snapshot: s}}
 	w.checks = newChecks()
+	w.cuts = 0.2
+	if w.chance(0.5) {
+		w.cuts = 0.02 // what is cut off hides other faults
+	}
 	w.setUp()
 	w.play(w.between(20*time.Second, 60*time.Second))
 	if w.failure == nil {
