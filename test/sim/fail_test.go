@@ -47,6 +47,7 @@ func TestTheSimCanFail(t *testing.T) {
 	}{
 		{"a rule that does not wait for the end of the earlier task", Options{Rules: impatientRules()}},
 		{"no fence, and stale snapshots", Options{Rules: controllers.Rules(), NoFence: true, NoFloor: true}},
+		{"large commits written in any order", Options{Rules: controllers.Rules(), NoPhases: true}},
 		{"reports written by what a server saw long ago", Options{Rules: controllers.Rules(), NoReportCondition: true}},
 		{"reports taken by a server that does not know the task yet", Options{Rules: controllers.Rules(), NoReportRevision: true}},
 	} {

@@ -294,7 +294,11 @@ type part struct {
 // order within the phase.
 func (m *manager) parts(ops []store.Op) []part {
 	var parts []part
-	for _, phase := range reconcile.Phases(ops) {
+	phases := reconcile.Phases(ops)
+	if m.w.o.NoPhases {
+		phases = [][]store.Op{slices.Clone(ops)}
+	}
+	for _, phase := range phases {
 		m.w.rng.Shuffle(len(phase), func(i, j int) { phase[i], phase[j] = phase[j], phase[i] })
 		for len(phase) > 0 {
 			n := 1 + m.w.rng.IntN(len(phase))

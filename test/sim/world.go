@@ -21,8 +21,9 @@ type Options struct {
 	Trace func(line string)
 
 	// The defences that a run may be made without, to see that they are needed.
-	NoFence bool // commits of a manager that was deposed are taken
-	NoFloor bool // a manager may be shown less than it wrote itself, and less than was there when it took the lead
+	NoFence  bool // commits of a manager that was deposed are taken
+	NoFloor  bool // a manager may be shown less than it wrote itself, and less than was there when it took the lead
+	NoPhases bool // commits are cut into parts in any order
 	// NoReportCondition: an API server writes a status report by what it sees, however old that is.
 	NoReportCondition bool
 	// NoReportRevision: an API server takes a report though it has not yet seen the task that it is about, and drops it.
