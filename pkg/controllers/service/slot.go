@@ -164,14 +164,14 @@ func (s *slot) newest() *v1.Task {
 	return nil
 }
 
-// nextAttempt is above that of every task the slot ever had: those that are gone are remembered by the service. Of a slot
-// that was given up, the newest may be gone and others still there.
+// nextAttempt is above that of every task the slot ever had: those that are gone are remembered by the service. It
+// is asked whatever is there: the removal of a slot may have been cut off when the newest was gone and others were not.
 func (v *view) nextAttempt(s *slot) uint64 {
 	var last uint64
 	if n := len(s.tasks); n > 0 {
 		last = s.tasks[n-1].Desired.Attempt
 	}
-	if d := v.service.Desired; d != nil && s.newest() == nil {
+	if d := v.service.Desired; d != nil {
 		last = max(last, d.Attempts)
 	}
 	return last + 1
