@@ -223,8 +223,8 @@ type ServiceDesired struct {
 	Update *UpdateStatus `json:"update,omitempty"`
 	// Ports are the published ports with those that were asked for as "any" filled in.
 	Ports []PortConfig `json:"ports,omitempty"`
-	// Attempts is the highest attempt that any slot without tasks ever had: a slot that comes back goes on above it, so
-	// that no task ID is used twice while the service lives.
+	// Attempts is the highest attempt that any slot without tasks ever had: every next task is numbered above it, so that
+	// no task ID is used twice while the service lives.
 	Attempts uint64 `json:"attempts,omitempty"`
 }
 
