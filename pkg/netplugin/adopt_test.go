@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -158,6 +159,26 @@ var damage = map[string]func(t *testing.T, b *lab){
 		tx.elements(tx.SetDeleteElements, portElements(portKey{unix.IPPROTO_TCP, 8080}, b.linux.have.ports[portKey{unix.IPPROTO_TCP, 8080}])[1:2])
 		must(t, tx.commit())
 	},
+	"port to another's chain": func(t *testing.T, b *lab) {
+		c, err := b.host.firewall()
+		must(t, err)
+		tx := newTransaction(c)
+		e := portElements(portKey{unix.IPPROTO_TCP, 8080}, b.linux.have.ports[portKey{unix.IPPROTO_TCP, 8080}])[:1]
+		tx.elements(tx.SetDeleteElements, e)
+		e[0].val = pickName(3)
+		tx.elements(tx.SetAddElements, e)
+		must(t, tx.commit())
+	},
+	"maps of an earlier version": earlierMaps,
+	"ports of another kind": func(t *testing.T, b *lab) {
+		c, err := b.host.firewall()
+		must(t, err)
+		tx := newTransaction(c)
+		tx.maps[0].KeyType = nftables.TypeInetProto
+		tx.replaceTable(tx.maps, []chain{pickChain(1)})
+		tx.elements(tx.SetAddElements, []element{{mapPorts, "\x06", pickName(1)}})
+		must(t, tx.commit())
+	},
 	"uplink deleted": func(t *testing.T, b *lab) { must(t, b.linux.removeUplink()) },
 	"uplink down":    func(t *testing.T, b *lab) { setDown(t, b.host, hostLink) },
 	"route deleted": func(t *testing.T, b *lab) {
@@ -184,6 +205,35 @@ var damage = map[string]func(t *testing.T, b *lab){
 	"forwarding off": func(t *testing.T, b *lab) {
 		must(t, b.host.within(func() error { return setSysctls(setting{name: ipForward, value: "0"}) }))
 	},
+}
+
+// earlierMaps makes the maps as they were when a port led to a number of backends, and that to a chain.
+func earlierMaps(t *testing.T, b *lab) {
+	c, err := b.host.firewall()
+	must(t, err)
+	tx := newTransaction(c)
+	tx.maps[0].DataType = nftables.TypeMark
+	numbers := &nftables.Set{Table: tx.table, Name: "dispatch", IsMap: true, KeyType: nftables.TypeMark, DataType: nftables.TypeVerdict}
+	chains := hostChains(b.linux.have.base)
+	for i, one := range chains {
+		if one.name == "prerouting" || one.name == "output" {
+			chains[i].rules = []rule{{"published ports", append(dispatchPort()[:4],
+				&expr.Lookup{SourceRegister: register, DestRegister: register + 4, IsDestRegSet: true, SetName: mapPorts},
+				&expr.Lookup{SourceRegister: register + 4, DestRegister: verdictRegister, IsDestRegSet: true, SetName: numbers.Name})}}
+		}
+	}
+	tx.replaceTable(append(tx.maps, numbers), chains)
+	for k, backends := range b.linux.have.ports {
+		all := portElements(k, backends)
+		must(t, tx.SetAddElements(tx.maps[0], []nftables.SetElement{{Key: []byte(all[0].key), Val: binaryutil.NativeEndian.PutUint32(uint32(len(backends)))}}))
+		tx.elements(tx.SetAddElements, all[1:])
+	}
+	must(t, tx.commit())
+	// The ports are made out of it, so that they stay published while the table is replaced.
+	have, ok, err := readTable(c, hostMaps(tx.table), hostChains(b.linux.have.base))
+	if diff := cmp.Diff(b.linux.have.ports, have, cmp.AllowUnexported(portKey{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); ok || err != nil || diff != "" {
+		t.Errorf("reading an earlier version: right %t, %v, ports (-want +got):\n%s", ok, err, diff)
+	}
 }
 
 func TestResyncRepairs(t *testing.T) {

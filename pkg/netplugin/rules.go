@@ -55,11 +55,13 @@ func (r rule) tag() []byte {
 	return userdata.AppendString(nil, userdata.TypeComment, r.why+" "+hex.EncodeToString(sum.Sum(nil)[:4]))
 }
 
-// The maps of the machine's own table. They are data maps: a changed backend is two elements, and the chains that tell one
-// number of backends from another are there once, however many ports there are.
+// The maps of the machine's own table. A changed backend is two elements, and the chains that tell one number of backends from
+// another are there once, however many ports there are.
+//
+// A port leads to its chain at once, not by its number of backends: a key that is itself looked up in a map has no length to
+// nft, and it aborts whenever it comes upon such a rule, whatever it was asked to list (1.0.6 of Debian 12 does).
 const (
-	mapPorts    = "ports"    // protocol . port → number of backends
-	mapDispatch = "dispatch" // number of backends → chain
+	mapPorts    = "ports"    // protocol . port → chain of its number of backends
 	mapBackends = "backends" // protocol . port . index → address . port
 )
 
@@ -67,8 +69,7 @@ const (
 func hostMaps(t *nftables.Table) []*nftables.Set {
 	service := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
 	return []*nftables.Set{
-		{Table: t, Name: mapPorts, IsMap: true, KeyType: nftables.MustConcatSetType(service...), DataType: nftables.TypeMark},
-		{Table: t, Name: mapDispatch, IsMap: true, KeyType: nftables.TypeMark, DataType: nftables.TypeVerdict},
+		{Table: t, Name: mapPorts, IsMap: true, KeyType: nftables.MustConcatSetType(service...), DataType: nftables.TypeVerdict},
 		{Table: t, Name: mapBackends, IsMap: true, KeyType: nftables.MustConcatSetType(append(service, nftables.TypeMark)...),
 			DataType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)},
 	}
@@ -132,8 +133,7 @@ func dispatchPort() []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
 		&expr.Payload{DestRegister: register + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: register, DestRegister: register + 4, IsDestRegSet: true, SetName: mapPorts},
-		&expr.Lookup{SourceRegister: register + 4, DestRegister: verdictRegister, IsDestRegSet: true, SetName: mapDispatch},
+		&expr.Lookup{SourceRegister: register, DestRegister: verdictRegister, IsDestRegSet: true, SetName: mapPorts},
 	}
 }
 

@@ -2,6 +2,7 @@ package netplugin
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -50,7 +51,7 @@ func (r *recorder) transcript() string {
 	var lines []string
 	for _, m := range r.sent {
 		line := names[m.Header.Type]
-		for _, name := range []string{mapPorts, mapDispatch, mapBackends, "pick1", "pick2", "pick3"} {
+		for _, name := range []string{mapPorts, mapBackends, "pick1", "pick2", "pick3"} {
 			if bytes.Contains(m.Data, []byte(name+"\x00")) && !strings.HasSuffix(line, "rule") && !strings.HasSuffix(line, "rules") {
 				line += " " + name
 			}
@@ -71,13 +72,13 @@ func TestPortsChangeInOneTransaction(t *testing.T) {
 		sent       string
 	}{
 		{"nothing", ports{a: backends(1)}, ports{a: backends(1)}, ""},
-		{"the first", nil, ports{a: backends(1)}, "begin, add chain pick1, add rule, add elements dispatch pick1, add elements ports, add elements backends, end"},
+		{"the first", nil, ports{a: backends(1)}, "begin, add chain pick1, add rule, add elements ports pick1, add elements backends, end"},
 		{"another backend", ports{a: backends(1), b: backends(3)}, ports{a: backends(2), b: backends(3)}, "begin, delete elements backends, add elements backends, end"},
 		{"one more, as others have", ports{a: backends(1), b: backends(3, 4)}, ports{a: backends(1, 2), b: backends(3, 4)},
-			"begin, delete elements ports, add elements ports, add elements backends, delete elements dispatch pick1, delete rules, delete chain pick1, end"},
+			"begin, delete elements ports pick1, add elements ports pick2, add elements backends, delete rules, delete chain pick1, end"},
 		{"one less, as others have", ports{a: backends(1, 2), b: backends(3, 4)}, ports{a: backends(1), b: backends(3, 4)},
-			"begin, add chain pick1, add rule, add elements dispatch pick1, delete elements ports, delete elements backends, add elements ports, end"},
-		{"the last", ports{b: backends(1, 2)}, nil, "begin, delete elements ports, delete elements backends, delete elements dispatch pick2, delete rules, delete chain pick2, end"},
+			"begin, add chain pick1, add rule, delete elements ports pick2, delete elements backends, add elements ports pick1, end"},
+		{"the last", ports{b: backends(1, 2)}, nil, "begin, delete elements ports pick2, delete elements backends, delete rules, delete chain pick2, end"},
 	}
 	for _, tt := range tests {
 		var r recorder
@@ -96,7 +97,7 @@ func TestTableIsReplacedInOneTransaction(t *testing.T) {
 	tx.replaceTable(tx.maps, hostChains(base{testBlock, testPool}))
 	must(t, tx.commit())
 	got := r.transcript()
-	if !strings.HasPrefix(got, "begin, add table, delete table, add table, add map ports, add map dispatch, add map backends, add chain") ||
+	if !strings.HasPrefix(got, "begin, add table, delete table, add table, add map ports, add map backends, add chain") ||
 		!strings.HasSuffix(got, ", end") || strings.Count(got, "begin") != 1 {
 		t.Errorf("sent %s", got)
 	}
@@ -122,7 +123,7 @@ func TestPortElements(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %x:%x", e.in, e.key, e.val))
 	}
 	want := []string{
-		"ports 1100000012340000:02000000",
+		"ports 1100000012340000:" + hex.EncodeToString([]byte("pick2")),
 		"backends 110000001234000000000000:6440010200500000",
 		"backends 110000001234000001000000:6440010301000000",
 	}

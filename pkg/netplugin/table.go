@@ -2,6 +2,7 @@ package netplugin
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -29,17 +30,25 @@ func (p ports) counts() map[int]bool {
 	return counts
 }
 
-// element is one of a map, by the map's name.
+// element is one of a map, by the map's name. Its value is a chain's name where the map is of those.
 type element struct {
 	in  string
 	key string
 	val string
 }
 
+// message is the element as the kernel is told it.
+func (e element) message() nftables.SetElement {
+	if e.in == mapPorts {
+		return nftables.SetElement{Key: []byte(e.key), VerdictData: &expr.Verdict{Kind: unix.NFT_GOTO, Chain: e.val}}
+	}
+	return nftables.SetElement{Key: []byte(e.key), Val: []byte(e.val)}
+}
+
 // portElements are the elements of one published port.
 func portElements(k portKey, backends []netip.AddrPort) []element {
 	service := []byte{k.protocol, 0, 0, 0, byte(k.port >> 8), byte(k.port), 0, 0}
-	all := []element{{mapPorts, string(service), string(binaryutil.NativeEndian.PutUint32(uint32(len(backends))))}}
+	all := []element{{mapPorts, string(service), pickName(len(backends))}}
 	for i, b := range backends {
 		key := append(slices.Clone(service), binaryutil.NativeEndian.PutUint32(uint32(i))...)
 		val := append(b.Addr().AsSlice(), byte(b.Port()>>8), byte(b.Port()), 0, 0)
@@ -93,7 +102,6 @@ func (t *transaction) change(have, want ports) {
 	for _, n := range slices.Sorted(maps.Keys(wantCounts)) {
 		if !haveCounts[n] {
 			t.addChain(pickChain(n))
-			t.dispatch(t.SetAddElements, n)
 		}
 	}
 	remove, add := changedElements(have, want)
@@ -101,7 +109,6 @@ func (t *transaction) change(have, want ports) {
 	t.elements(t.SetAddElements, add)
 	for _, n := range slices.Sorted(maps.Keys(haveCounts)) {
 		if !wantCounts[n] {
-			t.dispatch(t.SetDeleteElements, n)
 			c := &nftables.Chain{Name: pickName(n), Table: t.table}
 			t.FlushChain(c)
 			t.DelChain(c)
@@ -145,19 +152,12 @@ func changedElements(have, want ports) (remove, add []element) {
 	return remove, add
 }
 
-func (t *transaction) dispatch(queue func(*nftables.Set, []nftables.SetElement) error, n int) {
-	t.err = errors.Join(t.err, queue(t.maps[1], []nftables.SetElement{{
-		Key:         binaryutil.NativeEndian.PutUint32(uint32(n)),
-		VerdictData: &expr.Verdict{Kind: unix.NFT_GOTO, Chain: pickName(n)},
-	}}))
-}
-
 func (t *transaction) elements(queue func(*nftables.Set, []nftables.SetElement) error, all []element) {
 	for _, s := range t.maps {
 		var list []nftables.SetElement
 		for _, e := range all {
 			if e.in == s.Name {
-				list = append(list, nftables.SetElement{Key: []byte(e.key), Val: []byte(e.val)})
+				list = append(list, e.message())
 			}
 		}
 		for part := range slices.Chunk(list, elementsPerMessage) {
@@ -235,41 +235,51 @@ func readPorts(c *nftables.Conn, table *nftables.Table, sets []*nftables.Set) (h
 	for _, want := range sets {
 		s, err := c.GetSetByName(table, want.Name)
 		// Of a map of verdicts the library gives the verdict as the key's type.
-		if err != nil || !s.IsMap || want.Name != mapDispatch && s.KeyType.GetNFTMagic() != want.KeyType.GetNFTMagic() {
+		if err != nil || !s.IsMap || want.Name != mapPorts && s.KeyType.GetNFTMagic() != want.KeyType.GetNFTMagic() {
 			return have, false
 		}
 		if elements[want.Name], err = c.GetSetElements(s); err != nil {
 			return have, false
 		}
+		for _, e := range elements[want.Name] {
+			if len(e.Key) != int(want.KeyType.Bytes) || len(e.Val) < int(want.DataType.Bytes) {
+				return have, false
+			}
+		}
 	}
-	backends := map[string]string{}
+	backends := map[portKey]map[int]netip.AddrPort{}
 	for _, e := range elements[mapBackends] {
-		backends[string(e.Key)] = string(e.Val)
+		k := keyOf(e)
+		if backends[k] == nil {
+			backends[k] = map[int]netip.AddrPort{}
+		}
+		a := netip.AddrFrom4([4]byte(e.Val[:4]))
+		backends[k][int(binaryutil.NativeEndian.Uint32(e.Key[8:]))] = netip.AddrPortFrom(a, binary.BigEndian.Uint16(e.Val[4:]))
 	}
 	ok = true
-	for _, e := range elements[mapPorts] {
-		n := int(binaryutil.NativeEndian.Uint32(e.Val))
-		k := portKey{e.Key[0], uint16(e.Key[4])<<8 | uint16(e.Key[5])}
-		for i := range min(n, len(backends)) {
-			key := string(e.Key) + string(binaryutil.NativeEndian.PutUint32(uint32(i)))
-			v, there := backends[key]
+	for k, of := range backends {
+		for i := range len(of) {
+			b, there := of[i]
 			if !there {
+				ok = false
 				break
 			}
-			delete(backends, key)
-			a := netip.AddrFrom4([4]byte([]byte(v)[:4]))
-			have[k] = append(have[k], netip.AddrPortFrom(a, uint16(v[4])<<8|uint16(v[5])))
+			have[k] = append(have[k], b)
 		}
-		ok = ok && n > 0 && len(have[k]) == n
 	}
-	return have, ok && len(backends) == 0 && sameDispatch(elements[mapDispatch], have.counts())
+	return have, ok && samePorts(elements[mapPorts], have)
 }
 
-// sameDispatch tells whether each number of backends, and no other, leads to its chain.
-func sameDispatch(have []nftables.SetElement, want map[int]bool) bool {
+// keyOf is the port of an element of either map.
+func keyOf(e nftables.SetElement) portKey {
+	return portKey{e.Key[0], binary.BigEndian.Uint16(e.Key[4:])}
+}
+
+// samePorts tells whether each port, and no other, leads to the chain of its number of backends.
+func samePorts(have []nftables.SetElement, want ports) bool {
 	for _, e := range have {
-		n := int(binaryutil.NativeEndian.Uint32(e.Key))
-		if !want[n] || !bytes.Contains(e.Val, []byte(pickName(n)+"\x00")) {
+		backends, there := want[keyOf(e)]
+		if !there || !bytes.Contains(e.Val, []byte(pickName(len(backends))+"\x00")) {
 			return false
 		}
 	}
