@@ -5,7 +5,7 @@ type ContainerSpec struct {
 	// Image is a reference such as nginx:1.27 or nginx@sha256:….
 	Image  string            `json:"image"`
 	Labels map[string]string `json:"labels,omitempty"`
-	// Command replaces the image's entrypoint.
+	// Command replaces the image's entrypoint; its first is the program, never empty.
 	Command []string `json:"command,omitempty"`
 	// Args replace the image's command.
 	Args     []string `json:"args,omitempty"`
@@ -14,7 +14,7 @@ type ContainerSpec struct {
 	Env []string `json:"env,omitempty"`
 	// Dir is the working directory.
 	Dir string `json:"dir,omitempty"`
-	// User is a name or number, with an optional :group.
+	// User is a name, or a number of 0 to 4294967294, with an optional :group.
 	User       string      `json:"user,omitempty"`
 	Groups     []string    `json:"groups,omitempty"`
 	Privileges *Privileges `json:"privileges,omitempty"`

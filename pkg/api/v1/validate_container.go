@@ -14,6 +14,9 @@ func (c *checker) container(field string, s *ContainerSpec) {
 	}
 	c.labels(field+".labels", s.Labels)
 	c.arguments(field+".command", s.Command)
+	if len(s.Command) > 0 && s.Command[0] == "" {
+		c.fail(field+".command[0]", "is empty: want the program to run")
+	}
 	c.arguments(field+".args", s.Args)
 	c.environment(field+".env", s.Env)
 	if s.Hostname != "" && !strings.Contains(s.Hostname, "{{") && (len(s.Hostname) > 64 || !isHostname(s.Hostname)) {
@@ -24,6 +27,10 @@ func (c *checker) container(field string, s *ContainerSpec) {
 		c.absolute(field+".dir", s.Dir)
 	}
 	c.word(field+".user", s.User)
+	if s.User != "" && printable(s.User) && !isUser(s.User) {
+		c.fail(field+".user", "%q is not a user: want a name of letters, digits, _, ., - and $, or a number of 0 to 4294967294, "+
+			"with an optional :group that looks the same", cut(s.User))
+	}
 	c.words(field+".groups", s.Groups, maxShort, "a group's name or number")
 	if s.StopSignal != "" && !isSignal(s.StopSignal) {
 		c.fail(field+".stopSignal", "%q is not a signal: want one such as SIGTERM, or 1 to 64", cut(s.StopSignal))
@@ -254,10 +261,16 @@ func (c *checker) security(field string, s *ContainerSpec) {
 		c.privileges(field+".privileges", p)
 	}
 	c.dictionary(field+".sysctls", s.Sysctls, "a sysctl", maxOptions, MaxLabelKey, MaxString)
-	for name := range s.Sysctls {
-		if !isNamespaced(name) {
-			c.fail(field+".sysctls["+strconv.Quote(cut(name))+"]",
-				"would change the whole node: want net.*, kernel.msg*, kernel.sem, kernel.shm*, kernel.domainname or fs.mqueue.*")
+	for name, value := range s.Sysctls {
+		entry := field + ".sysctls[" + strconv.Quote(cut(name)) + "]"
+		switch {
+		case !isSysctl(name):
+			c.fail(entry, "is not a sysctl: want words of letters, digits, _ and - with single dots between, such as net.core.somaxconn")
+		case !isNamespaced(name):
+			c.fail(entry, "would change the whole node: want net.*, kernel.msg*, kernel.sem, kernel.shm*, kernel.domainname or fs.mqueue.*")
+		}
+		if !printable(value) {
+			c.fail(entry, "the value %q holds control characters: want one line of printable characters", cut(value))
 		}
 	}
 	for _, list := range []struct {
@@ -341,7 +354,8 @@ func isHostname(s string) bool {
 	return true
 }
 
-// isNamespaced tells whether a sysctl belongs to a container's own namespaces.
+// isNamespaced tells whether a sysctl belongs to a container's own namespaces. It looks at how the name begins, which says
+// where the setting is only of names that isSysctl takes.
 func isNamespaced(name string) bool {
 	name = strings.ReplaceAll(name, "/", ".")
 	return strings.HasPrefix(name, "net.") || strings.HasPrefix(name, "fs.mqueue.") || slices.Contains(ipcSysctls, name)

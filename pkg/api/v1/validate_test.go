@@ -34,6 +34,7 @@ func same(entry string) func(int) string { return func(int) string { return entr
 func TestValidate(t *testing.T) {
 	const container, task, endpoint = `{"task":{"container":{"image":"a",%s}}}`, `{"task":{"container":{"image":"a"},%s}}`,
 		`{"task":{"container":{"image":"a"}},"endpoint":{%s}}`
+	const noSysctl = "is not a sysctl: want words of letters, digits, _ and - with single dots between, such as net.core.somaxconn"
 	const service = `{"task":{"container":{"image":"a"}},%s}`
 	for _, test := range []struct{ kind, shape, in, want string }{
 		// Services.
@@ -134,6 +135,9 @@ func TestValidate(t *testing.T) {
 		{"Service", container, `"hostname":"{{.Node.Hostname}}-{{.Task.Slot}}"`, ""},
 		{"Service", container, `"dir":"x"`, `spec.task.container.dir: "x" is not an absolute path: want one such as /data`},
 		{"Service", container, `"user":"a\nb"`, `spec.task.container.user: "a\nb" holds control characters`},
+		{"Service", container, `"user":"` + strings.Repeat("a", MaxString+1) + `"`, fmt.Sprintf("spec.task.container.user: has %d bytes, at most %d are allowed", MaxString+1, MaxString)},
+		{"Service", container, `"command":["","x"]`, "spec.task.container.command[0]: is empty: want the program to run"},
+		{"Service", container, `"command":["x",""],"args":[""]`, ""},
 		{"Service", container, `"groups":[""]`, "spec.task.container.groups[0]: is empty: want a group's name or number"},
 		{"Service", container, `"stopSignal":"SIGFOO"`, `spec.task.container.stopSignal: "SIGFOO" is not a signal: want one such as SIGTERM, or 1 to 64`},
 		{"Service", container, `"stopGracePeriod":"-1s"`, "spec.task.container.stopGracePeriod: -1s is out of range: want 0s to 8760h0m0s"},
@@ -153,6 +157,10 @@ func TestValidate(t *testing.T) {
 		{"Service", container, `"sysctls":{"net.core.somaxconn":"1024","kernel.shmmax":"1","net/ipv4/ip_forward":"1"}`, ""},
 		{"Service", container, `"sysctls":{"vm.swappiness":"1"}`, `spec.task.container.sysctls["vm.swappiness"]: ` +
 			"would change the whole node: want net.*, kernel.msg*, kernel.sem, kernel.shm*, kernel.domainname or fs.mqueue.*"},
+		{"Service", container, `"sysctls":{"net/../kernel/panic":"1"}`, `spec.task.container.sysctls["net/../kernel/panic"]: ` + noSysctl},
+		{"Service", container, `"sysctls":{"kernel.sem":"1\n2"}`,
+			`spec.task.container.sysctls["kernel.sem"]: the value "1\n2" holds control characters: want one line of printable characters`},
+		{"Service", container, `"sysctls":{"kernel.sem":"250 32000 32 128"}`, ""},
 		{"Service", container, `"ulimits":[{"name":"nofile","soft":1,"hard":2},{"name":"core","soft":-1,"hard":-1},{"name":"nproc","soft":5,"hard":-1}]`, ""},
 		{"Service", container, `"ulimits":[{"name":"files","soft":1,"hard":1}]`, `spec.task.container.ulimits[0].name: "files" is not allowed: want core, cpu, ` +
 			"data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending or stack"},
@@ -308,6 +316,51 @@ func TestSignals(t *testing.T) {
 	} {
 		if got := isSignal(name); got != want {
 			t.Errorf("isSignal(%q) = %v", name, got)
+		}
+	}
+}
+
+// TestSysctlNames checks the names that a container may set, each of which becomes a path below /proc/sys.
+func TestSysctlNames(t *testing.T) {
+	check := func(name string) FieldErrors {
+		s := &Service{Spec: &ServiceSpec{Task: TaskSpec{Container: ContainerSpec{Image: "a", Sysctls: map[string]string{name: "1"}}}}}
+		s.Meta.Name = "web"
+		Default(s)
+		return Validate(s)
+	}
+	for _, name := range []string{"net.core.somaxconn", "net/core/somaxconn", "net.ipv4.conf.eth0/100.forwarding",
+		"net.ipv4.conf.br-1.rp_filter", "fs.mqueue.msg_max", "kernel.shm_rmid_forced"} {
+		if errs := check(name); len(errs) > 0 {
+			t.Errorf("%q: %v", name, errs)
+		}
+	}
+	for _, name := range []string{"net/../kernel/panic", "net.ipv4/../../kernel.panic", "net....kernel.panic",
+		"fs.mqueue.../../../kernel/panic", "net.", "net", "net..core", "net./core", "net/./core", "/net/core", ".net.core", "net/core/",
+		"net.core\\x", "net.core x", "net.é", "net.a\nb", "../net.core", "kernel.panic", "kernel.sem.x"} {
+		errs := check(name)
+		if len(errs) == 0 {
+			t.Errorf("%q is accepted", name)
+			continue
+		}
+		if field := fmt.Sprintf("spec.task.container.sysctls[%q]", name); errs[0].Field != field {
+			t.Errorf("%q: field %s, want %s", name, errs[0].Field, field)
+		}
+	}
+}
+
+// TestUser checks who a container may run as.
+func TestUser(t *testing.T) {
+	for _, s := range []string{"0", "1000", "4294967294", "1000:10", "anna", "anna:wheel", "1000:wheel", "_apt", "a.b-c_d", "host$", "1st", "0:0"} {
+		if errs := validateSpec(t, KindService, fmt.Sprintf(`{"task":{"container":{"image":"a","user":%q}}}`, s)); len(errs) > 0 {
+			t.Errorf("%q: %v", s, errs)
+		}
+	}
+	for _, s := range []string{"-1", "1:2:3", "99999999999", "4294967295", "1:4294967295", "1:-1", "-anna", "anna:-b", ":", ":1", "1:", "+1",
+		"a b", "a/b", "ä", "99999999999999999999999"} {
+		want := fmt.Sprintf("spec.task.container.user: %q is not a user: want a name of letters, digits, _, ., - and $, or a number of "+
+			"0 to 4294967294, with an optional :group that looks the same", s)
+		if errs := validateSpec(t, KindService, fmt.Sprintf(`{"task":{"container":{"image":"a","user":%q}}}`, s)); errs.Error() != want {
+			t.Errorf("%q:\n%v\nwant\n%s", s, errs, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package v1
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,4 +48,44 @@ func isSignal(s string) bool {
 		}
 	}
 	return slices.Contains(signals, name)
+}
+
+// isSysctl tells whether a sysctl's name is words with dots between, or slashes, as sysctl(8) also writes them. The name
+// becomes a path below /proc/sys with each dot a slash, so that an empty word, or one that is . or .., would lead elsewhere.
+func isSysctl(name string) bool {
+	for word := range strings.SplitSeq(strings.ReplaceAll(name, "/", "."), ".") {
+		if !made(word, "_-") {
+			return false
+		}
+	}
+	return true
+}
+
+// isUser takes USER and USER:GROUP.
+func isUser(s string) bool {
+	user, group, grouped := strings.Cut(s, ":")
+	return isAccount(user) && (!grouped || isAccount(group))
+}
+
+// isAccount takes the name or number of a user or group: what is all digits is a number. The highest of 32 bits means "leave
+// as it is" to the kernel and is nobody's.
+func isAccount(s string) bool {
+	if !made(s, "_.-$") || s[0] == '-' {
+		return false
+	}
+	if strings.Trim(s, "0123456789") == "" {
+		n, err := strconv.ParseUint(s, 10, 32)
+		return err == nil && n < math.MaxUint32
+	}
+	return true
+}
+
+// made tells whether a text is not empty and made of letters, digits and those of others.
+func made(s, others string) bool {
+	for i := range len(s) {
+		if !isAlnum(s[i]) && strings.IndexByte(others, s[i]) < 0 {
+			return false
+		}
+	}
+	return s != ""
 }
