@@ -11,6 +11,9 @@ import (
 const (
 	defaultDelay = 5 * time.Second // where the spec has none
 	maxDelay     = 5 * time.Minute // unless the first delay is longer
+	// secondDelay follows a first delay of nothing, which doubling would leave as it is: what cannot start would be replaced
+	// for ever as fast as tasks can be made.
+	secondDelay = 100 * time.Millisecond
 	// A task that ran for at least longRun, and longRunDelays times the first delay, clears its slot's failures.
 	longRun       = 10 * time.Second
 	longRunDelays = 10
@@ -88,8 +91,12 @@ func firstDelay(p v1.RestartPolicy) time.Duration {
 	return time.Duration(*p.Delay)
 }
 
-// backoff doubles the first delay with each failure in a row after the first.
+// backoff doubles the first delay with each failure in a row after the first. Where the first is nothing, doubling begins
+// with secondDelay.
 func backoff(first time.Duration, failures uint32) time.Duration {
+	if first <= 0 && failures > 1 {
+		first, failures = secondDelay, failures-1
+	}
 	limit, delay := max(first, maxDelay), first
 	for range min(failures-1, 32) {
 		delay = min(2*delay, limit)

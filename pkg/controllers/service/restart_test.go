@@ -16,7 +16,13 @@ func TestBackoff(t *testing.T) {
 		{5 * time.Second, 6, 160 * time.Second},
 		{5 * time.Second, 7, 5 * time.Minute},
 		{5 * time.Second, 1 << 31, 5 * time.Minute},
-		{0, 100, 0},
+		{0, 1, 0},
+		{0, 2, 100 * time.Millisecond},
+		{0, 3, 200 * time.Millisecond},
+		{0, 4, 400 * time.Millisecond},
+		{0, 13, 204800 * time.Millisecond},
+		{0, 14, 5 * time.Minute},
+		{0, 1<<32 - 1, 5 * time.Minute},
 		{time.Nanosecond, 1000, 4294967296 * time.Nanosecond}, // what is doubled 32 times is not doubled again
 		{time.Hour, 1, time.Hour},                             // longer than the bound from the first: it stays
 		{time.Hour, 50, time.Hour},
