@@ -2,7 +2,6 @@ package v1
 
 import (
 	"encoding/json"
-	"math"
 	"time"
 )
 
@@ -267,8 +266,9 @@ type UpdateStatus struct {
 	Failed   []string `json:"failed,omitempty"`
 }
 
-// UpdateEverySlot is the UpdateStatus.Admitted that lets every slot move.
-const UpdateEverySlot = math.MaxUint64
+// UpdateEverySlot is the UpdateStatus.Admitted that lets every slot move. It is above every slot's number, and the largest
+// integer that all readers of JSON hold exactly: many keep numbers as float64.
+const UpdateEverySlot = 1<<53 - 1
 
 // MaxUpdateFailed bounds UpdateStatus.Failed.
 const MaxUpdateFailed = 10
