@@ -154,17 +154,18 @@ func (u *updateFlags) add(s *pflag.FlagSet, prefix string, create bool) {
 	u.prefix = prefix
 	u.delay, u.monitor = newValue("duration", parseDuration), newValue("duration", parseDuration)
 	u.maxFailureRatio = newValue("float", parseRatio)
-	parallelism, actions := uint64(0), `"pause", "continue"`
+	parallelism, actions, one := uint64(0), `"pause", "continue"`, "a "+prefix
 	if create {
 		parallelism = 1
 	}
 	if prefix == "update" {
 		actions += `, "rollback"`
+		one = "an " + prefix
 	}
-	s.Uint64Var(&u.parallelism, prefix+"-parallelism", parallelism, "Maximum number of tasks changed at once by an "+prefix+" (0 is all at once)")
-	s.Var(u.delay, prefix+"-delay", "Delay between tasks of an "+prefix+" (ns|us|ms|s|m|h) (default 0s)")
+	s.Uint64Var(&u.parallelism, prefix+"-parallelism", parallelism, "Maximum number of tasks changed at once by "+one+" (0 is all at once)")
+	s.Var(u.delay, prefix+"-delay", "Delay between tasks of "+one+" (ns|us|ms|s|m|h) (default 0s)")
 	s.Var(u.monitor, prefix+"-monitor", "How long a task's failure counts against the "+prefix+" (ns|us|ms|s|m|h) (default 5s)")
 	s.StringVar(&u.failureAction, prefix+"-failure-action", "", "Action on "+prefix+` failure (`+actions+`) (default "pause")`)
-	s.Var(u.maxFailureRatio, prefix+"-max-failure-ratio", "Failure rate to tolerate during an "+prefix+" (default 0)")
+	s.Var(u.maxFailureRatio, prefix+"-max-failure-ratio", "Failure rate to tolerate during "+one+" (default 0)")
 	s.StringVar(&u.order, prefix+"-order", "", prefix+` order ("start-first", "stop-first") (default "stop-first")`)
 }

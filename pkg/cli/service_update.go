@@ -76,22 +76,23 @@ func (a *app) addEditFlags(cmd *cobra.Command) *editFlags {
 	s.Var(f.args, "args", "Service command args")
 	s.BoolVar(&f.doRollback, "rollback", false, "Rollback to previous specification")
 	s.BoolVar(&f.force, "force", false, "Force update even if no changes require it")
-	f.labels = newEdit(s, "label", "service label", newList("list", parseLabel))
-	f.containerLabels = newEdit(s, "container-label", "container label", newList("list", parseLabel))
-	f.env = newEdit(s, "env", "environment variable", newList("list", a.parseEnv))
-	f.mounts = newEdit(s, "mount", "mount (removed by its target path)", newList("mount", parseMount))
-	f.secrets = newEdit(s, "secret", "secret", newList("secret", parseReference("secret")))
-	f.configs = newEdit(s, "config", "configuration file", newList("config", parseReference("config")))
-	f.constraints = newEdit(s, "constraint", "placement constraint", newStrings())
-	f.groups = newEdit(s, "group", "supplementary user group", newStrings())
-	f.dns = newEdit(s, "dns", "custom DNS server", newList("list", parseAddress))
-	f.dnsOption = newEdit(s, "dns-option", "DNS option", newStrings())
-	f.search = newEdit(s, "dns-search", "custom DNS search domain", newList("list", parseSearch))
-	f.hosts = newEdit(s, "host", `custom host-to-IP mapping ("host:ip")`, newList("list", parseHost))
-	f.sysctls = newEdit(s, "sysctl", "Sysctl option", newStrings())
-	f.ulimits = newEdit(s, "ulimit", "ulimit option", newList("ulimit", parseUlimit))
-	f.generic = newEdit(s, "generic-resource", "Generic resource", newList("list", parseGeneric))
-	f.networks = newEdit(s, "network", "network", newList("network", parseNetwork))
+	f.labels = newEdit(s, "label", "a service label", newList("list", parseLabel))
+	f.containerLabels = newEdit(s, "container-label", "a container label", newList("list", parseLabel))
+	f.env = newEdit(s, "env", "an environment variable", newList("list", a.parseEnv))
+	f.mounts = newEdit(s, "mount", "a mount", newList("mount", parseMount))
+	s.Lookup("mount-rm").Usage = "Remove a mount by its target path"
+	f.secrets = newEdit(s, "secret", "a secret", newList("secret", parseReference("secret")))
+	f.configs = newEdit(s, "config", "a configuration file", newList("config", parseReference("config")))
+	f.constraints = newEdit(s, "constraint", "a placement constraint", newStrings())
+	f.groups = newEdit(s, "group", "a supplementary user group", newStrings())
+	f.dns = newEdit(s, "dns", "a custom DNS server", newList("list", parseAddress))
+	f.dnsOption = newEdit(s, "dns-option", "a DNS option", newStrings())
+	f.search = newEdit(s, "dns-search", "a custom DNS search domain", newList("list", parseSearch))
+	f.hosts = newEdit(s, "host", `a custom host-to-IP mapping ("host:ip")`, newList("list", parseHost))
+	f.sysctls = newEdit(s, "sysctl", "a Sysctl option", newStrings())
+	f.ulimits = newEdit(s, "ulimit", "a ulimit option", newList("ulimit", parseUlimit))
+	f.generic = newEdit(s, "generic-resource", "a Generic resource", newList("list", parseGeneric))
+	f.networks = newEdit(s, "network", "a network", newList("network", parseNetwork))
 	f.preferences, f.removedPreferences = newList("pref", parsePreference), newList("pref", parsePreference)
 	s.Var(f.preferences, "placement-pref-add", "Add a placement preference")
 	s.Var(f.removedPreferences, "placement-pref-rm", "Remove a placement preference")
@@ -104,10 +105,11 @@ func (a *app) addEditFlags(cmd *cobra.Command) *editFlags {
 	return f
 }
 
+// newEdit adds the flags that add to and remove from what a service has; what is one of it, with its article.
 func newEdit[T any](s *pflag.FlagSet, name, what string, add *list[T]) edit[T] {
 	e := edit[T]{add: add, remove: newStrings()}
-	s.Var(e.add, name+"-add", "Add or update a "+what)
-	s.Var(e.remove, name+"-rm", "Remove a "+what)
+	s.Var(e.add, name+"-add", "Add or update "+what)
+	s.Var(e.remove, name+"-rm", "Remove "+what)
 	return e
 }
 
