@@ -28,11 +28,15 @@ func (a *app) getCommand() *cobra.Command {
 		Use:   "get KIND [NAME...]",
 		Short: "Show objects",
 		Long: `Show the objects of a kind, all or those named: services, tasks, nodes, networks, secrets, configs, volumes, clusters,
-servicerevisions. What -o yaml prints can be changed and applied again.`,
+servicerevisions. What -o yaml prints can be changed and applied again.
+
+A template sees what -o json prints: the object itself where exactly one NAME is given, otherwise a list, whose objects are
+.items.`,
 		Example: `  swarmctl get services
   swarmctl get service web -o yaml
   swarmctl get tasks -l tier=front --watch
-  swarmctl get nodes -o go-template='{{.metadata.id}} {{.status.state}}'`,
+  swarmctl get node self -o go-template='{{.metadata.id}} {{.status.state}}'
+  swarmctl get tasks -o go-template='{{range .items}}{{.status.container.pid}} {{end}}'`,
 		Args:              minArgs(1),
 		ValidArgsFunction: a.completeKindAndNames,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.get(cmd, &f, args) },

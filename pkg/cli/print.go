@@ -51,7 +51,7 @@ func (p *printer) print(ctx context.Context, objects []v1.Object) error {
 	switch p.output {
 	case "name":
 		for _, o := range objects {
-			p.printf("%s\n", ref(p.kind.Kind(), objectName(o)))
+			p.printf("%s\n", uniqueRef(p.kind.Kind(), o))
 		}
 		return nil
 	case "json", "yaml":
@@ -69,6 +69,14 @@ func (p *printer) print(ctx context.Context, objects []v1.Object) error {
 	}
 	p.printRows(headings, rows)
 	return nil
+}
+
+// uniqueRef is what scripts call an object. Tasks that followed each other in one slot share a name.
+func uniqueRef(k v1.Kind, o v1.Object) string {
+	if k == v1.KindTask {
+		return ref(k, o.GetMeta().ID)
+	}
+	return ref(k, objectName(o))
 }
 
 // printRows prints below what was printed before.
@@ -96,14 +104,7 @@ func (p *printer) printRows(headings []string, rows [][]string) {
 
 func (p *printer) printDocuments(objects []v1.Object) error {
 	if p.output == "json" {
-		if p.single && len(objects) == 1 {
-			return p.printJSON(v1.ManifestOf(objects[0]))
-		}
-		items := make([]v1.Manifest, len(objects))
-		for i, o := range objects {
-			items[i] = v1.ManifestOf(o)
-		}
-		return p.printJSON(map[string]any{"items": items})
+		return p.printJSON(p.document(objects))
 	}
 	for i, o := range objects {
 		if i > 0 {
@@ -116,6 +117,18 @@ func (p *printer) printDocuments(objects []v1.Object) error {
 		p.printf("%s", text)
 	}
 	return nil
+}
+
+// document is what JSON and templates show: the object that was asked for by name, or a list of all.
+func (p *printer) document(objects []v1.Object) any {
+	if p.single && len(objects) == 1 {
+		return v1.ManifestOf(objects[0])
+	}
+	items := make([]v1.Manifest, len(objects))
+	for i, o := range objects {
+		items[i] = v1.ManifestOf(o)
+	}
+	return map[string]any{"items": items}
 }
 
 func (p *printer) printJSON(v any) error {
@@ -139,25 +152,23 @@ func manifestYAML(o v1.Object) ([]byte, error) {
 	return yaml.JSONToYAML(data)
 }
 
-// printTemplate gives each object to the template by the names of its fields in JSON.
+// printTemplate gives the template the document that JSON shows, by the names of its fields there.
 func (p *printer) printTemplate(objects []v1.Object) error {
-	for _, o := range objects {
-		data, err := json.Marshal(v1.ManifestOf(o))
-		if err != nil {
-			return err
-		}
-		var fields map[string]any
-		d := json.NewDecoder(bytes.NewReader(data))
-		d.UseNumber()
-		if err := d.Decode(&fields); err != nil {
-			return err
-		}
-		var b strings.Builder
-		if err := p.tmpl.Execute(&b, fields); err != nil {
-			return fmt.Errorf("template parsing error: %w", err)
-		}
-		p.printf("%s\n", b.String())
+	data, err := json.Marshal(p.document(objects))
+	if err != nil {
+		return err
 	}
+	var fields map[string]any
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(&fields); err != nil {
+		return err
+	}
+	var b strings.Builder
+	if err := p.tmpl.Execute(&b, fields); err != nil {
+		return fmt.Errorf("template parsing error: %w", err)
+	}
+	p.printf("%s\n", b.String())
 	return nil
 }
 
