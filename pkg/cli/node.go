@@ -156,15 +156,7 @@ func (a *app) nodeInspectCommand() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
-				d := convertNode(n)
-				managers, err := client.List(cmd.Context(), c, v1.Nodes, v1.Filter{"role": {string(v1.RoleManager)}})
-				if err != nil {
-					return nil, daemonError(err)
-				}
-				if d.ManagerStatus != nil && len(managers) == 1 {
-					setLeader([]*dockerNode{d})
-				}
-				return d, nil
+				return inspectNode(cmd.Context(), c, n)
 			}
 			if f.pretty {
 				return a.writePretty(nodePretty, args, get)
@@ -174,6 +166,22 @@ func (a *app) nodeInspectCommand() *cobra.Command {
 	}
 	f.add(cmd, true)
 	return cmd
+}
+
+// inspectNode is a node as docker inspect prints it, with whether it leads.
+func inspectNode(ctx context.Context, c *client.Client, n *v1.Node) (*dockerNode, error) {
+	d := convertNode(n)
+	if d.ManagerStatus == nil {
+		return d, nil
+	}
+	managers, err := client.List(ctx, c, v1.Nodes, v1.Filter{"role": {string(v1.RoleManager)}})
+	if err != nil {
+		return nil, daemonError(err)
+	}
+	if len(managers) == 1 {
+		setLeader([]*dockerNode{d})
+	}
+	return d, nil
 }
 
 func (a *app) completeNodes(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
