@@ -40,7 +40,8 @@ func (a *app) applyCommand() *cobra.Command {
 		Long: `Create what manifests describe, change what is different, and wait until the services run.
 
 Everything is read and checked before anything is changed. Applying the same again changes nothing. What a manifest leaves
-out gets its default, also where it was set by hand before.`,
+out gets its default, also where it was set by hand before. Only forceUpdate, which "swarmctl service update --force" counts,
+stays: its default would start every task anew.`,
 		Example: `  swarmctl apply -f web.yaml
   swarmctl apply -R -f deploy/ --detach
   cat web.yaml | swarmctl apply -f - --dry-run`,
@@ -119,14 +120,38 @@ func applyOne(ctx context.Context, c *client.Client, d document, dry bool) (appl
 		if err != nil {
 			return applied{}, err
 		}
+		keeps := d.keepForced(old)
 		r, err := put(ctx, c, describer, d, old, dry)
-		// Between looking and writing, somebody else may have created it or removed it.
+		// Between looking and writing, somebody else may have created it, removed it, or forced it.
 		status := client.Status(err)
-		lost := old == nil && status == http.StatusConflict || old != nil && status == http.StatusNotFound
+		lost := (old == nil || keeps) && status == http.StatusConflict || old != nil && status == http.StatusNotFound
 		if !lost || try >= maxConflicts || ctx.Err() != nil {
 			return r, err
 		}
 	}
+}
+
+// keepForced gives a service's manifest that does not say forceUpdate the one that is there, on condition that the service is
+// still the one that was looked at. It tells whether it made that condition: not where the manifest brings its own.
+func (d document) keepForced(old v1.Object) bool {
+	svc, ok := d.Object.(*v1.Service)
+	if !ok || d.forces {
+		return false
+	}
+	task := &svc.Spec.Task
+	task.ForceUpdate = 0
+	was, ok := old.(*v1.Service)
+	if ok = ok && was.Spec != nil; ok {
+		task.ForceUpdate = was.Spec.Task.ForceUpdate
+	}
+	if d.conditional {
+		return false
+	}
+	svc.Meta.Revisions = v1.Revisions{}
+	if ok {
+		svc.Meta.Revisions[v1.SectionSpec] = was.Meta.Revisions[v1.SectionSpec]
+	}
+	return ok
 }
 
 func put(ctx context.Context, c *client.Client, k v1.Descriptor, d document, old v1.Object, dry bool) (applied, error) {

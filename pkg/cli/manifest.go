@@ -30,6 +30,10 @@ type document struct {
 	v1.Manifest
 	// where is the file, and the document in it where it has several.
 	where string
+	// forces tells that the manifest says how often the service was forced to start anew.
+	forces bool
+	// conditional tells that the manifest came from the API, and is for the object as it was then.
+	conditional bool
 }
 
 func (d document) name() string { return ref(d.Kind, d.Object.GetMeta().Name) }
@@ -161,12 +165,13 @@ func parseManifests(file string, data []byte) ([]document, error) {
 		if len(parts) > 1 {
 			where = fmt.Sprintf("%s, document %d (line %d)", file, i+1, part.line)
 		}
-		m, err := parseManifest(part)
+		d, err := parseManifest(part)
 		if err != nil {
 			errs = append(errs, located(where, err))
 			continue
 		}
-		docs = append(docs, document{m, where})
+		d.where = where
+		docs = append(docs, d)
 	}
 	return docs, errors.Join(errs...)
 }
@@ -180,29 +185,47 @@ func located(where string, err error) error {
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-// parseManifest reads one document, fills in what it leaves out, and refuses what the API server would refuse.
-func parseManifest(p part) (v1.Manifest, error) {
+// parseManifest reads one document and refuses what the API server would refuse.
+func parseManifest(p part) (document, error) {
 	data, err := p.json()
 	if err != nil {
-		return v1.Manifest{}, err
+		return document{}, err
 	}
 	m, err := v1.DecodeManifest(data)
 	if err != nil {
-		return v1.Manifest{}, err
+		return document{}, err
 	}
 	// Checked on a copy: what the user left out stays out, so that the server's defaults and what is there already hold.
 	checked, err := v1.DecodeManifest(data)
 	if err != nil {
-		return v1.Manifest{}, err
+		return document{}, err
 	}
 	v1.Default(checked.Object)
 	if errs := v1.Validate(checked.Object); len(errs) > 0 {
-		return v1.Manifest{}, errs
+		return document{}, errs
 	}
 	if errs := v1.Unsupported(checked.Object); len(errs) > 0 {
-		return v1.Manifest{}, errs
+		return document{}, errs
 	}
-	return m, nil
+	d := document{Manifest: m, conditional: m.Object.GetMeta().Revisions != v1.Revisions{}}
+	d.forces, err = saysForce(m.Kind, data)
+	return d, err
+}
+
+// saysForce tells whether a manifest says forceUpdate, which an object does not tell: 0 can be said, too.
+func saysForce(k v1.Kind, data []byte) (bool, error) {
+	if k != v1.KindService {
+		return false, nil
+	}
+	var said struct {
+		Spec struct {
+			Task struct {
+				ForceUpdate *uint64 `json:"forceUpdate"`
+			} `json:"task"`
+		} `json:"spec"`
+	}
+	err := json.Unmarshal(data, &said)
+	return said.Spec.Task.ForceUpdate != nil, err
 }
 
 // part is one document of a file, and the line that it begins on.

@@ -71,6 +71,44 @@ func TestHugeManifests(t *testing.T) {
 	}
 }
 
+// TestKeepForced follows one manifest through several readings of its service, as when others are faster.
+func TestKeepForced(t *testing.T) {
+	there := func(revision int64, force uint64) *v1.Service {
+		return &v1.Service{Meta: v1.Meta{Revisions: v1.Revisions{v1.SectionSpec: revision}},
+			Spec: &v1.ServiceSpec{Task: v1.TaskSpec{ForceUpdate: force}}}
+	}
+	says := strings.Replace(plainService, "task: {", "task: {forceUpdate: 5, ", 1)
+	fromAPI := strings.Replace(plainService, "name: a", "name: a, revisions: {spec: 3}", 1)
+	for _, c := range []struct {
+		name, manifest string
+		old            v1.Object
+		keeps          bool
+		force          uint64
+		revision       int64
+	}{
+		{"nothing there", plainService, nil, false, 0, 0},
+		{"there", plainService, there(7, 2), true, 2, 7},
+		{"manifest says it", says, there(7, 2), false, 5, 0},
+		{"manifest with a condition", fromAPI, there(7, 2), false, 2, 3},
+		{"manifest with a condition, nothing there", fromAPI, nil, false, 0, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			docs, err := parseManifests("f.yaml", []byte(c.manifest))
+			if err != nil {
+				t.Fatal(err)
+			}
+			svc := docs[0].Object.(*v1.Service)
+			for _, first := range []v1.Object{nil, there(1, 9)} {
+				docs[0].keepForced(first) // leaves nothing behind
+				keeps := docs[0].keepForced(c.old)
+				if keeps != c.keeps || svc.Spec.Task.ForceUpdate != c.force || svc.Meta.Revisions[v1.SectionSpec] != c.revision {
+					t.Errorf("keeps %t, forceUpdate %d, revision %d", keeps, svc.Spec.Task.ForceUpdate, svc.Meta.Revisions[v1.SectionSpec])
+				}
+			}
+		})
+	}
+}
+
 func TestReadFileLimit(t *testing.T) {
 	a := &app{Options: withDefaults(Options{In: bytes.NewReader(make([]byte, maxFile+1))})}
 	if _, err := a.readManifests([]string{"-"}, false); err == nil || !strings.Contains(err.Error(), "larger than") {
