@@ -97,17 +97,18 @@ func (r *Runtime) image(ctx context.Context, name string) (images.Image, *image,
 		return i, err
 	})
 	if err != nil {
+		if errors.Is(err, runtime.ErrInvalid) { // for the user to read
+			return record, nil, fmt.Errorf("image %s: %w", name, err)
+		}
 		return record, nil, fmt.Errorf("containerd: image %s: %w", name, err)
 	}
 	return record, read.(*image), nil
 }
 
-// readImage unpacks the image and reads its configuration and its users.
+// readImage reads the image's configuration, unpacks it and reads its users. The configuration comes first: what unpacks
+// reads it too, and does not say whose fault it is.
 func (r *Runtime) readImage(ctx context.Context, record images.Image) (*image, error) {
 	handle := client.NewImageWithPlatform(r.client, record, platforms.Default())
-	if err := handle.Unpack(ctx, r.snapshotter); err != nil {
-		return nil, explainPlatform(err)
-	}
 	descriptor, err := handle.Config(ctx)
 	if err != nil {
 		return nil, explainPlatform(err)
@@ -122,6 +123,9 @@ func (r *Runtime) readImage(ctx context.Context, record images.Image) (*image, e
 	var parsed ocispec.Image
 	if err := json.Unmarshal(data, &parsed); err != nil {
 		return nil, fmt.Errorf("its configuration cannot be read: %w: %w", err, runtime.ErrInvalid)
+	}
+	if err := handle.Unpack(ctx, r.snapshotter); err != nil {
+		return nil, explainUnpack(err)
 	}
 	i := &image{config: parsed.Config, chain: identity.ChainID(parsed.RootFS.DiffIDs).String()}
 	return i, r.readUsers(ctx, i)

@@ -55,6 +55,9 @@ func (r *Runtime) Load(ctx context.Context, archive io.Reader) ([]runtime.Image,
 		// Unpacked now, so that a broken archive is told to whoever loads it, not to the first task.
 		if _, _, err := r.image(ctx, record.Name); err != nil {
 			err = errors.Join(err, r.client.ImageService().Delete(ctx, record.Name))
+			if errors.Is(err, runtime.ErrInvalid) {
+				return nil, fmt.Errorf("load: %w", err)
+			}
 			return nil, fmt.Errorf("containerd: load: %w", err)
 		}
 		i, err := r.describe(ctx, record)

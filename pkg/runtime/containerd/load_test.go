@@ -4,7 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -127,14 +131,21 @@ func TestLoadBad(t *testing.T) {
 		w.Close()
 		return b.Bytes()
 	}()
+	link := tarOf(t, &tar.Header{Typeflag: tar.TypeLink, Name: "link", Linkname: "../../../../../../etc/hostname-of-nobody", Mode: 0o644})
+	plain := tarOf(t, &tar.Header{Typeflag: tar.TypeDir, Name: "plain/", Mode: 0o755})
 	for name, data := range map[string][]byte{
 		"empty": nil, "text": []byte("this is no archive"), "short": {0x1f}, "cut": whole[:len(whole)/2], "cut gzip": zipped(t, whole)[:1000],
 		"cut zstd": zstandard(t, whole)[:1000], "tar of nothing": make([]byte, 1024), "tar of something else": evil,
-		"another platform": archive(t, "arm:1", arm),
+		"another platform": archive(t, "arm:1", arm), "config that is none": dockerArchive(t, `{"architecture":"amd64","os":"linux","config":"zzz"`),
+		"hard link out":       dockerArchive(t, `{"architecture":"amd64","os":"linux"`, link),
+		"hard link out above": dockerArchive(t, `{"architecture":"amd64","os":"linux"`, plain, link),
+		"layers that are not": dockerArchive(t, `{"architecture":"amd64","os":"linux"`, []byte("this is no layer")),
 	} {
 		images, err := r.Load(t.Context(), bytes.NewReader(data))
 		if !errors.Is(err, runtime.ErrInvalid) {
 			t.Errorf("%s: %+v, %v, want ErrInvalid", name, images, err)
+		} else if text := err.Error(); strings.Contains(text, "containerd-mount") || strings.Contains(text, r.paths.root) || strings.Contains(text, "/snapshots/") {
+			t.Errorf("%s: %s: a path of this machine", name, text)
 		}
 	}
 	if _, err := os.Stat("/tmp/climbed"); err == nil {
@@ -147,6 +158,74 @@ func TestLoadBad(t *testing.T) {
 	left, err := filepath.Glob(r.paths.in("tmp", "*"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// tarOf is a tar of one entry.
+func tarOf(t *testing.T, h *tar.Header) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := errors.Join(w.WriteHeader(h), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// dockerArchive is an archive such as docker save writes, with that beginning of a configuration, and those layers.
+func dockerArchive(t *testing.T, config string, layers ...[]byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	add := func(name string, data []byte) {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(data))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names, ids := []string{}, []string{}
+	for i, data := range layers {
+		names, ids = append(names, fmt.Sprintf("%d/layer.tar", i)), append(ids, fmt.Sprintf("sha256:%x", sha256.Sum256(data)))
+		add(names[i], data)
+	}
+	rootfs, err := json.Marshal(map[string]any{"type": "layers", "diff_ids": ids})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add("config.json", []byte(config+`,"rootfs":`+string(rootfs)+"}"))
+	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{"made:1"}, "Layers": names}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add("manifest.json", manifest)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestExplainUnpack: trouble of this machine is not the image's fault.
+func TestExplainUnpack(t *testing.T) {
+	for text, want := range map[string]string{
+		"failed to extract layer sha256:1: mount callback failed on /tmp/containerd-mount12: link /tmp/containerd-mount12/a /tmp/containerd-mount12/b: no such file or directory": "failed to extract layer sha256:1: link /a /b: no such file or directory",
+		"failed to extract layer sha256:1: open /r/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/7/fs/x: not a directory":                                           "failed to extract layer sha256:1: open /x: not a directory",
+		"failed to extract layer sha256:1: write /tmp/containerd-mount12/a: no space left on device":                                                                              "",
+		"failed to extract layer sha256:1: rpc error: code = Unknown desc = context canceled":                                                                                     "",
+		"connection refused": "",
+	} {
+		err := explainUnpack(errors.New(text))
+		if want == "" {
+			if errors.Is(err, runtime.ErrInvalid) || err.Error() != text {
+				t.Errorf("%s: %v, want it as it is", text, err)
+			}
+		} else if !errors.Is(err, runtime.ErrInvalid) || err.Error() != want {
+			t.Errorf("%s: %v, want ErrInvalid and %s", text, err, want)
+		}
+	}
+	if err := explainUnpack(fmt.Errorf("failed to extract layer: %w", context.Canceled)); errors.Is(err, runtime.ErrInvalid) {
+		t.Error(err)
 	}
 }
 
