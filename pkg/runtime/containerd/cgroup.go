@@ -66,10 +66,13 @@ func (c *cgroup) oomKills(id string) int {
 }
 
 // groups are the directories of all our groups in all hierarchies, the inner before the outer.
-func (c *cgroup) groups() []string {
-	tops, _ := filepath.Glob(cgroupRoot + "/*" + c.parent) // the pattern is valid
+func (c *cgroup) groups() []string { return groupsBelow(c.parent) }
+
+// groupsBelow are the directories of the group of that path, and those in it, in all hierarchies, the inner before the outer.
+func groupsBelow(path string) []string {
+	tops, _ := filepath.Glob(cgroupRoot + "/*" + path) // the pattern is valid
 	var all []string
-	for _, top := range append(tops, cgroupRoot+c.parent) {
+	for _, top := range append(tops, cgroupRoot+path) {
 		_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
 				all = append(all, path)
@@ -81,11 +84,28 @@ func (c *cgroup) groups() []string {
 	return all
 }
 
+// ids are the containers that have a group in any hierarchy.
+func (c *cgroup) ids() map[string]bool {
+	found := map[string]bool{}
+	tops, _ := filepath.Glob(cgroupRoot + "/*" + c.parent) // the pattern is valid
+	for _, top := range append(tops, cgroupRoot+c.parent) {
+		entries, _ := os.ReadDir(top) // with version 1 the last one is not there
+		for _, e := range entries {
+			if e.IsDir() && validID(e.Name()) == nil {
+				found[e.Name()] = true
+			}
+		}
+	}
+	return found
+}
+
 // kill kills every process in our groups.
-func (c *cgroup) kill() error {
-	for _, group := range c.groups() {
+func (c *cgroup) kill() error { return killIn(c.groups()) }
+
+func killIn(groups []string) error {
+	for _, group := range groups {
 		procs, err := os.ReadFile(filepath.Join(group, "cgroup.procs"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) { // gone, or going
 			return fmt.Errorf("containerd: %w", err)
 		}
 		for line := range strings.FieldsSeq(string(procs)) {
@@ -100,10 +120,27 @@ func (c *cgroup) kill() error {
 }
 
 // remove removes all groups, waiting for what was killed to be gone from them.
-func (c *cgroup) remove(ctx context.Context) error {
+func (c *cgroup) remove(ctx context.Context) error { return removeGroups(ctx, c.parent) }
+
+// groupTimeout is how long the kernel may take to forget the processes of a container that were killed.
+const groupTimeout = 10 * time.Second
+
+// removeOne kills what is left in the container's groups, and removes them.
+func (c *cgroup) removeOne(ctx context.Context, id string) error {
+	if err := killIn(groupsBelow(c.path(id))); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, groupTimeout)
+	defer cancel()
+	return removeGroups(ctx, c.path(id))
+}
+
+// removeGroups removes the group of that path in all hierarchies, waiting until it has no processes. It tries once at
+// least, and until ctx ends.
+func removeGroups(ctx context.Context, path string) error {
 	for {
 		var errs []error
-		for _, group := range c.groups() {
+		for _, group := range groupsBelow(path) {
 			if err := os.Remove(group); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, fmt.Errorf("containerd: remove control group: %w", err))
 			}

@@ -97,9 +97,13 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// remove removes process, record, snapshot and mark, whichever there are, in the order in which a later call can go on.
+// remove removes process, control groups, record, snapshot and mark, whichever there are, in the order in which a later call can go on.
 func (r *Runtime) remove(ctx context.Context, id string) error {
 	if err := r.removeTask(ctx, id); err != nil {
+		return err
+	}
+	// Runc removes the control groups of what it knows. It knows nothing of what was cut off while it was made.
+	if err := r.cgroup.removeOne(ctx, id); err != nil {
 		return err
 	}
 	if err := r.client.SnapshotService(r.snapshotter).Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {

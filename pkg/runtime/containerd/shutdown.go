@@ -76,8 +76,10 @@ func (r *Runtime) killShims() error {
 	return errors.Join(errs...)
 }
 
-// sweep removes what an earlier process left half made, which nobody else would ever see, and marks without a container.
+// sweep removes what an earlier process left half made, which nobody else would ever see, and marks and control groups
+// without a container.
 func (r *Runtime) sweep(ctx context.Context) error {
+	groups := r.cgroup.ids() // before the records: a container has its record first
 	records, err := r.client.ContainerService().List(ctx)
 	if err != nil {
 		return fmt.Errorf("containerd: list containers: %w", err)
@@ -99,7 +101,23 @@ func (r *Runtime) sweep(ctx context.Context) error {
 			err = errors.Join(err, os.Remove(r.paths.mark(m.Name())))
 		}
 	}
+	r.sweepGroups(groups, known)
 	return err
+}
+
+// sweepGroups removes the control groups of containers that are not known, unless there are processes in them: those are
+// somebody's.
+func (r *Runtime) sweepGroups(groups, known map[string]bool) {
+	once, cancel := context.WithCancel(context.Background())
+	cancel()
+	for id := range groups {
+		if known[id] {
+			continue
+		}
+		if err := removeGroups(once, r.cgroup.path(id)); err != nil {
+			r.log.Warn("containerd: cannot remove the control groups of a container that is gone", "task.id", id, "error", err)
+		}
+	}
 }
 
 // removeAll removes all containers, also half made ones.
