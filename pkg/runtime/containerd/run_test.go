@@ -3,6 +3,7 @@ package containerd
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -228,6 +229,34 @@ func TestNetworkNamespace(t *testing.T) {
 	got, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil || !os.SameFile(want, got) {
 		t.Errorf("process %d is not in the namespace: %v", pid, err)
+	}
+}
+
+// TestSysctlDefaults: Docker's defaults are below what the user asks for, and not in the way of who made the namespace.
+func TestSysctlDefaults(t *testing.T) {
+	const ports, ping, shm = "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range", "kernel.shmmax"
+	for _, test := range []struct {
+		netns       string
+		asked, want map[string]string
+	}{
+		{"", nil, map[string]string{ports: "0", ping: "0 2147483647"}},
+		{"", map[string]string{ports: "1024", shm: "1"}, map[string]string{ports: "1024", ping: "0 2147483647", shm: "1"}},
+		{"/run/netns/x", nil, nil},
+		{"/run/netns/x", map[string]string{shm: "1"}, map[string]string{shm: "1"}},
+	} {
+		c := container()
+		c.NetNS, c.Spec.Sysctls = test.netns, test.asked
+		if got := sysctls(c); !maps.Equal(got, test.want) {
+			t.Errorf("namespace %q, asked %v: got %v, want %v", test.netns, test.asked, got, test.want)
+		}
+	}
+	// The same seen from inside, where somebody has made the namespace with a setting of the user's.
+	r := theRuntime(t)
+	c := container("cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	c.NetNS = namespace(t) // the kernel's own value is 1024
+	run(t, r, c)
+	if got := output(t, r, c.ID); strings.TrimSpace(got) != "1024" {
+		t.Errorf("ip_unprivileged_port_start is %q in a namespace where it was 1024", got)
 	}
 }
 

@@ -58,7 +58,7 @@ func (r *Runtime) spec(c runtime.Container, i *image) (*specs.Spec, error) {
 			MaskedPaths:   maskedPaths,
 			ReadonlyPaths: readonlyPaths,
 			Resources:     resources,
-			Sysctl:        sysctls(c.Spec.Sysctls),
+			Sysctl:        sysctls(c),
 		},
 	}
 	if slices.ContainsFunc(mounts, func(m specs.Mount) bool { return slices.ContainsFunc(m.Options, isShared) }) {
@@ -194,8 +194,13 @@ func (r *Runtime) spaces(c runtime.Container) []specs.LinuxNamespace {
 	return all
 }
 
-// sysctls adds Docker's two: anybody in a container may bind low ports and ping.
-func sysctls(asked map[string]string) map[string]string {
+// sysctls adds Docker's two: anybody in a container may bind low ports and ping. A network namespace that was made for the
+// container has them already, and over them what the user asked for, which must not be undone.
+func sysctls(c runtime.Container) map[string]string {
+	asked := c.Spec.Sysctls
+	if c.NetNS != "" {
+		return maps.Clone(asked)
+	}
 	all := make(map[string]string, len(asked)+2)
 	for name, value := range map[string]string{
 		"net.ipv4.ip_unprivileged_port_start": "0",
