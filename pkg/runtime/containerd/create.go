@@ -79,7 +79,7 @@ func (r *Runtime) Create(ctx context.Context, c runtime.Container) error {
 func (r *Runtime) mayReplace(ctx context.Context, id string) error {
 	record, err := r.client.ContainerService().Get(ctx, id)
 	if err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("containerd: create %s: %w", id, err)
+		return failed("create", id, err)
 	}
 	if owner := metaOf(record).Owner; owner != "" && owner != r.paths.name {
 		return fmt.Errorf("containerd: create %s: there is a container of that name that %s made", id, owner)
@@ -96,10 +96,10 @@ func (r *Runtime) create(ctx context.Context, c runtime.Container) error {
 	}
 	spec, err := r.spec(c, image)
 	if err != nil {
-		return fmt.Errorf("containerd: create %s: %w", c.ID, err)
+		return failed("create", c.ID, err)
 	}
 	if err := r.record(ctx, c, spec, image); err != nil {
-		return fmt.Errorf("containerd: create %s: %w", c.ID, err)
+		return failed("create", c.ID, err)
 	}
 	mounts, err := r.client.SnapshotService(r.snapshotter).Prepare(ctx, c.ID, image.chain)
 	if errdefs.IsNotFound(err) {
@@ -111,7 +111,7 @@ func (r *Runtime) create(ctx context.Context, c runtime.Container) error {
 		mounts, err = r.client.SnapshotService(r.snapshotter).Prepare(ctx, c.ID, image.chain)
 	}
 	if err != nil {
-		return fmt.Errorf("containerd: create %s: %w", c.ID, err)
+		return failed("create", c.ID, err)
 	}
 	return r.task(ctx, c, mounts)
 }
@@ -178,13 +178,13 @@ func (r *Runtime) task(ctx context.Context, c runtime.Container, mounts []mount.
 	}
 	if !c.Log.Discard {
 		if err := r.clearLogEnd(c.ID); err != nil {
-			return fmt.Errorf("containerd: create %s: %w", c.ID, err)
+			return failed("create", c.ID, err)
 		}
 		request.Stdout = r.logger(c)
 		request.Stderr = request.Stdout
 	}
 	if _, err := r.client.TaskService().Create(ctx, request); err != nil {
-		return fmt.Errorf("containerd: create %s: %w", c.ID, explainRunc(errgrpc.ToNative(err)))
+		return failed("create", c.ID, explainRunc(errgrpc.ToNative(err)))
 	}
 	return nil
 }
@@ -226,6 +226,15 @@ func explainRunc(err error) error {
 		return errors.New(text)
 	}
 	return err
+}
+
+// failed says what was done to which container. What is the user's to change goes without: the user reads it as the error
+// of the task, and has asked for no containerd.
+func failed(what, id string, err error) error {
+	if errors.Is(err, runtime.ErrInvalid) {
+		return err
+	}
+	return fmt.Errorf("containerd: %s %s: %w", what, id, err)
 }
 
 // refusal is an error whose text is the user's, and which is runtime.ErrInvalid.

@@ -42,7 +42,7 @@ func (r *Runtime) Start(ctx context.Context, id string) (uint32, error) {
 	case state.Status == runtime.Ended:
 		return 0, fmt.Errorf("containerd: start %s: it has ended already, with exit code %d", id, state.ExitCode)
 	}
-	return 0, fmt.Errorf("containerd: start %s: %w", id, explainRunc(errgrpc.ToNative(err)))
+	return 0, failed("start", id, explainRunc(errgrpc.ToNative(err)))
 }
 
 // Signal implements runtime.Runtime.

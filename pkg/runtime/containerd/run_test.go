@@ -157,6 +157,9 @@ func TestBad(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Create: %v, want %q in it", err, test.want)
 			}
+			if err != nil && test.name != "ID" && strings.Contains(err.Error(), "containerd: ") {
+				t.Errorf("Create: %v: the user asked for no containerd", err)
+			}
 			if err != nil && strings.Contains(err.Error(), "OCI runtime") {
 				t.Errorf("Create: %v: that is for nobody to read", err)
 			}
@@ -257,6 +260,16 @@ func TestSysctlDefaults(t *testing.T) {
 	run(t, r, c)
 	if got := output(t, r, c.ID); strings.TrimSpace(got) != "1024" {
 		t.Errorf("ip_unprivileged_port_start is %q in a namespace where it was 1024", got)
+	}
+}
+
+// TestFailed: what is not the user's fault says where it comes from.
+func TestFailed(t *testing.T) {
+	if err := failed("create", "x", errors.New("disk full")); err.Error() != "containerd: create x: disk full" {
+		t.Error(err)
+	}
+	if err := failed("create", "x", &refusal{"exec: no"}); err.Error() != "exec: no" || !errors.Is(err, runtime.ErrInvalid) {
+		t.Error(err)
 	}
 }
 
