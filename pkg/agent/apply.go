@@ -21,29 +21,42 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 		l.again = time.Time{}
 		l.touch()
 	}
+	if !l.resyncAt.IsZero() && !now.Before(l.resyncAt) {
+		l.resyncAt, l.resync = time.Time{}, true
+		l.touch()
+	}
 	switch {
 	case l.have >= l.want:
-		return l.again
+		return earliest(l.again, l.resyncAt)
 	case now.Before(l.retry):
 		return l.retry
 	}
-	number, config := l.want, a.config()
-	l.applying = true
+	number, config, resync := l.want, a.config(), l.resync
+	l.applying, l.resync = true, false
 	a.workers.Go(func() {
 		if a.at("before apply") {
 			return
 		}
+		if resync {
+			a.o.Network.Resync()
+		}
+		began := time.Now()
 		err := a.o.Network.Apply(a.ctx, config)
 		if a.at("after apply") {
 			return
 		}
-		a.post(func() { a.applied(number, err) })
+		took := time.Since(began)
+		a.post(func() { a.applied(number, err, len(config.Tasks) > 0, took) })
 	})
 	return time.Time{}
 }
 
+// resyncEvery is how often the network is read back and repaired though nothing of ours changed: others flush tables and
+// delete links. Where that takes long it is done more rarely, to cost less than a hundredth of a core.
+const resyncEvery = 10 * time.Second
+
 // applied takes note of what came of an Apply. What fails alone, one task's link or one port, holds up nobody else.
-func (a *Agent) applied(number uint64, err error) {
+func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration) {
 	l := &a.links
 	l.applying = false
 	if a.ctx.Err() != nil {
@@ -52,6 +65,9 @@ func (a *Agent) applied(number uint64, err error) {
 	l.retry, l.again, l.brokenPorts, l.broken = time.Time{}, time.Time{}, nil, nil
 	if err == nil {
 		l.failures, l.down, l.have = 0, false, number
+		if inUse && l.resyncAt.IsZero() {
+			l.resyncAt = a.o.Now().Add(max(resyncEvery, 100*took))
+		}
 		a.wakeLinks()
 		return
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 // assign takes a manager's message. One that is older than what is known is refused, all but the service revisions in it,
-// which never change and which the session will not send again.
+// which the session will not send again. A complete one holds all the same: a session begins with a read of the store as it
+// is now, so that an older revision there means a store that was restored from a backup.
 func (a *Agent) assign(m v1.Assignment) {
 	for _, r := range m.Services {
 		if r != nil && r.Spec != nil {
@@ -20,7 +21,9 @@ func (a *Agent) assign(m v1.Assignment) {
 	for _, s := range m.Streams {
 		a.stream(s)
 	}
-	if m.Revision < a.revision {
+	if m.Revision < a.revision && m.Complete {
+		a.log.Warn("the swarm's state is older than what this node was told: it was restored; following it", "revision", m.Revision, "had", a.revision)
+	} else if m.Revision < a.revision {
 		a.log.Warn("older assignment refused", "revision", m.Revision, "have", a.revision)
 		return
 	}
@@ -86,7 +89,10 @@ func (a *Agent) take(assigned *v1.Task, saved uint64) *task {
 		assigned = &v1.Task{Meta: assigned.Meta, Desired: &desired}
 	}
 	t.assigned = &v1.Task{Meta: assigned.Meta, Desired: assigned.Desired}
-	t.gone = false // but one that was told to stop goes on stopping
+	if t.gone { // it is wanted to be known of again; but one that was told to stop goes on stopping
+		t.gone = false
+		a.tell(t)
+	}
 	t.revision = a.revisions[assigned.Desired.Revision]
 	t.saved = saved
 	if assigned.Desired.State > v1.TaskComplete {

@@ -55,9 +55,13 @@ func (a *Agent) labels(t *task) map[string]string {
 	}
 }
 
-// splitSysctls parts the settings that belong to a network namespace from the others.
+// splitSysctls parts the settings that belong to a network namespace from the others. Names may be written with slashes, as
+// sysctl(8) takes them; they are returned with dots.
 func splitSysctls(all map[string]string) (net, others map[string]string) {
 	for name, value := range all {
+		if !strings.Contains(name, ".") {
+			name = strings.ReplaceAll(name, "/", ".")
+		}
 		into := &others
 		if strings.HasPrefix(name, "net.") {
 			into = &net
@@ -213,7 +217,8 @@ var templateFuncs = template.FuncMap{
 	"join": func(separator string, parts ...string) string { return strings.Join(parts, separator) },
 }
 
-// finite refuses what could keep a template busy for ever, or nearly: loops, and templates that call one another.
+// finite refuses what could keep a template busy for ever, or let it grow by more than its own length: loops, templates that
+// call one another, and whatever uses a value twice that was computed once (variables, with, and the indexes of printf).
 func finite(t *template.Template) error {
 	if len(t.Templates()) > 1 {
 		return errors.New("define and block are not supported")
@@ -229,19 +234,46 @@ func finiteList(list *parse.ListNode) error {
 		return nil
 	}
 	for _, node := range list.Nodes {
-		var err error
-		switch n := node.(type) {
-		case *parse.RangeNode:
-			err = errors.New("range is not supported")
-		case *parse.TemplateNode:
-			err = errors.New("template is not supported")
-		case *parse.IfNode:
-			err = cmp.Or(finiteList(n.List), finiteList(n.ElseList))
-		case *parse.WithNode:
-			err = cmp.Or(finiteList(n.List), finiteList(n.ElseList))
-		}
-		if err != nil {
+		if err := finiteNode(node); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func finiteNode(node parse.Node) error {
+	switch n := node.(type) {
+	case *parse.RangeNode:
+		return errors.New("range is not supported")
+	case *parse.TemplateNode:
+		return errors.New("template is not supported")
+	case *parse.WithNode:
+		return errors.New("with is not supported")
+	case *parse.IfNode:
+		return cmp.Or(finitePipe(n.Pipe), finiteList(n.List), finiteList(n.ElseList))
+	case *parse.ActionNode:
+		return finitePipe(n.Pipe)
+	case *parse.PipeNode:
+		return finitePipe(n)
+	case *parse.ChainNode:
+		return finiteNode(n.Node)
+	case *parse.IdentifierNode:
+		if n.Ident == "printf" {
+			return errors.New("printf is not supported: use print")
+		}
+	}
+	return nil
+}
+
+func finitePipe(pipe *parse.PipeNode) error {
+	if len(pipe.Decl) > 0 {
+		return errors.New("variables are not supported")
+	}
+	for _, command := range pipe.Cmds {
+		for _, argument := range command.Args {
+			if err := finiteNode(argument); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

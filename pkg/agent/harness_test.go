@@ -224,6 +224,7 @@ type network struct {
 	applied netplugin.Config
 	links   map[string]netip.Addr
 	applies int
+	resyncs int
 	fail    error
 	delay   time.Duration
 }
@@ -252,6 +253,13 @@ func (n *network) Apply(ctx context.Context, c netplugin.Config) error {
 		n.links[t.ID] = t.Address
 	}
 	return nil
+}
+
+// Resync implements netplugin.Network.
+func (n *network) Resync() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.resyncs++
 }
 
 // Namespace implements netplugin.Network.

@@ -24,6 +24,8 @@ type links struct {
 
 	want, have uint64         // number of the newest config, and of the newest that was applied
 	waiting    map[*task]bool // for have to get on
+	resync     bool           // the next Apply reads all back
+	resyncAt   time.Time      // when it is to
 	applying   bool
 	failures   int       // in a row
 	down       bool      // the latest Apply failed as a whole

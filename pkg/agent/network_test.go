@@ -250,3 +250,19 @@ func TestOneLinkAndOnePortFail(t *testing.T) {
 		}
 	})
 }
+
+// TestNetworkIsRepaired: others flush tables and delete links; what nobody changed on purpose comes back by itself.
+func TestNetworkIsRepaired(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.start(nil)
+		settle(time.Minute)
+		if l.net.resyncs != 0 {
+			t.Errorf("read back %d times, though there is nothing to repair", l.net.resyncs)
+		}
+		l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskRunning)
+		settle(time.Minute)
+		if n := l.net.resyncs; n < 4 || n > 7 {
+			t.Errorf("read back %d times in a minute, want about 6", n)
+		}
+	})
+}

@@ -141,7 +141,7 @@ func (a *Agent) reported(report v1.StatusReport, versions []uint64, result v1.St
 	if err != nil {
 		r.wait.first, r.wait.most = 100*time.Millisecond, 8*time.Second
 		r.retry, r.size = now.Add(r.wait.delay()), max(1, len(report.Tasks)/2)
-		a.log.Debug("report failed; trying again", "tasks", len(report.Tasks), "err", err)
+		a.log.Warn("report failed; trying again", "tasks", len(report.Tasks), "err", err)
 		return
 	}
 	r.wait.reset()

@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	engine "github.com/swarmd/swarmd/pkg/runtime"
 )
 
 // errStreams is what a stream ends with that is one too many.
@@ -43,7 +44,7 @@ func (a *Agent) beginStream(s v1.StreamRequest, refuse bool) {
 	a.streams[s.ID] = cancel
 	a.workers.Go(func() {
 		defer cancel()
-		records := a.o.Runtime.Logs(ctx, s.Task, s.Logs)
+		records := written(a.o.Runtime.Logs(ctx, s.Task, s.Logs))
 		if refuse {
 			records = refused
 		}
@@ -52,6 +53,17 @@ func (a *Agent) beginStream(s v1.StreamRequest, refuse bool) {
 		}
 		a.post(func() { delete(a.streams, s.ID) })
 	})
+}
+
+// written are the records without the news that there are none: a task that never ran has printed nothing.
+func written(records iter.Seq2[v1.LogRecord, error]) iter.Seq2[v1.LogRecord, error] {
+	return func(yield func(v1.LogRecord, error) bool) {
+		for record, err := range records {
+			if errors.Is(err, engine.ErrNotFound) || !yield(record, err) {
+				return
+			}
+		}
+	}
 }
 
 // refused is a stream that has nothing but the reason why.

@@ -145,7 +145,9 @@ func (a *Agent) done(t *task, act action, r result) {
 	case act == actRemove:
 		t.phase, t.attempts = phaseRemoved, 0
 	case act == actForget:
-		a.forget(t)
+		if t.gone { // else it was assigned again meanwhile, and its end is still to be told
+			a.forget(t)
+		}
 	}
 }
 

@@ -248,6 +248,14 @@ func (b *backend) nodeGone(node string, state v1.NodeState, message string) {
 	}
 }
 
+// nodeAddr is the address that a node is reached at: the one that it was told to give, or else the connection's.
+func nodeAddr(r *http.Request, d *v1.NodeDescription) string {
+	if net.ParseIP(d.Addr) != nil {
+		return d.Addr
+	}
+	return remoteAddr(r)
+}
+
 // remoteAddr is the address that a request came from, or "" where it came over a socket of this machine.
 func remoteAddr(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)

@@ -237,3 +237,33 @@ func TestLogNonsense(t *testing.T) {
 		}
 	}
 }
+
+// TestUploadEndsItsConnection: what ends a stream is a deadline on the connection's reads. A later request on the same
+// connection would be cancelled before it began, and the agent's reports with it.
+func TestUploadEndsItsConnection(t *testing.T) {
+	f := serve(t)
+	f.commit(nodeOp("node1", 1), taskOp("a", "s", "node1", "r", 1))
+	a := f.connect("node1")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range f.client.Logs(f.ctx, "tasks", "a", v1.LogOptions{Stdout: true}) {
+			continue
+		}
+	}()
+	a.until(func() bool { return len(a.last.Streams) == 1 })
+	req, err := http.NewRequestWithContext(f.ctx, "POST", "http://swarmd/v1/nodes/node1/streams/"+a.last.Streams[0].ID,
+		strings.NewReader(`{"stream":"stdout","line":"aGk="}`+"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := f.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	<-done
+	if resp.StatusCode != http.StatusNoContent || !resp.Close {
+		t.Errorf("the upload was answered with %s, and the connection stays open: %v", resp.Status, !resp.Close)
+	}
+}

@@ -68,7 +68,7 @@ func (m *metrics) sent(revision int64) {
 	m.mu.Lock()
 	at := m.seen[revision%int64(len(m.seen))]
 	m.mu.Unlock()
-	if at.revision == revision {
+	if at.revision == revision && !at.at.IsZero() {
 		m.lag.Observe(time.Since(at.at).Seconds())
 	}
 }

@@ -134,7 +134,7 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer leave()
-	revision, err := b.nodeReady(ctx, se.node, remoteAddr(r), description)
+	revision, err := b.nodeReady(ctx, se.node, nodeAddr(r, &description), description)
 	if err != nil {
 		return err
 	}

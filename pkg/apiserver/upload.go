@@ -110,9 +110,11 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 	if rec, ok := w.(*recorder); ok {
 		rec.streamed = true
 	}
+	// The deadline below ends a read, and with it the connection: what came after on the same one would be cancelled
+	// before it began.
+	w.Header().Set("Connection", "close")
 	l := b.streams.claim(r.PathValue("stream"), r.PathValue("ref"))
 	if l == nil {
-		w.Header().Set("Connection", "close")
 		return problemf(http.StatusNotFound, "nobody waits for this stream of this node")
 	}
 	control := http.NewResponseController(w)
@@ -122,7 +124,6 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 	why, err := s.receive(l, r.Body)
 	l.send(logEvent{end: true, why: why})
 	if l.ctx.Err() != nil {
-		w.Header().Set("Connection", "close")
 		return problemf(http.StatusGone, "nobody reads this stream any more")
 	}
 	if err != nil {

@@ -48,6 +48,8 @@ type Network interface {
 	// Apply makes the machine match the Config and returns once it does. Called again with the same Config it does
 	// nothing. On an error what could be done is done, and the next Apply goes on. Calls are made one after another.
 	Apply(ctx context.Context, c Config) error
+	// Resync makes the next Apply read back all that is there, and repair it, instead of trusting that it is as it was left.
+	Resync()
 	// Namespace is the path of a task's network namespace, which is there after an Apply that had the task.
 	Namespace(task string) string
 	// Addresses are those of the tasks whose links this machine has, also from before a restart.

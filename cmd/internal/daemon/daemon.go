@@ -139,6 +139,15 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.machine, err = thisMachine(); err != nil {
 		return err
 	}
+	// The network first: it refuses where another swarmd has this namespace, and then no containerd must be left running.
+	if d.network, err = netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log}); err != nil {
+		return err
+	}
+	return d.openRuntime(ctx)
+}
+
+func (d *Daemon) openRuntime(ctx context.Context) error {
+	var err error
 	d.runtime, err = containerd.Start(ctx, containerd.Config{
 		Root:               d.path("containerd"),
 		Bin:                d.o.RuntimeDir,
@@ -154,8 +163,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		return fmt.Errorf("ask the container runtime: %w", err)
 	}
 	d.engine = info.Version
-	d.network, err = netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log})
-	return err
+	return nil
 }
 
 func (d *Daemon) path(name string) string { return filepath.Join(d.o.Root, name) }

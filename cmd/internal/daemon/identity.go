@@ -17,7 +17,8 @@ type identity struct {
 	Role   v1.NodeRole `json:"role"`
 	// Addr is how other machines reach this one.
 	Addr string `json:"addr"`
-	// Init is the request that made the swarm: the first manager repeats it until the swarm's objects are there.
+	// Init is the request that is making the swarm. It is gone once the swarm's objects are there: from then on the store
+	// is opened, and never made anew.
 	Init *v1.InitRequest `json:"init,omitempty"`
 }
 
@@ -34,7 +35,10 @@ func loadIdentity(root string) (*identity, error) {
 	}
 	id := new(identity)
 	if err := json.Unmarshal(data, id); err != nil || id.NodeID == "" {
-		return nil, fmt.Errorf("%s is damaged (%v): put it back from a backup, or remove %s to start anew without the swarm", identityFile(root), err, root)
+		if err == nil {
+			err = errors.New("it names no node")
+		}
+		return nil, fmt.Errorf("%s is damaged (%w): put it back from a backup, or remove %s to start anew without the swarm", identityFile(root), err, root)
 	}
 	return id, nil
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/netplugin"
 	"github.com/swarmd/swarmd/pkg/runtime/containerd"
 )
 
@@ -95,7 +96,10 @@ func Cleanup(ctx context.Context, o Options) error {
 	}
 	defer lock.release()
 	d := &Daemon{o: o, log: o.Log}
-	if err := d.open(ctx); err != nil {
+	if d.network, err = netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log}); err != nil {
+		d.log.Warn("the network is not cleaned up", "err", err) // another swarmd has charge of it
+	}
+	if err := d.openRuntime(ctx); err != nil {
 		return err
 	}
 	if err := d.removeAll(ctx); err != nil {
@@ -111,6 +115,9 @@ func (d *Daemon) removeAll(ctx context.Context) error {
 	}
 	if err := d.runtime.Shutdown(ctx); err != nil {
 		return fmt.Errorf("stop containerd: %w", err)
+	}
+	if d.network == nil {
+		return nil
 	}
 	if err := d.network.Teardown(ctx); err != nil {
 		return fmt.Errorf("remove the network: %w", err)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -59,9 +60,13 @@ func prettyName(path string) string {
 	return "Linux"
 }
 
-// describe is the machine as its agent reports it.
-func (m machine) describe(runtimeVersion string) v1.NodeDescription {
+// describe is the machine as its agent reports it. Addr is the node's, with or without a port.
+func (m machine) describe(runtimeVersion, addr string) v1.NodeDescription {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		addr = host
+	}
 	return v1.NodeDescription{
+		Addr:     addr,
 		Hostname: m.hostname,
 		Platform: v1.Platform{Architecture: architecture(), OS: runtime.GOOS},
 		Resources: v1.NodeResources{

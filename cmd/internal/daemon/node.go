@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -30,6 +31,9 @@ type node struct {
 
 // enter starts a node's parts: the store, the doors to it, the rules, the agent.
 func (d *Daemon) enter(ctx context.Context, id *identity) (*node, error) {
+	if err := d.checkStore(id); err != nil {
+		return nil, err
+	}
 	metrics := prometheus.NewRegistry() // of this swarm; another one begins anew
 	s, err := d.openStore(ctx, newStoreMetrics(metrics))
 	if err != nil {
@@ -43,6 +47,11 @@ func (d *Daemon) enter(ctx context.Context, id *identity) (*node, error) {
 		if err := found(ctx, s, spec, id); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("write the new swarm's objects: %w", err)
+		}
+		id.Init = nil
+		if err := id.save(d.o.Root); err != nil {
+			s.Close()
+			return nil, err
 		}
 	}
 	self, err := client.New("unix://" + d.o.Socket)
@@ -66,7 +75,7 @@ func (d *Daemon) enter(ctx context.Context, id *identity) (*node, error) {
 		Runtime:  d.runtime,
 		Network:  d.network,
 		Manager:  self.Node(id.NodeID),
-		Describe: func() v1.NodeDescription { return d.machine.describe(d.engine) },
+		Describe: func() v1.NodeDescription { return d.machine.describe(d.engine, id.Addr) },
 		Log:      d.log,
 	})
 	n.work.Go(func() {
@@ -83,6 +92,20 @@ func (n *node) stop() {
 	n.work.Wait()
 	n.leave()
 	n.store.Close()
+}
+
+// checkStore refuses to go on as the manager of a swarm whose state is gone: an empty store would look like a new swarm,
+// and its first decision would be that nothing is to run.
+func (d *Daemon) checkStore(id *identity) error {
+	if id.Init != nil || len(d.o.EtcdEndpoints) > 0 {
+		return nil
+	}
+	db := d.path("etcd/etcd/member/snap/db")
+	if _, err := os.Stat(db); err != nil {
+		return fmt.Errorf("%s says that this node manages a swarm, but the swarm's state is gone (%w): put %s back from a backup, "+
+			"or run swarmd --cleanup to start anew without the swarm", identityFile(d.o.Root), err, d.path("etcd"))
+	}
+	return nil
 }
 
 func (d *Daemon) openStore(ctx context.Context, m *storeMetrics) (*etcd.Store, error) {

@@ -163,7 +163,7 @@ func RunAgent(ctx context.Context, o AgentOptions) error {
 		Runtime:  d.runtime,
 		Network:  d.network,
 		Manager:  c.Node(id.NodeID),
-		Describe: func() v1.NodeDescription { return d.machine.describe(d.engine) },
+		Describe: func() v1.NodeDescription { return d.machine.describe(d.engine, id.Addr) },
 		Log:      d.log,
 	}).Run(ctx)
 }

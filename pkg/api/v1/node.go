@@ -60,6 +60,8 @@ const (
 
 // NodeDescription is what a node is.
 type NodeDescription struct {
+	// Addr is the address that others reach the node at, where its agent knows better than the connection tells.
+	Addr      string        `json:"addr,omitempty"`
 	Hostname  string        `json:"hostname"`
 	Platform  Platform      `json:"platform"`
 	Resources NodeResources `json:"resources"`

@@ -1,0 +1,100 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+
+	"github.com/swarmd/swarmd/test/e2e/lab"
+)
+
+// TestMainJobLostState: a manager whose state is gone must say so. Coming back with an empty swarm would end everything.
+func TestMainJobLostState(t *testing.T) {
+	l, h := oneHost(t)
+	h.Must("apply", "-f", example(t))
+	h.Stop()
+	if err := os.RemoveAll(filepath.Join(h.Root, "etcd", "etcd")); err != nil {
+		t.Fatal(err)
+	}
+	out, err := h.Command(filepath.Join(l.Bin, "swarmd"), "--root", h.Root).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "state is gone") {
+		t.Errorf("swarmd without its state: %v\n%s", err, out)
+	}
+	if n := len(containers(t, h)); n != 3 {
+		t.Errorf("%d containers run, want the 3 that there were", n)
+	}
+}
+
+// TestMainJobRestoredBackup puts an earlier etcd directory back. The node follows the restored state.
+func TestMainJobRestoredBackup(t *testing.T) {
+	l, h := oneHost(t)
+	h.Must("apply", "-f", example(t))
+	h.Stop()
+	backup, live := filepath.Join(l.Dir, "backup"), filepath.Join(h.Root, "etcd")
+	copyTree(t, live, backup)
+	h.Start()
+	for _, n := range []string{"5", "1", "4"} {
+		h.Must("service", "scale", "hello="+n)
+	}
+	h.Stop()
+	if err := os.RemoveAll(live); err != nil {
+		t.Fatal(err)
+	}
+	copyTree(t, backup, live)
+	h.Start()
+	h.Must("service", "create", "--name", "later", "--timeout", "30s", "hello:1")
+	l.Eventually(30*time.Second, "what runs is what the restored swarm wants", func() error {
+		if wanted, got := len(running(t, h, "hello")), len(containers(t, h)); wanted != 3 || got != 4 {
+			return fmt.Errorf("%d tasks of hello and %d containers run, want 3 and 4\n%s\n%s", wanted, got, h.Must("service", "ps", "--no-trunc", "hello"), h.Log())
+		}
+		return nil
+	})
+}
+
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMainJobRepairsNetwork has somebody else flush all tables, delete the link and stop the machine from forwarding, as
+// firewall services and people do.
+func TestMainJobRepairsNetwork(t *testing.T) {
+	l, h := oneHost(t)
+	h.Must("apply", "-f", example(t))
+	for name, damage := range map[string]func() error{
+		"flush ruleset": func() error {
+			c, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			c.FlushRuleset()
+			return c.Flush()
+		},
+		"delete gw0": func() error {
+			link, err := netlink.LinkByName("gw0")
+			if err != nil {
+				return err
+			}
+			return netlink.LinkDel(link)
+		},
+		"stop forwarding": func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0) },
+	} {
+		if err := h.Do(damage); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		l.Eventually(30*time.Second, "the published port answers after "+name, func() error { return answers(l, h) })
+	}
+}
+
+func answers(l *lab.Lab, h *lab.Host) error {
+	_, err := l.Client.Get(fmt.Sprintf("http://%s:8080/", h.Addr))
+	return err
+}
