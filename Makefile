@@ -57,8 +57,8 @@ e2e: build runtime e2e-images ## Run the real daemons in namespaces: make e2e RU
 	go test -count=1 -v -timeout 30m ./test/e2e/... -run '$(RUN)'
 
 .PHONY: sim
-sim: ## Simulate a cluster: make sim SEED=1 SEEDS=10000
-	go test -count=1 -timeout 60m -v ./test/sim -run 'TestSim$$' -args -seed $(or $(SEED),1) -seeds $(or $(SEEDS),10000)
+sim: ## Simulate a cluster: make sim SEEDS=10000, or SEED=7 to replay one
+	go test -count=1 -timeout 60m -v ./test/sim -run 'TestSim$$' -args -seed $(or $(SEED),0) -seeds $(or $(SEEDS),10000)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and parser: make fuzz TIME=30s
