@@ -1,8 +1,8 @@
 package v1
 
 import (
-	"errors"
 	_ "crypto/sha512" // the digests that the other parser is to know
+	"errors"
 	"strings"
 	"testing"
 
