@@ -64,7 +64,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
-	lock, err := acquire(o.Root)
+	lock, err := acquireSoon(ctx, o.Root)
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,21 @@ func TestLockIsHeldByOne(t *testing.T) {
 	again.release()
 }
 
+// TestLockOfADaemonThatIsGoing: one that was killed holds its lock for a moment more.
+func TestLockOfADaemonThatIsGoing(t *testing.T) {
+	root := t.TempDir()
+	old, err := acquire(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(200*time.Millisecond, old.release)
+	l, err := acquireSoon(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.release()
+}
+
 // TestTakeOver ends a process that holds the lock, and has the lock then.
 func TestTakeOver(t *testing.T) {
 	if os.Getenv("SWARMD_TEST_HOLD") != "" {

@@ -54,6 +54,25 @@ func holder(file *os.File) int {
 // release lets another daemon have the directory.
 func (l *lock) release() { l.file.Close() }
 
+// exitWithin is how long a daemon that was killed may take to be gone: the kernel lets it finish a write to the disk first.
+const exitWithin = 3 * time.Second
+
+// acquireSoon is acquire, but for a holder that is on its way out.
+func acquireSoon(ctx context.Context, root string) (*lock, error) {
+	for end := time.Now().Add(exitWithin); ; {
+		l, err := acquire(root)
+		var locked *lockedError
+		if !errors.As(err, &locked) || time.Now().After(end) {
+			return l, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(50 * time.Millisecond): // the lock has no way to be waited for with a context
+		}
+	}
+}
+
 // lockedError says that a daemon runs in the directory already.
 type lockedError struct {
 	root string

@@ -139,7 +139,7 @@ func RunAgent(ctx context.Context, o AgentOptions) error {
 	if err := o.Node.complete(); err != nil {
 		return err
 	}
-	lock, err := acquire(o.Node.Root)
+	lock, err := acquireSoon(ctx, o.Node.Root)
 	if err != nil {
 		return err
 	}
