@@ -33,6 +33,8 @@ type Options struct {
 	ContainerdAddress string
 	// InsecureRegistries are spoken to without TLS.
 	InsecureRegistries []string
+	// RegistryConfig is a file with logins to registries, in the format of Docker's config.json.
+	RegistryConfig string
 	// EtcdEndpoints are those of an etcd of one's own, instead of the one inside the daemon.
 	EtcdEndpoints []string
 	// MetricsAddr is host:port to serve Prometheus metrics at; empty for none but those on the socket.
@@ -153,6 +155,7 @@ func (d *Daemon) openRuntime(ctx context.Context) error {
 		Bin:                d.o.RuntimeDir,
 		Address:            d.o.ContainerdAddress,
 		InsecureRegistries: d.o.InsecureRegistries,
+		Credentials:        credentialsFrom(d.o.RegistryConfig),
 		Log:                d.log,
 	})
 	if err != nil {

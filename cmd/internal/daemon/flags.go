@@ -125,6 +125,7 @@ func (o *Options) NodeFlags(flags *flag.FlagSet) {
 	flags.StringVar(&o.Root, "root", DefaultRoot, "`DIR` that everything is kept in")
 	flags.StringVar(&o.RuntimeDir, "runtime-dir", "", "`DIR` with containerd, its shim and runc (default: the folder \"runtime\" beside this program)")
 	flags.StringVar(&o.ContainerdAddress, "containerd-address", "", "use the containerd at this `SOCKET` instead of one of swarmd's own")
+	flags.StringVar(&o.RegistryConfig, "registry-config", "/root/.docker/config.json", "`FILE` with logins to registries, as docker login writes it; read anew for each pull")
 	flags.Var(list{&o.InsecureRegistries}, "insecure-registry", "`HOST:PORT` of a registry that is spoken to without TLS; may be repeated")
 }
 
