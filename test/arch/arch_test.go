@@ -100,7 +100,7 @@ func importErrors(p listed) []string {
 			errs = append(errs, fmt.Sprintf("%s: may not import %s (it may import %s)", p.path(), path, strings.Join(r.may, ", ")))
 		}
 		for _, h := range homes {
-			if strings.HasPrefix(imported+"/", h.library) && !h.rooms.covers(p.path()) {
+			if strings.HasPrefix(imported+"/", h.foreign) && !h.rooms.covers(p.path()) {
 				errs = append(errs, fmt.Sprintf("%s: may not import %s, which lives in %s", p.path(), imported, strings.Join(h.rooms, ", ")))
 			}
 		}

@@ -86,7 +86,7 @@ type (
 	}
 	// home is a foreign library, by the beginning of its import path, and who may import it.
 	home struct {
-		library string
+		foreign string
 		rooms   of
 	}
 	// of are paths below the module.
