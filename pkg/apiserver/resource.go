@@ -14,7 +14,7 @@ var writable = map[v1.Kind]bool{
 // resourceRoutes are the doors of one kind.
 func (s *Server) resourceRoutes(d v1.Descriptor) []route {
 	k, plural := d.Kind(), d.Plural()
-	if k == v1.KindClaim {
+	if v1.Internal(k) {
 		return nil
 	}
 	all, one := "/v1/"+plural, "/v1/"+plural+"/{ref}"

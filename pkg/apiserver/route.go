@@ -164,7 +164,7 @@ func unknownPath(path string) *v1.Problem {
 	first, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(path, "/"), "v1/"), "/")
 	hint := "the paths are listed at /openapi.json"
 	for _, d := range v1.Kinds {
-		if d.Kind() == v1.KindClaim {
+		if v1.Internal(d.Kind()) {
 			continue
 		}
 		if strings.EqualFold(first, d.Plural()) || strings.EqualFold(first, string(d.Kind())) {

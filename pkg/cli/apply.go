@@ -249,7 +249,7 @@ func parseKind(text string) (v1.Descriptor, error) {
 	lower := strings.ToLower(text)
 	var known []string
 	for _, d := range v1.Kinds {
-		if d.Kind() == v1.KindClaim {
+		if v1.Internal(d.Kind()) {
 			continue
 		}
 		if lower == d.Plural() || lower == strings.ToLower(string(d.Kind())) || short[lower] == d.Kind() {

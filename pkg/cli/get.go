@@ -226,7 +226,7 @@ func (a *app) completeKindAndNames(cmd *cobra.Command, args []string, toComplete
 	if len(args) == 0 {
 		var kinds []string
 		for _, d := range v1.Kinds {
-			if d.Kind() != v1.KindClaim {
+			if !v1.Internal(d.Kind()) {
 				kinds = append(kinds, d.Plural())
 			}
 		}

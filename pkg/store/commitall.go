@@ -160,6 +160,8 @@ func checkOp(op *Op) error {
 		return fmt.Errorf("no section %s", op.Section)
 	case op.Value != nil && !d.Holds(op.Section, op.Value):
 		return fmt.Errorf("section %s cannot hold %T", op.Section, op.Value)
+	case op.Lease != 0 && (op.Value == nil || op.Section != d.Home()):
+		return errors.New("a lease goes with a write of the home section")
 	}
 	for i := range len(op.ID) {
 		if op.ID[i] < ' ' || op.ID[i] == 0x7f {

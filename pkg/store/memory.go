@@ -15,6 +15,8 @@ type Memory struct {
 	leader    *memoryLead
 	vacated   chan struct{} // closed when the leader goes
 	elections int64
+	leases    map[LeaseID]*memoryLease
+	granted   LeaseID
 }
 
 // historyLimit is how many changes a store remembers for watches to go on from.
@@ -24,7 +26,7 @@ const historyLimit = 100_000
 func NewMemory() *Memory {
 	s := NewSnapshot()
 	s.revision = 1
-	return &Memory{history: NewHistory(s, historyLimit), vacated: make(chan struct{})}
+	return &Memory{history: NewHistory(s, historyLimit), vacated: make(chan struct{}), leases: make(map[LeaseID]*memoryLease)}
 }
 
 // Snapshot implements Store.
@@ -60,13 +62,25 @@ func (m *Memory) Commit(ctx context.Context, c Commit) (int64, error) {
 	if c.Fence != nil && (m.leader == nil || *c.Fence != m.leader.fence) {
 		return 0, ErrFenced
 	}
+	if err := m.checkLeases(c.Ops); err != nil {
+		return 0, err
+	}
+	revision, err := m.apply(c.Ops)
+	if err == nil {
+		m.lease(c.Ops)
+	}
+	return revision, err
+}
+
+// apply does the operations, or nothing.
+func (m *Memory) apply(ops []Op) (int64, error) {
 	base := m.history.Newest()
-	for i := range c.Ops {
-		if !base.Check(&c.Ops[i]) {
-			return 0, Conflict(&c.Ops[i])
+	for i := range ops {
+		if !base.Check(&ops[i]) {
+			return 0, Conflict(&ops[i])
 		}
 	}
-	next, changes, err := base.With(base.Revision()+1, c.Ops)
+	next, changes, err := base.With(base.Revision()+1, ops)
 	if err != nil {
 		return 0, err
 	}
@@ -94,6 +108,9 @@ func (m *Memory) Close() error {
 	m.closed = true
 	m.history.Close(ErrClosed)
 	m.vacate()
+	for id := range m.leases {
+		m.forget(id)
+	}
 	return nil
 }
 

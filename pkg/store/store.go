@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
@@ -32,6 +33,8 @@ var (
 	ErrTooLarge = errors.New("store: commit is too large")
 	// ErrInvalid says that an operation is one that no state could make right. Nothing was written.
 	ErrInvalid = errors.New("store: invalid operation")
+	// ErrNoLease says that a lease has ended, or was never granted. Nothing was written.
+	ErrNoLease = errors.New("store: no such lease")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("store: closed")
 	// ErrUnavailable says that the store could not be reached, or has no quorum; the commit may or may not have happened.
@@ -49,7 +52,7 @@ type Store interface {
 	Sync(ctx context.Context) (int64, error)
 
 	// Commit writes all operations at one new revision, and returns it, or writes nothing. Errors: ErrConflict,
-	// ErrFenced, ErrTooLarge, ErrUnavailable, ErrClosed, ctx's.
+	// ErrFenced, ErrTooLarge, ErrNoLease, ErrUnavailable, ErrClosed, ctx's.
 	Commit(ctx context.Context, c Commit) (int64, error)
 
 	// Watch yields every batch of changes after the revision, in order and without gaps, as fast as the caller takes
@@ -80,6 +83,23 @@ type Op struct {
 	Meta *v1.Meta
 	// If is the condition on what is there before.
 	If Condition
+	// Lease, with a write of the home section, is what the object lives under: it is removed when the lease ends. A later write
+	// of the home section puts it under that write's lease, or under none.
+	Lease LeaseID
+}
+
+// LeaseID names a lease of a Leaser; 0 is none.
+type LeaseID int64
+
+// Leaser gives leases. A store that elects has them too. A change of leader never shortens a lease, but may lengthen it.
+type Leaser interface {
+	// Grant is a lease that ends ttl after it was granted or last renewed. The ttl is rounded up to whole seconds, and to at least
+	// 2 seconds.
+	Grant(ctx context.Context, ttl time.Duration) (LeaseID, error)
+	// Renew begins the lease's time anew. Error: ErrNoLease where it has ended.
+	Renew(ctx context.Context, id LeaseID) error
+	// Revoke ends the lease at once, and with it what lives under it. Revoking one that has ended does nothing.
+	Revoke(ctx context.Context, id LeaseID) error
 }
 
 // Condition is what must hold of a section for an Op to happen. The zero Condition is Exists.

@@ -21,11 +21,12 @@ type wireOp struct {
 	Meta     *v1.Meta        `json:"meta,omitempty"`
 	If       string          `json:"if,omitempty"`
 	Revision int64           `json:"revision,omitempty"`
+	Lease    LeaseID         `json:"lease,omitempty"`
 }
 
 // MarshalJSON implements json.Marshaler.
 func (o Op) MarshalJSON() ([]byte, error) {
-	w := wireOp{Kind: o.Kind, ID: o.ID, Section: o.Section.String(), Meta: o.Meta, If: o.If.Kind(), Revision: o.If.Revision()}
+	w := wireOp{Kind: o.Kind, ID: o.ID, Section: o.Section.String(), Meta: o.Meta, If: o.If.Kind(), Revision: o.If.Revision(), Lease: o.Lease}
 	if o.Value != nil {
 		value, err := json.Marshal(o.Value)
 		if err != nil {
@@ -54,7 +55,7 @@ func (o *Op) UnmarshalJSON(data []byte) error {
 	if !ok {
 		return fmt.Errorf("store: %s %q: no condition %q", w.Kind, w.ID, w.If)
 	}
-	*o = Op{Kind: w.Kind, ID: w.ID, Section: section, Meta: w.Meta, If: condition}
+	*o = Op{Kind: w.Kind, ID: w.ID, Section: section, Meta: w.Meta, If: condition, Lease: w.Lease}
 	if len(w.Value) > 0 && !bytes.Equal(w.Value, []byte("null")) {
 		value, err := d.DecodeSection(section, w.Value)
 		if err != nil {

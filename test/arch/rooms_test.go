@@ -10,7 +10,7 @@ var rooms = []room{
 	{"pkg/store", of{"pkg/api/v1"}},
 	{"pkg/store/etcd", of{"pkg/api/v1", "pkg/store"}},
 	{"pkg/store/storetest", of{"pkg/api/v1", "pkg/store"}},
-	{"pkg/client", of{"pkg/api/v1", "pkg/store"}},
+	{"pkg/client", of{"pkg/api/v1", "pkg/store", "pkg/ca"}},
 	// Engine and rules. The rules never import each other; the list of them imports them all.
 	{"pkg/reconcile", of{"pkg/api/v1", "pkg/store"}},
 	{"pkg/reconcile/reconciletest", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
@@ -21,6 +21,7 @@ var rooms = []room{
 	{"pkg/controllers/scheduler", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	{"pkg/controllers/node", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	{"pkg/controllers/member", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
+	{"pkg/controllers/authority", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	{"pkg/controllers/gc", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	// Hands.
 	{"pkg/netplugin", nothing},
@@ -35,7 +36,7 @@ var rooms = []room{
 	{"pkg/apiserver", of{"pkg/api/v1", "pkg/store", "pkg/ca"}},
 	{"pkg/dockerapi", of{"pkg/api/v1", "pkg/store"}},
 	{"pkg/compose", of{"pkg/api/v1"}},
-	{"pkg/cli", of{"pkg/api/v1", "pkg/store", "pkg/client", "pkg/compose"}},
+	{"pkg/cli", of{"pkg/api/v1", "pkg/store", "pkg/client", "pkg/ca", "pkg/compose"}},
 	// Mains, which wire it all, and what is built around them.
 	{"cmd/...", everything},
 	{"deploy/examples/...", nothing},

@@ -32,7 +32,25 @@ func Default(obj Object) {
 		orElse(&o.Meta.Name, ClusterName)
 		fill(&o.Spec.TaskHistoryLimit, DefaultTaskHistoryLimit)
 		orElse(&o.Spec.GatewayPool, DefaultGatewayPool)
+		defaultCluster(o.Spec)
+	case *User:
+		fill(&o.Spec, UserSpec{})
+		orElse(&o.Spec.Role, UserView)
 	}
+}
+
+func defaultCluster(s *ClusterSpec) {
+	fill(&s.HeartbeatPeriod, Duration(DefaultHeartbeatPeriod))
+	fill(&s.NodeCertExpiry, Duration(DefaultNodeCertExpiry))
+	orElse(&s.SubnetSize, DefaultSubnetSize)
+	if len(s.DefaultAddrPool) == 0 {
+		s.DefaultAddrPool = []string{DefaultAddrPool}
+	}
+	fill(&s.Raft, RaftSettings{})
+	orElse(&s.Raft.SnapshotInterval, DefaultSnapshotInterval)
+	fill(&s.Snapshots, SnapshotSchedule{})
+	fill(&s.Snapshots.Every, Duration(DefaultSnapshotEvery))
+	fill(&s.Snapshots.Keep, DefaultSnapshotKeep)
 }
 
 // orElse sets what is zero.

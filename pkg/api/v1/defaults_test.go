@@ -40,7 +40,7 @@ func TestDefault(t *testing.T) {
 		{"Volume", `{}`, `{"driver":"local"}`},
 		{"Node", `{}`, `{"role":"worker","availability":"active"}`},
 		{"Node", `{"role":"manager","availability":"drain","index":3}`, `{"role":"manager","availability":"drain","index":3}`},
-		{"Cluster", `{}`, `{"taskHistoryLimit":5,"gatewayPool":"100.64.0.0/10"}`},
+		{"Cluster", `{}`, `{"taskHistoryLimit":5,"gatewayPool":"100.64.0.0/10","heartbeatPeriod":"1s","nodeCertExpiry":"2160h0m0s","defaultAddrPool":["10.0.0.0/8"],"subnetSize":24,"raft":{"snapshotInterval":10000},"snapshots":{"every":"12h0m0s","keep":5}}`},
 		{"Secret", `null`, `{}`},
 		{"Config", `{"data":"aGk="}`, `{"data":"aGk="}`},
 	} {

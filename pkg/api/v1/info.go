@@ -74,6 +74,16 @@ type ClusterInfo struct {
 	TaskHistoryLimit int64
 	// GatewayPool is what the nodes' gateway blocks are cut from.
 	GatewayPool string
+	// TrustRoot is the root certificate, in PEM; RootRotationInProgress tells that nodes are moving to another.
+	TrustRoot              string   `json:",omitempty"`
+	RootRotationInProgress bool     `json:",omitempty"`
+	AutoLock               bool     `json:",omitempty"`
+	DefaultAddrPool        []string `json:",omitempty"`
+	SubnetSize             uint32   `json:",omitempty"`
+	DataPathPort           uint32   `json:",omitempty"`
+	// HeartbeatPeriod is what nodes keep now, NodeCertExpiry the setting.
+	HeartbeatPeriod Duration `json:",omitempty"`
+	NodeCertExpiry  Duration `json:",omitempty"`
 }
 
 // VersionInfo is the version of a daemon. Field names and their JSON are Docker's.

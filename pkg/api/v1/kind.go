@@ -24,7 +24,11 @@ const (
 	KindConfig          Kind = "Config"
 	KindVolume          Kind = "Volume"
 	KindCluster         Kind = "Cluster"
+	KindUser            Kind = "User"
 	KindClaim           Kind = "Claim"
+	KindAuthority       Kind = "Authority"
+	KindPresence        Kind = "Presence"
+	KindMember          Kind = "Member"
 	KindEvent           Kind = "Event" // never stored: derived from what a watch sees
 )
 
@@ -306,7 +310,11 @@ type (
 	Config          = Resource[ConfigSpec, None, None]
 	Volume          = Resource[VolumeSpec, None, VolumeStatus]
 	Cluster         = Resource[ClusterSpec, ClusterDesired, None]
+	User            = Resource[UserSpec, None, None]
 	Claim           = Resource[ClaimSpec, None, None]
+	Authority       = Resource[AuthoritySpec, AuthorityDesired, None]
+	Presence        = Resource[None, None, PresenceStatus]
+	Member          = Resource[None, None, MemberStatus]
 )
 
 // The descriptors of the stored kinds.
@@ -320,11 +328,19 @@ var (
 	Configs          = KindOf[ConfigSpec, None, None]{KindConfig, "configs", SectionSpec}
 	Volumes          = KindOf[VolumeSpec, None, VolumeStatus]{KindVolume, "volumes", SectionSpec}
 	Clusters         = KindOf[ClusterSpec, ClusterDesired, None]{KindCluster, "clusters", SectionSpec}
+	Users            = KindOf[UserSpec, None, None]{KindUser, "users", SectionSpec}
 	Claims           = KindOf[ClaimSpec, None, None]{KindClaim, "claims", SectionSpec}
+	Authorities      = KindOf[AuthoritySpec, AuthorityDesired, None]{KindAuthority, "authorities", SectionSpec}
+	Presences        = KindOf[None, None, PresenceStatus]{KindPresence, "presences", SectionStatus}
+	Members          = KindOf[None, None, MemberStatus]{KindMember, "members", SectionStatus}
 )
 
 // Kinds lists the descriptor of every stored kind.
-var Kinds = []Descriptor{Services, ServiceRevisions, Tasks, Nodes, Networks, Secrets, Configs, Volumes, Clusters, Claims}
+var Kinds = []Descriptor{Services, ServiceRevisions, Tasks, Nodes, Networks, Secrets, Configs, Volumes, Clusters, Users, Claims,
+	Authorities, Presences, Members}
+
+// Internal tells whether a kind is the swarm's own bookkeeping, which has no door in the API.
+func Internal(k Kind) bool { return k == KindClaim || k == KindAuthority || k == KindPresence }
 
 // Describe finds the descriptor of a stored kind.
 func Describe(k Kind) (Descriptor, bool) {

@@ -60,8 +60,12 @@ const (
 
 // NodeDescription is what a node is.
 type NodeDescription struct {
-	// Addr is the address that others reach the node at, where its agent knows better than the connection tells.
-	Addr      string        `json:"addr,omitempty"`
+	// Addr is the address that others reach the node at, where its agent knows better than the connection tells; DataAddr is that
+	// of its tasks' traffic, where it is another.
+	Addr     string `json:"addr,omitempty"`
+	DataAddr string `json:"dataAddr,omitempty"`
+	// TLS is the certificate that the node has.
+	TLS       *NodeTLS      `json:"tls,omitempty"`
 	Hostname  string        `json:"hostname"`
 	Platform  Platform      `json:"platform"`
 	Resources NodeResources `json:"resources"`
@@ -80,4 +84,13 @@ type Engine struct {
 	Version string            `json:"version"`
 	Runtime string            `json:"runtime,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
+}
+
+// NodeTLS is a node's certificate.
+type NodeTLS struct {
+	// Issuer is the digest of the root that signed it, Roots those of the roots that the node trusts.
+	Issuer string   `json:"issuer"`
+	Roots  []string `json:"roots,omitempty"`
+	// Expires is when the certificate ends.
+	Expires time.Time `json:"expires,omitzero"`
 }

@@ -2,9 +2,16 @@ package v1
 
 import "time"
 
-// A node's agent keeps one session with a manager: it opens the session with a NodeDescription, and the manager streams
-// Assignments down it, one JSON object a line. Observations go up in separate requests as StatusReports. A manager never
-// calls a node: what it wants of one, it says in the session.
+// A node's agent keeps one session with a manager: it sends SessionLines up and the manager streams Assignments down, one JSON
+// object a line each. An empty line is a heartbeat, and each one that goes up is answered by one. Observations go up in separate
+// requests as StatusReports. A manager never calls a node: what it wants of one, it says in the session.
+
+// SessionLine is one line from an agent. The first of a session has a description; later ones have it where it changed.
+type SessionLine struct {
+	Description *NodeDescription `json:"description,omitempty"`
+	// Leaving says that the node goes on purpose and need not be waited for.
+	Leaving bool `json:"leaving,omitempty"`
+}
 
 // Assignment is one message of a manager to an agent. The first of a session is Complete: what it does not name is not
 // wanted. Those after it are changes.
@@ -16,6 +23,8 @@ type Assignment struct {
 	Node *Node `json:"node,omitempty"`
 	// GatewayPool is the cluster's, where it changed; the node's block follows from it and from the node's index.
 	GatewayPool string `json:"gatewayPool,omitempty"`
+	// Swarm is what a node has to know of the swarm to stay in it, where it changed.
+	Swarm *SwarmNews `json:"swarm,omitempty"`
 	// Tasks are the node's tasks that are new or changed. Only where Complete is set they have their status.
 	Tasks []*Task `json:"tasks,omitempty"`
 	// Removed are the IDs of tasks that are no longer in the store.
@@ -24,6 +33,18 @@ type Assignment struct {
 	Services []*ServiceRevision `json:"services,omitempty"`
 	// Streams are what the manager wants streamed to it.
 	Streams []StreamRequest `json:"streams,omitempty"`
+}
+
+// SwarmNews is what a node has to know to stay in the swarm.
+type SwarmNews struct {
+	// Managers are where to find the swarm from now on.
+	Managers []Peer `json:"managers"`
+	// Heartbeat is how often the node says that it is there. Silence of HeartbeatGrace times as long, on either side, ends the session.
+	Heartbeat Duration `json:"heartbeat"`
+	// Roots are the roots to trust, in PEM.
+	Roots []byte `json:"roots,omitempty"`
+	// Issuer is the digest of the root that the node's certificate is to be of; where its own is of another, it asks for a new one.
+	Issuer string `json:"issuer,omitempty"`
 }
 
 // StreamRequest asks an agent to open a stream (POST …/streams/{ID}) and to send a task's output down it, as LogRecords,
@@ -57,7 +78,9 @@ type LogRecord struct {
 
 // StatusReport is what an agent observed since its last report.
 type StatusReport struct {
-	Tasks []TaskReport `json:"tasks"`
+	// Revision is that of the agent's latest assignment: a manager that has not seen as much waits before it judges.
+	Revision int64        `json:"revision,omitempty"`
+	Tasks    []TaskReport `json:"tasks"`
 }
 
 // TaskReport is one task's observed status.

@@ -35,6 +35,9 @@ func Validate(obj Object) FieldErrors {
 	case *Cluster:
 		c.meta(KindCluster, &o.Meta)
 		specified(c, o.Spec, c.cluster)
+	case *User:
+		c.meta(KindUser, &o.Meta)
+		specified(c, o.Spec, c.user)
 	}
 	return c.sorted()
 }

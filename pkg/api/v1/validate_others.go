@@ -2,9 +2,11 @@ package v1
 
 import (
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The options of the overlay driver.
@@ -132,4 +134,61 @@ func (c *checker) cluster(field string, s *ClusterSpec) {
 		c.fail(field+".gatewayPool", "%q is not a pool of /24 blocks: want a subnet of IP version 4 of /24 or larger, such as %s",
 			cut(s.GatewayPool), DefaultGatewayPool)
 	}
+	c.clusterTimes(field, s)
+	c.clusterNetwork(field, s)
+	if c.count(field+".externalCAs", len(s.ExternalCAs), maxShort) {
+		for i := range s.ExternalCAs {
+			c.externalCA(at(field+".externalCAs", i), &s.ExternalCAs[i])
+		}
+	}
+}
+
+func (c *checker) clusterTimes(field string, s *ClusterSpec) {
+	if p := s.HeartbeatPeriod; p != nil && (time.Duration(*p) < 100*time.Millisecond || time.Duration(*p) > 10*time.Minute) {
+		c.fail(field+".heartbeatPeriod", "%s is out of range: want 100ms to 10m", p)
+	}
+	if e := s.NodeCertExpiry; e != nil && time.Duration(*e) < MinNodeCertExpiry {
+		c.fail(field+".nodeCertExpiry", "%s is too short: minimum certificate expiry time is %s", e, MinNodeCertExpiry)
+	}
+	if n := s.Snapshots; n != nil {
+		if n.Every != nil && *n.Every >= 0 && time.Duration(*n.Every) < time.Minute {
+			c.fail(field+".snapshots.every", "%s is too often: want at least 1m, or a negative time for none", n.Every)
+		}
+		if n.Keep != nil && (*n.Keep < 1 || *n.Keep > 1000) {
+			c.fail(field+".snapshots.keep", "%d: want 1 to 1000", *n.Keep)
+		}
+	}
+}
+
+func (c *checker) clusterNetwork(field string, s *ClusterSpec) {
+	if c.count(field+".defaultAddrPool", len(s.DefaultAddrPool), maxShort) {
+		for i, text := range s.DefaultAddrPool {
+			pool, err := netip.ParsePrefix(text)
+			if err != nil || pool != pool.Masked() {
+				c.fail(at(field+".defaultAddrPool", i), "%q is not a subnet: want one such as %s", cut(text), DefaultAddrPool)
+			} else if pool.Bits() > int(s.SubnetSize) {
+				c.fail(at(field+".defaultAddrPool", i), "%s is smaller than a subnet of /%d", pool, s.SubnetSize)
+			}
+		}
+	}
+	if s.SubnetSize > 29 {
+		c.fail(field+".subnetSize", "%d is too long a prefix: want at most 29", s.SubnetSize)
+	}
+	if p := s.DataPathPort; p != 0 && (p < 1024 || p > 49151) {
+		c.fail(field+".dataPathPort", "%d is out of range: want 1024 to 49151", p)
+	}
+}
+
+func (c *checker) externalCA(field string, e *ExternalCA) {
+	choice(c, field+".protocol", e.Protocol, "cfssl")
+	u, err := url.Parse(e.URL)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		c.fail(field+".url", "%q is not the https:// URL of a signer", cut(e.URL))
+	}
+	c.dictionary(field+".options", e.Options, "an option", maxOptions, MaxLabelKey, MaxString)
+}
+
+func (c *checker) user(field string, u *UserSpec) {
+	choice(c, field+".role", u.Role, UserView, UserOperate, UserAdmin)
+	c.count(field+".tokens", len(u.Tokens), maxShort)
 }
