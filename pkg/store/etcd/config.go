@@ -6,14 +6,27 @@ import (
 	"log/slog"
 	"path/filepath"
 	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
 
 // Config says which etcd to use, and how. The zero values of all but one of Dir and Endpoints are sensible.
 type Config struct {
 	// Dir is the directory of the member that runs inside this process. It is made where it is missing, for this user alone.
 	Dir string
-	// Name is the member's name in the cluster; default "swarmd".
+	// Name is the member's name in the cluster, the node's ID; default "swarmd". A member keeps the name that it was made with.
 	Name string
+	// Peer is how other members are reached, and reach this one. Where it is nil, the member is and stays alone.
+	Peer *Peer
+	// Join is what a member that is new starts from. Where Dir holds a member already, it is ignored.
+	Join *v1.Membership
+	// ForceNew makes the member in Dir the only one of its cluster, with all that it knows. What only others had is lost, and they
+	// must never be started again with what they have.
+	ForceNew bool
+	// SnapshotCount is how many entries of the log are between two snapshots of it; default 2,000. It bounds what a start reads.
+	SnapshotCount uint64
+	// KeepSnapshots is how many of those snapshots are kept beside the newest; default 4.
+	KeepSnapshots uint64
 
 	// Endpoints are those of an etcd of somebody's own, which is used instead of a member inside this process.
 	Endpoints []string
