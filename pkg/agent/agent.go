@@ -30,8 +30,9 @@ import (
 // Manager is what an agent needs of a manager.
 type Manager interface {
 	// Session opens the node's session and yields what is assigned to it, the first message Complete, until the
-	// connection is lost or ctx ends.
-	Session(ctx context.Context, d v1.NodeDescription) iter.Seq2[v1.Assignment, error]
+	// connection is lost or ctx ends. What describe says goes up at the beginning, and again with the heartbeat after it
+	// changed: it is asked before each, so it must be cheap.
+	Session(ctx context.Context, describe func() v1.NodeDescription) iter.Seq2[v1.Assignment, error]
 	// Report tells what was observed. Reporting the same again does nothing.
 	Report(ctx context.Context, r v1.StatusReport) (v1.StatusResult, error)
 	// Stream sends the records of a stream that an assignment asked for, and returns when they end or nobody wants them.
@@ -49,10 +50,16 @@ type Options struct {
 	Runtime engine.Runtime
 	// Network links the tasks; nil for a node whose tasks have no links.
 	Network netplugin.Network
-	// Manager is who assigns and is reported to.
+	// Manager is who assigns and is reported to. One whose Session always fails is fine: the agent goes on alone.
 	Manager Manager
-	// Describe says what this node is; it is asked at the beginning of each session.
+	// Describe says what this node is. It is asked at the beginning of each session and before each heartbeat, from several
+	// goroutines.
 	Describe func() v1.NodeDescription
+	// Told, unless nil, is given what the managers say of the swarm, whenever they say it. It must not block.
+	Told func(v1.SwarmNews)
+	// OnNode, unless nil, is given this node's own object as the managers tell of it, whenever it changed. It must not block,
+	// nor change the node.
+	OnNode func(*v1.Node)
 	// Log is where the agent logs; default slog.Default.
 	Log *slog.Logger
 	// Now is the clock; default time.Now.

@@ -21,6 +21,9 @@ func (a *Agent) assign(m v1.Assignment) {
 	for _, s := range m.Streams {
 		a.stream(s)
 	}
+	if m.Swarm != nil && a.o.Told != nil {
+		a.o.Told(*m.Swarm)
+	}
 	if m.Revision < a.revision && m.Complete {
 		a.log.Warn("the swarm's state is older than what this node was told: it was restored; following it", "revision", m.Revision, "had", a.revision)
 	} else if m.Revision < a.revision {
@@ -70,6 +73,9 @@ func (a *Agent) findRevisions(changed map[*task]bool) {
 func (a *Agent) place(m v1.Assignment) {
 	if m.Node != nil && m.Node.Spec != nil {
 		a.node = m.Node
+		if a.o.OnNode != nil {
+			a.o.OnNode(m.Node)
+		}
 	}
 	a.pool = cmp.Or(m.GatewayPool, a.pool)
 	a.setBlock()

@@ -132,7 +132,7 @@ func (s *swarm) whole() v1.Assignment {
 }
 
 // Session implements Manager.
-func (s *swarm) Session(ctx context.Context, _ v1.NodeDescription) iter.Seq2[v1.Assignment, error] {
+func (s *swarm) Session(ctx context.Context, _ func() v1.NodeDescription) iter.Seq2[v1.Assignment, error] {
 	return func(yield func(v1.Assignment, error) bool) {
 		s.mu.Lock()
 		first, next, away := s.whole(), len(s.messages), s.away

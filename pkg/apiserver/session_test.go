@@ -34,7 +34,7 @@ type agent struct {
 func (f *fixture) connect(node string) *agent {
 	f.Helper()
 	ctx, cancel := context.WithCancel(f.ctx)
-	next, stop := iter.Pull2(f.client.Node(node).Session(ctx, v1.NodeDescription{Hostname: "host-" + node}))
+	next, stop := iter.Pull2(f.client.Node(node).Session(ctx, func() v1.NodeDescription { return v1.NodeDescription{Hostname: "host-" + node} }))
 	a := &agent{fixture: f, next: next, tasks: make(map[string]*v1.Task), services: make(map[string]*v1.ServiceRevision)}
 	a.hangUp, a.stop = cancel, func() { cancel(); stop() }
 	f.Cleanup(a.stop)
@@ -218,7 +218,7 @@ func TestSessionOfRemovedNode(t *testing.T) {
 	f.commit(store.Op{Kind: v1.KindNode, ID: "node1", If: store.Exists()})
 	_, err, _ := a.next()
 	f.refused(err, http.StatusNotFound, "was removed")
-	for _, err := range f.client.Node("node1").Session(f.ctx, v1.NodeDescription{}) {
+	for _, err := range f.client.Node("node1").Session(f.ctx, func() v1.NodeDescription { return v1.NodeDescription{} }) {
 		f.refused(err, http.StatusNotFound, "node node1 not found")
 	}
 }
@@ -264,7 +264,7 @@ func TestTooManySessions(t *testing.T) {
 	f := serve(t, func(o *apiserver.Options) { o.Limits.Sessions = 1 })
 	f.commit(nodeOp("node1", 1), nodeOp("node2", 2))
 	f.connect("node1")
-	for _, err := range f.client.Node("node2").Session(f.ctx, v1.NodeDescription{}) {
+	for _, err := range f.client.Node("node2").Session(f.ctx, func() v1.NodeDescription { return v1.NodeDescription{} }) {
 		f.refused(err, http.StatusTooManyRequests)
 	}
 	f.connect("node1") // in its own place there is room

@@ -27,9 +27,9 @@ func (c *Client) Node(id string) *NodeClient {
 // Session opens the node's session and yields what the manager assigns to it, the first of them Complete. The node is ready
 // while the session is open. It ends with an error when the connection is lost, when a newer session of the same node takes
 // its place (409), or with ctx; the caller opens the next one.
-func (n *NodeClient) Session(ctx context.Context, d v1.NodeDescription) iter.Seq2[v1.Assignment, error] {
+func (n *NodeClient) Session(ctx context.Context, describe func() v1.NodeDescription) iter.Seq2[v1.Assignment, error] {
 	return func(yield func(v1.Assignment, error) bool) {
-		body, err := json.Marshal(d)
+		body, err := json.Marshal(describe())
 		if err != nil {
 			yield(v1.Assignment{}, fmt.Errorf("client: node description: %w", err))
 			return
