@@ -37,6 +37,17 @@ type Host interface {
 	LoadImages(ctx context.Context, archive io.Reader) ([]v1.Image, error)
 }
 
+// Joiner is the part of a Host that takes it into a swarm that there is.
+type Joiner interface {
+	// Join makes the daemon's node a node of the swarm of the managers that the request names. What it refuses leaves the machine
+	// as it was.
+	Join(ctx context.Context, r v1.JoinRequest) (v1.JoinResult, error)
+	// Unlock brings the unlock key to a locked daemon.
+	Unlock(ctx context.Context, key string) error
+	// Restore makes the daemon the first manager of the swarm of a backup, and reads the archive to its end.
+	Restore(ctx context.Context, r v1.InitRequest, archive io.Reader) (nodeID string, err error)
+}
+
 // ImageResolver finds what an image reference means now, so that all tasks of a service run the same bits.
 type ImageResolver interface {
 	// Resolve is the reference with its digest, and the platforms that the image runs on. A reference that is no
@@ -119,6 +130,7 @@ type Server struct {
 	now      func() time.Time
 	limits   Limits
 	handler  http.Handler
+	door     http.Handler
 	openapi  func() ([]byte, error)
 
 	watches, logReaders, requests, largeBodies gate
@@ -148,25 +160,34 @@ func New(o Options) *Server {
 	s.requests = newGate(s.limits.Requests, "requests")
 	s.largeBodies = newGate(maxLargeBodies, "large bodies")
 	s.handler = s.routes()
+	s.door = http.NotFoundHandler()
 	if o.Store != nil {
 		s.Attach(o.Store)
 	}
 	return s
 }
 
-// Handler answers all requests.
+// Handler answers the requests of root of this machine, who may do everything. It is for the socket that only root can open.
 func (s *Server) Handler() http.Handler { return s.handler }
+
+// Door answers requests over TLS, from anywhere: what they may do depends on their certificate or token. It is for a listener
+// with the TLS settings of the Backing's Identity.
+func (s *Server) Door() http.Handler { return s.door }
 
 // Attach opens the doors that need a store, in place of the store that was attached before, if any. The store stays its
 // owner's to close, after Detach.
-func (s *Server) Attach(st store.Store) {
+func (s *Server) Attach(st store.Store, backing ...Backing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.detach()
 	if s.closed {
 		return
 	}
-	s.current.Store(newBackend(s, st))
+	var b Backing
+	if len(backing) > 0 {
+		b = backing[0]
+	}
+	s.current.Store(newBackend(s, st, b))
 }
 
 // Detach closes the doors that need a store, and ends all watches and sessions. Nodes are not taken for lost by that.

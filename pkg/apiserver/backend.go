@@ -13,11 +13,12 @@ import (
 
 // backend is all that lives as long as one store is attached.
 type backend struct {
-	server *Server
-	store  store.Store
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	work   sync.WaitGroup
+	server  *Server
+	store   store.Store
+	backing Backing
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	work    sync.WaitGroup
 
 	sessions *sessions
 	reports  *reporter
@@ -30,8 +31,8 @@ type backend struct {
 	freeIndex uint32 // node indexes below are taken
 }
 
-func newBackend(s *Server, st store.Store) *backend {
-	b := &backend{server: s, store: st, freeIndex: 1, counts: newCounts(), writes: newGate(1, "writes")}
+func newBackend(s *Server, st store.Store, backing Backing) *backend {
+	b := &backend{server: s, store: st, backing: backing, freeIndex: 1, counts: newCounts(), writes: newGate(1, "writes")}
 	b.ctx, b.cancel = context.WithCancelCause(context.Background())
 	b.sessions = newSessions(b)
 	b.reports = newReporter(b)

@@ -1,0 +1,49 @@
+package apiserver
+
+import (
+	"context"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// callerKind is what kind of somebody makes a request.
+type callerKind string
+
+// The kinds of callers. The zero kind is nobody: who did not say who it is, or whose word does not count.
+const (
+	callerNobody callerKind = ""
+	callerRoot   callerKind = "root" // root of this machine, over its socket
+	callerNode   callerKind = "node"
+	callerUser   callerKind = "user"
+)
+
+// caller is who makes a request.
+type caller struct {
+	kind callerKind
+	// node is the ID of a callerNode, role what it may act as: the lesser of its certificate's role and its spec's.
+	node string
+	role v1.NodeRole
+	// user is the name of a callerUser, rank what it may do.
+	user string
+	rank v1.UserRole
+	// why says, for people, why somebody who said who it is counts as nobody.
+	why string
+}
+
+type callerKey struct{}
+
+// withCaller is a context of a request of the caller's.
+func withCaller(ctx context.Context, c *caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// callerOf is who makes the request of a context: nobody where none was set.
+func callerOf(ctx context.Context) *caller {
+	if c, ok := ctx.Value(callerKey{}).(*caller); ok {
+		return c
+	}
+	return new(caller)
+}
+
+// manager tells whether the caller is a node that acts as a manager.
+func (c *caller) manager() bool { return c.kind == callerNode && c.role == v1.RoleManager }
