@@ -56,6 +56,16 @@ $(BIN)/etcd: go.mod # somebody's own etcd, for the parts that run alone
 e2e: build runtime e2e-images ## Run the real daemons in namespaces: make e2e RUN=TestMainJob (root)
 	go test -count=1 -v -timeout 30m ./test/e2e/... -run '$(RUN)'
 
+.PHONY: lab
+lab: build runtime e2e-images ## Bring up a swarm of several hosts on this machine to play with: make lab HOSTS=5 (root)
+	go build -o $(BIN)/lab ./test/e2e/lab/command
+	@$(BIN)/lab up -hosts $(or $(HOSTS),3)
+
+.PHONY: lab-down
+lab-down: ## End it and leave nothing behind (root)
+	@go build -o $(BIN)/lab ./test/e2e/lab/command
+	@$(BIN)/lab down
+
 .PHONY: sim
 sim: ## Simulate a cluster: make sim SEEDS=10000, or SEED=7 to replay one
 	go test -count=1 -timeout 60m -v ./test/sim -run 'TestSim$$' -args -seed $(or $(SEED),0) -seeds $(or $(SEEDS),10000)

@@ -19,7 +19,7 @@ import (
 // oneHost is a lab with one host that is a swarm of one and has the example images.
 func oneHost(t *testing.T) (*lab.Lab, *lab.Host) {
 	t.Helper()
-	l := lab.New(t, 1)
+	l := lab.New(t, "manager1")
 	h := l.Hosts[0]
 	h.Start()
 	h.Must("swarm", "init", "--advertise-addr", h.Addr.String())

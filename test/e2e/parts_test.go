@@ -11,7 +11,7 @@ import (
 
 // TestMainJobPartsAlone runs the API server, the rules and an agent as processes of their own, on an etcd of the user's.
 func TestMainJobPartsAlone(t *testing.T) {
-	l := lab.New(t, 1)
+	l := lab.New(t, "manager1")
 	h := l.Hosts[0]
 	endpoint := "http://127.0.0.1:2379"
 	keys := filepath.Join(h.Root, "keyring.json")

@@ -13,7 +13,7 @@ import (
 // TestReadme runs every command of the README, in order, on a host of the lab. "make test" is the one exception: it is what
 // runs this test.
 func TestReadme(t *testing.T) {
-	l := lab.New(t, 1)
+	l := lab.New(t, "manager1")
 	h := l.Hosts[0]
 	repository, err := filepath.Abs("../..")
 	if err != nil {

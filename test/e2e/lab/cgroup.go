@@ -10,20 +10,22 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // removeCgroups removes the control groups that a killed daemon's containers left. Each daemon has one parent, named after
 // the folder of its container runtime.
-func (l *Lab) removeCgroups() error {
-	hosts, err := filepath.Glob(filepath.Join(l.Dir, "*", "containerd"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range hosts {
-		for _, group := range cgroups(dir) {
-			if err := os.Remove(group); err != nil && !errors.Is(err, syscall.ENOENT) {
-				return fmt.Errorf("remove control group: %w", err)
+func removeCgroups(dir string) error {
+	for _, group := range cgroups(dir) {
+		// A group is busy for a moment after the last process in it has ended.
+		err := Await(5*time.Second, func() error {
+			if err := os.Remove(group); !errors.Is(err, syscall.ENOENT) {
+				return err
 			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("remove control group: %w", err)
 		}
 	}
 	return nil

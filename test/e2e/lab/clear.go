@@ -18,22 +18,46 @@ import (
 // clear ends every process that was started in the lab's directory, and unmounts and removes all that is there. It works
 // from what is on the machine alone, so that it also clears up after a run that crashed.
 func (l *Lab) clear() error {
-	if err := l.endProcesses(); err != nil {
+	for _, r := range l.delay {
+		r.stop()
+	}
+	clear(l.delay)
+	if err := endProcesses(func() ([]int, error) { return processesBelow(l.Dir, "") }); err != nil {
 		return err
 	}
-	if err := l.unmount(); err != nil {
+	for _, n := range l.namespaces() {
+		n.file.Close()
+	}
+	l.bridge, l.Client, l.Hosts = nil, nil, nil
+	if err := unmountBelow(l.Dir, false); err != nil {
 		return err
 	}
-	if err := l.removeCgroups(); err != nil {
+	hosts, err := filepath.Glob(filepath.Join(l.Dir, "*", "containerd"))
+	if err != nil {
 		return err
+	}
+	for _, dir := range hosts {
+		if err := removeCgroups(dir); err != nil {
+			return err
+		}
 	}
 	return os.RemoveAll(l.Dir)
 }
 
-func (l *Lab) endProcesses() error {
+// namespaces are those that this process has open.
+func (l *Lab) namespaces() []*Namespace {
+	all := []*Namespace{l.bridge, l.Client}
+	for _, h := range l.Hosts {
+		all = append(all, h.Namespace)
+	}
+	return slices.DeleteFunc(all, func(n *Namespace) bool { return n == nil || n.file == nil })
+}
+
+// endProcesses kills until there is nothing more to kill.
+func endProcesses(find func() ([]int, error)) error {
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		pids, err := l.processes()
+		pids, err := find()
 		if err != nil || len(pids) == 0 {
 			return err
 		}
@@ -49,10 +73,18 @@ func (l *Lab) endProcesses() error {
 	}
 }
 
-// processes are those that the lab's directory occurs in the command line of, or that run in a namespace of the lab: all
-// of swarmd, containerd and its shims, and the containers.
-func (l *Lab) processes() ([]int, error) {
-	spaces := l.namespaces()
+// processesBelow are those that the directory occurs in the command line of, or that run in a network namespace mounted below it
+// or at the path: all of swarmd, containerd and its shims, and the containers.
+func processesBelow(dir, namespace string) ([]int, error) {
+	spaces := networks(append(mounts(dir), namespace))
+	return processes(func(pid int, line []string) bool {
+		ns, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+		return slices.Contains(spaces, ns) || slices.ContainsFunc(line, func(word string) bool { return strings.Contains(word, dir+"/") || word == dir })
+	})
+}
+
+// processes are those that match, by their command line, without this one and those that have ended.
+func processes(match func(pid int, line []string) bool) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
@@ -64,14 +96,14 @@ func (l *Lab) processes() ([]int, error) {
 			continue
 		}
 		cmdline, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		ns, _ := os.Readlink(filepath.Join("/proc", e.Name(), "ns/net"))
-		if bytes.Contains(cmdline, []byte(l.Dir+"/")) || slices.Contains(spaces, ns) {
+		if match(pid, strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids, nil
 }
 
+// zombie tells whether a process has ended, whether or not its parent knows.
 func zombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -81,10 +113,10 @@ func zombie(pid int) bool {
 	return bytes.HasPrefix(after, []byte("Z"))
 }
 
-// namespaces are the network namespaces mounted below the lab's directory, as /proc/PID/ns/net names them.
-func (l *Lab) namespaces() []string {
+// networks are the network namespaces mounted at paths, as /proc/PID/ns/net names them.
+func networks(paths []string) []string {
 	var spaces []string
-	for _, path := range mounts(l.Dir) {
+	for _, path := range paths {
 		var st unix.Stat_t
 		var fs unix.Statfs_t
 		if unix.Stat(path, &st) == nil && unix.Statfs(path, &fs) == nil && fs.Type == unix.NSFS_MAGIC {
@@ -105,28 +137,4 @@ func mounts(dir string) []string {
 	}
 	slices.Reverse(found)
 	return found
-}
-
-func (l *Lab) unmount() error {
-	if l.bridge != nil {
-		for _, n := range append([]*Namespace{l.bridge, l.Client}, l.hostNamespaces()...) {
-			if n != nil && n.file != nil {
-				n.file.Close()
-			}
-		}
-	}
-	for _, path := range mounts(l.Dir) {
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("unmount %s: %w", path, err)
-		}
-	}
-	return nil
-}
-
-func (l *Lab) hostNamespaces() []*Namespace {
-	var all []*Namespace
-	for _, h := range l.Hosts {
-		all = append(all, h.Namespace)
-	}
-	return all
 }

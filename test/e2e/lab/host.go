@@ -1,7 +1,7 @@
 package lab
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -12,143 +12,191 @@ import (
 	"time"
 )
 
-// Host is a machine of the lab.
+// Host is a machine of the lab. Its methods that return nothing end the test where they fail.
 type Host struct {
+	// Namespace is nil while the host has no power.
 	*Namespace
 	Name string
 	Addr netip.Addr
 	// Root is the data directory of its swarmd.
 	Root   string
 	lab    *Lab
-	daemon *exec.Cmd
-	exited chan struct{}
+	number int
+	daemon *exec.Cmd // nil where another process started it
 }
 
 // Socket is where the host's swarmd listens.
 func (h *Host) Socket() string { return filepath.Join(h.Root, "swarmd.sock") }
 
-// Start starts swarmd and waits until it answers.
+// Start starts swarmd and waits until it answers. A host without power gets it first.
 func (h *Host) Start(args ...string) {
 	h.lab.T.Helper()
-	log, err := os.OpenFile(filepath.Join(h.lab.Dir, h.Name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err := h.Launch(args...); err != nil {
+		h.lab.T.Fatalf("lab: start swarmd of %s: %v", h.Name, err)
+	}
+	h.Answers()
+}
+
+// Launch starts swarmd and waits for nothing.
+func (h *Host) Launch(args ...string) error {
+	if err := h.PowerOn(); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(h.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		h.lab.T.Fatal(err)
+		return err
 	}
 	defer log.Close()
-	h.daemon = h.Command(filepath.Join(h.lab.Bin, "swarmd"), append([]string{"--root", h.Root}, args...)...)
-	h.daemon.Stdout, h.daemon.Stderr = log, log
-	if err := h.daemon.Start(); err != nil {
-		h.lab.T.Fatal(err)
+	daemon := h.Command(filepath.Join(h.lab.Bin, "swarmd"), append([]string{"--root", h.Root}, args...)...)
+	daemon.Stdout, daemon.Stderr = log, log
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt at the terminal is not for it
+	if err := daemon.Start(); err != nil {
+		return err
 	}
-	h.exited = make(chan struct{})
-	go func(daemon *exec.Cmd, exited chan struct{}) {
-		_ = daemon.Wait() // how it ended is in ProcessState
-		close(exited)
-	}(h.daemon, h.exited)
+	h.daemon = daemon
+	go func() { _ = daemon.Wait() }() // or it would stay as a zombie; how it ended is in ProcessState
+	return nil
+}
+
+// Answers waits until swarmd answers on its socket.
+func (h *Host) Answers() {
+	h.lab.T.Helper()
 	h.lab.Eventually(30*time.Second, "swarmd of "+h.Name+" answers", func() error {
-		select {
-		case <-h.exited:
-			h.lab.T.Fatalf("swarmd of %s ended: %v\n%s", h.Name, h.daemon.ProcessState, h.Log())
-		default:
+		if !h.Alive() {
+			h.lab.T.Fatalf("swarmd of %s ended\n%s", h.Name, h.Log())
 		}
 		return h.Ctl("version").Err
 	})
 }
 
+// Alive tells whether swarmd runs.
+func (h *Host) Alive() bool {
+	pid, err := h.pid()
+	return err == nil && !zombie(pid)
+}
+
+// PID is that of the running swarmd.
+func (h *Host) PID() int {
+	h.lab.T.Helper()
+	pid, err := h.pid()
+	if err != nil {
+		h.lab.T.Fatalf("%v", err)
+	}
+	return pid
+}
+
+// pid finds swarmd, whoever started it.
+func (h *Host) pid() (int, error) {
+	if h.daemon != nil {
+		return h.daemon.Process.Pid, nil
+	}
+	all, err := processes(func(pid int, line []string) bool {
+		return len(line) > 2 && filepath.Base(line[0]) == "swarmd" && line[1] == "--root" && line[2] == h.Root
+	})
+	if err != nil {
+		return 0, err
+	}
+	if len(all) == 0 {
+		return 0, fmt.Errorf("no swarmd runs on %s", h.Name)
+	}
+	return all[0], nil
+}
+
 // Run starts another of the built programs on the host; it is ended with the lab.
 func (h *Host) Run(program string, args ...string) {
 	h.lab.T.Helper()
-	log, err := os.OpenFile(filepath.Join(h.lab.Dir, h.Name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(h.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		h.lab.T.Fatal(err)
+		h.lab.T.Fatalf("lab: %v", err)
 	}
 	defer log.Close()
 	cmd := h.Command(filepath.Join(h.lab.Bin, program), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
-		h.lab.T.Fatal(err)
+		h.lab.T.Fatalf("lab: %v", err)
 	}
 	go func() { _ = cmd.Wait() }()
 }
 
-// PID is that of the running swarmd.
-func (h *Host) PID() int { return h.daemon.Process.Pid }
-
 // Stop ends swarmd as an init system would, and waits.
-func (h *Host) Stop() { h.signal(syscall.SIGTERM) }
+func (h *Host) Stop() { h.end(syscall.SIGTERM) }
 
-// Kill ends swarmd with no chance to do anything.
-func (h *Host) Kill() { h.signal(syscall.SIGKILL) }
+// Kill ends swarmd with no chance to do anything. Its containers go on.
+func (h *Host) Kill() { h.end(syscall.SIGKILL) }
+
+// Pause freezes swarmd, and Resume lets it go on where it was. Its containers go on meanwhile.
+func (h *Host) Pause()  { h.signal(syscall.SIGSTOP) }
+func (h *Host) Resume() { h.signal(syscall.SIGCONT) }
 
 func (h *Host) signal(s syscall.Signal) {
 	h.lab.T.Helper()
-	if err := h.daemon.Process.Signal(s); err != nil {
-		h.lab.T.Fatalf("lab: signal swarmd of %s: %v", h.Name, err)
+	pid, err := h.pid()
+	if err == nil {
+		err = syscall.Kill(pid, s)
 	}
-	select {
-	case <-h.exited:
-	case <-time.After(30 * time.Second):
-		h.lab.T.Fatalf("swarmd of %s did not end within 30 s of %s\n%s", h.Name, s, h.Log())
+	if err != nil {
+		h.lab.T.Fatalf("lab: %s to swarmd of %s: %v", s, h.Name, err)
 	}
 }
+
+func (h *Host) end(s syscall.Signal) {
+	h.lab.T.Helper()
+	pid := h.PID()
+	h.signal(s)
+	if err := gone(pid, 30*time.Second); err != nil {
+		h.lab.T.Fatalf("swarmd of %s: %v after %s\n%s", h.Name, err, s, h.Log())
+	}
+}
+
+// gone waits until a process has ended.
+func gone(pid int, within time.Duration) error {
+	for deadline := time.Now().Add(within); !zombie(pid); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("process %d did not end within %s", pid, within)
+		}
+	}
+	return nil
+}
+
+// KillAll ends swarmd, its containerd and every container, as if all of them had crashed at once; the kernel closes their
+// connections.
+func (h *Host) KillAll() {
+	h.lab.T.Helper()
+	if err := h.killAll(); err != nil {
+		h.lab.T.Fatalf("lab: kill everything on %s: %v", h.Name, err)
+	}
+}
+
+func (h *Host) killAll() error {
+	return endProcesses(h.processes)
+}
+
+// processes are swarmd, containerd, the shims, the containers and whatever else runs on the host.
+func (h *Host) processes() ([]int, error) { return processesBelow(h.Root, h.namespace()) }
+
+func (h *Host) namespace() string {
+	if h.Namespace == nil {
+		return ""
+	}
+	return h.Path
+}
+
+func (h *Host) logFile() string { return filepath.Join(h.lab.Dir, h.Name+".log") }
 
 // Log is the end of what swarmd logged.
 func (h *Host) Log() string {
-	data, _ := os.ReadFile(filepath.Join(h.lab.Dir, h.Name+".log"))
+	data := h.WholeLog()
 	if len(data) > 16<<10 {
 		data = data[len(data)-16<<10:]
 	}
-	return string(data)
+	return data
 }
 
-// Result is what a command printed and how it ended.
-type Result struct {
-	Stdout, Stderr string
-	Code           int
-	Err            error
-}
-
-// Ctl runs swarmctl on the host.
-func (h *Host) Ctl(args ...string) Result { return h.CtlInput("", args...) }
-
-// CtlInput is Ctl with something on standard input.
-func (h *Host) CtlInput(input string, args ...string) Result {
-	cmd := h.Command(filepath.Join(h.lab.Bin, "swarmctl"), args...)
-	cmd.Env = append(os.Environ(), "SWARM_HOST=unix://"+h.Socket())
-	cmd.Stdin = strings.NewReader(input)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	r := Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode(), Err: err}
-	if err != nil {
-		r.Err = fmt.Errorf("swarmctl %s: %w\n%s%s", strings.Join(args, " "), err, r.Stdout, r.Stderr)
+// WholeLog is all that swarmd ever logged on the host.
+func (h *Host) WholeLog() string {
+	data, err := os.ReadFile(h.logFile())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err.Error()
 	}
-	return r
-}
-
-// Must runs swarmctl and fails the test if that fails; it returns what was printed.
-func (h *Host) Must(args ...string) string {
-	h.lab.T.Helper()
-	r := h.Ctl(args...)
-	if r.Err != nil {
-		h.lab.T.Fatalf("%v\nswarmd:\n%s", r.Err, h.Log())
-	}
-	return r.Stdout
-}
-
-// Eventually waits until f is content, and fails the test if that takes too long. It asks again every few milliseconds,
-// because what it asks has no other way to tell.
-func (l *Lab) Eventually(within time.Duration, what string, f func() error) {
-	l.T.Helper()
-	deadline := time.Now().Add(within)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			l.T.Fatalf("%s: not within %s: %v", what, within, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	return strings.ToValidUTF8(string(data), "?")
 }

@@ -1,8 +1,9 @@
-// Package lab makes hosts to test on: network namespaces joined by a bridge in a namespace of its own, each with its own
-// data directory, in which the built daemons run as they would on machines.
+// Package lab makes hosts to test on: namespaces with a network and a host name of their own, joined by a bridge in a
+// namespace of its own, each with its own data directory, in which the built daemons run as they would on machines. It can
+// cut and delay links, partition the hosts, kill, freeze and restart daemons, cut a host's power and fill its disk.
 //
 // It owns everything below its directory: namespaces, processes, mounts. It clears what an earlier, crashed run left there
-// before it begins, and leaves nothing. It never touches the machine's own links, routes or firewall.
+// before it begins, and leaves nothing. It never touches the machine's own links, routes, firewall or name.
 package lab
 
 import (
@@ -10,173 +11,179 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"testing"
-
-	"github.com/vishvananda/netlink"
+	"slices"
+	"sync"
 )
 
-// subnet is that of the hosts: host n has the address .n, the bridge's namespace .254, and the client .253.
-var subnet = netip.MustParsePrefix("10.91.0.0/24")
+// T is what the lab needs of a test. Everything that goes wrong with the lab itself ends the test.
+type T interface {
+	Helper()
+	Cleanup(f func())
+	Skipf(format string, args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
 
 // Lab is a number of hosts on one network.
 type Lab struct {
-	T testing.TB
+	T T
 	// Bin is where the built binaries are.
 	Bin string
 	// Dir is where everything of the lab is.
-	Dir    string
-	Hosts  []*Host
-	Client *Namespace // a machine outside of the swarm, on the same network
+	Dir   string
+	Hosts []*Host
+	// Client is a machine outside of the swarm, on the same network.
+	Client *Namespace
 	bridge *Namespace
+
+	mu    sync.Mutex // of what links do
+	cut   map[[2]string]bool
+	delay map[string]*relay
 }
 
-// New makes a lab, and removes it when the test ends. It skips the test where there is no root or nothing was built.
-func New(t testing.TB, hosts int) *Lab {
+// New makes a lab of hosts with these names, and removes it when the test ends. It skips the test where there is no root or
+// nothing was built.
+func New(t T, hosts ...string) *Lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, for network namespaces and containers")
+		t.Skipf("needs root, for namespaces and containers")
 	}
-	bin := binaries(t)
-	l := &Lab{T: t, Bin: bin, Dir: filepath.Join(os.TempDir(), "swarmd-lab")}
-	if err := l.clear(); err != nil {
-		t.Fatalf("lab: clear what an earlier run left in %s: %v", l.Dir, err)
-	}
+	l, err := Make(t, filepath.Join(os.TempDir(), "swarmd-lab"), hosts...)
 	t.Cleanup(func() {
-		if err := l.clear(); err != nil {
+		if err := l.Remove(); err != nil {
 			t.Errorf("lab: clean up %s: %v", l.Dir, err)
 		}
 	})
-	if err := l.build(hosts); err != nil {
+	if err != nil {
 		t.Fatalf("lab: %v", err)
 	}
 	return l
 }
 
-// binaries finds bin/ of the repository that the test runs in.
-func binaries(t testing.TB) string {
-	dir, err := os.Getwd()
+// Make makes a lab in a directory; what an earlier one left there is removed first. Where it fails, what it made so far is there
+// for Remove.
+func Make(t T, dir string, hosts ...string) (*Lab, error) {
+	l, err := open(t, dir)
 	if err != nil {
-		t.Fatal(err)
+		return l, err
 	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			bin := filepath.Join(dir, "bin")
-			if _, err := os.Stat(filepath.Join(bin, "swarmd")); err != nil {
-				t.Skipf("%s/swarmd is not built: run make build runtime e2e-images", bin)
-			}
-			return bin
-		}
+	if err := l.clear(); err != nil {
+		return l, fmt.Errorf("clear what an earlier run left in %s: %w", l.Dir, err)
 	}
-	t.Fatal("lab: not inside of the repository")
-	return ""
+	return l, l.build(hosts)
 }
 
-func (l *Lab) build(hosts int) error {
-	if err := os.MkdirAll(filepath.Join(l.Dir, "netns"), 0o700); err != nil {
+// Remove ends every process of the lab and removes everything that is there.
+func (l *Lab) Remove() error { return l.clear() }
+
+func open(t T, dir string) (*Lab, error) {
+	l := &Lab{T: t, Dir: dir, cut: make(map[[2]string]bool), delay: make(map[string]*relay)}
+	var err error
+	l.Bin, err = binaries()
+	return l, err
+}
+
+// binaries finds bin/ of the repository that the test runs in, or where this program itself was built to.
+func binaries() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	candidates := []string{filepath.Dir(self)}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			candidates = append(candidates, filepath.Join(dir, "bin"))
+		}
+	}
+	for _, bin := range candidates {
+		if _, err := os.Stat(filepath.Join(bin, "swarmd")); err == nil {
+			return bin, nil
+		}
+	}
+	return "", fmt.Errorf("swarmd is in none of %v: run make build runtime e2e-images", candidates)
+}
+
+func (l *Lab) build(hosts []string) error {
+	if err := os.MkdirAll(l.namespacePath(""), 0o700); err != nil {
+		return err
+	}
+	if err := l.makeBridge(); err != nil {
 		return err
 	}
 	var err error
-	if l.bridge, err = newNamespace(filepath.Join(l.Dir, "netns", "bridge")); err != nil {
+	if l.Client, err = l.join("client", clientNumber); err != nil {
 		return err
 	}
-	if err := l.bridge.Do(makeBridge); err != nil {
-		return fmt.Errorf("bridge: %w", err)
-	}
-	if l.Client, err = l.join("client", 253); err != nil {
-		return err
-	}
-	for i := range hosts {
-		name := fmt.Sprintf("h%d", i+1)
-		ns, err := l.join(name, i+1)
-		if err != nil {
+	for _, name := range hosts {
+		if _, err := l.Add(name); err != nil {
 			return err
 		}
-		h := &Host{Namespace: ns, Name: name, lab: l, Addr: address(i + 1), Root: filepath.Join(l.Dir, name)}
-		if err := os.MkdirAll(h.Root, 0o700); err != nil {
-			return err
-		}
-		l.Hosts = append(l.Hosts, h)
 	}
 	return nil
 }
 
-func makeBridge() error {
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
-	if err := netlink.LinkAdd(bridge); err != nil {
-		return err
+// Add adds a host with an empty disk, at run time too.
+func (l *Lab) Add(name string) (*Host, error) {
+	number := 1
+	for slices.ContainsFunc(l.Hosts, func(h *Host) bool { return h.number == number }) {
+		number++
 	}
-	return address254(bridge)
+	h := &Host{Name: name, lab: l, number: number, Addr: address(number), Root: filepath.Join(l.Dir, name)}
+	if l.Host(name) != nil || number >= clientNumber {
+		return nil, fmt.Errorf("no room for another host %s", name)
+	}
+	l.Hosts = append(l.Hosts, h)
+	if err := os.MkdirAll(h.Root, 0o700); err != nil {
+		return nil, err
+	}
+	if err := h.PowerOn(); err != nil {
+		return nil, err
+	}
+	return h, l.save()
 }
 
-func address254(link netlink.Link) error {
-	addr, err := netlink.ParseAddr(address(254).String() + "/24")
-	if err != nil {
+// Discard takes a host away for good: its power, its link and its disk.
+func (l *Lab) Discard(h *Host) error {
+	if err := h.PowerOff(); err != nil {
 		return err
 	}
-	if err := netlink.AddrAdd(link, addr); err != nil {
+	if err := h.unmountDisk(); err != nil {
 		return err
 	}
-	return netlink.LinkSetUp(link)
+	l.Hosts = slices.DeleteFunc(l.Hosts, func(other *Host) bool { return other == h })
+	if err := os.RemoveAll(h.Root); err != nil {
+		return err
+	}
+	return l.save()
 }
+
+// Host is the host of that name, or nil.
+func (l *Lab) Host(name string) *Host {
+	for _, h := range l.Hosts {
+		if h.Name == name {
+			return h
+		}
+	}
+	return nil
+}
+
+func (l *Lab) namespacePath(name string) string { return filepath.Join(l.Dir, "ns", name) }
+
+// subnet is that of the hosts: host n has the address .n, the bridge's namespace .254, and the client .253.
+var subnet = netip.MustParsePrefix("10.91.0.0/24")
+
+const (
+	clientNumber = 253
+	bridgeNumber = 254
+)
 
 // address is the subnet's address number n.
 func address(n int) netip.Addr {
 	b := subnet.Addr().As4()
 	b[3] = byte(n)
 	return netip.AddrFrom4(b)
-}
-
-// join makes a namespace with a link eth0 to the bridge.
-func (l *Lab) join(name string, number int) (*Namespace, error) {
-	ns, err := newNamespace(filepath.Join(l.Dir, "netns", name))
-	if err != nil {
-		return nil, err
-	}
-	err = l.bridge.Do(func() error {
-		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.file.Fd())}
-		if err := netlink.LinkAdd(veth); err != nil {
-			return err
-		}
-		bridge, err := netlink.LinkByName("br0")
-		if err != nil {
-			return err
-		}
-		if err := netlink.LinkSetMaster(veth, bridge); err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(veth)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("link of %s: %w", name, err)
-	}
-	return ns, ns.Do(func() error { return configure(number) })
-}
-
-// configure sets up lo and eth0 of the namespace that the thread is in.
-func configure(number int) error {
-	for _, name := range []string{"lo", "eth0"} {
-		link, err := netlink.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		if name == "eth0" {
-			addr, err := netlink.ParseAddr(address(number).String() + "/24")
-			if err != nil {
-				return err
-			}
-			if err := netlink.AddrAdd(link, addr); err != nil {
-				return err
-			}
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return err
-		}
-		if name == "eth0" {
-			route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: address(254).AsSlice()}
-			if err := netlink.RouteAdd(route); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -12,8 +12,7 @@ import (
 // control groups, links and nftables tables.
 func (h *Host) Leftovers() []string {
 	var left []string
-	one := &Lab{Dir: h.Root}
-	pids, err := one.processes()
+	pids, err := h.processes()
 	if err != nil {
 		left = append(left, err.Error())
 	}

@@ -15,38 +15,61 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespace is a network namespace, kept by a bind mount.
+// Namespace is a network namespace, and one of a host's name, each kept by a bind mount.
 type Namespace struct {
+	// Path is that of the network namespace; Path with ".uts" is that of the name.
 	Path string
 	file *os.File
 }
 
-// newNamespace makes a namespace and mounts it at the path.
-func newNamespace(path string) (*Namespace, error) {
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		return nil, err
-	}
+// newNamespace makes namespaces, gives the host its name, and mounts them at the path.
+func newNamespace(path, hostname string) (*Namespace, error) {
 	made := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and its namespace with it
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- fmt.Errorf("unshare: %w", err)
-			return
-		}
-		if err := unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, ""); err != nil {
-			made <- fmt.Errorf("mount %s: %w", path, err)
-			return
-		}
-		made <- nil
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and its namespaces with it
+		made <- mountNamespaces(path, hostname)
 	}()
 	if err := <-made; err != nil {
-		return nil, err
+		return nil, fmt.Errorf("namespace %s: %w", path, err)
 	}
+	return openNamespace(path)
+}
+
+func openNamespace(path string) (*Namespace, error) {
 	file, err := os.Open(path)
 	return &Namespace{Path: path, file: file}, err
 }
 
-// Do runs f on a thread that is in the namespace.
+func mountNamespaces(path, hostname string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWUTS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Sethostname([]byte(hostname)); err != nil {
+		return fmt.Errorf("host name: %w", err)
+	}
+	for kind, at := range map[string]string{"net": path, "uts": path + ".uts"} {
+		if err := os.WriteFile(at, nil, 0o600); err != nil {
+			return err
+		}
+		if err := unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/%s", unix.Gettid(), kind), at, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount: %w", err)
+		}
+	}
+	return nil
+}
+
+// close lets go of the namespaces; they end with the last process in them.
+func (n *Namespace) close() error {
+	err := n.file.Close()
+	for _, at := range []string{n.Path, n.Path + ".uts"} {
+		if e := unix.Unmount(at, unix.MNT_DETACH); !errors.Is(e, unix.EINVAL) && !errors.Is(e, unix.ENOENT) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// Do runs f on a thread that is in the network namespace.
 func (n *Namespace) Do(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -60,21 +83,29 @@ func (n *Namespace) Do(f func() error) error {
 	return <-done
 }
 
-// Command is a command that runs in the namespace. Only the network is another: "ip netns exec" would hide the cgroup mounts.
+// Arguments are a command line that runs a program in the namespaces. "ip netns exec" would hide the cgroup mounts.
+func (n *Namespace) Arguments(name string, args ...string) []string {
+	return append([]string{"nsenter", "--net=" + n.Path, "--uts=" + n.Path + ".uts", "--", name}, args...)
+}
+
+// Command is a command that runs in the namespaces.
 func (n *Namespace) Command(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"--net=" + n.Path, name}, args...)...)
+	line := n.Arguments(name, args...)
+	return exec.Command(line[0], line[1:]...)
+}
+
+// DialContext makes a connection in the namespace.
+func (n *Namespace) DialContext(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	inside := n.Do(func() error {
+		conn, err = (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, addr)
+		return nil
+	})
+	return conn, errors.Join(err, inside)
 }
 
 // HTTP is a client whose connections are made in the namespace, a new one for each request.
 func (n *Namespace) HTTP() *http.Client {
-	dial := func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
-		inside := n.Do(func() error {
-			conn, err = (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, addr)
-			return nil
-		})
-		return conn, errors.Join(err, inside)
-	}
-	return &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	return &http.Client{Transport: &http.Transport{DialContext: n.DialContext, DisableKeepAlives: true}, Timeout: 10 * time.Second}
 }
 
 // Get is the body that a URL answers with in the namespace.
