@@ -24,6 +24,8 @@ const (
 
 	// maxPEM bounds what is read of any PEM, in bytes: a chain of a few certificates has a few thousand.
 	maxPEM = 64 << 10
+	// maxRequest bounds a certificate request, in bytes.
+	maxRequest = 16 << 10
 	// maxCertificates bounds a chain, and a list of roots.
 	maxCertificates = 8
 	// backdate is how long before their making certificates begin to be good, for clocks that are behind.
