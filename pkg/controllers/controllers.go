@@ -1,30 +1,68 @@
 // Package controllers lists every rule of the swarm, in the order in which they decide. Read this first.
 //
-// A rule is a pure function of a snapshot (see package reconcile). All of them are keyed by service, and each sees the
-// uncommitted result of those before it, so that what a change of a service needs is decided in one pass and written once:
+// A rule is a pure function of a snapshot (see package reconcile). Rules that decide about the same things are a pipeline:
+// each sees the uncommitted result of those before it, so that what a change needs is decided in one pass and written once.
+// What one pipeline tells another is in the objects, as for everybody else. The pipelines, each with its rules in order, and
+// the sections that they write:
 //
-//	rollout    when may which slot move to the new revision    Service.desired.update
-//	service    what tasks exist, and what is to stop           Task.desired
-//	gc         what is over and may go                         removes tasks, revisions, services
-//	scheduler  where the tasks run, or why nowhere             Task.desired.placement
+//	node       by node
+//	  node       is it there                                     Node.desired
+//	service    by service
+//	  rollout    when may which slot move to the new revision    Service.desired.update
+//	  service    what tasks exist, and what is to stop           Task.desired
+//	  gc         what is over and may go                         removes tasks, revisions, services
+//	  scheduler  where the tasks run, or why nowhere             Task.desired.placement
+//	authority  the one
+//	  authority  which root every node has come to trust         Authority.desired
 //
-// The order is that of the questions. Rollout comes before service, so that a slot is admitted and moved in one step. Gc
-// comes after service, which says what to remove. The scheduler is last, because all the others can be decided without a
-// node, and so that what it places need not be shown to another rule.
+// The order of the service pipeline is that of the questions. Rollout comes before service, so that a slot is admitted and
+// moved in one step. Gc comes after service, which says what to remove. The scheduler is last, because all the others can be
+// decided without a node, and so that what it places need not be shown to another rule.
 //
-// The package owns the list and nothing else. The rules never import each other: what one tells the other is in the
-// objects.
+// Package member beside them is pure too, and no rule: what it decides about is etcd's list of members, which is in no
+// snapshot.
+//
+// The package owns the list and the running of it, and nothing else. The rules never import each other: what one tells the
+// other is in the objects.
 package controllers
 
 import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/swarmd/swarmd/pkg/controllers/authority"
 	"github.com/swarmd/swarmd/pkg/controllers/gc"
+	"github.com/swarmd/swarmd/pkg/controllers/node"
 	"github.com/swarmd/swarmd/pkg/controllers/rollout"
 	"github.com/swarmd/swarmd/pkg/controllers/scheduler"
 	"github.com/swarmd/swarmd/pkg/controllers/service"
 	"github.com/swarmd/swarmd/pkg/reconcile"
+	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// Rules are all rules in the order in which they decide.
+// Pipelines are all pipelines.
+func Pipelines() []reconcile.Pipeline {
+	return []reconcile.Pipeline{
+		{Name: "node", AllKeys: node.AllKeys, Rules: []reconcile.Rule{node.Rule{}}},
+		{Name: "service", AllKeys: reconcile.AllKeys, Rules: Rules()},
+		{Name: "authority", AllKeys: authority.AllKeys, Rules: []reconcile.Rule{authority.Rule{}}},
+	}
+}
+
+// Rules are those that are keyed by service, in the order in which they decide.
 func Rules() []reconcile.Rule {
 	return []reconcile.Rule{rollout.Rule{}, service.Rule{}, gc.Rule{}, scheduler.Rule{}}
+}
+
+// Run runs all pipelines for as long as the lead lasts. It ends when the first of them does, with that one's error, and not
+// before the others have ended too: store.ErrFenced when the lead is lost, store.ErrClosed when the store is closed, and
+// ctx's cause when that ends. It may be called again with a later lead, also with the same registry, but not twice at once.
+func Run(ctx context.Context, s store.Store, lead store.Lead, o reconcile.Options) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, p := range Pipelines() {
+		engine := p.Engine(s, o)
+		group.Go(func() error { return engine.Run(ctx, lead) })
+	}
+	return group.Wait()
 }

@@ -24,7 +24,8 @@ const (
 type Options struct {
 	// Logger is told what goes wrong; nil tells nobody.
 	Logger *slog.Logger
-	// Registry takes the engine's metrics, once for each registry; nil measures nothing.
+	// Registry takes the engine's metrics, labelled with the pipeline; engines of the same pipeline share them. Nil measures
+	// nothing.
 	Registry *prometheus.Registry
 	// MaxKeys and MaxOps bound one Step. A key whose own plan is larger than MaxOps is still decided whole.
 	MaxKeys int
@@ -33,18 +34,22 @@ type Options struct {
 	Resync time.Duration
 }
 
-// Engine runs rules, in order, over the keys of a store.
+// Engine runs the rules of a pipeline, in order, over its keys in a store.
 type Engine struct {
-	store   store.Store
-	rules   []Rule
-	options Options
-	log     *slog.Logger
-	metrics *metrics
+	store    store.Store
+	pipeline Pipeline
+	options  Options
+	log      *slog.Logger
+	metrics  *metrics
 }
 
-// New is an engine that decides each key by the rules in the order given, each over the uncommitted result of the one
-// before.
+// New is an engine for rules that are keyed by service.
 func New(s store.Store, rules []Rule, o Options) *Engine {
+	return Pipeline{Name: "service", AllKeys: AllKeys, Rules: rules}.Engine(s, o)
+}
+
+// Engine is one that runs the pipeline.
+func (p Pipeline) Engine(s store.Store, o Options) *Engine {
 	if o.MaxKeys <= 0 {
 		o.MaxKeys = DefaultMaxKeys
 	}
@@ -58,21 +63,22 @@ func New(s store.Store, rules []Rule, o Options) *Engine {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{store: s, rules: rules, options: o, log: log, metrics: newMetrics(o.Registry)}
+	return &Engine{store: s, pipeline: p, options: o, log: log.With("pipeline", p.Name), metrics: newMetrics(o.Registry, p.Name)}
 }
 
 // Keys are what a change makes worth deciding again, by any rule, sorted and without duplicates. s is a snapshot at the
 // change's revision or later.
 func (e *Engine) Keys(s *store.Snapshot, c store.Change) []string {
 	var keys []string
-	for _, r := range e.rules {
+	for _, r := range e.pipeline.Rules {
 		keys = append(keys, r.Keys(s, c)...)
 	}
 	slices.Sort(keys)
 	return slices.Compact(keys)
 }
 
-// AllKeys are the IDs of all services, and of those that are gone but left tasks or revisions behind, sorted.
+// AllKeys are the keys of the pipeline of services: the IDs of all services, and of those that are gone but left tasks or
+// revisions behind, sorted.
 func AllKeys(s *store.Snapshot) []string {
 	keys := make(map[string]struct{}, s.Count(v1.KindService))
 	for o := range store.All(s, v1.Services) {

@@ -1,13 +1,14 @@
 package reconcile
 
 import (
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/util/workqueue"
 )
 
-// metrics are the engine's, in the Prometheus manner. They work without a registry.
+// metrics are the engine's, in the Prometheus manner, labelled with its pipeline. They work without a registry.
 type metrics struct {
 	duration *prometheus.HistogramVec
 	errors   *prometheus.CounterVec
@@ -19,23 +20,45 @@ type metrics struct {
 // buckets of seconds from 20 µs, a small service, to 20 s, a very large commit.
 func buckets() []float64 { return prometheus.ExponentialBuckets(20e-6, 4, 11) }
 
-func newMetrics(registry *prometheus.Registry) *metrics {
+func newMetrics(registry *prometheus.Registry, pipeline string) *metrics {
+	of := prometheus.Labels{"pipeline": pipeline}
 	m := &metrics{
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "swarm_reconcile_duration_seconds",
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{ConstLabels: of, Name: "swarm_reconcile_duration_seconds",
 			Help: "Time that a rule took to decide one key.", Buckets: buckets()}, []string{"rule"}),
-		errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "swarm_reconcile_errors_total",
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{ConstLabels: of, Name: "swarm_reconcile_errors_total",
 			Help: "Keys that were to be decided again because of an error, by what failed."}, []string{"rule"}),
-		commits: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "swarm_reconcile_commit_duration_seconds",
+		commits: prometheus.NewHistogramVec(prometheus.HistogramOpts{ConstLabels: of, Name: "swarm_reconcile_commit_duration_seconds",
 			Help: "Time that it took to commit what one step decided.", Buckets: buckets()}, []string{"result"}),
-		written: prometheus.NewCounter(prometheus.CounterOpts{Name: "swarm_store_keys_written_total",
+		written: prometheus.NewCounter(prometheus.CounterOpts{ConstLabels: of, Name: "swarm_store_keys_written_total",
 			Help: "Sections that the controllers wrote or removed."}),
-		queue: newQueueMetrics(),
+		queue: newQueueMetrics(of),
 	}
 	if registry != nil {
-		registry.MustRegister(m.duration, m.errors, m.commits, m.written)
-		registry.MustRegister(m.queue.collectors()...)
+		m.register(registry)
 	}
 	return m
+}
+
+// register puts the metrics into the registry, or takes over those of an engine of the same pipeline that did before.
+func (m *metrics) register(registry *prometheus.Registry) {
+	m.duration, m.errors = registered(registry, m.duration), registered(registry, m.errors)
+	m.commits, m.written = registered(registry, m.commits), registered(registry, m.written)
+	q := &m.queue
+	q.depth, q.unfinished, q.longest = registered(registry, q.depth), registered(registry, q.unfinished), registered(registry, q.longest)
+	q.adds, q.retries = registered(registry, q.adds), registered(registry, q.retries)
+	q.latency, q.work = registered(registry, q.latency), registered(registry, q.work)
+}
+
+func registered[C prometheus.Collector](registry *prometheus.Registry, c C) C {
+	var before prometheus.AlreadyRegisteredError
+	switch err := registry.Register(c); {
+	case err == nil:
+		return c
+	case errors.As(err, &before):
+		return before.ExistingCollector.(C) // the same names and labels are made nowhere else
+	default:
+		panic(err) // a name that somebody else has: no registry of ours
+	}
 }
 
 func (m *metrics) decided(rule string, took time.Duration) {
@@ -61,16 +84,16 @@ type queueMetrics struct {
 	latency, work              *prometheus.HistogramVec
 }
 
-func newQueueMetrics() queueMetrics {
+func newQueueMetrics(of prometheus.Labels) queueMetrics {
 	label := []string{"name"}
 	gauge := func(name, help string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "workqueue", Name: name, Help: help}, label)
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{ConstLabels: of, Namespace: "workqueue", Name: name, Help: help}, label)
 	}
 	counter := func(name, help string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "workqueue", Name: name, Help: help}, label)
+		return prometheus.NewCounterVec(prometheus.CounterOpts{ConstLabels: of, Namespace: "workqueue", Name: name, Help: help}, label)
 	}
 	histogram := func(name, help string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "workqueue", Name: name, Help: help,
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{ConstLabels: of, Namespace: "workqueue", Name: name, Help: help,
 			Buckets: buckets()}, label)
 	}
 	return queueMetrics{
@@ -82,10 +105,6 @@ func newQueueMetrics() queueMetrics {
 		latency:    histogram("queue_duration_seconds", "How long keys waited."),
 		work:       histogram("work_duration_seconds", "How long a key was worked on, its commit included."),
 	}
-}
-
-func (m queueMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.depth, m.unfinished, m.longest, m.adds, m.retries, m.latency, m.work}
 }
 
 // NewDepthMetric implements workqueue.MetricsProvider.

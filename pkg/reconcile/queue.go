@@ -31,11 +31,10 @@ type queue struct {
 	urgent map[string]bool      // those that are not to be held
 }
 
-func newQueue(m queueMetrics) *queue {
+func newQueue(name string, m queueMetrics) *queue {
 	m.depth.Reset() // of an earlier time of leading
 	m.unfinished.Reset()
 	m.longest.Reset()
-	const name = "reconcile"
 	lanes := newLanes()
 	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[string]{Name: name, MetricsProvider: m, Queue: lanes})
 	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[string]{Name: name,

@@ -15,12 +15,25 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
+// Pipeline is rules that decide about the same things, such as services, one after another, each over the uncommitted result
+// of the one before. Pipelines know nothing of each other: what one commits, another hears of as everybody does. No two write
+// the same section of an object.
+type Pipeline struct {
+	// Name is what the keys are IDs of, in lower case, for metrics and logs: service, node.
+	Name string
+	// AllKeys are all that there is to decide about in a snapshot, sorted. They may be more than there are objects: what is gone
+	// may have left something behind.
+	AllKeys func(*store.Snapshot) []string
+	Rules   []Rule
+}
+
 // Rule decides what one key needs, from a snapshot alone. It does no I/O, keeps nothing between calls, and returns no
 // error: what cannot be done is written into an object for the user to read.
 type Rule interface {
 	// Name is that of the rule's folder and of its metrics.
 	Name() string
-	// Keys are what a change makes worth deciding again: service IDs. It may name too many, never too few.
+	// Keys are what a change makes worth deciding again: of the keys of the rule's pipeline. It may name too many, never too
+	// few.
 	Keys(s *store.Snapshot, c store.Change) []string
 	// Decide says what the key needs now. Deciding twice on the same snapshot gives the same plan; deciding on the
 	// snapshot after a plan gives no further operations.

@@ -20,7 +20,7 @@ func (e *Engine) Run(ctx context.Context, lead store.Lead) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	fence := lead.Fence()
-	r := &run{engine: e, fence: &fence, queue: newQueue(e.metrics.queue)}
+	r := &run{engine: e, fence: &fence, queue: newQueue(e.pipeline.Name, e.metrics.queue)}
 	defer r.queue.ShutDown()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -162,7 +162,7 @@ func (r *run) decide(b *batch, key string) (ok bool) {
 		r.queue.decided(key, time.Since(start))
 		if p := recover(); p != nil {
 			r.engine.metrics.failed("panic")
-			r.engine.log.Error("a rule panicked", "service.id", key, "panic", p, "stack", string(debug.Stack()))
+			r.engine.log.Error("a rule panicked", r.engine.pipeline.Name+".id", key, "panic", p, "stack", string(debug.Stack()))
 			r.queue.AddRateLimited(key)
 		}
 	}()
@@ -188,7 +188,7 @@ func (r *run) retry(ctx context.Context, keys []string, err error) error {
 		return fmt.Errorf("reconcile: commit: %w", err)
 	}
 	r.engine.metrics.failed("commit")
-	r.engine.log.Warn("a commit failed, deciding again", "error", err, "services", len(keys))
+	r.engine.log.Warn("a commit failed, deciding again", "error", err, "keys", len(keys))
 	for _, key := range keys {
 		r.queue.hurry(key) // its backoff is all that it waits for
 		r.queue.AddRateLimited(key)

@@ -36,7 +36,7 @@ func (b *batch) decide(key string) {
 	d := decision{ops: make([]store.Op, 0)}
 	var again time.Time
 	snapshot, pending := b.snapshot, b.pending
-	for _, rule := range b.engine.rules {
+	for _, rule := range b.engine.pipeline.Rules {
 		if len(pending) > 0 {
 			snapshot = overlay(snapshot, pending)
 		}

@@ -12,7 +12,7 @@ import (
 
 // all wakes every key, after whatever is more urgent.
 func (r *run) all(s *store.Snapshot) {
-	for _, key := range AllKeys(s) {
+	for _, key := range r.engine.pipeline.AllKeys(s) {
 		r.queue.wakeLow(key)
 	}
 }
@@ -74,7 +74,7 @@ func (r *run) changed(ctx context.Context, b store.Batch) error {
 	woken := make(map[string]bool) // and whether urgently
 	for _, c := range b.Changes {
 		urgent := asked(c)
-		for _, rule := range r.engine.rules {
+		for _, rule := range r.engine.pipeline.Rules {
 			for _, key := range r.keys(rule, s, c) {
 				if was, again := woken[key]; !again || urgent && !was {
 					woken[key] = urgent

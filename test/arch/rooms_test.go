@@ -14,7 +14,7 @@ var rooms = []room{
 	// Engine and rules. The rules never import each other; the list of them imports them all.
 	{"pkg/reconcile", of{"pkg/api/v1", "pkg/store"}},
 	{"pkg/reconcile/reconciletest", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
-	{"pkg/controllers", of{"pkg/controllers/...", "pkg/reconcile"}},
+	{"pkg/controllers", of{"pkg/store", "pkg/controllers/...", "pkg/reconcile"}},
 	{"pkg/controllers/rollout", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	{"pkg/controllers/service", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	{"pkg/controllers/network", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},

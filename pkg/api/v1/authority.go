@@ -21,6 +21,8 @@ type AuthoritySpec struct {
 // CertificateAuthority is a root certificate and its key, in PEM.
 type CertificateAuthority struct {
 	Cert []byte `json:"cert"`
+	// Digest is that of Cert, as join tokens and NodeTLS have it.
+	Digest string `json:"digest,omitempty"`
 	// Key is empty where an external CA has it.
 	Key []byte `json:"key,omitempty"`
 	// Cross is Cert's key signed by the root before it, so that those who trust only that one trust new certificates too; empty
@@ -44,6 +46,8 @@ type AuthorityDesired struct {
 	// Cert and Key are the root's, in PEM; the next rotation is cross-signed with the key.
 	Cert []byte `json:"cert"`
 	Key  []byte `json:"key,omitempty"`
+	// Digest is the spec's for Cert.
+	Digest string `json:"digest,omitempty"`
 }
 
 // Rotating tells whether not all nodes have come to the newest root yet.
