@@ -19,7 +19,7 @@ import (
 // When everything is well again, each service has its replicas.
 func TestProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := reconciletest.NewWorld(controllers.Rules())
+		w := reconciletest.NewWorld(controllers.Pipelines())
 		if err := w.Load(drawCluster(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func drawStep(t *rapid.T, w *reconciletest.World) string {
 	case 2:
 		return fmt.Sprintf("tick %ds", rapid.IntRange(1, 20).Draw(t, "seconds"))
 	case 3:
-		return fmt.Sprintf("node %s %s", node, rapid.SampledFrom([]string{"down", "lost", "ready", "drain", "active", "pause"}).Draw(t, "what"))
+		return fmt.Sprintf("node %s %s", node, rapid.SampledFrom([]string{"down", "ready", "drain", "active", "pause"}).Draw(t, "what"))
 	case 4:
 		return "play"
 	case 5, 6, 7:

@@ -133,7 +133,7 @@ func decisions(tb testing.TB, registry *prometheus.Registry) (n uint64) {
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			if f.GetName() == "swarm_reconcile_duration_seconds" && m.GetLabel()[0].GetValue() == "service" {
+			if f.GetName() == "swarm_reconcile_duration_seconds" && m.GetLabel()[1].GetValue() == "service" {
 				n = m.GetHistogram().GetSampleCount()
 			}
 		}

@@ -8,5 +8,5 @@ import (
 )
 
 func TestScenarios(t *testing.T) {
-	reconciletest.Run(t, "testdata/*.txtar", controllers.Rules())
+	reconciletest.Run(t, "testdata/*.txtar", controllers.Pipelines())
 }

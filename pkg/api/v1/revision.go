@@ -6,12 +6,9 @@ import (
 )
 
 // NodeLost tells whether nothing can be known of what runs on a node, so that its tasks are replaced without waiting for
-// them to end: it was removed (nil) or is down.
+// them to end: it was removed (nil), or the rules found it missing.
 func NodeLost(n *Node) bool {
-	if n == nil {
-		return true
-	}
-	return n.Desired != nil && !n.Desired.Down.IsZero() || n.Status != nil && n.Status.State == NodeDown
+	return n == nil || n.Desired != nil && !n.Desired.Down.IsZero()
 }
 
 // NodeDrained tells whether a node gives its tasks up.

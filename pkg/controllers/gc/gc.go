@@ -163,27 +163,15 @@ func (d *decision) over(t *v1.Task) bool {
 	if !ok {
 		return true
 	}
-	down := downSince(node)
-	if down.IsZero() {
+	if !v1.NodeLost(node) {
 		return false
 	}
-	orphaned := down.Add(orphanAfter)
+	orphaned := node.Desired.Down.Add(orphanAfter)
 	if d.now.Before(orphaned) {
 		d.plan.Again = reconcile.Sooner(d.plan.Again, orphaned)
 		return false
 	}
 	return true
-}
-
-// downSince is since when a node is down, by the rules' word or that of the manager that lost it; zero where it is not.
-func downSince(n *v1.Node) time.Time {
-	switch {
-	case n.Desired != nil && !n.Desired.Down.IsZero():
-		return n.Desired.Down
-	case n.Status != nil && n.Status.State == v1.NodeDown:
-		return n.Status.At
-	}
-	return time.Time{}
 }
 
 func (d *decision) remove(t *v1.Task) {

@@ -15,8 +15,8 @@ import (
 var documents = regexp.MustCompile(`(?m)^---\s*$`)
 
 // Load makes the objects of a scenario: YAML documents with kind, metadata and the sections. What a document leaves out is
-// filled in: an ID from the name, the defaults of the spec, a ready node with 4 cpus and 8 GiB, a task's ID from its slot
-// and attempt. A task's revision may be written as "current", for that of its service.
+// filled in: an ID from the name, the defaults of the spec, a ready node with a session, 4 cpus and 8 GiB, a task's ID from
+// its slot and attempt. A task's revision may be written as "current", for that of its service.
 func (w *World) Load(text string) error {
 	for i, document := range documents.Split(text, -1) {
 		var head struct{ Kind v1.Kind }
@@ -37,7 +37,11 @@ func (w *World) Load(text string) error {
 		if err := w.complete(o); err != nil {
 			return fmt.Errorf("object %d: %w", i+1, err)
 		}
-		if err := w.Commit(opsOf(d, o)...); err != nil {
+		ops := opsOf(d, o)
+		if n, ok := o.(*v1.Node); ok && n.Status.State == v1.NodeReady && n.Desired == nil {
+			ops = append(ops, w.session(n)...)
+		}
+		if err := w.Commit(ops...); err != nil {
 			return fmt.Errorf("object %d: %w", i+1, err)
 		}
 	}

@@ -67,8 +67,10 @@ func (w *World) printRun() (string, error) {
 		line += fmt.Sprintf(" in %d steps", ran.Steps)
 	}
 	lines := []string{line}
-	for _, key := range slices.Sorted(maps.Keys(w.due)) {
-		lines = append(lines, fmt.Sprintf("%s again at %s", key, at(w.due[key])))
+	for _, l := range w.lines {
+		for _, key := range slices.Sorted(maps.Keys(l.due)) {
+			lines = append(lines, fmt.Sprintf("%s again at %s", key, at(l.due[key])))
+		}
 	}
 	return strings.Join(lines, "; ") + "\n", nil
 }

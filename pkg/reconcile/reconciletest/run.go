@@ -23,36 +23,40 @@ var update = flag.Bool("update", false, "rewrite what scenarios expect; review t
 //
 //	run                           decide until nothing is left to do, and print what was written
 //	settle                        run, and play the agents, until nothing changes
-//	play                          let the agents of nodes that are not down do what they are told
+//	play                          let the agents of nodes that have a session do what they are told
 //	tick DURATION                 move the clock
 //	scale SERVICE N               change the replicas
 //	set SERVICE PATH=VALUE …      change the spec, such as task.container.image=hello:2; null removes
 //	resume SERVICE                say the same again
 //	delete SERVICE
 //	status SERVICE.SLOT[@ATTEMPT] STATE [ran DURATION]      what an agent says of a task; default the newest
-//	node ID new|ready|unknown|disconnected|down|lost|drain|active|pause|remove|label KEY=VALUE|cpus N
+//	node ID new|ready|down        a node joins and begins a session, begins one, has lost its session
+//	node ID drain|active|pause|remove|label KEY=VALUE|cpus N
+//	node ID tls ISSUER[,ROOT …]   what the node says of its certificate, and of the roots that it trusts besides the issuer
+//	rotate ROOT                   ask for another root certificate, whose digest is that word
 //	history N                     the cluster's task history limit
 //	tasks [SERVICE]               print the tasks
 //	nodes                         print how many tasks the nodes hold, and of which services they run how many
 //	update SERVICE                print where the rollout stands
 //	services, revisions           print those that are there
-func Run(t *testing.T, pattern string, rules []reconcile.Rule) {
+//	authority                     print which roots are wanted and settled
+func Run(t *testing.T, pattern string, pipelines []reconcile.Pipeline) {
 	t.Helper()
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scenario matches %s (%v)", pattern, err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { runFile(t, file, rules) })
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { runFile(t, file, pipelines) })
 	}
 }
 
-func runFile(t *testing.T, file string, rules []reconcile.Rule) {
+func runFile(t *testing.T, file string, pipelines []reconcile.Pipeline) {
 	archive, err := txtar.ParseFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := NewWorld(rules)
+	w := NewWorld(pipelines)
 	for i := range archive.Files {
 		f := &archive.Files[i]
 		switch f.Name {

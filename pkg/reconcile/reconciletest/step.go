@@ -33,6 +33,8 @@ func (w *World) Do(step string) (string, error) {
 		return w.services(), nil
 	case "revisions":
 		return w.revisions(), nil
+	case "authority":
+		return w.authority(), nil
 	}
 	return "", w.change(args[0], args[1:])
 }
@@ -61,6 +63,8 @@ func (w *World) change(name string, args []string) error {
 		return w.node(args[0], args[1], args[2])
 	case "history":
 		return w.history(args[0])
+	case "rotate":
+		return w.rotate(args[0])
 	}
 	return errUsage
 }
@@ -159,60 +163,4 @@ func (w *World) history(limit string) error {
 	}
 	return w.Commit(store.Op{Kind: v1.KindCluster, ID: v1.ClusterName, Section: v1.SectionSpec, If: store.Always(),
 		Value: &v1.ClusterSpec{TaskHistoryLimit: &n}, Meta: &v1.Meta{ID: v1.ClusterName, Name: v1.ClusterName}})
-}
-
-// node changes a node, or makes it.
-func (w *World) node(id, what, arg string) error {
-	if what == "new" {
-		o := &v1.Node{Meta: v1.Meta{ID: id, CreatedAt: w.Now}}
-		completeNode(o)
-		return w.Commit(opsOf(v1.Nodes, o)...)
-	}
-	o, ok := store.Get(w.Snapshot(), v1.Nodes, id)
-	if !ok {
-		return fmt.Errorf("no node %s", id)
-	}
-	spec, status, meta := *o.Spec, *o.Status, o.Meta
-	op := func(section v1.Section, value any) error {
-		change := store.Op{Kind: v1.KindNode, ID: id, Section: section, Value: value}
-		if section == v1.SectionSpec && value != nil {
-			change.Meta = &meta
-		}
-		return w.Commit(change)
-	}
-	switch what {
-	case "ready", "unknown", "disconnected":
-		status.State, status.At = v1.NodeState(what), w.Now
-		if err := op(v1.SectionDesired, nil); err != nil {
-			return err
-		}
-		return op(v1.SectionStatus, &status)
-	case "down": // the manager that the node had its session with says so
-		status.State, status.At = v1.NodeDown, w.Now
-		return op(v1.SectionStatus, &status)
-	case "lost": // a rule says so
-		return op(v1.SectionDesired, &v1.NodeDesired{Down: w.Now})
-	case "cpus":
-		cpus, err := v1.ParseCPUs(arg)
-		if err != nil {
-			return err
-		}
-		status.Description.Resources.CPUs = cpus
-		return op(v1.SectionStatus, &status)
-	case "active", "pause", "drain":
-		spec.Availability = v1.NodeAvailability(what)
-		return op(v1.SectionSpec, &spec)
-	case "label":
-		key, value, _ := strings.Cut(arg, "=")
-		meta.Labels = map[string]string{key: value}
-		for k, v := range o.Meta.Labels {
-			if k != key {
-				meta.Labels[k] = v
-			}
-		}
-		return op(v1.SectionSpec, &spec)
-	case "remove":
-		return op(v1.SectionSpec, nil)
-	}
-	return errUsage
 }

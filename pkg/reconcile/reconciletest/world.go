@@ -24,19 +24,27 @@ var Epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // World is a store with the rules at work on it, in one goroutine. It is not safe for use by several.
 type World struct {
-	Now    time.Time
-	store  *store.Memory
+	Now   time.Time
+	store *store.Memory
+	lines []*line
+	gone  map[string]bool // the IDs of tasks that were removed
+}
+
+// line is a pipeline at work.
+type line struct {
+	reconcile.Pipeline
 	engine *reconcile.Engine
 	woken  map[string]bool
 	due    map[string]time.Time
-	gone   map[string]bool // the IDs of tasks that were removed
 }
 
-// NewWorld is an empty one at Epoch.
-func NewWorld(rules []reconcile.Rule) *World {
-	s := store.NewMemory()
-	return &World{Now: Epoch, store: s, engine: reconcile.New(s, rules, reconcile.Options{}), woken: make(map[string]bool),
-		due: make(map[string]time.Time), gone: make(map[string]bool)}
+// NewWorld is an empty one at Epoch, where the pipelines decide in turn.
+func NewWorld(pipelines []reconcile.Pipeline) *World {
+	w := &World{Now: Epoch, store: store.NewMemory(), gone: make(map[string]bool)}
+	for _, p := range pipelines {
+		w.lines = append(w.lines, &line{p, p.Engine(w.store, reconcile.Options{}), make(map[string]bool), make(map[string]time.Time)})
+	}
+	return w
 }
 
 // Snapshot is the newest.
@@ -51,7 +59,7 @@ func (w *World) Snapshot() *store.Snapshot {
 // Commit writes operations as anybody might, and wakes what they change.
 func (w *World) Commit(ops ...store.Op) error {
 	before := w.Snapshot()
-	if _, err := w.engine.Commit(context.Background(), ops, nil); err != nil {
+	if _, err := w.lines[0].engine.Commit(context.Background(), ops, nil); err != nil {
 		return err
 	}
 	_, changes, err := before.With(before.Revision()+1, ops)
@@ -60,8 +68,10 @@ func (w *World) Commit(ops ...store.Op) error {
 	}
 	after := w.Snapshot()
 	for _, c := range changes {
-		for _, key := range w.engine.Keys(after, c) {
-			w.woken[key] = true
+		for _, l := range w.lines {
+			for _, key := range l.engine.Keys(after, c) {
+				l.woken[key] = true
+			}
 		}
 	}
 	return nil
@@ -83,47 +93,59 @@ const maxSteps = 50
 // must not be (see CheckStep), where a key that nobody woke would still want something, and where the result must never be (see Check).
 func (w *World) Run() (Ran, error) {
 	ran := Ran{Written: make(map[v1.Kind]int), Removed: make(map[v1.Kind]int)}
-	for {
-		for key, at := range w.due {
-			if !w.Now.Before(at) {
-				w.woken[key] = true
-				delete(w.due, key)
+	for rested := false; !rested; {
+		rested = true
+		for _, l := range w.lines {
+			acted, err := w.step(l, &ran)
+			if err != nil {
+				return ran, err
 			}
-		}
-		if len(w.woken) == 0 {
-			break
-		}
-		keys := slices.Sorted(maps.Keys(w.woken))
-		clear(w.woken)
-		s := w.Snapshot()
-		ops, again := w.engine.Step(w.Now, s, keys)
-		if twice, _ := w.engine.Step(w.Now, s, keys); !reflect.DeepEqual(ops, twice) {
-			return ran, fmt.Errorf("decided %s, and then on the same snapshot %s", describe(ops), describe(twice))
-		}
-		maps.Copy(w.due, again)
-		if len(ops) == 0 {
-			continue
-		}
-		if ran.Steps++; ran.Steps > maxSteps {
-			return ran, fmt.Errorf("the rules did not come to rest in %d steps; the last wanted %s", maxSteps, describe(ops))
-		}
-		ran.count(s, ops)
-		if err := w.bury(s, ops); err != nil {
-			return ran, err
-		}
-		if err := w.Commit(ops...); err != nil {
-			return ran, err
-		}
-		if err := CheckStep(s, w.Snapshot(), ops); err != nil {
-			return ran, err
+			rested = rested && !acted
 		}
 	}
 	s := w.Snapshot()
-	ops, _ := w.engine.Step(w.Now, s, reconcile.AllKeys(s))
-	if ops = slices.DeleteFunc(ops, func(op store.Op) bool { return onlyExplains(s, op) }); len(ops) > 0 {
-		return ran, fmt.Errorf("nobody was woken for %s", describe(ops))
+	for _, l := range w.lines {
+		ops, _ := l.engine.Step(w.Now, s, l.AllKeys(s))
+		if ops = slices.DeleteFunc(ops, func(op store.Op) bool { return onlyExplains(s, op) }); len(ops) > 0 {
+			return ran, fmt.Errorf("nobody was woken for %s", describe(ops))
+		}
 	}
 	return ran, Check(s)
+}
+
+// step has a pipeline decide once, if there is anything to decide.
+func (w *World) step(l *line, ran *Ran) (acted bool, err error) {
+	for key, at := range l.due {
+		if !w.Now.Before(at) {
+			l.woken[key] = true
+			delete(l.due, key)
+		}
+	}
+	if len(l.woken) == 0 {
+		return false, nil
+	}
+	keys := slices.Sorted(maps.Keys(l.woken))
+	clear(l.woken)
+	s := w.Snapshot()
+	ops, again := l.engine.Step(w.Now, s, keys)
+	if twice, _ := l.engine.Step(w.Now, s, keys); !reflect.DeepEqual(ops, twice) {
+		return true, fmt.Errorf("decided %s, and then on the same snapshot %s", describe(ops), describe(twice))
+	}
+	maps.Copy(l.due, again)
+	if len(ops) == 0 {
+		return true, nil
+	}
+	if ran.Steps++; ran.Steps > maxSteps {
+		return true, fmt.Errorf("the rules did not come to rest in %d steps; the last wanted %s", maxSteps, describe(ops))
+	}
+	ran.count(s, ops)
+	if err := w.bury(s, ops); err != nil {
+		return true, err
+	}
+	if err := w.Commit(ops...); err != nil {
+		return true, err
+	}
+	return true, CheckStep(s, w.Snapshot(), ops)
 }
 
 // onlyExplains tells whether an operation changes nothing but the sentence of why a task has no node. What other services
@@ -174,13 +196,13 @@ func describe(ops []store.Op) string {
 	return fmt.Sprintf("%d operations, the first on %s %s: %+v", len(ops), op.Kind, op.ID, op.Value)
 }
 
-// Play does what the agents of all nodes that are not down would do next: tasks that are to run do, those that are to be
+// Play does what the agents of all nodes that have a session would do next: tasks that are to run do, those that are to be
 // ready are, those that are to stop have. It tells how many tasks changed.
 func (w *World) Play() (int, error) {
 	s := w.Snapshot()
 	var ops []store.Op
 	for n := range store.All(s, v1.Nodes) {
-		if v1.NodeLost(n) {
+		if _, present := store.Get(s, v1.Presences, n.Meta.ID); !present {
 			continue
 		}
 		for t := range s.TasksOfNode(n.Meta.ID) {
