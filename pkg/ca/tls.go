@@ -140,6 +140,12 @@ func PeerSubject(s *tls.ConnectionState) (Subject, bool) {
 	return subject, err == nil
 }
 
+// Below tells whether a manager's certificates, the first its own, lead to the root, at this time.
+func Below(chain []*x509.Certificate, rootPEM []byte) bool {
+	root, err := parseOne(rootPEM)
+	return err == nil && checkServer(tls.ConnectionState{PeerCertificates: chain}, newPool([]*x509.Certificate{root}), "") == nil
+}
+
 // verify checks that the first of a chain is good at the time, for the usage, and leads over the others to a root.
 func verify(chain []*x509.Certificate, roots *x509.CertPool, at time.Time, usage x509.ExtKeyUsage) error {
 	between := x509.NewCertPool()

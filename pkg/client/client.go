@@ -1,25 +1,21 @@
-// Package client talks to a swarmd API server: the resources with their types, the daemon's own doors, the agent's side of
-// a session, and the same Store that the server has, over HTTP.
+// Package client talks to swarmd API servers: the resources with their types, the daemon's own doors, joining a swarm, the
+// agent's side of a session, and the same Store that the server has, over HTTP.
 //
-// It owns connections, retries of reading, and the translation of problem documents into errors. It never decides, never
-// keeps state but the snapshot of a Store that was asked for, and never repeats a write on its own: a write whose answer
-// was lost may have happened.
+// It owns connections, the choice among several managers, retries of reading, and the translation of problem documents into
+// errors. It never decides, never keeps state but the snapshot of a Store that was asked for, and never repeats a write on
+// its own once it may have reached a server: a write whose answer was lost may have happened.
 package client
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"mime"
+	"math/rand/v2"
 	"net"
-	"net/http"
-	"net/url"
+	"slices"
 	"strings"
-	"time"
+	"sync"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
@@ -27,167 +23,193 @@ import (
 // DefaultHost is where a daemon listens unless it is told otherwise.
 const DefaultHost = "unix:///run/swarmd/swarmd.sock"
 
-// maxAnswer bounds what is read of an answer that is one JSON value, in bytes.
-const maxAnswer = 256 << 20
-
-// Client is a connection to a daemon's API. It is safe for use by many goroutines; make one and keep it.
-type Client struct {
-	host string
-	base url.URL
-	http *http.Client
+// Options say where a swarm's managers are, and who calls.
+type Options struct {
+	// Hosts are host:port of managers, reached over TLS, or unix:///path of a daemon's socket. Without any it is DefaultHost.
+	Hosts []string
+	// TLS is used for host:port, and must be there for them. See ca.Identity.ClientTLS and ca.UserTLS.
+	TLS *tls.Config
+	// Token, where there is one, is sent with every request.
+	Token string
 }
 
-// ConnectError says that the daemon could not be reached. Nothing was done.
+// Client is a connection to a swarm's API, or to one daemon's. It is safe for use by many goroutines; make one and keep it.
+type Client struct {
+	options Options
+
+	mu      sync.Mutex
+	hosts   []*host
+	current *host // one of hosts: where the next request goes
+}
+
+// New is a client of the daemon at the host: unix:///path, or http://host:port on loopback. It does not connect yet.
+// An empty host is DefaultHost.
+func New(host string) (*Client, error) { return Dial(Options{Hosts: []string{host}}) }
+
+// Dial is a client of the managers at several hosts. It does not connect yet. It stays with a host that works, and goes on to
+// another one when that cannot be reached, is lost or is no manager. The request that met with it is then made once more, if it
+// only reads, or cannot have reached the host that failed.
+func Dial(o Options) (*Client, error) {
+	if len(o.Hosts) == 0 {
+		o.Hosts = []string{DefaultHost}
+	}
+	c := &Client{options: o}
+	for _, name := range o.Hosts {
+		h, err := newHost(name, o.TLS)
+		if err != nil {
+			return nil, err
+		}
+		c.hosts = append(c.hosts, h)
+	}
+	c.current = c.hosts[0]
+	return c, nil
+}
+
+// SetHosts replaces the hosts from now on; those that are no hosts are left out, and nothing changes if none is left. Requests
+// under way go on.
+func (c *Client) SetHosts(hosts []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var next []*host
+	for _, name := range hosts {
+		same := func(h *host) bool { return h.name == name }
+		if slices.ContainsFunc(next, same) {
+			continue
+		}
+		if i := slices.IndexFunc(c.hosts, same); i >= 0 {
+			next = append(next, c.hosts[i])
+		} else if h, err := newHost(name, c.options.TLS); err == nil {
+			next = append(next, h)
+		}
+	}
+	if len(next) == 0 {
+		return
+	}
+	for _, h := range c.hosts {
+		if !slices.Contains(next, h) {
+			h.refresh()
+		}
+	}
+	c.hosts = next
+	if !slices.Contains(next, c.current) {
+		c.current = next[rand.N(len(next))] // those who lose their manager together do not all choose the same
+	}
+}
+
+// Refresh lets every request from now on use a new connection, and so the certificate and roots that TLS has now. Requests
+// under way go on over their old connections, which are then closed.
+func (c *Client) Refresh() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.hosts {
+		h.refresh()
+	}
+}
+
+// Close closes idle connections. Calls that are under way go on.
+func (c *Client) Close() { c.Refresh() }
+
+// Host is where the next request goes, as it was given.
+func (c *Client) Host() string { return c.at().name }
+
+func (c *Client) at() *host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current
+}
+
+// order is the hosts in the order in which to try them: the one in use, and then the others in any order.
+func (c *Client) order() []*host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	order := slices.Clone(c.hosts)
+	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	i := slices.Index(order, c.current)
+	order[0], order[i] = order[i], order[0]
+	return order
+}
+
+// use stays with the host, if it still is one of the hosts.
+func (c *Client) use(h *host) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Contains(c.hosts, h) {
+		c.current = h
+	}
+}
+
+// leave goes on to another host, if there is one and this is still the one in use. Where a connection was lost all those to
+// the host are dropped: they may be dead without anybody having noticed.
+func (c *Client) leave(h *host, lost bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if lost {
+		h.refresh()
+	}
+	if c.current != h || len(c.hosts) < 2 {
+		return
+	}
+	i := rand.N(len(c.hosts) - 1)
+	if i >= slices.Index(c.hosts, h) {
+		i++
+	}
+	c.current = c.hosts[i]
+}
+
+// ConnectError says that no connection could be made. Nothing was done.
 type ConnectError struct {
 	Host string
 	Err  error
 }
 
-// Error implements error in Docker's words.
+// Error implements error, in Docker's words where nobody is there.
 func (e *ConnectError) Error() string {
 	if errors.Is(e.Err, fs.ErrPermission) {
 		return fmt.Sprintf("permission denied while trying to connect to the swarmd daemon socket at %s: run this as root (sudo)", e.Host)
 	}
-	return fmt.Sprintf("Cannot connect to the swarmd daemon at %s. Is the swarmd daemon running?", e.Host)
+	if why := refusal(e.Err); why != "" {
+		return fmt.Sprintf("cannot connect to the swarm manager at %s: %s", e.Host, why)
+	}
+	return fmt.Sprintf("Cannot connect to the swarmd daemon at %s. Is the swarmd daemon running?", e.place())
+}
+
+// place is the host, with the reason where there may be several: of a socket there is none worth telling.
+func (e *ConnectError) place() string {
+	if _, several := e.Err.(*awayError); several { // each has its own
+		return e.Host
+	}
+	if op, ok := errors.AsType[*net.OpError](e.Err); ok && op.Op == "dial" && op.Net == "tcp" && op.Err != nil {
+		return fmt.Sprintf("%s (%s)", e.Host, strings.TrimPrefix(op.Err.Error(), "connect: "))
+	}
+	return e.Host
 }
 
 // Unwrap is the cause.
 func (e *ConnectError) Unwrap() error { return e.Err }
 
-// New is a client of the daemon at the host: unix:///path, or http://host:port on loopback. It does not connect yet.
-// An empty host is DefaultHost.
-func New(host string) (*Client, error) {
-	if host == "" {
-		host = DefaultHost
+// alert is how crypto/tls tells of the other side's.
+const alert = "remote error: tls: "
+
+// refusal says what a server that is there, or this side of the connection, had against the other; "" where nobody is there.
+func refusal(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" || err == nil {
+		return ""
 	}
-	u, err := url.Parse(host)
-	if err != nil {
-		return nil, fmt.Errorf("client: host %q: %w: want unix:///path/to/swarmd.sock", host, err)
-	}
-	dialer := &net.Dialer{Timeout: 10 * time.Second}
-	network, address := "tcp", u.Host
+	text := err.Error()
+	_, said, remote := strings.Cut(text, alert)
 	switch {
-	case u.Scheme == "unix" && u.Host == "" && u.Path != "":
-		network, address = "unix", u.Path
-		u = &url.URL{Scheme: "http", Host: "swarmd"}
-	case u.Scheme == "http" && loopback(u.Hostname()) && u.Port() != "":
-		u = &url.URL{Scheme: "http", Host: u.Host}
-	case u.Scheme == "http":
-		return nil, fmt.Errorf("client: host %q: plain http is for loopback addresses with a port only: want unix:///path/to/swarmd.sock", host)
-	default:
-		return nil, fmt.Errorf("client: host %q: want unix:///path/to/swarmd.sock", host)
+	case errors.As(err, new(tls.RecordHeaderError)):
+		return "it does not speak TLS"
+	case remote && strings.HasPrefix(said, "expired certificate"):
+		return "it says that the certificate of this side has expired or is not valid yet: are the clocks of both machines right?"
+	case remote && strings.HasPrefix(said, "unknown certificate authority"):
+		return "it does not trust the root of this side's certificate, which is of another swarm or was replaced"
+	case remote && strings.HasPrefix(said, "protocol version not supported"):
+		return "it does not speak TLS 1.3"
+	case remote:
+		return "it refuses the certificate of this side: " + said
 	}
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, address)
-		},
-		MaxIdleConnsPerHost:   64,
-		IdleConnTimeout:       90 * time.Second,
-		DisableCompression:    true,
-		ExpectContinueTimeout: time.Second,
-	}
-	return &Client{host: host, base: *u, http: &http.Client{Transport: transport}}, nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// Host is what New was given.
-func (c *Client) Host() string { return c.host }
-
-// Close closes idle connections. Calls that are under way go on.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
-
-// Do makes one request. The path may have a query; in, unless nil, is sent as JSON; out, unless nil, is filled from the JSON
-// answer. What the server refuses is a *v1.Problem, a server that is not there a *ConnectError.
-func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
-	var body io.Reader
-	if in != nil {
-		data, err := json.Marshal(in)
-		if err != nil {
-			return fmt.Errorf("client: %s %s: %w", method, path, err)
-		}
-		body = bytes.NewReader(data)
-	}
-	resp, err := c.send(ctx, method, path, body)
-	if err != nil {
-		return err
-	}
-	defer drain(resp.Body)
-	if out == nil || resp.StatusCode == http.StatusNoContent {
-		return nil
-	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return fmt.Errorf("client: %s %s: read the answer: %w", method, path, err)
-	case len(data) > maxAnswer:
-		return fmt.Errorf("client: %s %s: the answer is larger than %d bytes", method, path, maxAnswer)
-	}
-	if err := json.Unmarshal(data, out); err != nil {
-		return fmt.Errorf("client: %s %s: read the answer: %w", method, path, err)
-	}
-	return nil
-}
-
-// send makes a request and returns the answer, whose body the caller closes, unless it is a refusal.
-func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
-	at, err := c.base.Parse(path)
-	if err != nil {
-		return nil, fmt.Errorf("client: path %q: %w", path, err)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, at.String(), body)
-	if err != nil {
-		return nil, fmt.Errorf("client: %s %s: %w", method, path, err)
-	}
-	req.Header.Set("Accept", "application/json")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, c.unreachable(ctx, err)
-	}
-	if resp.StatusCode >= 400 {
-		defer drain(resp.Body)
-		return nil, problem(resp)
-	}
-	return resp, nil
-}
-
-func (c *Client) unreachable(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return &ConnectError{c.host, err}
-	}
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = u.Err // the URL has a host that the user never gave
-	}
-	return fmt.Errorf("client: connection to the swarmd daemon at %s was lost: %w", c.host, err)
-}
-
-// problem reads a refusal; one that is no problem document is made into one.
-func problem(resp *http.Response) *v1.Problem {
-	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	p := new(v1.Problem)
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if kind == "application/problem+json" && json.Unmarshal(data, p) == nil && p.Title != "" {
-		p.Status = resp.StatusCode
-		return p
-	}
-	detail := strings.TrimSpace(string(data[:min(len(data), 1000)]))
-	return &v1.Problem{Title: http.StatusText(resp.StatusCode), Status: resp.StatusCode, Detail: detail}
-}
-
-// drain reads what little may be left, so that the connection can be used again, and closes.
-func drain(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, 4096)
-	body.Close()
+	return text
 }
 
 // Status is the HTTP status of an error that is, or wraps, a *v1.Problem; 0 of any other.

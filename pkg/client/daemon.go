@@ -27,18 +27,6 @@ func (c *Client) Version(ctx context.Context) (v1.VersionInfo, error) {
 	return version, err
 }
 
-// Init makes the daemon the first manager of a new swarm, and returns its node's ID.
-func (c *Client) Init(ctx context.Context, r v1.InitRequest) (nodeID string, err error) {
-	var result v1.InitResult
-	err = c.Do(ctx, http.MethodPost, "/v1/swarm/init", r, &result)
-	return result.NodeID, err
-}
-
-// Leave takes the daemon's node out of the swarm. The last manager goes only by force, and the swarm with it.
-func (c *Client) Leave(ctx context.Context, force bool) error {
-	return c.Do(ctx, http.MethodPost, "/v1/swarm/leave?force="+strconv.FormatBool(force), nil, nil)
-}
-
 // Images lists the images on the daemon's machine.
 func (c *Client) Images(ctx context.Context) ([]v1.Image, error) {
 	var list struct {
@@ -48,22 +36,16 @@ func (c *Client) Images(ctx context.Context) ([]v1.Image, error) {
 	return list.Items, err
 }
 
+// typeTar is the content type of archives.
+const typeTar = "application/x-tar"
+
 // LoadImages gives the daemon the images of an OCI or docker archive, compressed or not, and returns those that it found.
 func (c *Client) LoadImages(ctx context.Context, archive io.Reader) ([]v1.Image, error) {
-	at := c.base.JoinPath("/v1/images/load")
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, at.String(), archive)
+	resp, _, err := c.send(ctx, request{method: http.MethodPost, path: "/v1/images/load", body: once(archive), kind: typeTar})
 	if err != nil {
-		return nil, fmt.Errorf("client: load images: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/x-tar")
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, c.unreachable(ctx, err)
+		return nil, err
 	}
 	defer drain(resp.Body)
-	if resp.StatusCode >= 400 {
-		return nil, problem(resp)
-	}
 	var list struct {
 		Items []v1.Image `json:"items"`
 	}
@@ -96,7 +78,7 @@ func (c *Client) Logs(ctx context.Context, kind, ref string, o v1.LogOptions) it
 		query.Set("since", o.Since.UTC().Format("2006-01-02T15:04:05.999999999Z07:00"))
 	}
 	path := "/v1/" + url.PathEscape(kind) + "/" + url.PathEscape(ref) + "/logs?" + query.Encode()
-	return stream[v1.TaskLogRecord](ctx, c, http.MethodGet, path, nil)
+	return stream[v1.TaskLogRecord](ctx, c, request{method: http.MethodGet, path: path})
 }
 
 // Events yields what happens in the swarm after the revision; -1 is from now on. It goes on over lost connections as Watch

@@ -211,7 +211,7 @@ type snapshotLine struct {
 func (r *remote) read() (*store.Snapshot, error) {
 	b := store.NewBuilder()
 	count := 0
-	for line, err := range stream[snapshotLine](r.ctx, r.client, http.MethodGet, "/v1/snapshot", nil) {
+	for line, err := range stream[snapshotLine](r.ctx, r.client, request{method: http.MethodGet, path: "/v1/snapshot"}) {
 		if err != nil {
 			return nil, storeError(r.ctx, err)
 		}
@@ -255,7 +255,7 @@ func (r *remote) extend(pause *backoff) {
 func (r *remote) batches(pause *backoff) error {
 	newest := r.history.Newest()
 	path := "/v1/watch?after=" + strconv.FormatInt(newest.Revision(), 10)
-	for line, err := range stream[batchLine](r.ctx, r.client, http.MethodGet, path, nil) {
+	for line, err := range stream[batchLine](r.ctx, r.client, request{method: http.MethodGet, path: path}) {
 		if err == nil && line.Problem != nil {
 			err = line.Problem
 		}

@@ -140,7 +140,7 @@ func mendable(ctx context.Context, err error) bool {
 // lines yields the lines of one watch connection.
 func (c *Client) lines(ctx context.Context, path string) iter.Seq2[watchLine, error] {
 	return func(yield func(watchLine, error) bool) {
-		for line, err := range stream[watchLine](ctx, c, http.MethodGet, path, nil) {
+		for line, err := range stream[watchLine](ctx, c, request{method: http.MethodGet, path: path}) {
 			if err == nil && line.Type == eventError {
 				p := new(v1.Problem)
 				if err = json.Unmarshal(line.Object, p); err == nil {
@@ -156,50 +156,32 @@ func (c *Client) lines(ctx context.Context, path string) iter.Seq2[watchLine, er
 
 // stream makes a request and yields the JSON values of its answer. A connection that is silent for too long is an error;
 // blank lines are how the server shows that it is alive.
-func stream[V any](ctx context.Context, c *Client, method, path string, body io.Reader) iter.Seq2[V, error] {
+func stream[V any](ctx context.Context, c *Client, r request) iter.Seq2[V, error] {
 	return func(yield func(V, error) bool) {
 		var none V
-		ctx, cancel := context.WithCancelCause(ctx)
+		inner, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
-		resp, err := c.send(ctx, method, path, body)
+		resp, h, err := c.send(inner, r)
 		if err != nil {
 			yield(none, err)
 			return
 		}
 		defer resp.Body.Close()
-		alive := newPulse(resp.Body, func() {
-			cancel(fmt.Errorf("client: the swarmd daemon at %s has been silent for %s", c.host, silence))
-		})
-		defer alive.timer.Stop()
+		alive := newPulse(resp.Body, silence, func() { cancel(silentError(h, silence)) })
+		defer alive.stop()
 		for decoder := json.NewDecoder(alive); ; {
 			var v V
 			switch err := decoder.Decode(&v); {
 			case err == io.EOF:
 				return
 			case err != nil:
-				yield(none, c.unreachable(ctx, err))
+				yield(none, c.broken(ctx, inner, h, err))
 				return
 			case !yield(v, nil):
 				return
 			}
 		}
 	}
-}
-
-// pulse calls dead when nothing was read for as long as silence.
-type pulse struct {
-	r     io.Reader
-	timer *time.Timer
-}
-
-func newPulse(r io.Reader, dead func()) *pulse { return &pulse{r, time.AfterFunc(silence, dead)} }
-
-// Read implements io.Reader. Time that the caller takes between reads does not count.
-func (p *pulse) Read(b []byte) (int, error) {
-	p.timer.Reset(silence)
-	n, err := p.r.Read(b)
-	p.timer.Stop()
-	return n, err
 }
 
 // backoff waits longer each time, up to a limit of all.

@@ -13,6 +13,10 @@ type Problem struct {
 	Errors []FieldError `json:"errors,omitempty"`
 }
 
+// ProblemNotManager is the type of the problem of a daemon that did nothing because it is no manager, or not yet: another may do
+// what was asked.
+const ProblemNotManager = "swarm/v1/not-manager"
+
 // Error is the problem for people.
 func (p *Problem) Error() string {
 	if len(p.Errors) == 0 {

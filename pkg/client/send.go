@@ -1,0 +1,315 @@
+package client
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// maxAnswer bounds what is read of an answer that is one JSON value, in bytes.
+const maxAnswer = 256 << 20
+
+// request is what is asked of whichever host.
+type request struct {
+	method, path string // the path may have a query
+	// body makes what is sent, for each try anew; nil where it cannot be made again. No body at all is a nil body.
+	body func() io.Reader
+	kind string // the body's content type; JSON where it is empty
+	// only is the one host to ask; nil for any.
+	only *host
+	// again tells that the request may be made twice, as those that only read.
+	again bool
+	// patience is how long one host may take to begin its answer; 0 for as long as ctx lasts.
+	patience time.Duration
+}
+
+// harmless tells whether the request may be made twice.
+func (r *request) harmless() bool {
+	return r.again || r.method == http.MethodGet || r.method == http.MethodHead
+}
+
+// jsonRequest is a request whose body, unless in is nil, is JSON.
+func jsonRequest(method, path string, in any) (request, error) {
+	r := request{method: method, path: path}
+	if in == nil {
+		return r, nil
+	}
+	data, err := json.Marshal(in)
+	if err != nil {
+		return r, fmt.Errorf("client: %s %s: %w", method, path, err)
+	}
+	r.body = func() io.Reader { return bytes.NewReader(data) }
+	return r, nil
+}
+
+// once is a body that can be sent as long as nothing of it was read.
+func once(from io.Reader) func() io.Reader {
+	b := &onceBody{from: from}
+	return func() io.Reader {
+		if b.begun.Load() {
+			return nil
+		}
+		return b
+	}
+}
+
+type onceBody struct {
+	from  io.Reader
+	begun atomic.Bool
+}
+
+// Read implements io.Reader.
+func (b *onceBody) Read(p []byte) (int, error) {
+	b.begun.Store(true)
+	return b.from.Read(p)
+}
+
+// Do makes one request. The path may have a query; in, unless nil, is sent as JSON; out, unless nil, is filled from the JSON
+// answer. What the server refuses is a *v1.Problem, a server that is not there a *ConnectError.
+func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
+	r, err := jsonRequest(method, path, in)
+	if err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
+		resp, h, err := c.send(ctx, r)
+		if err != nil {
+			return err
+		}
+		cut, err := fill(ctx, resp, out)
+		if err == nil {
+			return nil
+		}
+		if cut {
+			c.leave(h, true)
+		}
+		if cut && r.harmless() && ctx.Err() == nil && try < len(c.order()) {
+			continue
+		}
+		return fmt.Errorf("client: %s %s: read the answer: %w", method, path, err)
+	}
+}
+
+// fill reads an answer, and tells whether it was cut off.
+func fill(ctx context.Context, resp *http.Response, out any) (cut bool, err error) {
+	defer drain(resp.Body)
+	if out == nil || resp.StatusCode == http.StatusNoContent {
+		return false, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return false, context.Cause(ctx)
+	case err != nil:
+		return true, err
+	case len(data) > maxAnswer:
+		return false, fmt.Errorf("it is larger than %d bytes", maxAnswer)
+	}
+	return false, json.Unmarshal(data, out)
+}
+
+// send makes a request and returns the answer, whose body the caller closes, and who gave it, unless it is a refusal. It asks
+// one host after the other as Dial says.
+func (c *Client) send(ctx context.Context, r request) (*http.Response, *host, error) {
+	hosts := c.order()
+	if r.only != nil {
+		hosts = []*host{r.only}
+	}
+	var failed []attempt
+	for _, h := range hosts {
+		resp, a := c.try(ctx, h, &r)
+		if a.err == nil {
+			if len(failed) > 0 {
+				c.use(h)
+			}
+			return resp, h, nil
+		}
+		if errors.Is(a.err, errSpent) {
+			break
+		}
+		failed = append(failed, a)
+		if !a.other || ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, nil, mostTelling(failed)
+}
+
+// errSpent says that a body cannot be sent again: some of it went to a host that failed.
+var errSpent = errors.New("client: the body was sent already")
+
+// attempt is how a request failed at one host.
+type attempt struct {
+	err error
+	// other tells that another host may be asked.
+	other bool
+}
+
+// mostTelling is the error that says most of why no host did what was asked.
+func mostTelling(failed []attempt) error {
+	if last := failed[len(failed)-1]; !last.other {
+		return last.err
+	}
+	var names []string
+	var errs []error
+	for _, a := range failed {
+		away, ok := errors.AsType[*ConnectError](a.err)
+		if !ok || refusal(away.Err) != "" {
+			return a.err
+		}
+		names, errs = append(names, away.place()), append(errs, away.Err)
+	}
+	if len(failed) == 1 {
+		return failed[0].err
+	}
+	return &ConnectError{strings.Join(names, ", "), &awayError{errs}}
+}
+
+// awayError is why none of several hosts could be reached.
+type awayError struct{ errs []error }
+
+// Error implements error.
+func (e *awayError) Error() string { return errors.Join(e.errs...).Error() }
+
+// Unwrap is what happened at each.
+func (e *awayError) Unwrap() []error { return e.errs }
+
+// try makes a request to one host.
+func (c *Client) try(ctx context.Context, h *host, r *request) (*http.Response, attempt) {
+	var sent atomic.Bool
+	inner, cancel := context.WithCancelCause(ctx)
+	traced := httptrace.WithClientTrace(inner, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
+	req, err := c.request(traced, h, r)
+	if err != nil {
+		cancel(nil)
+		return nil, attempt{err: err}
+	}
+	if r.patience > 0 {
+		slow := time.AfterFunc(r.patience, func() { cancel(silentError(h, r.patience)) })
+		defer slow.Stop()
+	}
+	resp, err := h.client().Do(req)
+	if err != nil {
+		err = cmp.Or(context.Cause(inner), err)
+		cancel(nil)
+		return nil, c.lost(ctx, h, r, err, sent.Load())
+	}
+	resp.Body = &answerBody{resp.Body, cancel}
+	if resp.StatusCode < 300 {
+		return resp, attempt{}
+	}
+	defer drain(resp.Body)
+	p := problem(resp)
+	if p.Status != http.StatusServiceUnavailable {
+		return nil, attempt{err: p}
+	}
+	// It cannot do anything now: for the next request there may be somebody better, and for this one if it did nothing.
+	c.leave(h, false)
+	return nil, attempt{p, r.harmless() || p.Type == v1.ProblemNotManager}
+}
+
+// answerBody lets go of the request with the answer.
+type answerBody struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+// Close implements io.Closer.
+func (b *answerBody) Close() error {
+	defer b.cancel(nil)
+	return b.ReadCloser.Close()
+}
+
+// request builds it for one host.
+func (c *Client) request(ctx context.Context, h *host, r *request) (*http.Request, error) {
+	at, err := h.base.Parse(r.path)
+	if err != nil {
+		return nil, fmt.Errorf("client: path %q: %w", r.path, err)
+	}
+	var body io.Reader
+	if r.body != nil {
+		if body = r.body(); body == nil {
+			return nil, errSpent
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, at.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("client: %s %s: %w", r.method, r.path, err)
+	}
+	req.Header.Set("Accept", "application/json")
+	switch {
+	case r.kind != "":
+		req.Header.Set("Content-Type", r.kind)
+	case body != nil:
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.options.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.options.Token)
+	}
+	return req, nil
+}
+
+// lost is what becomes of a request that got no answer.
+func (c *Client) lost(ctx context.Context, h *host, r *request, err error, sent bool) attempt {
+	if cause := context.Cause(ctx); cause != nil {
+		return attempt{err: cause}
+	}
+	c.leave(h, true)
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // the URL has a host that the user never gave
+	}
+	// A server that refuses a certificate tells so after the request was sent, and never looks at that.
+	if !sent || strings.Contains(err.Error(), alert) {
+		return attempt{&ConnectError{h.name, err}, true}
+	}
+	return attempt{brokenError(h, err), r.harmless()}
+}
+
+// broken is the error of an answer that was cut off, within inner: by whoever asked, whose context is ctx, or because the host
+// is lost.
+func (c *Client) broken(ctx, inner context.Context, h *host, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	c.leave(h, true)
+	if cause := context.Cause(inner); cause != nil {
+		return cause
+	}
+	return brokenError(h, err)
+}
+
+func brokenError(h *host, err error) error {
+	return fmt.Errorf("client: connection to the swarmd daemon at %s was lost: %w", h.name, err)
+}
+
+// problem reads a refusal; one that is no problem document is made into one.
+func problem(resp *http.Response) *v1.Problem {
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	p := new(v1.Problem)
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if kind == "application/problem+json" && json.Unmarshal(data, p) == nil && p.Title != "" {
+		p.Status = resp.StatusCode
+		return p
+	}
+	detail := strings.TrimSpace(string(data[:min(len(data), 1000)]))
+	return &v1.Problem{Title: http.StatusText(resp.StatusCode), Status: resp.StatusCode, Detail: detail}
+}
+
+// drain reads what little may be left, so that the connection can be used again, and closes.
+func drain(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, 4096)
+	body.Close()
+}
