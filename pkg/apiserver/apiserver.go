@@ -69,6 +69,8 @@ type Options struct {
 	// Clock is the time that is written into objects.
 	Clock  func() time.Time
 	Limits Limits
+	// AuditFile is where the audit log goes, beside which older parts of it are kept; none is kept without one.
+	AuditFile string
 }
 
 // Limits bound what clients may cost. Zero stands for the default.
@@ -133,11 +135,15 @@ type Server struct {
 	door     http.Handler
 	openapi  func() ([]byte, error)
 
-	watches, logReaders, requests, largeBodies gate
+	watches, logReaders, requests, largeBodies, confirms, peerConfirms, admissions, backups gate
+
+	audit    *auditor  // nil where there is none
+	attempts *attempts // to be let in
 
 	mu      sync.Mutex // of attaching and detaching
 	closed  bool
 	current atomic.Pointer[backend]
+	lent    atomic.Pointer[Backing] // also while there is no store yet
 }
 
 // New is a server. It starts no listener: Handler is for http.Server, best one made by NewHTTPServer.
@@ -155,12 +161,17 @@ func New(o Options) *Server {
 		s.now = time.Now
 	}
 	s.metrics = newMetrics(s)
+	s.audit = newAuditor(o.AuditFile, s.log, s.registry, s.now)
 	s.watches = newGate(s.limits.Watches, "watches")
 	s.logReaders = newGate(s.limits.LogReaders, "log requests")
 	s.requests = newGate(s.limits.Requests, "requests")
 	s.largeBodies = newGate(maxLargeBodies, "large bodies")
-	s.handler = s.routes()
-	s.door = http.NotFoundHandler()
+	s.confirms = newGate(maxConfirms, "requests of those that are not known yet")
+	s.peerConfirms = newGate(maxPeerConfirms, "requests of managers that are not known yet")
+	s.admissions = newGate(maxAdmissions, "requests for certificates")
+	s.backups = newGate(maxBackups, "backups")
+	s.attempts = newAttempts(maxTries, s.now)
+	s.handler, s.door = s.routes()
 	if o.Store != nil {
 		s.Attach(o.Store)
 	}
@@ -175,7 +186,8 @@ func (s *Server) Handler() http.Handler { return s.handler }
 func (s *Server) Door() http.Handler { return s.door }
 
 // Attach opens the doors that need a store, in place of the store that was attached before, if any. The store stays its
-// owner's to close, after Detach.
+// owner's to close, after Detach. Without a store (nil), only the raft paths of the backing's members are open: a new member needs
+// them before it has any state.
 func (s *Server) Attach(st store.Store, backing ...Backing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,7 +199,10 @@ func (s *Server) Attach(st store.Store, backing ...Backing) {
 	if len(backing) > 0 {
 		b = backing[0]
 	}
-	s.current.Store(newBackend(s, st, b))
+	s.lent.Store(&b)
+	if st != nil {
+		s.current.Store(newBackend(s, st, b))
+	}
 }
 
 // Detach closes the doors that need a store, and ends all watches and sessions. Nodes are not taken for lost by that.
@@ -198,6 +213,7 @@ func (s *Server) Detach() {
 }
 
 func (s *Server) detach() {
+	s.lent.Store(nil)
 	if b := s.current.Swap(nil); b != nil {
 		b.close()
 	}
@@ -209,6 +225,9 @@ func (s *Server) Close() {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.detach()
+	if s.audit != nil {
+		s.audit.file.close()
+	}
 }
 
 // errDetached ends what needs a store when the store goes.

@@ -24,7 +24,8 @@ type backend struct {
 	reports  *reporter
 	streams  *streams
 	counts   *counts
-	ready    atomic.Bool // the first snapshot was seen
+	ready    atomic.Bool  // the first snapshot was seen
+	behind   atomic.Int64 // until when this server takes itself for behind the others, in nanoseconds since 1970
 
 	writes    gate   // one write of specs at a time, so that checks across objects hold when it commits
 	lastWrite int64  // the revision of the latest

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
 
 // maxBody bounds bodies that have no other limit, in bytes.
@@ -66,6 +68,15 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, limit int64) (
 			return nil, err
 		}
 	}
+}
+
+// readInto reads a small body, which may be empty, into v.
+func (s *Server) readInto(w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := s.readBody(w, r, maxRequestBody)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	return v1.DecodeStrict(body, v)
 }
 
 // boolQuery reads a parameter that is true or false, and false where it is absent.

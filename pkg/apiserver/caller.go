@@ -26,8 +26,8 @@ type caller struct {
 	// user is the name of a callerUser, rank what it may do.
 	user string
 	rank v1.UserRole
-	// why says, for people, why somebody who said who it is counts as nobody.
-	why string
+	// refused says why somebody who said who it is counts as nobody.
+	refused *v1.Problem
 }
 
 type callerKey struct{}

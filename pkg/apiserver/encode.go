@@ -3,6 +3,7 @@ package apiserver
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -20,17 +21,30 @@ func appendObject(buf []byte, kind v1.Kind, obj v1.Object) ([]byte, error) {
 	return append(buf, body[1:]...), nil // every object has its metadata: body is never {}
 }
 
-// shown is the object without a secret's data.
+// shown is the object without a secret's data, and without what a user's tokens are known by.
 func shown(obj v1.Object) v1.Object {
-	secret, ok := obj.(*v1.Secret)
-	if !ok || secret.Spec == nil || secret.Spec.Data == nil {
-		return obj
+	switch obj := obj.(type) {
+	case *v1.Secret:
+		if obj.Spec == nil || obj.Spec.Data == nil {
+			return obj
+		}
+		spec, next := *obj.Spec, *obj
+		spec.Data = nil
+		next.Spec = &spec
+		return &next
+	case *v1.User:
+		if obj.Spec == nil || len(obj.Spec.Tokens) == 0 {
+			return obj
+		}
+		spec, next := *obj.Spec, *obj
+		spec.Tokens = slices.Clone(spec.Tokens)
+		for i := range spec.Tokens {
+			spec.Tokens[i].Hash = ""
+		}
+		next.Spec = &spec
+		return &next
 	}
-	spec := *secret.Spec
-	spec.Data = nil
-	next := *secret
-	next.Spec = &spec
-	return &next
+	return obj
 }
 
 // writeObject answers with one object, and warnings if there are any.

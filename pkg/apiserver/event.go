@@ -43,7 +43,7 @@ const (
 func eventOf(c *store.Change, revision int64, now func() time.Time) (v1.Event, bool) {
 	typ := strings.ToLower(string(c.Kind))
 	switch c.Kind {
-	case v1.KindClaim, v1.KindServiceRevision, v1.KindCluster, v1.KindAuthority, v1.KindPresence, v1.KindMember:
+	case v1.KindClaim, v1.KindServiceRevision, v1.KindCluster, v1.KindUser, v1.KindAuthority, v1.KindPresence, v1.KindMember:
 		return v1.Event{}, false
 	}
 	wasThere, isThere := there(c.Old), there(c.New)

@@ -20,13 +20,23 @@ func (s *Server) hostRoutes() []route {
 	}
 	return []route{
 		{method: http.MethodGet, path: "/v1/info", resource: "info", summary: "Read what the daemon says of its node and the swarm.",
-			out: v1.Info{}, handle: s.info},
-		{method: http.MethodGet, path: "/v1/version", resource: "version", summary: "Read the daemon's version.", out: v1.VersionInfo{}, handle: s.version},
-		{method: http.MethodPost, path: "/v1/swarm/init", resource: "swarm", summary: "Make a new swarm, of which this node is the first manager.",
-			in: v1.InitRequest{}, out: v1.InitResult{}, handle: s.init},
-		{method: http.MethodPost, path: "/v1/swarm/leave", resource: "swarm", summary: "Leave the swarm.", query: []string{"force"}, handle: s.leave},
-		{method: http.MethodGet, path: "/v1/images", resource: "images", summary: "List the images on this machine.", out: imageList{}, handle: s.images},
-		{method: http.MethodPost, path: "/v1/images/load", resource: "images", stream: true, out: imageList{},
+			may: rightsView, out: v1.Info{}, handle: s.info},
+		{method: http.MethodGet, path: "/v1/version", resource: "version", may: rightsView, summary: "Read the daemon's version.",
+			out: v1.VersionInfo{}, handle: s.version},
+		{method: http.MethodPost, path: "/v1/swarm/init", resource: "swarm", may: rightsRoot, in: v1.InitRequest{}, out: v1.InitResult{},
+			summary: "Make a new swarm, of which this node is the first manager.", handle: s.init},
+		{method: http.MethodPost, path: "/v1/swarm/join", resource: "swarm", may: rightsRoot, in: v1.JoinRequest{}, out: v1.JoinResult{},
+			summary: "Join a swarm.", handle: s.join},
+		{method: http.MethodPost, path: "/v1/swarm/unlock", resource: "swarm", may: rightsRoot, in: v1.UnlockRequest{},
+			summary: "Unlock a manager that was restarted.", handle: s.unlock},
+		{method: http.MethodPost, path: "/v1/swarm/leave", resource: "swarm", may: rightsRoot, query: []string{"force"},
+			summary: "Leave the swarm.", handle: s.leave},
+		{method: http.MethodPost, path: "/v1/swarm/restore", resource: "backup", stream: true, may: rightsRoot, out: v1.InitResult{},
+			query:   []string{"listenAddr", "advertiseAddr", "dataPathAddr", "availability"},
+			summary: "Become the first manager of the swarm of a backup, which is the body.", handle: s.restore},
+		{method: http.MethodGet, path: "/v1/images", resource: "images", may: rightsRoot, summary: "List the images on this machine.",
+			out: imageList{}, handle: s.images},
+		{method: http.MethodPost, path: "/v1/images/load", resource: "images", stream: true, may: rightsRoot, out: imageList{},
 			summary: "Load images from an OCI or docker archive.", handle: s.loadImages},
 	}
 }
@@ -92,6 +102,31 @@ func (s *Server) init(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, v1.InitResult{NodeID: node})
+}
+
+func (s *Server) join(w http.ResponseWriter, r *http.Request) error {
+	var request v1.JoinRequest
+	if err := s.readInto(w, r, &request); err != nil {
+		return err
+	}
+	result, err := s.host.(Joiner).Join(r.Context(), request)
+	if err != nil {
+		return err
+	}
+	noteWrite(r.Context(), v1.KindNode, result.NodeID, "", 0)
+	return writeJSON(w, http.StatusOK, result)
+}
+
+func (s *Server) unlock(w http.ResponseWriter, r *http.Request) error {
+	var request v1.UnlockRequest
+	if err := s.readInto(w, r, &request); err != nil {
+		return err
+	}
+	if err := s.host.(Joiner).Unlock(r.Context(), request.UnlockKey); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 func (s *Server) leave(w http.ResponseWriter, r *http.Request) error {

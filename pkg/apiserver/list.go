@@ -116,12 +116,12 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, d v1.Descriptor) er
 	return writeObject(w, http.StatusOK, d.Kind(), obj, nil)
 }
 
-// attached is the backend, or Docker's words for that there is none.
+// attached is the backend, or in Docker's words why there is none.
 func (s *Server) attached() (*backend, error) {
 	if b := s.current.Load(); b != nil {
 		return b, nil
 	}
-	return nil, problemf(http.StatusServiceUnavailable, "%s", notManager)
+	return nil, s.unattached()
 }
 
 // snapshot is the newest for a request that reads.

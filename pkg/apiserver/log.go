@@ -20,10 +20,10 @@ const maxLogTasks = 1000
 func (s *Server) logRoutes() []route {
 	query := []string{"stdout", "stderr", "follow", "since", "tail", "timestamps"}
 	return []route{
-		{method: http.MethodGet, path: "/v1/services/{ref}/logs", resource: "logs", stream: true, query: query, out: v1.TaskLogRecord{},
+		{method: http.MethodGet, path: "/v1/services/{ref}/logs", resource: "logs", stream: true, may: rightsView, query: query, out: v1.TaskLogRecord{},
 			summary: "Read the output of a service's tasks, one JSON object a line.",
 			handle:  func(w http.ResponseWriter, r *http.Request) error { return s.logs(w, r, v1.KindService) }},
-		{method: http.MethodGet, path: "/v1/tasks/{ref}/logs", resource: "logs", stream: true, query: query, out: v1.TaskLogRecord{},
+		{method: http.MethodGet, path: "/v1/tasks/{ref}/logs", resource: "logs", stream: true, may: rightsView, query: query, out: v1.TaskLogRecord{},
 			summary: "Read the output of a task, one JSON object a line.",
 			handle:  func(w http.ResponseWriter, r *http.Request) error { return s.logs(w, r, v1.KindTask) }},
 	}

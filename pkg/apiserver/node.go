@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"context"
+	"errors"
 	"net/http"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -116,14 +118,130 @@ func (b *backend) index(s *store.Snapshot) uint32 {
 	}
 }
 
+// updateNode replaces a node's labels, role and availability.
+func (s *Server) updateNode(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
+	b, err := s.attached()
+	if err != nil {
+		return err
+	}
+	obj, err := s.manifest(w, r, d)
+	if err != nil {
+		return err
+	}
+	dry, err := boolQuery(r, "dryRun")
+	if err != nil {
+		return err
+	}
+	snapshot, err := s.snapshot(r)
+	if err != nil {
+		return err
+	}
+	old, err := snapshot.Resolve(d.Kind(), r.PathValue("ref"))
+	if err != nil {
+		return err
+	}
+	inherit(obj, old)
+	if err := check(obj); err != nil {
+		return err
+	}
+	id := old.GetMeta().ID
+	made, _, err := b.write(r.Context(), d.Kind(), dry, func(snapshot *store.Snapshot) (change, error) {
+		if err := b.checkRole(r.Context(), snapshot, id, obj.(*v1.Node)); err != nil {
+			return change{}, err
+		}
+		return s.replacement(snapshot, d, obj, id)
+	})
+	if err != nil {
+		return err
+	}
+	if made == nil {
+		return &store.NotFoundError{Kind: d.Kind(), Ref: r.PathValue("ref")}
+	}
+	return writeObject(w, http.StatusOK, d.Kind(), made, nil)
+}
+
+// checkRole refuses a change of a node's role by whom it is not for, and one that the managers cannot bear.
+func (b *backend) checkRole(ctx context.Context, s *store.Snapshot, id string, obj *v1.Node) error {
+	old, ok := store.Get(s, v1.Nodes, id)
+	if !ok || old.Spec.Role == obj.Spec.Role {
+		return nil
+	}
+	if c := callerOf(ctx); c.kind != callerRoot && !c.atLeast(v1.UserAdmin) {
+		return problemf(http.StatusForbidden, "user %s has the role %s, and may not change a node's role: it is for %s", c.user, c.rank, rightsAdmin)
+	}
+	if old.Spec.Role == v1.RoleManager {
+		return b.demotable(ctx, s, old)
+	}
+	return nil
+}
+
+// demotable says, partly in Docker's words, why a manager cannot become a worker.
+func (b *backend) demotable(ctx context.Context, s *store.Snapshot, n *v1.Node) error {
+	others := 0
+	for other := range store.All(s, v1.Nodes) {
+		if other.Meta.ID != n.Meta.ID && other.Spec.Role == v1.RoleManager {
+			others++
+		}
+	}
+	if others == 0 {
+		return problemf(http.StatusBadRequest, "attempting to demote the last manager of the swarm")
+	}
+	if b.backing.Members == nil {
+		return nil
+	}
+	if err := b.backing.Members.CanRemove(ctx, n.Meta.ID); err != nil {
+		if errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			return err
+		}
+		return problemf(http.StatusBadRequest, "can't demote node %s: it would lose quorum: %s", n.Meta.ID, err)
+	}
+	return nil
+}
+
+// removeNode removes a node, and with it its presence and its index. Its certificate counts no more, because there is no such node.
+func (s *Server) removeNode(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
+	b, err := s.attached()
+	if err != nil {
+		return err
+	}
+	dry, err := boolQuery(r, "dryRun")
+	if err != nil {
+		return err
+	}
+	force, err := boolQuery(r, "force")
+	if err != nil {
+		return err
+	}
+	_, _, err = b.write(r.Context(), d.Kind(), dry, func(snapshot *store.Snapshot) (change, error) {
+		obj, err := snapshot.Resolve(d.Kind(), r.PathValue("ref"))
+		if err != nil {
+			return change{}, err
+		}
+		if err := checkUnused(snapshot, obj, force); err != nil {
+			return change{}, err
+		}
+		n := obj.(*v1.Node)
+		noteWrite(r.Context(), d.Kind(), n.Meta.ID, nameOf(n), 0)
+		b.freeIndex = min(b.freeIndex, n.Spec.Index)
+		c := s.removal(snapshot, d, obj)
+		c.ops = append(c.ops, presenceOps(snapshot, n.Meta.ID)...)
+		return c, nil
+	})
+	if err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 // nodeRoutes are the doors of the nodes' agents.
 func (s *Server) nodeRoutes() []route {
 	return []route{
-		{method: http.MethodPost, path: "/v1/nodes/{ref}/session", resource: "sessions", stream: true, in: v1.NodeDescription{}, out: v1.Assignment{},
+		{method: http.MethodPost, path: "/v1/nodes/{ref}/session", resource: "sessions", stream: true, may: rightsSelf, audit: auditNever, in: v1.SessionLine{}, out: v1.Assignment{},
 			summary: "Open a node's session: its assignments, one JSON object a line.", handle: s.session},
-		{method: http.MethodPost, path: "/v1/nodes/{ref}/status", resource: "status", in: v1.StatusReport{}, out: v1.StatusResult{},
+		{method: http.MethodPost, path: "/v1/nodes/{ref}/status", resource: "status", may: rightsSelf, audit: auditNever, in: v1.StatusReport{}, out: v1.StatusResult{},
 			summary: "Report what a node's agent observed.", handle: s.status},
-		{method: http.MethodPost, path: "/v1/nodes/{ref}/streams/{stream}", resource: "streams", stream: true, in: v1.LogRecord{},
+		{method: http.MethodPost, path: "/v1/nodes/{ref}/streams/{stream}", resource: "streams", stream: true, may: rightsSelf, audit: auditNever, in: v1.LogRecord{},
 			summary: "Send the records of a stream that a session asked for, one JSON object a line.", handle: s.upload},
 	}
 }

@@ -10,14 +10,16 @@ import (
 // ownRoutes are events, counts, and what the server says of itself.
 func (s *Server) ownRoutes() []route {
 	return []route{
-		{method: http.MethodGet, path: "/v1/events", resource: "events", stream: true, query: []string{"filter", "after"}, out: v1.Event{},
+		{method: http.MethodGet, path: "/v1/events", resource: "events", stream: true, may: rightsView, query: []string{"filter", "after"}, out: v1.Event{},
 			summary: "Watch what happens in the swarm.", handle: s.events},
-		{method: http.MethodGet, path: "/v1/services:status", resource: "services", query: []string{"id"}, out: map[string]v1.ServiceStatus{},
+		{method: http.MethodGet, path: "/v1/services:status", resource: "services", may: rightsView, query: []string{"id"}, out: map[string]v1.ServiceStatus{},
 			summary: "Count the tasks of services, by ID.", handle: s.serviceStatus},
-		{method: http.MethodGet, path: "/openapi.json", resource: "openapi", summary: "This document.", handle: s.document},
-		{method: http.MethodGet, path: "/healthz", resource: "healthz", summary: "Tell whether the server lives.", handle: healthy},
-		{method: http.MethodGet, path: "/readyz", resource: "readyz", summary: "Tell whether the server has a store and has read it.", handle: s.ready},
-		{method: http.MethodGet, path: "/metrics", resource: "metrics", summary: "Metrics for Prometheus.", handle: s.showMetrics},
+		{method: http.MethodGet, path: "/v1/audit", resource: "audit", may: rightsAdmin, audit: auditAlways, query: []string{"since", "limit"}, out: v1.AuditLog{},
+			summary: "Read the newest of this manager's audit log, newest last.", handle: s.showAudit},
+		{method: http.MethodGet, path: "/openapi.json", resource: "openapi", may: rightsView, summary: "This document.", handle: s.document},
+		{method: http.MethodGet, path: "/healthz", resource: "healthz", may: rightsAnyone, summary: "Tell whether the server lives.", handle: healthy},
+		{method: http.MethodGet, path: "/readyz", resource: "readyz", may: rightsView, summary: "Tell whether the server has a store and has read it.", handle: s.ready},
+		{method: http.MethodGet, path: "/metrics", resource: "metrics", may: rightsView, summary: "Metrics for Prometheus.", handle: s.showMetrics},
 	}
 }
 

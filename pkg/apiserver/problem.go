@@ -13,8 +13,36 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// notManager are Docker's words for a node that has no swarm to speak for.
-const notManager = `This node is not a swarm manager. Use "swarmctl swarm init" or "swarmctl swarm join" to connect this node to swarm and try again.`
+// Docker's words for a node that cannot speak for the swarm, by why it cannot.
+const (
+	notManager = `This node is not a swarm manager. Use "swarmctl swarm init" or "swarmctl swarm join" to connect this node to swarm and try again.`
+	onlyWorker = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a " +
+		"manager node or promote the current node to a manager."
+	notReadyYet = "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster."
+	locked      = `Swarm is encrypted and needs to be unlocked before it can be used. Please use "swarmctl swarm unlock" to unlock it.`
+	leaderless  = "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online."
+)
+
+// unattached is why there is no store, as the daemon knows it.
+func (s *Server) unattached() error {
+	words := notManager
+	if s.host != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), confirmTime)
+		defer cancel()
+		info, err := s.host.Info(ctx)
+		switch {
+		case err != nil:
+			s.log.Warn("the daemon does not say how it is with its swarm", "error", err)
+		case info.Swarm.LocalNodeState == v1.LocalNodeLocked:
+			words = locked
+		case info.Swarm.LocalNodeState == v1.LocalNodeActive && !info.Swarm.ControlAvailable:
+			words = onlyWorker
+		case info.Swarm.LocalNodeState == v1.LocalNodeActive, info.Swarm.LocalNodeState == v1.LocalNodePending:
+			words = notReadyYet
+		}
+	}
+	return problemf(http.StatusServiceUnavailable, "%s", words)
+}
 
 // problemf is a problem with a detail for people.
 func problemf(status int, format string, args ...any) *v1.Problem {
@@ -57,7 +85,7 @@ func problemOf(err error) *v1.Problem {
 	case errors.Is(err, errDetached), errors.Is(err, store.ErrClosed):
 		return problemf(http.StatusServiceUnavailable, "the daemon is stopping or has left the swarm: try again in a moment")
 	case errors.Is(err, store.ErrUnavailable):
-		return problemf(http.StatusServiceUnavailable, "the swarm's store cannot be reached; what was asked may or may not have happened: %s", err)
+		return problemf(http.StatusServiceUnavailable, "%s What was asked may or may not have happened: %s", leaderless, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return problemf(http.StatusGatewayTimeout, "it took too long; what was asked may or may not have happened")
 	case errors.Is(err, os.ErrDeadlineExceeded):

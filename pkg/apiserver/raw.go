@@ -52,13 +52,13 @@ func (s *Server) storeRoutes() []route {
 		}
 	}
 	return []route{
-		{method: http.MethodPost, path: "/v1/commit", resource: "store", summary: "Commit operations to the store.",
+		{method: http.MethodPost, path: "/v1/commit", resource: "store", may: rightsRoot, summary: "Commit operations to the store.",
 			in: anyObject{}, out: rawRevision{}, handle: tell(s.commit)},
-		{method: http.MethodGet, path: "/v1/watch", resource: "store", stream: true, query: []string{"after"},
+		{method: http.MethodGet, path: "/v1/watch", resource: "store", stream: true, may: rightsRoot, query: []string{"after"},
 			summary: "Watch the store, one batch a line.", out: anyObject{}, handle: tell(s.watchStore)},
-		{method: http.MethodGet, path: "/v1/snapshot", resource: "store", stream: true, query: []string{"revision"},
+		{method: http.MethodGet, path: "/v1/snapshot", resource: "store", stream: true, may: rightsRoot, query: []string{"revision"},
 			summary: "Read everything at one revision, one object a line.", out: anyObject{}, handle: tell(s.dump)},
-		{method: http.MethodGet, path: "/v1/revision", resource: "store", summary: "Read the store's current revision.",
+		{method: http.MethodGet, path: "/v1/revision", resource: "store", may: rightsRoot, summary: "Read the store's current revision.",
 			out: rawRevision{}, handle: tell(s.revision)},
 	}
 }

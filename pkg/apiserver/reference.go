@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -126,9 +127,7 @@ func checkUnchanged(old, obj v1.Object) error {
 			return problemf(http.StatusNotImplemented, "service mode change is not allowed")
 		}
 	case *v1.Cluster:
-		if was := old.Spec.GatewayPool; was != obj.(*v1.Cluster).Spec.GatewayPool {
-			return v1.FieldErrors{{Field: "spec.gatewayPool", Message: "cannot change, because addresses in use are from it: want " + was}}
-		}
+		return checkClusterChange(old, obj.(*v1.Cluster))
 	case *v1.Node:
 		return checkNodeChange(old.Spec, obj.(*v1.Node).Spec)
 	case *v1.Secret:
@@ -143,6 +142,10 @@ func checkUnchanged(old, obj v1.Object) error {
 	return nil
 }
 
+func number(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
+
+func quoted(list []string) string { return strings.Join(list, ", ") }
+
 func labelsOnly(was, is any) error {
 	if same, err := equalJSON(was, is); err != nil || same {
 		return err
@@ -154,13 +157,7 @@ func checkNodeChange(was, is *v1.NodeSpec) error {
 	if was.Index != is.Index {
 		return v1.FieldErrors{{Field: "spec.index", Message: fmt.Sprintf("never changes: want %d, or leave it out", was.Index)}}
 	}
-	if was.Role == is.Role {
-		return nil
-	}
-	if was.Role == v1.RoleManager {
-		return problemf(http.StatusBadRequest, "attempting to demote the last manager of the swarm")
-	}
-	return v1.FieldErrors{{Field: "spec.role", Message: "a worker's promotion to manager is not supported yet"}}
+	return nil
 }
 
 // checkUnused refuses the removal of what is needed, in Docker's words.
@@ -176,11 +173,13 @@ func checkUnused(s *store.Snapshot, obj v1.Object, force bool) error {
 			return problemf(http.StatusBadRequest, "network %s is in use by %s", name, user)
 		}
 	case *v1.Node:
-		if obj.Spec.Role == v1.RoleManager {
+		_, member := s.Lookup(v1.KindMember, obj.Meta.ID)
+		if obj.Spec.Role == v1.RoleManager || member {
 			return problemf(http.StatusBadRequest, "node %s is a cluster manager and is a member of the raft cluster. "+
 				"It must be demoted to worker before removal", obj.Meta.ID)
 		}
-		if nodeState(obj) == v1.NodeReady && !force {
+		_, present := s.Lookup(v1.KindPresence, obj.Meta.ID)
+		if (present || nodeState(obj) == v1.NodeReady && !v1.NodeLost(obj)) && !force {
 			return problemf(http.StatusBadRequest, "node %s is not down and can't be removed", obj.Meta.ID)
 		}
 	}

@@ -6,9 +6,33 @@ import (
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
 
-// writable are the kinds that users create, change and delete. The swarm makes the others; the one cluster is made with it.
-var writable = map[v1.Kind]bool{
-	v1.KindService: true, v1.KindNode: true, v1.KindNetwork: true, v1.KindSecret: true, v1.KindConfig: true, v1.KindVolume: true,
+// writable are the kinds that users create, change and delete, and who of the users. The swarm makes the others; the one cluster is
+// made with it.
+var writable = map[v1.Kind]rights{
+	v1.KindService: rightsOperate, v1.KindNetwork: rightsOperate, v1.KindSecret: rightsOperate, v1.KindConfig: rightsOperate,
+	v1.KindVolume: rightsOperate, v1.KindNode: rightsAdmin, v1.KindUser: rightsAdmin,
+}
+
+// resourceHandler answers for one kind.
+type resourceHandler func(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error
+
+// writers are the handlers of a kind that write. A nil one is a door that the kind does not have.
+type writers struct{ create, update, remove resourceHandler }
+
+// writersOf are the handlers for a kind: most are alike.
+func (s *Server) writersOf(k v1.Kind) writers {
+	switch k {
+	case v1.KindNode:
+		return writers{s.createNode, s.updateNode, s.removeNode}
+	case v1.KindUser:
+		return writers{s.createUser, s.updateUser, s.remove}
+	case v1.KindCluster:
+		return writers{update: s.updateCluster}
+	}
+	if writable[k] == 0 {
+		return writers{}
+	}
+	return writers{s.create, s.update, s.remove}
 }
 
 // resourceRoutes are the doors of one kind.
@@ -18,32 +42,41 @@ func (s *Server) resourceRoutes(d v1.Descriptor) []route {
 		return nil
 	}
 	all, one := "/v1/"+plural, "/v1/"+plural+"/{ref}"
-	with := func(handle func(http.ResponseWriter, *http.Request, v1.Descriptor) error) func(http.ResponseWriter, *http.Request) error {
+	with := func(handle resourceHandler) func(http.ResponseWriter, *http.Request) error {
 		return func(w http.ResponseWriter, r *http.Request) error { return handle(w, r, d) }
 	}
+	see, write := rightsView, writable[k]
+	if k == v1.KindUser {
+		see = rightsAdmin
+	}
 	routes := []route{
-		{method: http.MethodGet, path: all, resource: plural, summary: "List the " + plural + ", or watch them with watch=true.",
+		{method: http.MethodGet, path: all, resource: plural, may: see, summary: "List the " + plural + ", or watch them with watch=true.",
 			query: []string{"filter", "limit", "continue", "watch", "after"}, out: listOf(d), handle: with(s.list)},
-		{method: http.MethodGet, path: one, resource: plural, summary: "Read the one that is meant by ID, name or the beginning of an ID.",
-			out: d.New(), handle: with(s.get)},
+		{method: http.MethodGet, path: one, resource: plural, may: see, out: d.New(), handle: with(s.get),
+			summary: "Read the one that is meant by ID, name or the beginning of an ID."},
 	}
-	put := route{method: http.MethodPut, path: one, resource: plural, in: d.New(), out: d.New(), query: []string{"dryRun"},
-		summary: "Replace labels and spec, on the condition of metadata.revisions.spec where that is given.", handle: with(s.update)}
-	if k == v1.KindService {
-		put.query = append(put.query, "resolveImage")
+	create := route{method: http.MethodPost, path: all, resource: plural, may: write, in: d.New(), out: d.New(), query: []string{"dryRun"},
+		summary: "Create one."}
+	put := route{method: http.MethodPut, path: one, resource: plural, may: write, in: d.New(), out: d.New(), query: []string{"dryRun"},
+		summary: "Replace labels and spec, on the condition of metadata.revisions.spec where that is given."}
+	remove := route{method: http.MethodDelete, path: one, resource: plural, may: write, query: []string{"dryRun"}, summary: "Delete one."}
+	switch k {
+	case v1.KindService:
+		create.query, put.query = append(create.query, "resolveImage"), append(put.query, "resolveImage")
+	case v1.KindCluster:
+		put.may = rightsAdmin
+	case v1.KindNode: // nodes come by joining
+		create.may, put.may, remove.query = rightsRoot, rightsOperate, append(remove.query, "force")
 	}
-	if k == v1.KindCluster {
-		return append(routes, put)
+	does := s.writersOf(k)
+	for _, door := range []struct {
+		route
+		handle resourceHandler
+	}{{create, does.create}, {put, does.update}, {remove, does.remove}} {
+		if door.handle != nil {
+			door.route.handle = with(door.handle)
+			routes = append(routes, door.route)
+		}
 	}
-	if !writable[k] {
-		return routes
-	}
-	create := route{method: http.MethodPost, path: all, resource: plural, in: d.New(), out: d.New(), query: put.query,
-		summary: "Create one.", handle: with(s.create)}
-	remove := route{method: http.MethodDelete, path: one, resource: plural, query: []string{"dryRun"}, summary: "Delete one.", handle: with(s.remove)}
-	if k == v1.KindNode {
-		create.handle = with(s.createNode)
-		remove.query = append(remove.query, "force")
-	}
-	return append(routes, create, put, remove)
+	return routes
 }

@@ -19,17 +19,21 @@ type route struct {
 	// resource is the route's name in metrics.
 	resource string
 	summary  string
+	// may says who may use it.
+	may rights
 	// query are the names of the query's parameters; others are refused.
 	query []string
 	// in and out are samples of the bodies, for the document; nil for none.
 	in, out any
 	// stream tells that the answer may go on for long; it has a gate of its own and no time.
 	stream bool
+	// audit says whether the audit log tells of it, where its method does not say so.
+	audit  auditing
 	handle func(w http.ResponseWriter, r *http.Request) error
 }
 
-// routes builds the handler.
-func (s *Server) routes() http.Handler {
+// routes builds the handlers, for root of this machine and for everybody else.
+func (s *Server) routes() (root, door http.Handler) {
 	table := s.table()
 	byPath := make(map[string]map[string]*route)
 	for i := range table {
@@ -43,9 +47,15 @@ func (s *Server) routes() http.Handler {
 	for path, methods := range byPath {
 		mux.Handle(path, s.dispatch(methods))
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { writeProblem(w, unknownPath(r.URL.Path)) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if c := callerOf(r.Context()); c.kind != callerRoot && c.kind != callerUser {
+			refuse(w, c, rightsView)
+			return
+		}
+		writeProblem(w, unknownPath(r.URL.Path))
+	})
 	s.openapi = documentOf(table)
-	return s.guard(mux)
+	return s.guard(s.asRoot(mux)), s.withPeers(s.guard(s.asCaller(mux)))
 }
 
 func (s *Server) table() []route {
@@ -56,6 +66,9 @@ func (s *Server) table() []route {
 	table = append(table, s.nodeRoutes()...)
 	table = append(table, s.logRoutes()...)
 	table = append(table, s.hostRoutes()...)
+	table = append(table, s.admissionRoutes()...)
+	table = append(table, s.swarmRoutes()...)
+	table = append(table, s.userRoutes()...)
 	table = append(table, s.storeRoutes()...)
 	return append(table, s.ownRoutes()...)
 }
@@ -63,12 +76,27 @@ func (s *Server) table() []route {
 // dispatch chooses by method among the routes of one path.
 func (s *Server) dispatch(methods map[string]*route) http.Handler {
 	allowed := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
+	var any rights
+	for _, rt := range methods {
+		any |= rt.may
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		method := r.Method
 		if method == http.MethodHead {
 			method = http.MethodGet
 		}
 		rt, ok := methods[method]
+		may := any
+		if ok {
+			may = rt.may
+		}
+		if c := callerOf(r.Context()); !may.allow(c, r.PathValue("ref")) {
+			p := refuse(w, c, may)
+			if ok {
+				s.auditRefused(r, rt, p)
+			}
+			return
+		}
 		if !ok || r.Method == http.MethodHead && (rt.stream || watches(r, rt)) {
 			w.Header().Set("Allow", allowed)
 			writeProblem(w, problemf(http.StatusMethodNotAllowed, "%s is not possible here, only %s", clip(r.Method), allowed))
@@ -81,10 +109,15 @@ func (s *Server) dispatch(methods map[string]*route) http.Handler {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt *route) {
 	began := time.Now()
 	rec := w.(*recorder) // of guard
-	err := s.enter(rec, r, rt)
+	r, told := s.noting(r, rt)
+	var err error
+	defer func() { told(rec.code, err) }()
+	err = s.enter(rec, r, rt)
 	if err != nil {
 		if rec.code == 0 {
 			writeProblem(rec, problemOf(err))
+		} else if rec.broken {
+			panic(http.ErrAbortHandler)
 		} else {
 			s.log.Debug("request ended early", "path", r.URL.Path, "error", err)
 		}
@@ -190,6 +223,7 @@ type recorder struct {
 	timeout  time.Duration
 	code     int
 	streamed bool
+	broken   bool // what was answered so far must not be taken for a whole answer
 }
 
 // WriteHeader implements http.ResponseWriter.

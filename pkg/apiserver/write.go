@@ -62,6 +62,11 @@ func (b *backend) write(ctx context.Context, k v1.Kind, dry bool, decide func(*s
 		}
 		b.lastWrite = revision
 		obj, err := b.written(ctx, k, c.id, revision)
+		name := ""
+		if obj != nil {
+			name = obj.GetMeta().Name
+		}
+		noteWrite(ctx, k, c.id, name, revision)
 		return obj, c, err
 	}
 	return nil, change{}, fmt.Errorf("others keep writing in between, try again: %w", conflict)
