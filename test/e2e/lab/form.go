@@ -93,3 +93,16 @@ func (h *Host) LoadImages() error {
 	}
 	return nil
 }
+
+// StartAll starts swarmd on every host, all at once, and waits until each answers.
+func (l *Lab) StartAll() {
+	l.T.Helper()
+	for _, h := range l.Hosts {
+		if err := h.Launch(); err != nil {
+			l.T.Fatalf("lab: start swarmd of %s: %v", h.Name, err)
+		}
+	}
+	for _, h := range l.Hosts {
+		h.Answers()
+	}
+}

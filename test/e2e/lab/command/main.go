@@ -110,10 +110,8 @@ func up(args []string) error {
 
 // start starts swarmd on all hosts, has them join, and gives them the example images.
 func start(l *lab.Lab, managers int, empty bool) error {
-	for _, h := range l.Hosts {
-		fmt.Printf("starting swarmd on %s\n", h.Name)
-		h.Start()
-	}
+	fmt.Printf("Starting swarmd on %d hosts\n", len(l.Hosts))
+	l.StartAll()
 	if !empty {
 		l.Form(managers)
 	}
