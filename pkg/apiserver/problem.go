@@ -41,7 +41,9 @@ func (s *Server) unattached() error {
 			words = notReadyYet
 		}
 	}
-	return problemf(http.StatusServiceUnavailable, "%s", words)
+	p := problemf(http.StatusServiceUnavailable, "%s", words)
+	p.Type = v1.ProblemNotManager
+	return p
 }
 
 // problemf is a problem with a detail for people.

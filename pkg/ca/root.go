@@ -43,7 +43,7 @@ func caTemplate(subject pkix.Name, from, until time.Time) *x509.Certificate {
 }
 
 // CheckRoot tells what speaks against a root that is given: certPEM must hold one CA certificate that is good now and for a
-// year, keyPEM its key, and what is signed with it must be good under it. A nil keyPEM is for roots whose key somebody else has.
+// year, keyPEM its key, and what is signed with it must be good under it. An empty keyPEM is for roots whose key somebody else has.
 func CheckRoot(certPEM, keyPEM []byte, now time.Time) error {
 	cert, err := parseOne(certPEM)
 	if err != nil {
@@ -52,7 +52,7 @@ func CheckRoot(certPEM, keyPEM []byte, now time.Time) error {
 	if err := checkCA(cert, now); err != nil {
 		return fmt.Errorf("the CA certificate %w", err)
 	}
-	if keyPEM == nil {
+	if len(keyPEM) == 0 {
 		return nil
 	}
 	key, err := parseKey(keyPEM)

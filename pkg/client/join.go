@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -61,11 +62,14 @@ func FetchRoots(ctx context.Context, addr, digest string) (rootsPEM []byte, err 
 	case resp.StatusCode != http.StatusOK || len(told) > maxRoots:
 		return nil, noManager(addr, fmt.Sprintf("it answers %s, and no root certificate", resp.Status))
 	}
-	root, err := choose(told, digest, resp.TLS)
+	root, err := choose(addr, told, digest, resp.TLS)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", addr, err)
+		return nil, err
 	}
-	return root, checkClock(addr, resp.Header.Get("Date"))
+	if err := checkClock(addr, resp.Header.Get("Date")); err != nil {
+		return nil, err
+	}
+	return root, nil
 }
 
 func askRoots(ctx context.Context, h *host) (*http.Response, error) {
@@ -93,28 +97,25 @@ func noManager(addr, why string) error {
 }
 
 // choose finds the root with the digest among those that were told.
-func choose(told []byte, digest string, connection *tls.ConnectionState) ([]byte, error) {
-	found := false
-	for rest := told; ; {
+func choose(addr string, told []byte, digest string, connection *tls.ConnectionState) ([]byte, error) {
+	var answer v1.Certificate
+	if json.Unmarshal(told, &answer) != nil || ca.Digest(answer.Roots) == "" {
+		return nil, noManager(addr, "it answers without a root certificate")
+	}
+	for rest := answer.Roots; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
-		block.Headers = nil
-		root := pem.EncodeToMemory(block)
-		has := ca.Digest(root)
-		found = found || has != ""
-		if has != "" && (has == digest || digest == "" && ca.Below(connection.PeerCertificates, root)) {
+		root := pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})
+		if digest != "" && ca.Digest(root) == digest || digest == "" && ca.Below(connection.PeerCertificates, root) {
 			return root, nil
 		}
 	}
-	switch {
-	case !found:
-		return nil, errors.New("it is not the address of a swarm manager: it answers without a root certificate")
-	case digest == "":
-		return nil, errors.New("its certificate is signed by none of the roots that it tells")
+	if digest == "" {
+		return nil, fmt.Errorf("%s: its certificate is signed by none of the roots that it tells", addr)
 	}
-	return nil, fmt.Errorf("remote CA does not match fingerprint. Expected: %s", digest)
+	return nil, fmt.Errorf("%s: remote CA does not match fingerprint. Expected: %s", addr, digest)
 }
 
 // checkClock refuses a clock with which certificates would not be good.

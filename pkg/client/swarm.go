@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -111,15 +110,18 @@ func (r *lossReader) Read(p []byte) (int, error) {
 }
 
 // Restore makes the daemon, which is in no swarm, the first manager of the swarm that the archive is a backup of, and returns its
-// node's ID.
+// node's ID. Of the request the addresses and the availability count; the rest is in the archive.
 func (c *Client) Restore(ctx context.Context, r v1.InitRequest, archive io.Reader) (nodeID string, err error) {
-	init, err := json.Marshal(r)
-	if err != nil {
-		return "", fmt.Errorf("client: restore: %w", err)
+	query := url.Values{}
+	for name, value := range map[string]string{
+		"listenAddr": r.ListenAddr, "advertiseAddr": r.AdvertiseAddr, "dataPathAddr": r.DataPathAddr, "availability": string(r.Availability),
+	} {
+		if value != "" {
+			query.Set(name, value)
+		}
 	}
 	resp, _, err := c.send(ctx, request{
-		method: http.MethodPost, path: "/v1/swarm/restore?" + url.Values{"init": {string(init)}}.Encode(),
-		body: once(archive), kind: typeTar,
+		method: http.MethodPost, path: "/v1/swarm/restore?" + query.Encode(), body: once(archive), kind: typeTar,
 	})
 	if err != nil {
 		return "", err
