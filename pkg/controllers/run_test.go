@@ -79,6 +79,60 @@ func TestRunCreatesAndPlaces(t *testing.T) {
 	placed(t, s, "web", 7)
 }
 
+// TestRunReplacesTheTasksOfALostNode has all pipelines run over nodes whose presence is under leases: a lease ends, and what
+// was there is elsewhere. Then the lead is lost, and taken again.
+func TestRunReplacesTheTasksOfALostNode(t *testing.T) {
+	s, registry := store.NewMemory(), prometheus.NewRegistry()
+	leases := make(map[string]store.LeaseID)
+	for o := range store.All(cluster(t, 2, 0, 0), v1.Nodes) {
+		lease, err := s.Grant(t.Context(), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leases[o.Meta.ID] = lease
+		commit(t, s, store.Op{Kind: v1.KindNode, ID: o.Meta.ID, Section: v1.SectionSpec, Value: o.Spec, Meta: &o.Meta, If: store.Absent()},
+			store.Op{Kind: v1.KindNode, ID: o.Meta.ID, Section: v1.SectionStatus, Value: o.Status, If: store.Always()},
+			store.Op{Kind: v1.KindPresence, ID: o.Meta.ID, Section: v1.SectionStatus, Value: &v1.PresenceStatus{Session: "1"},
+				Meta: &v1.Meta{}, If: store.Absent(), Lease: lease})
+	}
+	create(t, s, "web", 4)
+	for lost, id := range []string{"", "node00000"} {
+		lead, err := s.Campaign(t.Context(), "me")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- controllers.Run(t.Context(), s, lead, reconcile.Options{Registry: registry}) }()
+		if id != "" {
+			s.Expire(leases[id])
+		}
+		await(t, s, func(now *store.Snapshot) bool {
+			on := make(map[string]int)
+			for task := range now.TasksOfService("web") {
+				if v1.Live(task) {
+					on[v1.TaskNode(task)]++
+				}
+			}
+			return on["node00000"] == 2-2*lost && on["node00001"] == 2+2*lost && len(on) == 2-lost
+		})
+		s.Depose()
+		if err := <-ended; !errors.Is(err, store.ErrFenced) {
+			t.Errorf("ended with %v, want ErrFenced", err)
+		}
+	}
+}
+
+// await waits until the store is as it should be.
+func await(tb testing.TB, s *store.Memory, done func(*store.Snapshot) bool) {
+	tb.Helper()
+	now, err := s.Snapshot(tb.Context(), 0)
+	for ; err == nil && !done(now); now, err = s.Snapshot(tb.Context(), now.Revision()+1) {
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // BenchmarkRunScaleUp is from a service of 100,000 to its last task with a node in the store.
 func BenchmarkRunScaleUp(b *testing.B) {
 	s, _ := running(b, 1000)

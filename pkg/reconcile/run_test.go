@@ -367,6 +367,9 @@ func (d dear) Keys(s *store.Snapshot, c store.Change) []string {
 	if t, ok := reconcile.TaskOf(c); ok {
 		return []string{t.Service()}
 	}
+	if c.Kind == v1.KindNode {
+		return reconcile.AllKeys(s)
+	}
 	return d.maker.Keys(s, c)
 }
 
@@ -396,6 +399,99 @@ func TestRunHoldsWhatIsDear(t *testing.T) {
 		h.put(serviceOp("web", 7))
 		h.want(7, 101*time.Millisecond)
 		h.stop()
+	})
+}
+
+// TestRunHurriesWhenNodesAreLost has the same service, of which a node is lost meanwhile, or drained; that a node says
+// something else of itself can wait.
+func TestRunHurriesWhenNodesAreLost(t *testing.T) {
+	node := func(section v1.Section, value any) store.Op {
+		op := store.Op{Kind: v1.KindNode, ID: "n1", Section: section, Value: value, If: store.Always()}
+		if section == v1.SectionSpec {
+			op.Meta = &v1.Meta{ID: "n1"}
+		}
+		return op
+	}
+	for _, test := range []struct {
+		name  string
+		op    store.Op
+		waits bool
+	}{
+		{"lost", node(v1.SectionDesired, &v1.NodeDesired{Down: time.Now()}), false},
+		{"drained", node(v1.SectionSpec, &v1.NodeSpec{Availability: v1.AvailabilityDrain}), false},
+		{"removed", node(v1.SectionSpec, nil), false},
+		{"described", node(v1.SectionStatus, &v1.NodeStatus{State: v1.NodeReady}), true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				count := 0
+				h := start(t, &laggard{Memory: store.NewMemory()}, []reconcile.Rule{dear{maker{name: "dear"}, 50 * time.Millisecond, &count}},
+					reconcile.Options{})
+				h.put(node(v1.SectionSpec, &v1.NodeSpec{}))
+				h.put(serviceOp("web", 1))
+				h.want(1, time.Second)
+				h.put(serviceOp("web", 1))
+				time.Sleep(60 * time.Millisecond) // from now on it is held for half a second
+				before := count
+				h.put(test.op)
+				time.Sleep(110 * time.Millisecond)
+				if waits := count == before; waits != test.waits {
+					t.Errorf("the service waits: %v, want %v", waits, test.waits)
+				}
+				h.stop()
+			})
+		})
+	}
+}
+
+// TestPipelinesShareARegistry has a pipeline of other keys beside that of services: each begins with its own keys, and
+// measures for itself.
+func TestPipelinesShareARegistry(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		l := &laggard{Memory: store.NewMemory()}
+		lead, err := l.Campaign(t.Context(), "me")
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := make(map[string]int)
+		rule := maker{name: "maker", seen: func(_ *store.Snapshot, key string) { seen[key]++ }}
+		letters := reconcile.Pipeline{Name: "letter", Rules: []reconcile.Rule{rule},
+			AllKeys: func(*store.Snapshot) []string { return []string{"a", "b"} }}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		for _, e := range []*reconcile.Engine{letters.Engine(l, reconcile.Options{Registry: registry}),
+			reconcile.New(l, []reconcile.Rule{maker{name: "maker"}}, reconcile.Options{Registry: registry})} {
+			go func() { ended <- e.Run(ctx, lead) }()
+		}
+		if _, err := l.Commit(t.Context(), store.Commit{Ops: []store.Op{serviceOp("web", 5)}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		cancel()
+		<-ended
+		<-ended
+		if seen["a"] != 1 || seen["b"] != 1 {
+			t.Errorf("the letters decided %v, want a and b once", seen)
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pipelines := make(map[string]bool)
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "pipeline" {
+						pipelines[l.GetValue()] = true
+					}
+				}
+			}
+		}
+		if len(pipelines) != 2 || !pipelines["letter"] || !pipelines["service"] {
+			t.Errorf("measured are the pipelines %v, want letter and service", pipelines)
+		}
 	})
 }
 

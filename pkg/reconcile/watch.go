@@ -73,7 +73,7 @@ func (r *run) changed(ctx context.Context, b store.Batch) error {
 	r.raise(b.Revision)
 	woken := make(map[string]bool) // and whether urgently
 	for _, c := range b.Changes {
-		urgent := asked(c)
+		urgent := asked(c) || befell(c)
 		for _, rule := range r.engine.pipeline.Rules {
 			for _, key := range r.keys(rule, s, c) {
 				if was, again := woken[key]; !again || urgent && !was {
@@ -93,6 +93,13 @@ func asked(c store.Change) bool {
 		return false
 	}
 	return c.Old == nil || c.Old.GetMeta().Revisions[v1.SectionSpec] != c.New.GetMeta().Revisions[v1.SectionSpec]
+}
+
+// befell tells whether a change is one of a node that every service on it has to hear of at once: it is lost, or back, or was
+// drained. Those are few too: nodes that are lost together are written together.
+func befell(c store.Change) bool {
+	before, after, ok := NodeOf(c)
+	return ok && before != nil && (v1.NodeLost(before) != v1.NodeLost(after) || v1.NodeDrained(before) != v1.NodeDrained(after))
 }
 
 // keys are the rule's, and none if it panics: the resync makes up for it.

@@ -114,8 +114,9 @@ func candidates(s *store.Snapshot) []*node {
 	return found
 }
 
-// countTasks counts the service's tasks and recent failures on each node. Failures are those that live tasks remember of
-// their slots, so that they do not depend on how much history is kept.
+// countTasks counts the service's tasks and recent failures on each node. Tasks on a drained node are about to leave it, and
+// do not count for its branch. Failures are those that live tasks remember of their slots, so that they do not depend on how
+// much history is kept.
 func (d *decision) countTasks() {
 	byID := make(map[string]*node, len(d.nodes))
 	for _, n := range d.nodes {
@@ -125,7 +126,7 @@ func (d *decision) countTasks() {
 		if t.Desired.State > v1.TaskComplete {
 			continue
 		}
-		if n := byID[v1.TaskNode(t)]; n != nil {
+		if n := byID[v1.TaskNode(t)]; n != nil && !v1.NodeDrained(n.Node) {
 			n.ours++
 		}
 		if t.Desired.Restarts == nil {

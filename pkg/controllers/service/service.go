@@ -6,10 +6,11 @@
 // removes an object (gc does).
 //
 // Reading order: service.go (a service), view.go (what is there), replicated.go (which slots), slot.go (which tasks in a
-// slot), restart.go (when again).
+// slot), drain.go (how they leave a node), restart.go (when again).
 package service
 
 import (
+	"strconv"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -24,8 +25,8 @@ type Rule struct{}
 func (Rule) Name() string { return "service" }
 
 // Keys implements reconcile.Rule: a service is worth deciding when it changes, when a task of it ends or is decided about,
-// and when a node that it has tasks on is lost, drained or described anew. That a task runs is news with start-first only,
-// where the one before it may stop then.
+// and when a node that it has tasks on is lost, drained or described anew. That a task runs is news only where the one before
+// it may stop then: with start-first, and in a drain.
 func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	switch c.Kind {
 	case v1.KindService:
@@ -35,7 +36,7 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 			return []string{c.Old.(*v1.ServiceRevision).Spec.Service}
 		}
 	case v1.KindTask:
-		if t, ok := reconcile.TaskOf(c); ok && (t.Decided() || t.Ended() || t.Ran() && startsFirst(s, t.Service())) {
+		if t, ok := reconcile.TaskOf(c); ok && (t.Decided() || t.Ended() || t.Ran() && (startsFirst(s, t.Service()) || relieves(s, t.New))) {
 			return []string{t.Service()}
 		}
 	case v1.KindNode:
@@ -49,6 +50,26 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 func startsFirst(s *store.Snapshot, service string) bool {
 	o, ok := store.Get(s, v1.Services, service)
 	return ok && o.Spec.Update != nil && o.Spec.Update.Order == v1.StartFirst
+}
+
+// relieves tells whether an earlier task of the slot is on a drained node and may stop once this one runs. Of slots that had
+// many tasks only the latest are looked at, and it is taken for granted.
+func relieves(s *store.Snapshot, t *v1.Task) bool {
+	const most = 16
+	d := t.Desired
+	for attempt := d.Attempt - 1; attempt > 0; attempt-- {
+		if d.Attempt-attempt > most {
+			return true
+		}
+		earlier, ok := store.Get(s, v1.Tasks, v1.TaskID(d.Service, strconv.FormatUint(d.Slot, 10), attempt))
+		if !ok || !v1.Live(earlier) {
+			continue
+		}
+		if n, ok := store.Get(s, v1.Nodes, v1.TaskNode(earlier)); ok && v1.NodeDrained(n) {
+			return true
+		}
+	}
+	return false
 }
 
 // Decide implements reconcile.Rule.
@@ -72,6 +93,7 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 	for _, slot := range keep {
 		v.decideSlot(slot)
 	}
+	v.drain()
 	return v.plan
 }
 

@@ -40,17 +40,37 @@ func (v *view) why(t *v1.Task) string {
 func (v *view) good(t *v1.Task) bool { return v1.Live(t) && v.why(t) == "" }
 
 // decideSlot decides which tasks a slot is to have: one, and during a start-first rollout two. A slot that may move gets a
-// task of the wanted revision; one that may not keeps the revision it has.
+// task of the wanted revision; one that may not keeps the revision it has. A slot with a task that a drain moves is left for
+// drain to decide.
 func (v *view) decideSlot(s *slot) {
 	live := make([]*v1.Task, 0, 2)
+	var old *v1.Task
 	for _, t := range s.tasks {
 		switch {
 		case v.good(t):
 			live = append(live, t)
+		case v.leaves(s, t) && (old == nil || v.better(t, old)):
+			if old != nil {
+				v.stop(old, v1.TaskShutdown, reasonDrained)
+			}
+			old = t
 		case t.Desired.State <= v1.TaskComplete:
 			v.stop(t, v1.TaskShutdown, v.why(t)) // it ended, or cannot stay
 		}
 	}
+	if old != nil {
+		l := leaver{slot: s, old: old, live: live}
+		if !l.relieved() {
+			v.leavers = append(v.leavers, l)
+			return
+		}
+		v.stop(old, v1.TaskShutdown, reasonDrained)
+	}
+	v.decideLive(s, live)
+}
+
+// decideLive is decideSlot for a slot with so many live tasks that may stay.
+func (v *view) decideLive(s *slot, live []*v1.Task) {
 	keep := v.best(live)
 	if s.number <= v.admitted {
 		v.move(s, live, keep)
@@ -65,7 +85,7 @@ func (v *view) decideSlot(s *slot) {
 
 // move is decideSlot for a slot that may move.
 func (v *view) move(s *slot, live []*v1.Task, keep *v1.Task) {
-	startFirst := v.service.Spec.Update != nil && v.service.Spec.Update.Order == v1.StartFirst
+	startFirst := v.startFirst()
 	clean := v.best(slices.DeleteFunc(slices.Clone(live), func(t *v1.Task) bool { return !v.clean(t) }))
 	switch {
 	case keep == nil:
@@ -81,6 +101,11 @@ func (v *view) move(s *slot, live []*v1.Task, keep *v1.Task) {
 	default:
 		v.keepOnly(s, live, clean)
 	}
+}
+
+// startFirst tells whether the new task of a slot starts before the old one stops.
+func (v *view) startFirst() bool {
+	return v.service.Spec.Update != nil && v.service.Spec.Update.Order == v1.StartFirst
 }
 
 // keepOnly stops the live tasks but those, and lets those start that are ready and free to.
@@ -126,18 +151,12 @@ func (v *view) blocked(s *slot, but []*v1.Task) bool {
 	return false
 }
 
-// replace makes the slot's next task, if there is to be one: of the wanted revision where the slot may move, else of the
-// one that it had. beside are tasks that go on running next to it.
-func (v *view) replace(s *slot, beside []*v1.Task) {
+// replace makes the slot's next task, and tells whether there is to be one. beside are tasks that go on running next to it.
+func (v *view) replace(s *slot, beside []*v1.Task) bool {
 	d := &v1.TaskDesired{Service: v.service.Meta.ID, ServiceName: v.service.Meta.Name, Slot: s.number,
-		Revision: v.target, State: v1.TaskRunning}
-	if last := s.newest(); last != nil {
-		if s.number > v.admitted && v.revision(last.Desired.Revision).spec != nil {
-			d.Revision = last.Desired.Revision
-		}
-		if v.sameContent(last.Desired.Revision, d.Revision) && !v.again(last, d) {
-			return
-		}
+		Revision: v.nextRevision(s), State: v1.TaskRunning}
+	if last := s.newest(); last != nil && v.sameContent(last.Desired.Revision, d.Revision) && !v.again(last, d) {
+		return false
 	}
 	if v.now.Before(d.StartAfter) || v.blocked(s, beside) {
 		d.State = v1.TaskReady
@@ -147,6 +166,15 @@ func (v *view) replace(s *slot, beside []*v1.Task) {
 	}
 	d.Attempt = v.nextAttempt(s)
 	v.create(d)
+	return true
+}
+
+// nextRevision is that of the slot's next task: the wanted one where the slot may move, else the one that it had.
+func (v *view) nextRevision(s *slot) string {
+	if last := s.newest(); last != nil && s.number > v.admitted && v.revision(last.Desired.Revision).spec != nil {
+		return last.Desired.Revision
+	}
+	return v.target
 }
 
 // sameContent tells whether tasks of the two revisions run the same thing, so that failures of one are the other's.

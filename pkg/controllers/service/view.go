@@ -19,7 +19,9 @@ type view struct {
 	target   string
 	admitted uint64
 	// slots are those that have tasks, in ascending order.
-	slots     []*slot
+	slots []*slot
+	// leavers are those of them that a drain moves.
+	leavers   []leaver
 	nodes     map[string]node
 	revisions map[string]*revision
 	plan      reconcile.Plan

@@ -8,26 +8,34 @@ import (
 )
 
 // Check tells what of a snapshot must never be, after the rules came to rest: a slot with two live tasks, but for the two
-// of a start-first update, and a node that holds more than it has or has two tasks with one host port.
+// of a start-first update or a drain, and a node that holds more than it has or has two tasks with one host port.
 func Check(s *store.Snapshot) error {
 	for o := range store.All(s, v1.Services) {
-		most := 1
-		if u := o.Spec.Update; u != nil && u.Order == v1.StartFirst {
-			most = 2
-		}
-		live := make(map[uint64]int)
-		for t := range s.TasksOfService(o.Meta.ID) {
-			if !v1.Live(t) {
-				continue
-			}
-			if live[t.Desired.Slot]++; live[t.Desired.Slot] > most {
-				return fmt.Errorf("%s has %d live tasks", v1.TaskName(t.Desired), live[t.Desired.Slot])
-			}
+		if err := checkSlots(s, o); err != nil {
+			return err
 		}
 	}
 	for n := range store.All(s, v1.Nodes) {
 		if err := checkNode(s, n); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func checkSlots(s *store.Snapshot, o *v1.Service) error {
+	live, drained := make(map[uint64]int), make(map[uint64]bool)
+	for t := range s.TasksOfService(o.Meta.ID) {
+		if v1.Live(t) {
+			live[t.Desired.Slot]++
+			n, _ := store.Get(s, v1.Nodes, v1.TaskNode(t))
+			drained[t.Desired.Slot] = drained[t.Desired.Slot] || v1.NodeDrained(n)
+		}
+	}
+	startFirst := o.Spec.Update != nil && o.Spec.Update.Order == v1.StartFirst
+	for number, n := range live {
+		if n > 2 || n > 1 && !startFirst && !drained[number] {
+			return fmt.Errorf("%s.%d has %d live tasks", o.Meta.Name, number, n)
 		}
 	}
 	return nil
