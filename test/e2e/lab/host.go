@@ -174,6 +174,23 @@ func (h *Host) killAll() error {
 // processes are swarmd, containerd, the shims, the containers and whatever else runs on the host.
 func (h *Host) processes() ([]int, error) { return processesBelow(h.Root, h.namespace()) }
 
+// CommandLines are the command lines and environments of the host's processes, as other users' tools show them.
+func (h *Host) CommandLines() ([]string, error) {
+	pids, err := h.processes()
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for _, pid := range pids {
+		for _, name := range []string{"cmdline", "environ"} {
+			if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name)); err == nil {
+				lines = append(lines, strings.ReplaceAll(string(data), "\x00", " "))
+			}
+		}
+	}
+	return lines, nil
+}
+
 func (h *Host) namespace() string {
 	if h.Namespace == nil {
 		return ""

@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/swarmd/swarmd/test/e2e/lab"
+)
+
+// TestAlone takes all managers away from a worker: its containers and their ports go on untouched, one that fails is started again by its
+// restart policy, the daemon's own restart changes nothing, and when there are managers again they learn of all of it.
+func TestAlone(t *testing.T) {
+	s := form(t, 1, 1)
+	manager, worker := s.Hosts[0], s.Hosts[1]
+	s.serve(manager, "web", 3, "--publish", "8080:8080", "--constraint", "node.role==worker", "--restart-delay", "1s")
+	s.serve(manager, "once", 1, "--constraint", "node.role==worker", "--restart-condition", "none")
+	before := containersOf(t, worker)
+	webs := running(t, manager, "web")
+	once := running(t, manager, "once")
+	if err := manager.PowerOff(); err != nil {
+		t.Fatal(err)
+	}
+	s.answersFor(worker, alone/3)
+	worker.Kill()
+	worker.Start()
+	s.answersFor(worker, alone/3)
+	if now := containersOf(t, worker); !maps.Equal(now, before) {
+		t.Errorf("without a manager, the containers are %v, were %v", now, before)
+	}
+	if out := worker.Must("info", "--format", "{{.Swarm.LocalNodeState}}"); out != "active\n" {
+		t.Errorf("without a manager, the node is %s", out)
+	}
+
+	// One fails whose policy is to start it again, and one whose policy is not to.
+	for id, pid := range webs {
+		if id == slices.Min(slices.Collect(maps.Keys(webs))) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, pid := range once {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Eventually(generous, "the one that failed was started again", func() error {
+		now := containersOf(t, worker)
+		if len(now) != 3 {
+			return fmt.Errorf("%d containers run: %v", len(now), now)
+		}
+		return nil
+	})
+	s.answersFor(worker, alone/3)
+	after := containersOf(t, worker)
+	if same := kept(before, after); same != 2 {
+		t.Errorf("%d of the containers are as they were, want 2: %v, were %v", same, after, before)
+	}
+	manager.Start()
+	s.Settled(manager, 1)
+	s.Eventually(generous, "the manager learns of all of it", func() error {
+		out := manager.Must("service", "ps", "web", "--no-trunc", "--format", "{{.CurrentState}} {{.Error}}")
+		if n := strings.Count(out, "Running"); n != 3 || !strings.Contains(out, "137") {
+			return fmt.Errorf("service ps web:\n%s", out)
+		}
+		if out := manager.Must("service", "ps", "once", "--no-trunc", "--format", "{{.CurrentState}} {{.Error}}"); !strings.Contains(out, "137") || strings.Contains(out, "Running") {
+			return fmt.Errorf("service ps once:\n%s", out)
+		}
+		return nil
+	})
+	if now := containersOf(t, worker); kept(before, now) != 2 || len(now) != 3 {
+		t.Errorf("with a manager again, the containers are %v, were %v and %v", now, before, after)
+	}
+	s.settled(manager, generous, "web")
+}
+
+// alone is for how long the managers are away; an hour would show no more.
+const alone = 12 * time.Second
+
+// answersFor asks a host's published port again and again for a while: every request is answered.
+func (s *swarm) answersFor(h *lab.Host, d time.Duration) {
+	s.t.Helper()
+	asked := 0
+	for end := time.Now().Add(d); time.Now().Before(end); asked++ {
+		if _, err := s.Client.Get(fmt.Sprintf("http://%s:8080/", h.Addr)); err != nil {
+			s.t.Errorf("request %d: %v", asked, err)
+			return
+		}
+	}
+}
+
+// kept is how many containers are in both, as the same process.
+func kept(a, b map[string]int) int {
+	n := 0
+	for id, pid := range a {
+		if b[id] == pid {
+			n++
+		}
+	}
+	return n
+}
