@@ -80,7 +80,11 @@ func (s *Store) try(ctx context.Context, view *store.Snapshot, c *store.Commit) 
 		return 0, false, fmt.Errorf("%w: it needs %d conditions or writes, and etcd takes %d: raise its --max-txn-ops to at least %d",
 			store.ErrTooLarge, n, s.txnOps, n)
 	}
-	resp, err := s.client.Txn(ctx).If(p.compares...).Then(p.ops...).Commit()
+	var resp *clientv3.TxnResponse
+	err = s.propose(ctx, func(ctx context.Context) (err error) {
+		resp, err = s.client.Txn(ctx).If(p.compares...).Then(p.ops...).Commit()
+		return err
+	})
 	if err != nil {
 		return 0, false, s.writeError(ctx, err)
 	}
@@ -94,7 +98,11 @@ func (s *Store) try(ctx context.Context, view *store.Snapshot, c *store.Commit) 
 // to plan again with. The answer is of a moment after the commit failed and before the call ends, which is as good.
 func (s *Store) failed(ctx context.Context, c *store.Commit, at int64) (*store.Snapshot, error) {
 	if c.Fence != nil {
-		got, err := s.client.Get(ctx, leaders+c.Fence.Key, clientv3.WithKeysOnly())
+		var got *clientv3.GetResponse
+		err := s.read(ctx, func(ctx context.Context) (err error) {
+			got, err = s.client.Get(ctx, leaders+c.Fence.Key, clientv3.WithKeysOnly())
+			return err
+		})
 		if err != nil {
 			return nil, s.readError(ctx, "find out who leads", err)
 		}
@@ -117,6 +125,8 @@ func (s *Store) failed(ctx context.Context, c *store.Commit, at int64) (*store.S
 // writeError maps the error of a transaction. What etcd refused did not happen; of anything else that cannot be known.
 func (s *Store) writeError(ctx context.Context, err error) error {
 	switch {
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		return fmt.Errorf("%w: commit", store.ErrNoLease)
 	case errors.Is(err, rpctypes.ErrTooManyOps):
 		return fmt.Errorf("%w: etcd refuses so many operations: raise its --max-txn-ops", store.ErrTooLarge)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge) && s.member != nil:
@@ -181,5 +191,6 @@ func (s *Store) size(ctx context.Context) (total, used int64) {
 var _ interface {
 	store.Store
 	store.Elector
+	store.Leaser
 	store.Limited
 } = (*Store)(nil)

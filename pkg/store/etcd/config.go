@@ -16,9 +16,10 @@ type Config struct {
 	Dir string
 	// Name is the member's name in the cluster, the node's ID; default "swarmd". A member keeps the name that it was made with.
 	Name string
-	// Peer is how other members are reached, and reach this one. Where it is nil, the member is and stays alone.
+	// Peer is how other members are reached, and reach this one. Where it is nil, the member is alone.
 	Peer *Peer
-	// Join is what a member that is new starts from. Where Dir holds a member already, it is ignored.
+	// Join, from AddMember, is what a member that is new starts from. Where Dir holds a member already, it is ignored. Where the
+	// members have changed since, the start fails; ask for it again.
 	Join *v1.Membership
 	// ForceNew makes the member in Dir the only one of its cluster, with all that it knows. What only others had is lost, and they
 	// must never be started again with what they have.
@@ -61,6 +62,12 @@ type CommitStats struct {
 	Err error
 }
 
+// The defaults of the log's snapshots.
+const (
+	snapshotEvery = 2000
+	keepSnapshots = 4
+)
+
 func (c *Config) complete() error {
 	if (c.Dir == "") == (len(c.Endpoints) == 0) {
 		return errors.New("store: etcd: one of a data directory and endpoints is needed, and not both")
@@ -73,6 +80,12 @@ func (c *Config) complete() error {
 			return errors.New("store: etcd: with endpoints of your own, a file for the data keys must be named")
 		}
 		c.KeyFile = filepath.Join(c.Dir, "keyring.json")
+	}
+	if c.SnapshotCount == 0 {
+		c.SnapshotCount = snapshotEvery
+	}
+	if c.KeepSnapshots == 0 {
+		c.KeepSnapshots = keepSnapshots
 	}
 	if c.WrapKey != nil && len(c.WrapKey) != keySize {
 		return errors.New("store: etcd: the wrapping key must have 32 bytes")

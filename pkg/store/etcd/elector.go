@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +15,7 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// A candidate's key is leaders + <lease>, and holds its name and who the member is that it came through. Whoever has the
-// oldest key leads.
+// With endpoints of somebody's own, a candidate's key is leaders + <lease>, and holds its name. Whoever has the oldest key leads.
 
 // lead is a store.Lead, from the candidacy on.
 type lead struct {
@@ -38,6 +36,9 @@ func (s *Store) Campaign(ctx context.Context, candidate string) (store.Lead, err
 	}
 	ctx, cancel := s.joined(ctx)
 	defer cancel()
+	if s.member != nil {
+		return s.campaignInside(ctx, candidate)
+	}
 	l, err := s.stand(ctx, candidate)
 	if err != nil {
 		return nil, s.readError(ctx, "campaign", err)
@@ -65,7 +66,7 @@ func (s *Store) stand(ctx context.Context, candidate string) (*lead, error) {
 		_ = l.Resign(context.WithoutCancel(ctx)) // else its lease runs out
 		return nil, err
 	}
-	put, err := s.client.Put(ctx, leaders+l.fence.Key, s.owner()+candidate, clientv3.WithLease(grant.ID))
+	put, err := s.client.Put(ctx, leaders+l.fence.Key, candidate, clientv3.WithLease(grant.ID))
 	if err != nil {
 		_ = l.Resign(context.WithoutCancel(ctx)) // else its lease runs out
 		return nil, err
@@ -73,14 +74,6 @@ func (s *Store) stand(ctx context.Context, candidate string) (*lead, error) {
 	l.fence.Revision = put.Header.Revision
 	s.wait.Go(func() { l.keep(living, alive) })
 	return l, nil
-}
-
-// owner marks the keys of this process's member, so that the next process on the same member knows them for dead.
-func (s *Store) owner() string {
-	if s.member == nil {
-		return "- "
-	}
-	return s.member.server().MemberID().String() + " "
 }
 
 // keep waits for the end of the lease, of the key, or of the store.
@@ -99,7 +92,7 @@ func (l *lead) untilGone(ctx context.Context, alive <-chan *clientv3.LeaseKeepAl
 		if !l.untilWatchEnds(ctx, alive, gone) {
 			return
 		}
-		from = l.stillThere(ctx)
+		from = stillThere(ctx, l.store, l.fence)
 	}
 }
 
@@ -122,15 +115,6 @@ func (l *lead) untilWatchEnds(ctx context.Context, alive <-chan *clientv3.LeaseK
 			return false
 		}
 	}
-}
-
-// stillThere is the revision to watch the key from, or 0 where it is gone.
-func (l *lead) stillThere(ctx context.Context) int64 {
-	got, err := l.store.client.Get(ctx, leaders+l.fence.Key, clientv3.WithKeysOnly())
-	if err != nil || len(got.Kvs) == 0 || got.Kvs[0].CreateRevision != l.fence.Revision {
-		return 0
-	}
-	return got.Header.Revision + 1
 }
 
 // leave gives the lead up when the store is closed, so that others need not wait for the lease to run out.
@@ -189,24 +173,6 @@ func (s *Store) awaitDeletion(ctx context.Context, l *lead, path string, from in
 			return errors.New("the lease ran out while waiting for the lead")
 		}
 	}
-}
-
-// buryDead removes the candidacies that an earlier process on this member left behind when it was killed: nobody else can
-// have the member's directory, so it is dead, and a restart need not wait for its lease to run out.
-func (s *Store) buryDead(ctx context.Context) error {
-	got, err := s.client.Get(ctx, leaders, clientv3.WithPrefix())
-	if err != nil {
-		return fmt.Errorf("store: etcd: look for earlier candidacies: %w", err)
-	}
-	for _, kv := range got.Kvs {
-		if !strings.HasPrefix(string(kv.Value), s.owner()) {
-			continue
-		}
-		if _, err := s.client.Revoke(ctx, clientv3.LeaseID(kv.Lease)); err != nil {
-			return fmt.Errorf("store: etcd: remove an earlier candidacy: %w", err)
-		}
-	}
-	return nil
 }
 
 // Fence implements store.Lead.

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,8 +55,8 @@ func foreign(t *testing.T) *clientv3.Client {
 	peer := url.URL{Scheme: "unix", Host: "p"}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = nil, []url.URL{peer}
 	cfg.InitialCluster = "foreign=" + peer.String()
-	quiet := new(atomic.Bool)
-	quiet.Store(true)
+	quiet := new(logging)
+	quiet.closing.Store(true)
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newLogger(slog.New(slog.DiscardHandler), quiet))
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
@@ -164,21 +163,40 @@ func TestTwoStores(t *testing.T) {
 	}
 }
 
-// TestLeaseLost: a leader whose lease goes learns it, and its commits are fenced.
+// TestLeaseLost: a leader whose lease goes, and one whose key does, learns it, and its commits are fenced.
 func TestLeaseLost(t *testing.T) {
-	s := open(t, Config{Dir: t.TempDir()})
-	l, err := s.Campaign(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
+	lose := func(s *Store, end func(store.Lead) error) {
+		l, err := s.Campaign(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := end(l); err != nil {
+			t.Fatal(err)
+		}
+		<-l.Lost()
+		fence := l.Fence()
+		if _, err := s.Commit(t.Context(), store.Commit{Ops: []store.Op{secret("a", "", store.Absent())}, Fence: &fence}); !errors.Is(err, store.ErrFenced) {
+			t.Errorf("commit: %v", err)
+		}
+		if err := l.Resign(t.Context()); err != nil {
+			t.Error(err)
+		}
+		next, err := s.Campaign(t.Context(), "b")
+		if err != nil || next.Fence() == fence {
+			t.Errorf("the next lead: %v", err)
+		}
 	}
-	if _, err := s.client.Revoke(t.Context(), l.(*lead).lease); err != nil {
-		t.Fatal(err)
-	}
-	<-l.Lost()
-	fence := l.Fence()
-	if _, err := s.Commit(t.Context(), store.Commit{Ops: []store.Op{secret("a", "", store.Absent())}, Fence: &fence}); !errors.Is(err, store.ErrFenced) {
-		t.Errorf("commit: %v", err)
-	}
+	inside := open(t, Config{Dir: t.TempDir()})
+	lose(inside, func(l store.Lead) error {
+		_, err := inside.client.Delete(t.Context(), leaders+l.Fence().Key)
+		return err
+	})
+	foreign(t)
+	outside := open(t, remote(t))
+	lose(outside, func(l store.Lead) error {
+		_, err := outside.client.Revoke(t.Context(), l.(*lead).lease)
+		return err
+	})
 }
 
 // TestBadValueInWatch: a value that does not open stops the view, loudly, and the view goes on when it is gone.

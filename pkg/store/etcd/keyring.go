@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -34,10 +36,20 @@ type dataKey struct {
 
 // keyringFile is the keyring as JSON: each key sealed with AES-256-GCM under a key derived from the wrapping key.
 type keyringFile struct {
-	Version int          `json:"version"`
-	Active  string       `json:"active"`
-	Keys    []wrappedKey `json:"keys"`
+	Version int `json:"version"`
+	// WrappedBy says who has the wrapping key. Earlier versions did not say.
+	WrappedBy wrapper      `json:"wrappedBy,omitempty"`
+	Active    string       `json:"active"`
+	Keys      []wrappedKey `json:"keys"`
 }
+
+// wrapper is who has the wrapping key.
+type wrapper string
+
+const (
+	byNode     wrapper = "node"     // in a file beside the keyring's
+	byOperator wrapper = "operator" // given at each start
+)
 
 type wrappedKey struct {
 	ID      string    `json:"id"`
@@ -65,21 +77,34 @@ func (r *keyring) cipher(id uint32, epoch []byte) (cipher.AEAD, error) {
 	return deriveCipher(k.key, epoch)
 }
 
-// readKeyring reads the file. An error that is fs.ErrNotExist says that there is none.
-func readKeyring(file string, wrapKey []byte) (*keyring, error) {
+// readKeyring reads the file, still wrapped. An error that is fs.ErrNotExist says that there is none.
+func readKeyring(file string) (*keyringFile, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("store: etcd: read the data keys: %w", err)
 	}
-	bad := func(err error) (*keyring, error) {
+	stored, err := parseKeyring(data)
+	if err != nil {
 		return nil, fmt.Errorf("store: etcd: data keys in %s: %w", file, err)
 	}
-	var stored keyringFile
-	if err := json.Unmarshal(data, &stored); err != nil {
-		return bad(err)
+	return stored, nil
+}
+
+func parseKeyring(data []byte) (*keyringFile, error) {
+	stored := new(keyringFile)
+	if err := json.Unmarshal(data, stored); err != nil {
+		return nil, err
 	}
-	if stored.Version != 1 {
-		return bad(fmt.Errorf("version %d is unknown to this swarmd", stored.Version))
+	if stored.Version != 1 || stored.WrappedBy != "" && stored.WrappedBy != byNode && stored.WrappedBy != byOperator {
+		return nil, fmt.Errorf("version %d, wrapped by %q, is unknown to this swarmd", stored.Version, stored.WrappedBy)
+	}
+	return stored, nil
+}
+
+// open unwraps the keys.
+func (stored *keyringFile) open(file string, wrapKey []byte) (*keyring, error) {
+	bad := func(err error) (*keyring, error) {
+		return nil, fmt.Errorf("store: etcd: data keys in %s: %w", file, err)
 	}
 	r := &keyring{file: file, keys: make(map[uint32]dataKey, len(stored.Keys))}
 	for _, w := range stored.Keys {
@@ -101,21 +126,59 @@ func readKeyring(file string, wrapKey []byte) (*keyring, error) {
 	return r, nil
 }
 
-// write replaces the file, durably.
-func (r *keyring) write(wrapKey []byte) error {
-	stored := keyringFile{Version: 1, Active: fmt.Sprintf("%08x", r.active)}
-	for id, k := range r.keys {
-		w, err := wrap(wrapKey, wrappedKey{ID: fmt.Sprintf("%08x", id), Created: k.created}, k.key)
+// wrap is the keyring as a file.
+func (r *keyring) wrap(wrapKey []byte, by wrapper) ([]byte, error) {
+	stored := keyringFile{Version: 1, WrappedBy: by, Active: keyName(r.active)}
+	for _, id := range slices.Sorted(maps.Keys(r.keys)) {
+		k := r.keys[id]
+		w, err := wrap(wrapKey, wrappedKey{ID: keyName(id), Created: k.created}, k.key)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		stored.Keys = append(stored.Keys, w)
 	}
 	data, err := json.MarshalIndent(&stored, "", "  ")
+	return append(data, '\n'), err
+}
+
+// write replaces the file, durably.
+func (r *keyring) write(wrapKey []byte, by wrapper) error {
+	data, err := r.wrap(wrapKey, by)
 	if err != nil {
 		return err
 	}
-	return writeSecret(r.file, append(data, '\n'))
+	return writeSecret(r.file, data)
+}
+
+func keyName(id uint32) string { return fmt.Sprintf("%08x", id) }
+
+// share is the keys as they go to another manager.
+func (r *keyring) share() (keys map[string][]byte, active string) {
+	keys = make(map[string][]byte, len(r.keys))
+	for id, k := range r.keys {
+		keys[keyName(id)] = k.key
+	}
+	return keys, keyName(r.active)
+}
+
+// takenKeyring is what another manager shared.
+func takenKeyring(file string, keys map[string][]byte, active string) (*keyring, error) {
+	r := &keyring{file: file, keys: make(map[uint32]dataKey, len(keys))}
+	now := time.Now().UTC().Truncate(time.Second)
+	for name, key := range keys {
+		id, err := strconv.ParseUint(name, 16, 32)
+		if err != nil || len(key) != keySize {
+			return nil, fmt.Errorf("store: etcd: the data key %q that was shared is none", name)
+		}
+		r.keys[uint32(id)] = dataKey{key, now}
+		if name == active {
+			r.active = uint32(id)
+		}
+	}
+	if _, ok := keys[active]; !ok {
+		return nil, fmt.Errorf("store: etcd: the active key %q is not among those that were shared", active)
+	}
+	return r, nil
 }
 
 func wrapping(wrapKey []byte) (cipher.AEAD, error) {
@@ -146,7 +209,7 @@ func unwrap(wrapKey []byte, w wrappedKey) ([]byte, error) {
 	}
 	key, err := aead.Open(nil, nil, w.Wrapped, []byte(w.ID))
 	if err != nil || len(key) != keySize {
-		return nil, fmt.Errorf("key %s does not open: the wrapping key is another one", w.ID)
+		return nil, fmt.Errorf("%w: key %s does not open", ErrWrongKey, w.ID)
 	}
 	return key, nil
 }
@@ -185,13 +248,32 @@ func writeSecret(file string, data []byte) error {
 	if err := os.Rename(f.Name(), file); err != nil {
 		return fail(err)
 	}
-	dir, err := os.Open(filepath.Dir(file))
-	if err != nil {
+	if err := syncDir(filepath.Dir(file)); err != nil {
 		return fail(err)
 	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil {
-		return fail(err)
+	return nil
+}
+
+// syncDir makes what was created, renamed and removed in a directory durable.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// removeSecret removes a file, durably; where there is none, that is fine.
+func removeSecret(file string) error {
+	err := os.Remove(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(file))
+	}
+	if err != nil {
+		return fmt.Errorf("store: etcd: remove %s: %w", file, err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,9 +16,17 @@ import (
 // logCore hands etcd's log to slog: what an operator should know as it is, what etcd says in its ordinary life at debug
 // level. etcd warns of things we chose, and tells of errors with stack traces when it is merely closed.
 type logCore struct {
-	log     *slog.Logger
-	closing *atomic.Bool
-	fields  []zapcore.Field
+	log    *slog.Logger
+	state  *logging
+	fields []zapcore.Field
+}
+
+// logging says in which part of its life etcd is.
+type logging struct {
+	// closing makes it talk at debug level.
+	closing atomic.Bool
+	// starting makes what it would end the process for a panic.
+	starting atomic.Bool
 }
 
 // chosen are beginnings of warnings about how we run etcd.
@@ -26,13 +35,30 @@ var chosen = []string{
 	"simple token is not cryptographically signed",
 	"Detected that checkpointing is enabled",
 	"exceeded recommended request limit",
+	"rejecting promote learner", // ErrNotReady
+	"failed to promote a member",
+	"failed to publish local member", // see await
 }
 
-func newLogger(log *slog.Logger, closing *atomic.Bool) *zap.Logger {
-	var core zapcore.Core = &logCore{log: log, closing: closing}
+func newLogger(log *slog.Logger, state *logging) *zap.Logger {
+	var core zapcore.Core = &logCore{log: log, state: state}
 	// A slow disk says the same many times a second.
 	core = zapcore.NewSamplerWithOptions(core, time.Minute, 3, 0)
-	return zap.New(core)
+	return zap.New(core, zap.WithFatalHook(state), zap.WithPanicHook(state))
+}
+
+// OnWrite implements zapcore.CheckWriteHook: it is called for what etcd cannot go on after.
+func (l *logging) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	if e.Level == zapcore.FatalLevel && !l.starting.Load() {
+		os.Exit(1) // it was told why; a member that cannot write its log must not answer for it
+	}
+	text := e.Message
+	for _, f := range fields {
+		if err, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
+			text += ": " + err.Error()
+		}
+	}
+	panic(text)
 }
 
 // Enabled implements zapcore.LevelEnabler. Below a warning, etcd is too talkative even for debugging ours.
@@ -59,7 +85,7 @@ func (c *logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	switch {
 	case e.Level >= zapcore.DPanicLevel:
 		level = slog.LevelError
-	case c.closing.Load() || ordinary(e.Message):
+	case c.state.closing.Load() || ordinary(e.Message):
 		level = slog.LevelDebug
 	case e.Level == zapcore.ErrorLevel:
 		level = slog.LevelError

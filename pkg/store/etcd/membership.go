@@ -1,11 +1,20 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
-	"io"
-	"net/http"
+	"fmt"
+	"slices"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
+	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
+	"go.etcd.io/raft/v3"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
@@ -18,63 +27,317 @@ var (
 	// ErrLocked says that the data keys are wrapped by a key that an operator has, and that was not given.
 	ErrLocked = errors.New("store: etcd: the data keys are locked")
 	// ErrWrongKey says that the data keys are wrapped by another key than the one that was given.
-	ErrWrongKey = errors.New("store: etcd: the data keys are wrapped by another key")
+	ErrWrongKey = errors.New("store: etcd: the wrapping key is another one than the data keys are wrapped by")
 	// ErrNotReady says that a member is still catching up.
-	ErrNotReady = errors.New("store: etcd: the member is not ready")
+	ErrNotReady = errors.New("store: etcd: the member is still catching up")
 	// ErrQuorum says that what was asked for would leave too few members to decide anything.
-	ErrQuorum = errors.New("store: etcd: too few members would be left")
+	ErrQuorum = errors.New("store: etcd: too few managers would be left")
+	// ErrDamaged says that a directory holds a member that cannot be started any more. Remove the directory and join again, or
+	// restore a backup.
+	ErrDamaged = errors.New("store: etcd: the member's data is damaged")
+	// ErrNoMember says that there is no member of that name.
+	ErrNoMember = errors.New("store: etcd: no such member")
 )
 
-// Peer is how a member and its fellows reach each other.
-type Peer struct {
-	// URL is https://host:port of this member, as others reach it.
-	URL string
-	// Certificate tells what this member shows its fellows, and the roots it trusts, in PEM. It is asked at each connection; the
-	// roots count from the start on.
-	Certificate func() (chain, key, roots []byte)
-}
+// errAlone refuses what needs others.
+var errAlone = errors.New("store: etcd: this member has no address for others, and stays alone")
 
 // Member is one member of the cluster, as this one sees it.
 type Member struct {
 	// Name is the node's ID, ID etcd's in hexadecimal, URL where its fellows reach it.
 	Name, ID, URL string
-	// Voter is false for a learner.
+	// Voter is false for a learner, which is still catching up.
 	Voter, Leader bool
-	// Reachable tells whether this member hears of it.
+	// Reachable tells whether this member heard of it within the last two seconds.
 	Reachable bool
 }
 
-// PeerPaths are what members ask each other for: where PeerHandler belongs.
-var PeerPaths = []string{"/raft", "/raft/", "/members", "/members/promote/", "/leases", "/leases/internal", "/version", "/downgrade/enabled"}
+// Members are all members by name, as this member knows them, also while there is no majority. With endpoints of somebody's own,
+// there are none.
+func (s *Store) Members(context.Context) ([]Member, error) {
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	if s.member == nil {
+		return nil, nil
+	}
+	var members []Member
+	for _, m := range s.member.server().Cluster().Members() {
+		name, _ := nameOf(m)
+		members = append(members, Member{
+			Name: name, ID: m.ID.String(), URL: urlOf(m), Voter: !m.IsLearner,
+			Leader:    m.ID == s.member.server().Leader(),
+			Reachable: m.ID == s.member.server().MemberID() || s.member.fellows.reachable(m.ID),
+		})
+	}
+	slices.SortFunc(members, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	return members, nil
+}
 
-func (s *Store) PeerHandler() http.Handler { return http.NotFoundHandler() }
+func urlOf(m *membership.Member) string {
+	if len(m.PeerURLs) == 0 {
+		return ""
+	}
+	return m.PeerURLs[0]
+}
 
-func (s *Store) Members(ctx context.Context) ([]Member, error) { return nil, ErrNotReady }
-
+// AddMember makes room for a member, as a learner, and returns what it starts from. While that has not been started, repeating it
+// gives the same. One of that name that was started is replaced: whoever asks again has lost its data; where the others could not
+// decide without it, the error is ErrQuorum.
 func (s *Store) AddMember(ctx context.Context, name, url string) (v1.Membership, error) {
-	return v1.Membership{}, ErrNotReady
+	if s.member == nil || s.member.handler == nil {
+		return v1.Membership{}, errAlone
+	}
+	if _, err := types.NewURLs([]string{url}); err != nil || name == "" {
+		return v1.Membership{}, fmt.Errorf("store: etcd: add member %q at %q: not a name and an address: %w", name, url, err)
+	}
+	var id [8]byte
+	rand.Read(id[:])
+	added := membership.Member{
+		ID:             types.ID(binary.BigEndian.Uint64(id[:]) | 1), // etcd's own is the hash of URL and second
+		RaftAttributes: membership.RaftAttributes{PeerURLs: []string{url}, IsLearner: true},
+		Attributes:     membership.Attributes{ClientURLs: []string{unstarted + name}},
+	}
+	err := s.reconfigure(ctx, "add member "+name, func(ctx context.Context) (bool, error) {
+		m := s.find(name)
+		switch started := m != nil && m.Name != ""; {
+		case m == nil:
+			_, err := s.member.server().AddMember(ctx, added)
+			return false, err
+		case !started && urlOf(m) == url:
+			added.ID = m.ID
+			return true, nil
+		case started && m.ID == added.ID:
+			return true, nil
+		}
+		return false, s.remove(ctx, m)
+	})
+	if err != nil {
+		return v1.Membership{}, err
+	}
+	return s.membership(added.ID), nil
 }
 
-func (s *Store) PromoteMember(ctx context.Context, name string) error { return ErrNotReady }
-
-func (s *Store) RemoveMember(ctx context.Context, name string) error { return ErrNotReady }
-
-func (s *Store) TransferLead(ctx context.Context, name string) error { return ErrNotReady }
-
-func (s *Store) Grant(ctx context.Context, ttl time.Duration) (store.LeaseID, error) {
-	return 0, ErrNotReady
+// membership is what the member with that ID starts from.
+func (s *Store) membership(id types.ID) v1.Membership {
+	m := v1.Membership{MemberID: id.String(), Peers: make(map[string]string)}
+	for _, other := range s.member.server().Cluster().Members() {
+		name, _ := nameOf(other)
+		m.Peers[name] = urlOf(other)
+	}
+	m.DataKeys, m.ActiveKey = s.seal.ring.share()
+	return m
 }
 
-func (s *Store) Renew(ctx context.Context, id store.LeaseID) error { return ErrNotReady }
+// find is the member of that name, or nil.
+func (s *Store) find(name string) *membership.Member {
+	for _, m := range s.member.server().Cluster().Members() {
+		if known, _ := nameOf(m); known == name {
+			return m
+		}
+	}
+	return nil
+}
 
-func (s *Store) Revoke(ctx context.Context, id store.LeaseID) error { return ErrNotReady }
+// PromoteMember makes a learner a voter, which takes part in decisions. It fails with ErrNotReady while the learner is catching up
+// or has not been started, and does nothing to a voter.
+func (s *Store) PromoteMember(ctx context.Context, name string) error {
+	if s.member == nil {
+		return errAlone
+	}
+	return s.reconfigure(ctx, "promote member "+name, func(ctx context.Context) (bool, error) {
+		m := s.find(name)
+		switch {
+		case m == nil:
+			return false, ErrNoMember
+		case !m.IsLearner:
+			return true, nil
+		case m.Name == "" || !s.member.fellows.reachable(m.ID):
+			return false, ErrNotReady
+		}
+		_, err := s.member.server().PromoteMember(ctx, uint64(m.ID))
+		if errors.Is(err, etcderrors.ErrLearnerNotReady) {
+			return false, ErrNotReady
+		}
+		return false, err
+	})
+}
 
-func (s *Store) Rewrap(wrapKey []byte) error { return ErrNotReady }
+// RemoveMember takes a member out of the cluster; one that is not there is fine. Where it leads, another does first. It fails with
+// ErrQuorum where the rest, as far as this member reaches it, could not decide anything.
+func (s *Store) RemoveMember(ctx context.Context, name string) error {
+	if s.member == nil {
+		return errAlone
+	}
+	return s.reconfigure(ctx, "remove member "+name, func(ctx context.Context) (bool, error) {
+		m := s.find(name)
+		if m == nil {
+			return true, nil
+		}
+		return false, s.remove(ctx, m)
+	})
+}
 
-func (s *Store) Backup(ctx context.Context, w io.Writer) error { return ErrNotReady }
+// CanRemove tells whether RemoveMember would refuse: nil, or ErrQuorum.
+func (s *Store) CanRemove(_ context.Context, name string) error {
+	if s.member == nil {
+		return errAlone
+	}
+	if m := s.find(name); m != nil {
+		return s.mayRemove(m)
+	}
+	return nil
+}
 
-func Restore(ctx context.Context, c Config, archive io.Reader) error { return ErrNotReady }
+func (s *Store) remove(ctx context.Context, m *membership.Member) error {
+	if err := s.mayRemove(m); err != nil {
+		return err
+	}
+	if m.ID == s.member.server().Leader() {
+		if err := s.member.handOver(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := s.member.server().RemoveMember(ctx, uint64(m.ID))
+	return err
+}
 
-func (s *Store) SnapshotTo(ctx context.Context, dir string, keep int) (path string, err error) {
-	return "", ErrNotReady
+// mayRemove refuses where the voters that are left and can be reached are no majority of those that are left.
+func (s *Store) mayRemove(m *membership.Member) error {
+	if m.IsLearner {
+		return nil
+	}
+	left, here := 0, 0
+	for _, other := range s.member.server().Cluster().Members() {
+		if other.IsLearner || other.ID == m.ID {
+			continue
+		}
+		left++
+		if other.ID == s.member.server().MemberID() || s.member.fellows.reachable(other.ID) {
+			here++
+		}
+	}
+	name, _ := nameOf(m)
+	switch need := left/2 + 1; {
+	case left == 0:
+		return fmt.Errorf("%w: %s is the last manager", ErrQuorum, name)
+	case here < need:
+		return fmt.Errorf("%w: without %s, %d of %d managers are needed to decide anything, and %d can be reached", ErrQuorum, name, need, left, here)
+	}
+	return nil
+}
+
+// TransferLead makes the named voter the leader; where it is already, that is fine.
+func (s *Store) TransferLead(ctx context.Context, name string) error {
+	if s.member == nil {
+		return errAlone
+	}
+	return s.reconfigure(ctx, "hand the lead to member "+name, func(ctx context.Context) (bool, error) {
+		m := s.find(name)
+		switch {
+		case m == nil:
+			return false, ErrNoMember
+		case m.IsLearner:
+			return false, ErrNotReady
+		case m.ID == s.member.server().Leader():
+			return true, nil
+		}
+		return false, s.member.moveLead(ctx, m.ID)
+	})
+}
+
+// handOver makes any other voter that can be reached the leader, where this or another member leads.
+func (m *member) handOver(ctx context.Context) error {
+	leader := m.server().Leader()
+	var err error
+	for _, other := range m.server().Cluster().Members() {
+		if other.IsLearner || other.ID == leader || other.ID != m.server().MemberID() && !m.fellows.reachable(other.ID) {
+			continue
+		}
+		if err = m.moveLead(ctx, other.ID); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (m *member) moveLead(ctx context.Context, to types.ID) error {
+	// raft gives a transfer up after an election's time.
+	ctx, cancel := context.WithTimeout(ctx, 2*election*time.Millisecond)
+	defer cancel()
+	return m.server().MoveLeader(ctx, uint64(m.server().Leader()), uint64(to))
+}
+
+const (
+	// changePatience bounds a change of the members, changeTry one attempt: where another change is under way, raft drops a second
+	// one without a word.
+	changePatience = 15 * time.Second
+	changeTry      = 3 * time.Second
+)
+
+// reconfigure looks and acts, again and again, until there is nothing more to do. It fails at once with what trying again will not
+// change.
+func (s *Store) reconfigure(ctx context.Context, what string, step func(context.Context) (done bool, err error)) error {
+	ctx, cancel := s.joined(ctx)
+	defer cancel()
+	ctx, stop := context.WithTimeout(ctx, changePatience)
+	defer stop()
+	for {
+		err := s.awaitLeader(ctx)
+		if err == nil {
+			err = s.catchUp(ctx)
+		}
+		done := false
+		if err == nil {
+			try, end := context.WithTimeout(ctx, changeTry)
+			done, err = step(try)
+			end()
+		}
+		switch {
+		case done:
+			return nil
+		case err != nil && (!passes(err) || ctx.Err() != nil):
+			return s.changeError(what, err)
+		}
+		if err != nil {
+			sleep(ctx, leaderPoll)
+		}
+	}
+}
+
+// catchUp waits until this member knows what was decided before.
+func (s *Store) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTry)
+	defer cancel()
+	_, err := s.client.Get(ctx, nothing)
+	return err
+}
+
+// passes tells whether the error is of the moment: no leader, another change under way.
+func passes(err error) bool {
+	for _, lasting := range []error{ErrQuorum, ErrNotReady, ErrNoMember, membership.ErrPeerURLexists, membership.ErrTooManyLearners,
+		store.ErrClosed, etcderrors.ErrStopped} {
+		if errors.Is(err, lasting) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Store) changeError(what string, err error) error {
+	if ended := s.Err(); ended != nil {
+		return ended
+	}
+	switch {
+	case errors.Is(err, membership.ErrPeerURLexists):
+		return fmt.Errorf("store: etcd: %s: another member has that address; remove it first: %w", what, err)
+	case !passes(err):
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%w: %s: %w", store.ErrUnavailable, what, err)
+}
+
+// dropped tells that raft did not take a proposal: it has not happened.
+func dropped(err error) bool {
+	return err != nil && (errors.Is(err, raft.ErrProposalDropped) || rpctypes.ErrorDesc(err) == raft.ErrProposalDropped.Error())
 }

@@ -34,6 +34,7 @@ type objectPlan struct {
 type put struct {
 	meta  *v1.Meta
 	value any
+	lease store.LeaseID
 }
 
 // planner collects the operations by object.
@@ -59,6 +60,7 @@ func (s *Store) makePlan(view *store.Snapshot, c *store.Commit) (*plan, error) {
 	result.compare(c.Ops)
 	var paths []string
 	var contents [][]byte
+	var leases []store.LeaseID
 	for _, o := range p.order {
 		o.assume(view, result)
 		result.ops = o.deletes(result.ops)
@@ -72,6 +74,7 @@ func (s *Store) makePlan(view *store.Snapshot, c *store.Commit) (*plan, error) {
 			}
 			paths = append(paths, sectionPath(o.kind.Kind(), o.id, v1.Section(section)))
 			contents = append(contents, content)
+			leases = append(leases, put.lease)
 		}
 	}
 	sealed, err := s.seal.sealAll(paths, contents)
@@ -79,7 +82,7 @@ func (s *Store) makePlan(view *store.Snapshot, c *store.Commit) (*plan, error) {
 		return nil, err
 	}
 	for i, path := range paths {
-		result.ops = append(result.ops, clientv3.OpPut(path, sealed[i]))
+		result.ops = append(result.ops, clientv3.OpPut(path, sealed[i], clientv3.WithLease(clientv3.LeaseID(leases[i]))))
 	}
 	return result, nil
 }
@@ -118,13 +121,13 @@ func (o *objectPlan) apply(view *store.Snapshot, op *store.Op) {
 		o.wiped, o.exists = true, false
 		o.puts, o.removed, o.needMeta = [v1.SectionCount]*put{}, [v1.SectionCount]bool{}, false
 	case home:
-		o.puts[op.Section] = &put{o.meta(view, op), op.Value}
+		o.puts[op.Section] = &put{o.meta(view, op), op.Value, op.Lease}
 		o.exists = true
 	case !o.exists: // a section of an object that is not there
 	case op.Value == nil:
 		o.puts[op.Section], o.removed[op.Section] = nil, true
 	default:
-		o.puts[op.Section], o.removed[op.Section] = &put{nil, op.Value}, false
+		o.puts[op.Section], o.removed[op.Section] = &put{nil, op.Value, 0}, false
 	}
 }
 

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
+
+// startTimeout bounds the wait for somebody's own etcd.
+const startTimeout = time.Minute
 
 // dial connects to somebody's own etcd.
 func dial(ctx context.Context, c *Config) (*clientv3.Client, error) {
@@ -17,7 +19,7 @@ func dial(ctx context.Context, c *Config) (*clientv3.Client, error) {
 		Endpoints: c.Endpoints, TLS: c.TLS, Username: c.Username, Password: c.Password,
 		DialTimeout: 10 * time.Second, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
 		MaxCallSendMsgSize: 64 << 20, // the server's own limit is the one that counts
-		Logger:             newLogger(c.Log, new(atomic.Bool)),
+		Logger:             newLogger(c.Log, new(logging)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store: etcd: connect to %v: %w", c.Endpoints, err)

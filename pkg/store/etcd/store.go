@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
 	"sync"
 	"sync/atomic"
@@ -22,6 +21,8 @@ type Store struct {
 	seal    *sealer
 	history *store.History
 	txnOps  int
+	throne  chan struct{}                   // full while a candidate of this process leads, or is about to
+	term    atomic.Pointer[context.Context] // ends soon after another member has come to lead; nil for a member that is alone
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -30,6 +31,8 @@ type Store struct {
 	done   chan struct{}
 	err    atomic.Pointer[error] // why it ended
 
+	ringFile sync.Mutex // of the keyring's files
+
 	waiting  atomic.Int64  // callers of Snapshot that wait for a revision
 	waits    chan struct{} // tells that one began to
 	counters counters
@@ -37,13 +40,15 @@ type Store struct {
 
 // Start starts or connects to etcd, and returns once the whole state is loaded. ctx bounds only the start.
 //
-// It fails if a value cannot be opened or decoded, naming the key; if the data directory is in use; and if the data keys
-// are not those that the state is sealed with.
+// A member that has fellows waits for a majority of them as long as ctx lasts, and tells so in the log.
+//
+// It fails if a value cannot be opened or decoded, naming the key; if the data directory is in use; and if the data keys are not
+// those that the state is sealed with. Errors: ErrLocked, ErrWrongKey, ErrRemoved, ErrDamaged, ctx's.
 func Start(ctx context.Context, c Config) (*Store, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: c, done: make(chan struct{}), waits: make(chan struct{}, 1)}
+	s := &Store{cfg: c, done: make(chan struct{}), waits: make(chan struct{}, 1), throne: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.start(ctx); err != nil {
 		s.cancel()
@@ -59,6 +64,9 @@ func Start(ctx context.Context, c Config) (*Store, error) {
 	if s.member != nil {
 		s.wait.Go(s.watchMember)
 	}
+	if s.member != nil && s.member.fellows != nil {
+		s.wait.Go(s.watchLeader)
+	}
 	return s, nil
 }
 
@@ -66,18 +74,16 @@ func (s *Store) start(ctx context.Context) error {
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
-	if err := s.openKeyring(ctx); err != nil {
+	if err := s.ready(ctx, s.openKeyring); err != nil {
 		return err
 	}
-	snapshot, err := s.load(ctx)
-	if err != nil {
+	return s.ready(ctx, func(ctx context.Context) error {
+		snapshot, err := s.load(ctx)
+		if err == nil {
+			s.history = store.NewHistory(snapshot, historyLimit)
+		}
 		return err
-	}
-	s.history = store.NewHistory(snapshot, historyLimit)
-	if s.member != nil {
-		return s.buryDead(ctx)
-	}
-	return nil
+	})
 }
 
 func (s *Store) connect(ctx context.Context) (err error) {
@@ -92,55 +98,6 @@ func (s *Store) connect(ctx context.Context) (err error) {
 		return err
 	}
 	s.txnOps, err = txnLimit(ctx, s.client)
-	return err
-}
-
-// openKeyring reads the data keys, and holds them against the check value: what is sealed with the active key of whoever
-// came first. Where there is no check value yet, the keys are made, and written before anything can be sealed with them.
-func (s *Store) openKeyring(ctx context.Context) error {
-	got, err := s.client.Get(ctx, checks)
-	if err != nil {
-		return fmt.Errorf("store: etcd: read %s: %w", checks, err)
-	}
-	fresh := len(got.Kvs) == 0
-	wrapKey := s.cfg.WrapKey
-	if wrapKey == nil {
-		if wrapKey, err = nodeWrapKey(s.cfg.KeyFile+".key", fresh); err != nil {
-			return err
-		}
-	}
-	ring, err := readKeyring(s.cfg.KeyFile, wrapKey)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && fresh:
-		ring = newKeyring(s.cfg.KeyFile)
-		if err := ring.write(wrapKey); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	}
-	s.seal = newSealer(ring)
-	if fresh {
-		return s.putCheck(ctx)
-	}
-	_, err = s.seal.open(checks, got.Kvs[0].Value)
-	return err
-}
-
-// putCheck writes the check value; where another process was faster, its is the one that counts.
-func (s *Store) putCheck(ctx context.Context) error {
-	sealed, err := s.seal.sealAll([]string{checks}, [][]byte{[]byte("swarm")})
-	if err != nil {
-		return err
-	}
-	resp, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(checks), "=", 0)).
-		Then(clientv3.OpPut(checks, sealed[0])).Else(clientv3.OpGet(checks)).Commit()
-	if err != nil {
-		return fmt.Errorf("store: etcd: write %s: %w", checks, err)
-	}
-	if !resp.Succeeded {
-		_, err = s.seal.open(checks, resp.Responses[0].GetResponseRange().Kvs[0].Value)
-	}
 	return err
 }
 
@@ -161,11 +118,18 @@ func (s *Store) Snapshot(ctx context.Context, atLeast int64) (*store.Snapshot, e
 func (s *Store) Sync(ctx context.Context) (int64, error) {
 	ctx, cancel := s.joined(ctx)
 	defer cancel()
-	got, err := s.client.Get(ctx, nothing, clientv3.WithCountOnly())
+	revision := int64(0)
+	err := s.read(ctx, func(ctx context.Context) error {
+		got, err := s.client.Get(ctx, nothing, clientv3.WithCountOnly())
+		if err == nil {
+			revision = got.Header.Revision
+		}
+		return err
+	})
 	if err != nil {
 		return 0, s.readError(ctx, "ask for the revision", err)
 	}
-	return got.Header.Revision, nil
+	return revision, nil
 }
 
 // Watch implements store.Store.
@@ -224,8 +188,9 @@ func (s *Store) disconnect() error {
 func (s *Store) watchMember() {
 	select {
 	case <-s.member.server().StopNotify():
-		s.cfg.Log.Error("the etcd member inside this process stopped")
-		s.end(fmt.Errorf("%w: the etcd member inside this process stopped", store.ErrUnavailable))
+		err := s.member.whyStopped(s.ctx)
+		s.cfg.Log.Error("the etcd member inside this process stopped", "err", err)
+		s.end(err)
 	case <-s.ctx.Done():
 	}
 }
