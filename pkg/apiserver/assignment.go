@@ -12,7 +12,7 @@ import (
 type assignment v1.Assignment
 
 func (a *assignment) empty() bool {
-	return !a.Complete && a.Node == nil && a.GatewayPool == "" && len(a.Tasks) == 0 && len(a.Removed) == 0 &&
+	return !a.Complete && a.Node == nil && a.GatewayPool == "" && a.Swarm == nil && len(a.Tasks) == 0 && len(a.Removed) == 0 &&
 		len(a.Services) == 0 && len(a.Streams) == 0
 }
 
@@ -26,8 +26,8 @@ type encoder struct {
 // maxKept bounds the JSON of revisions that is kept, in bytes.
 const maxKept = 16 << 20
 
-// append appends an assignment as one line.
-func (e *encoder) append(buf []byte, a *assignment) ([]byte, error) {
+// append appends an assignment as one line. The JSON of what it says of the swarm is given, as it is the same for all nodes.
+func (e *encoder) append(buf []byte, a *assignment, swarm []byte) ([]byte, error) {
 	var err error
 	buf = strconv.AppendInt(append(buf, `{"revision":`...), a.Revision, 10)
 	if a.Complete {
@@ -44,6 +44,9 @@ func (e *encoder) append(buf []byte, a *assignment) ([]byte, error) {
 		if buf, err = appendField(buf, "gatewayPool", a.GatewayPool); err != nil {
 			return buf, err
 		}
+	}
+	if a.Swarm != nil {
+		buf = append(append(buf, `,"swarm":`...), swarm...)
 	}
 	if len(a.Tasks) > 0 {
 		buf = append(buf, `,"tasks":[`...)

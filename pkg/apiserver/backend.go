@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 type backend struct {
 	server  *Server
 	store   store.Store
+	leaser  store.Leaser // nil where the store gives no leases
 	backing Backing
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -23,21 +25,25 @@ type backend struct {
 	sessions *sessions
 	reports  *reporter
 	streams  *streams
+	relays   *relays
 	counts   *counts
 	ready    atomic.Bool  // the first snapshot was seen
 	behind   atomic.Int64 // until when this server takes itself for behind the others, in nanoseconds since 1970
 
-	writes    gate   // one write of specs at a time, so that checks across objects hold when it commits
-	lastWrite int64  // the revision of the latest
-	freeIndex uint32 // node indexes below are taken
+	writes    gate          // one write of specs at a time, so that checks across objects hold when it commits
+	lastWrite int64         // the revision of the latest
+	freeIndex uint32        // node indexes below are taken
+	freed     atomic.Uint32 // the least node index that became free since freeIndex was looked at; 0 for none
 }
 
 func newBackend(s *Server, st store.Store, backing Backing) *backend {
 	b := &backend{server: s, store: st, backing: backing, freeIndex: 1, counts: newCounts(), writes: newGate(1, "writes")}
+	b.leaser, _ = st.(store.Leaser)
 	b.ctx, b.cancel = context.WithCancelCause(context.Background())
 	b.sessions = newSessions(b)
 	b.reports = newReporter(b)
 	b.streams = newStreams()
+	b.relays = newRelays(backing)
 	b.work.Go(b.follow)
 	b.work.Go(b.reports.run)
 	return b
@@ -47,6 +53,7 @@ func (b *backend) close() {
 	b.cancel(errDetached)
 	b.sessions.stop()
 	b.work.Wait()
+	b.relays.close()
 }
 
 // bind is a request's context that ends also with the backend.
@@ -84,18 +91,41 @@ func (b *backend) followFrom() error {
 	}
 	b.counts.reset(snapshot)
 	b.sessions.reset(snapshot)
-	if !b.ready.Swap(true) {
-		b.sessions.expectAll(snapshot)
-	}
+	b.ready.Store(true)
 	for batch, err := range b.store.Watch(b.ctx, snapshot.Revision()) {
 		if err != nil {
 			return err
 		}
 		b.server.metrics.saw(batch.Revision)
 		b.counts.change(batch.Changes)
+		b.noteFreed(batch.Changes)
 		b.sessions.touch(batch)
+		if !slices.ContainsFunc(batch.Changes, func(c store.Change) bool { return concernsAll(&c) }) {
+			continue
+		}
+		now, err := b.store.Snapshot(b.ctx, batch.Revision)
+		if err != nil {
+			return err
+		}
+		b.sessions.announce(now)
 	}
 	return nil
+}
+
+// noteFreed takes note of node indexes that are free again, whichever manager removed the nodes.
+func (b *backend) noteFreed(changes []store.Change) {
+	for i := range changes {
+		n, ok := changes[i].Old.(*v1.Node)
+		if !ok || changes[i].New != nil || n.Spec == nil {
+			continue
+		}
+		for {
+			least := b.freed.Load()
+			if least != 0 && least <= n.Spec.Index || b.freed.CompareAndSwap(least, n.Spec.Index) {
+				break
+			}
+		}
+	}
 }
 
 // counts are how many objects are in which state, kept up to date by changes so that a scrape costs nothing.
@@ -153,9 +183,13 @@ func (c *counts) add(o v1.Object, by int) {
 	}
 }
 
+// nodeState is what a node is to people: what its manager wrote when it came, unless the rules took it for lost since.
 func nodeState(n *v1.Node) v1.NodeState {
-	if n.Status == nil || n.Status.State == "" {
+	switch {
+	case n.Status == nil || n.Status.State == "":
 		return v1.NodeUnknown
+	case v1.NodeLost(n):
+		return v1.NodeDown
 	}
 	return n.Status.State
 }

@@ -1,8 +1,6 @@
 package apiserver
 
 import (
-	"context"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -11,19 +9,20 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// sessions are the nodes that are connected, and those that just were.
+// sessions are the nodes that are connected to this server.
 type sessions struct {
 	backend *backend
 	encoder encoder
 
-	mu      sync.Mutex
-	open    map[string]*session
-	lost    map[string]*time.Timer // nodes without a session that will soon be down
+	mu   sync.Mutex
+	open map[string]*session
+	news *news // nil before the store was read
+	// stopped tells that no more work may begin.
 	stopped bool
 }
 
 func newSessions(b *backend) *sessions {
-	return &sessions{backend: b, open: make(map[string]*session), lost: make(map[string]*time.Timer)}
+	return &sessions{backend: b, open: make(map[string]*session)}
 }
 
 func (d *sessions) count() int {
@@ -50,7 +49,7 @@ func (d *sessions) of(node string) *session {
 	return d.open[node]
 }
 
-// enter makes a session its node's, in the place of an older one. What it returns ends it.
+// enter makes a session its node's at this server, in the place of an older one. What it returns ends it.
 func (d *sessions) enter(se *session) (leave func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -64,68 +63,46 @@ func (d *sessions) enter(se *session) (leave func(), err error) {
 		return nil, problemf(http.StatusTooManyRequests, "there are too many sessions already (at most %d): try again later", len(d.open))
 	}
 	d.open[se.node] = se
-	d.forget(se.node)
 	return func() { d.leave(se) }, nil
 }
 
-// leave ends a session. A node that has no other is disconnected, and after a while down.
 func (d *sessions) leave(se *session) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.open[se.node] != se {
-		return
-	}
-	delete(d.open, se.node)
-	if d.stopped {
-		return
-	}
-	d.forget(se.node)
-	d.backend.work.Go(func() { d.backend.nodeGone(se.node, v1.NodeDisconnected, "the agent's session ended") })
-	d.expect(se.node, d.backend.server.limits.DownAfter, "no session for "+d.backend.server.limits.DownAfter.String())
-}
-
-// expect takes a node for down unless it has a session by then. The caller holds the lock.
-func (d *sessions) expect(node string, within time.Duration, message string) {
-	var timer *time.Timer
-	timer = time.AfterFunc(within, func() {
-		d.mu.Lock()
-		mine := d.lost[node] == timer && !d.stopped
-		if mine {
-			delete(d.lost, node)
-			d.backend.work.Go(func() { d.backend.nodeGone(node, v1.NodeDown, message) })
-		}
-		d.mu.Unlock()
-	})
-	d.lost[node] = timer
-}
-
-func (d *sessions) forget(node string) {
-	if timer := d.lost[node]; timer != nil {
-		timer.Stop()
-		delete(d.lost, node)
+	if d.open[se.node] == se {
+		delete(d.open, se.node)
 	}
 }
 
-// expectAll is for the beginning: nodes that the store calls connected have some time to come back.
-func (d *sessions) expectAll(s *store.Snapshot) {
+// latest is what nodes are told of the swarm.
+func (d *sessions) latest() *news {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	grace := d.backend.server.limits.StartGrace
-	for n := range store.All(s, v1.Nodes) {
-		state := nodeState(n)
-		if (state == v1.NodeReady || state == v1.NodeDisconnected) && d.open[n.Meta.ID] == nil && d.lost[n.Meta.ID] == nil && !d.stopped {
-			d.expect(n.Meta.ID, grace, "no session for "+grace.String()+" after the manager started")
-		}
+	return d.news
+}
+
+// newsAt is what nodes are told of the swarm, at least as new as where nothing was read before.
+func (d *sessions) newsAt(s *store.Snapshot) *news {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.news == nil {
+		d.news = newsOf(s, nil)
 	}
+	return d.news
 }
 
 // reset makes every session compare everything.
 func (d *sessions) reset(s *store.Snapshot) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.news = newsOf(s, d.news)
 	for node, se := range d.open {
 		if _, ok := s.Lookup(v1.KindNode, node); !ok {
 			se.cancel(errNodeRemoved)
+			continue
+		}
+		if err := se.displaced(s); err != nil {
+			se.cancel(err)
 			continue
 		}
 		se.touchAll(s.Revision())
@@ -150,28 +127,67 @@ func (d *sessions) touch(batch store.Batch) {
 				touched[se] = struct{}{}
 			}
 		case v1.KindNode:
-			se := d.open[c.ID]
-			if se == nil {
-				break
-			}
-			if c.New == nil {
-				se.cancel(errNodeRemoved)
-				break
-			}
-			m := c.New.GetMeta().Revisions
-			if m[v1.SectionSpec] == batch.Revision || m[v1.SectionDesired] == batch.Revision {
-				se.touchNode(batch.Revision)
+			if se := d.open[c.ID]; se != nil && d.nodeChanged(se, c, batch.Revision) {
 				touched[se] = struct{}{}
 			}
 		case v1.KindCluster:
-			for _, se := range d.open {
-				se.touchNode(batch.Revision)
-				touched[se] = struct{}{}
-			}
+			d.touchNodes(batch.Revision)
+		}
+	}
+	for i := range batch.Changes { // after the nodes: one that was removed goes with its presence
+		if c := &batch.Changes[i]; c.Kind == v1.KindPresence && d.open[c.ID] != nil {
+			d.open[c.ID].presenceChanged(c, batch.Revision)
 		}
 	}
 	for se := range touched {
 		se.rouse()
+	}
+}
+
+// nodeChanged takes note of a change of a session's node, and tells whether the node has to be told.
+func (d *sessions) nodeChanged(se *session, c *store.Change, revision int64) bool {
+	if c.New == nil {
+		se.cancel(errNodeRemoved)
+		return false
+	}
+	m := c.New.GetMeta().Revisions
+	if m[v1.SectionSpec] != revision && m[v1.SectionDesired] != revision {
+		return false
+	}
+	se.touchNode(revision)
+	return true
+}
+
+// presenceChanged ends a session that the store no longer shows.
+func (se *session) presenceChanged(c *store.Change, revision int64) {
+	se.mu.Lock()
+	shown := se.lease.shown
+	se.mu.Unlock()
+	if shown == 0 || revision <= shown {
+		return // of an earlier session
+	}
+	if p, ok := c.New.(*v1.Presence); !ok {
+		se.cancel(errSilent)
+	} else if p.Status.Session != se.id {
+		se.cancel(errReplaced)
+	}
+}
+
+// touchNodes has every session compare what is not tasks. The caller holds the lock.
+func (d *sessions) touchNodes(revision int64) {
+	for _, se := range d.open {
+		se.touchNode(revision)
+		se.rouse()
+	}
+}
+
+// announce finds out whether a batch is news for all nodes, and has them told.
+func (d *sessions) announce(s *store.Snapshot) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := newsOf(s, d.news); n != d.news {
+		d.news = n
+		d.touchNodes(s.Revision())
 	}
 }
 
@@ -192,75 +208,18 @@ func (d *sessions) taskOf(c *store.Change) *session {
 	return d.open[node]
 }
 
-// stop ends liveness; sessions end with the backend's context.
+// stop lets no more work begin. Sessions end with the backend's context.
 func (d *sessions) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stopped = true
-	for node := range d.lost {
-		d.forget(node)
-	}
 }
 
-// nodeReady writes that a node is connected and what it is. It always writes: the revision is how others know.
-func (b *backend) nodeReady(ctx context.Context, node, addr string, description v1.NodeDescription) (int64, error) {
-	var missing error
-	revision, err := b.reports.do(ctx, func(s *store.Snapshot) []store.Op {
-		missing = nil
-		n, ok := store.Get(s, v1.Nodes, node)
-		if !ok {
-			missing = &store.NotFoundError{Kind: v1.KindNode, Ref: clip(node)}
-			return nil
-		}
-		status := v1.NodeStatus{State: v1.NodeReady, Addr: addr, Description: description, At: b.server.now().UTC()}
-		if n.Status != nil {
-			if addr == "" {
-				status.Addr = n.Status.Addr
-			}
-			if n.Status.State == v1.NodeReady {
-				status.At = n.Status.At
-			}
-		}
-		return []store.Op{{Kind: v1.KindNode, ID: node, Section: v1.SectionStatus, Value: &status, If: store.Exists()}}
-	})
-	if err == nil {
-		err = missing
+// spawn has something done that lasts no longer than the backend, unless that is over.
+func (b *backend) spawn(do func()) {
+	b.sessions.mu.Lock()
+	defer b.sessions.mu.Unlock()
+	if !b.sessions.stopped {
+		b.work.Go(do)
 	}
-	return revision, err
-}
-
-// nodeGone writes that a node without a session is disconnected or down.
-func (b *backend) nodeGone(node string, state v1.NodeState, message string) {
-	_, err := b.reports.do(b.ctx, func(s *store.Snapshot) []store.Op {
-		n, ok := store.Get(s, v1.Nodes, node)
-		if !ok || n.Status == nil || b.sessions.of(node) != nil {
-			return nil
-		}
-		if is := n.Status.State; is == state || is == v1.NodeDown {
-			return nil
-		}
-		status := *n.Status
-		status.State, status.Message, status.At = state, message, b.server.now().UTC()
-		return []store.Op{{Kind: v1.KindNode, ID: node, Section: v1.SectionStatus, Value: &status, If: store.Exists()}}
-	})
-	if err != nil && b.ctx.Err() == nil {
-		b.server.log.Warn("a node's state could not be written", "node.id", node, "state", state, "error", err)
-	}
-}
-
-// nodeAddr is the address that a node is reached at: the one that it was told to give, or else the connection's.
-func nodeAddr(r *http.Request, d *v1.NodeDescription) string {
-	if net.ParseIP(d.Addr) != nil {
-		return d.Addr
-	}
-	return remoteAddr(r)
-}
-
-// remoteAddr is the address that a request came from, or "" where it came over a socket of this machine.
-func remoteAddr(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil || net.ParseIP(host) == nil {
-		return ""
-	}
-	return host
 }

@@ -194,7 +194,7 @@ func TestMetrics(t *testing.T) {
 	next()
 	want := []string{
 		`swarm_tasks{state="running"} 1`, `swarm_tasks{state="pending"} 1`, `swarm_nodes{state="ready"} 1`, `swarm_services 1`,
-		`apiserver_sessions 1`, `apiserver_watches 1`, `apiserver_status_writes_total 2`,
+		`apiserver_sessions 1`, `apiserver_watches 1`, `apiserver_status_writes_total 3`,
 		`apiserver_request_duration_seconds_count{code="201",resource="services",verb="POST"} 1`,
 	}
 	for missing := want; len(missing) > 0; { // the counts follow the store's watch

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -26,6 +27,8 @@ func (s *Server) logRoutes() []route {
 		{method: http.MethodGet, path: "/v1/tasks/{ref}/logs", resource: "logs", stream: true, may: rightsView, query: query, out: v1.TaskLogRecord{},
 			summary: "Read the output of a task, one JSON object a line.",
 			handle:  func(w http.ResponseWriter, r *http.Request) error { return s.logs(w, r, v1.KindTask) }},
+		{method: http.MethodGet, path: "/v1/nodes/{ref}/tasks/{task}/logs", resource: "logs", stream: true, may: rightsManager, query: query,
+			out: v1.TaskLogRecord{}, summary: "Read the output of a task whose node is connected to this manager, as another manager.", handle: s.relayed},
 	}
 }
 
@@ -44,23 +47,34 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, k v1.Kind) error {
 		return err
 	}
 	defer leave()
+	target, err := b.resolve(r.Context(), k, r.PathValue("ref"))
+	if err != nil {
+		return err
+	}
+	reading, done := s.reading(w, r, b, k, target.GetMeta().ID, options)
+	defer done()
+	snapshot, err := b.store.Snapshot(reading.ctx, 0)
+	if err != nil {
+		return err
+	}
+	return reading.run(snapshot)
+}
+
+// reading begins a log request; done ends it.
+func (s *Server) reading(w http.ResponseWriter, r *http.Request, b *backend, k v1.Kind, target string, o v1.LogOptions) (l *logReading, done func()) {
 	ctx, cancel := b.bind(r.Context())
-	defer cancel(nil)
-	snapshot, err := b.store.Snapshot(ctx, 0)
-	if err != nil {
-		return err
-	}
-	target, err := snapshot.Resolve(k, r.PathValue("ref"))
-	if err != nil {
-		return err
-	}
-	reading := &logReading{
-		backend: b, ctx: ctx, options: options, kind: k, target: target.GetMeta().ID, out: s.newStream(w, r),
+	l = &logReading{
+		backend: b, ctx: ctx, options: o, kind: k, target: target, out: s.newStream(w, r),
 		events: make(chan logEvent, 64), open: make(map[string]*logStream), known: make(map[string]bool), every: s.limits.Keepalive,
 	}
-	reading.out.sse = false
-	defer reading.close()
-	return reading.run(snapshot)
+	l.out.sse = false
+	return l, func() {
+		cancel(nil)
+		for _, stream := range l.open {
+			b.streams.drop(stream)
+		}
+		l.work.Wait()
+	}
 }
 
 // logOptions reads the query of a log request.
@@ -117,16 +131,11 @@ type logReading struct {
 	out     *lineStream
 	every   time.Duration
 
+	work     sync.WaitGroup // of streams that others relay
 	events   chan logEvent
 	open     map[string]*logStream // by task
 	known    map[string]bool       // tasks that were begun
 	failures []v1.TaskLogRecord
-}
-
-func (l *logReading) close() {
-	for _, stream := range l.open {
-		l.backend.streams.drop(stream)
-	}
 }
 
 // run reads until all streams have ended, or with follow until nobody listens.
@@ -148,6 +157,11 @@ func (l *logReading) run(s *store.Snapshot) error {
 			return err
 		}
 	}
+	return l.pass(placed)
+}
+
+// pass passes on what comes, also of tasks that get a node later on, until all streams have ended.
+func (l *logReading) pass(placed <-chan *v1.Task) error {
 	keepalive := time.NewTicker(l.every)
 	defer keepalive.Stop()
 	late := l.options
@@ -215,19 +229,28 @@ func (l *logReading) start(t *v1.Task, o v1.LogOptions) {
 		fail("there are more tasks: only the output of " + strconv.Itoa(maxLogTasks) + " is read")
 		return
 	}
-	se := l.backend.sessions.of(node)
-	if se == nil {
-		fail("node " + node + " is not available")
-		return
+	var why string
+	if se := l.backend.sessions.of(node); se != nil {
+		why = l.ask(se, from, o)
+	} else {
+		why = l.relay(from, o)
 	}
+	if why != "" {
+		fail(why)
+	}
+}
+
+// ask asks a node that is connected here for a task's output, or tells why that is not possible.
+func (l *logReading) ask(se *session, from v1.TaskLogRecord, o v1.LogOptions) (why string) {
 	stream := &logStream{id: v1.NewID(), from: from, ctx: l.ctx, to: l.events}
-	l.open[t.Meta.ID] = stream
+	l.open[from.Task] = stream
 	l.backend.streams.open(stream, l.backend.server.limits.StreamWait)
-	if !se.ask(v1.StreamRequest{ID: stream.id, Task: t.Meta.ID, Logs: o}) {
+	if !se.ask(v1.StreamRequest{ID: stream.id, Task: from.Task, Logs: o}) {
 		l.backend.streams.drop(stream)
-		delete(l.open, t.Meta.ID)
-		fail("node " + node + " is asked for too many streams already")
+		delete(l.open, from.Task)
+		return "node " + from.Node + " is asked for too many streams already"
 	}
+	return ""
 }
 
 // take passes one event on, and what else waits with it.

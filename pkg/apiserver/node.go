@@ -103,7 +103,7 @@ func (b *backend) join(s *store.Snapshot, obj *v1.Node) (change, error) {
 	}
 	now := b.server.now().UTC()
 	meta := &v1.Meta{ID: id, Name: obj.Meta.Name, Labels: obj.Meta.Labels, CreatedAt: now, UpdatedAt: now, Generation: 1}
-	return change{id: id, ops: []store.Op{
+	return change{id: id, alone: true, ops: []store.Op{
 		{Kind: v1.KindNode, ID: id, Value: &spec, Meta: meta, If: store.Absent()},
 		claimOp(v1.NodeIndexClaim(spec.Index), id, now),
 	}}, nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
-	"slices"
 	"testing"
 	"time"
 
@@ -141,7 +140,7 @@ func TestSession(t *testing.T) {
 
 // TestSessionIsReplaced opens a second session of one node, as an agent does that lost the first without knowing.
 func TestSessionIsReplaced(t *testing.T) {
-	f := serve(t, func(o *apiserver.Options) { o.Limits.DownAfter = time.Millisecond })
+	f := serve(t)
 	f.commit(nodeOp("node1", 1))
 	old := f.connect("node1")
 	younger := f.connect("node1")
@@ -151,63 +150,6 @@ func TestSessionIsReplaced(t *testing.T) {
 	younger.until(func() bool { return younger.tasks["a"] != nil })
 	if n, _ := store.Get(f.snapshot(), v1.Nodes, "node1"); n.Status.State != v1.NodeReady {
 		t.Errorf("the end of the older session made the node %s", n.Status.State)
-	}
-}
-
-func nodeIs(state v1.NodeState) func(*store.Snapshot) bool {
-	return func(s *store.Snapshot) bool {
-		n, ok := store.Get(s, v1.Nodes, "node1")
-		return ok && n.Status != nil && n.Status.State == state
-	}
-}
-
-func TestLiveness(t *testing.T) {
-	f := serve(t, func(o *apiserver.Options) { o.Limits.DownAfter = 50 * time.Millisecond })
-	f.commit(nodeOp("node1", 1))
-	a := f.connect("node1")
-	at := f.snapshot().Revision()
-	a.stop()
-	var states []v1.NodeState
-	f.until("down", nodeIs(v1.NodeDown))
-	for b, err := range f.store.Watch(f.ctx, at) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		states = append(states, b.Changes[0].New.(*v1.Node).Status.State)
-		if len(states) == 2 {
-			break
-		}
-	}
-	if !slices.Equal(states, []v1.NodeState{v1.NodeDisconnected, v1.NodeDown}) {
-		t.Errorf("states of a node that went: %v", states)
-	}
-	f.connect("node1")
-	if !nodeIs(v1.NodeReady)(f.snapshot()) {
-		t.Error("a node that is back is not ready")
-	}
-}
-
-// TestLivenessOverRestart: a node that the store calls ready, and that does not come back to a new server, is down; one that
-// comes back is not, and a server that stops says nothing of its nodes.
-func TestLivenessOverRestart(t *testing.T) {
-	f := serve(t, func(o *apiserver.Options) {
-		o.Limits.DownAfter, o.Limits.StartGrace = time.Millisecond, 50*time.Millisecond
-	})
-	f.commit(nodeOp("node1", 1), nodeOp("node2", 2))
-	a := f.connect("node1")
-	f.connect("node2")
-	before := f.snapshot().Revision()
-	f.server.Detach()
-	_, err, _ := a.next()
-	f.refused(err, http.StatusServiceUnavailable)
-	if after := f.snapshot().Revision(); after != before {
-		t.Errorf("a server that stopped wrote something: revision %d, before %d", after, before)
-	}
-	f.server.Attach(f.store)
-	f.connect("node2")
-	s := f.until("node1 is down", nodeIs(v1.NodeDown))
-	if n, _ := store.Get(s, v1.Nodes, "node2"); n.Status.State != v1.NodeReady {
-		t.Errorf("node2 came back and is %s", n.Status.State)
 	}
 }
 

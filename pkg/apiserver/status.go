@@ -5,10 +5,14 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
 )
+
+// reportTries is how often what is written of nodes and tasks is decided again when someone else wrote in between.
+const reportTries = 5
 
 // Limits on a status report.
 const (
@@ -92,7 +96,7 @@ func (r *reporter) write(all []*observation) {
 	ctx, cancel := context.WithTimeout(r.backend.ctx, commitTime)
 	defer cancel()
 	var conflict error
-	for try := range tries {
+	for try := 0; try < reportTries; try++ {
 		snapshot, err := r.fresh(ctx, try > 0)
 		if err == nil {
 			var ops []store.Op
@@ -105,6 +109,8 @@ func (r *reporter) write(all []*observation) {
 		case err == nil:
 			answer(all, wrote{revision: max(r.written, snapshot.Revision())})
 			return
+		case errors.Is(err, store.ErrNoLease) && len(all) > 1:
+			try = reportTries // one of them lives under a lease that has ended: each on its own
 		case !errors.Is(err, store.ErrConflict):
 			answer(all, wrote{err: err})
 			return
@@ -167,6 +173,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	node := r.PathValue("ref")
+	if err := b.caughtUp(r.Context(), report.Revision); err != nil {
+		return err
+	}
 	var result v1.StatusResult
 	var missing error
 	_, err = b.reports.do(r.Context(), func(snapshot *store.Snapshot) []store.Op {
@@ -188,6 +197,24 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, result)
+}
+
+// reportPatience is how long a report waits for this server to have seen what its agent was told.
+const reportPatience = 2 * time.Second
+
+// caughtUp waits until this server has seen what an agent was told, maybe by another manager. Else it would take the agent's
+// newest tasks for unknown ones.
+func (b *backend) caughtUp(ctx context.Context, told int64) error {
+	if told <= 0 {
+		return nil
+	}
+	waiting, cancel := context.WithTimeout(ctx, reportPatience)
+	defer cancel()
+	_, err := b.store.Snapshot(waiting, told)
+	if err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return problemf(http.StatusServiceUnavailable, "this manager has not seen revision %d yet, which the node was told of: try again in a moment", told)
+	}
+	return err
 }
 
 // decodeReport reads a report strictly, and cuts what is too long to be stored.

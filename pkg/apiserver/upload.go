@@ -91,7 +91,9 @@ func (s *streams) claim(id, node string) *logStream {
 func (s *streams) drop(l *logStream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.waiting.Stop()
+	if l.waiting != nil { // else another manager has it
+		l.waiting.Stop()
+	}
 	delete(s.wanted, l.id)
 }
 
@@ -112,7 +114,7 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 	}
 	// The deadline below ends a read, and with it the connection: what came after on the same one would be cancelled
 	// before it began.
-	w.Header().Set("Connection", "close")
+	closeAfter(w, r)
 	l := b.streams.claim(r.PathValue("stream"), r.PathValue("ref"))
 	if l == nil {
 		return problemf(http.StatusNotFound, "nobody waits for this stream of this node")
@@ -131,6 +133,13 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// closeAfter has the connection closed after this answer, where it carries one request at a time.
+func closeAfter(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor < 2 {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 // receive passes records on until there are no more, and says why where that is not as it should be.

@@ -2,9 +2,7 @@ package apiserver
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -14,99 +12,6 @@ import (
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
 )
-
-// tries is how often a write is decided again when someone else wrote in between.
-const tries = 5
-
-// commitTime is how long a write may take, the wait for those before it included; Docker's. A store without a quorum must not
-// hold everybody up for ever.
-const commitTime = 20 * time.Second
-
-// change is what a write would do, decided on one snapshot. Without operations there is nothing to do.
-type change struct {
-	id  string
-	ops []store.Op
-}
-
-// write decides on a snapshot that is not older than the last write, commits, and returns the object as it then is (nil
-// where it is gone). Only one write is under way at a time, so that what was checked of other objects still holds.
-func (b *backend) write(ctx context.Context, k v1.Kind, dry bool, decide func(*store.Snapshot) (change, error)) (v1.Object, change, error) {
-	ctx, cancel := context.WithTimeout(ctx, commitTime)
-	defer cancel()
-	leave, err := b.writes.wait(ctx)
-	if err != nil {
-		return nil, change{}, err
-	}
-	defer leave()
-	var conflict error
-	for try := range tries {
-		snapshot, err := b.fresh(ctx, try > 0)
-		if err != nil {
-			return nil, change{}, err
-		}
-		c, err := decide(snapshot)
-		if err != nil {
-			return nil, change{}, err
-		}
-		if len(c.ops) == 0 || dry {
-			obj, err := would(snapshot, k, c)
-			return obj, c, err
-		}
-		revision, err := b.store.Commit(ctx, store.Commit{Ops: c.ops})
-		if errors.Is(err, store.ErrConflict) {
-			conflict = err
-			continue
-		}
-		if err != nil {
-			return nil, change{}, err
-		}
-		b.lastWrite = revision
-		obj, err := b.written(ctx, k, c.id, revision)
-		name := ""
-		if obj != nil {
-			name = obj.GetMeta().Name
-		}
-		noteWrite(ctx, k, c.id, name, revision)
-		return obj, c, err
-	}
-	return nil, change{}, fmt.Errorf("others keep writing in between, try again: %w", conflict)
-}
-
-// fresh is a snapshot that shows this server's own writes, and after a conflict also everybody else's.
-func (b *backend) fresh(ctx context.Context, conflict bool) (*store.Snapshot, error) {
-	atLeast := b.lastWrite
-	if conflict {
-		revision, err := b.store.Sync(ctx)
-		if err != nil {
-			return nil, err
-		}
-		atLeast = max(atLeast, revision)
-	}
-	return b.store.Snapshot(ctx, atLeast)
-}
-
-// would is the object after a change that is not made.
-func would(s *store.Snapshot, k v1.Kind, c change) (v1.Object, error) {
-	if len(c.ops) > 0 {
-		next, _, err := s.With(s.Revision()+1, c.ops)
-		if err != nil {
-			return nil, err
-		}
-		s = next
-	}
-	obj, _ := s.Lookup(k, c.id)
-	return obj, nil
-}
-
-// written waits until this server shows a write, so that whoever made it reads it, and returns the object.
-func (b *backend) written(ctx context.Context, k v1.Kind, id string, revision int64) (v1.Object, error) {
-	snapshot, err := b.store.Snapshot(ctx, revision)
-	if err != nil {
-		return nil, err
-	}
-	obj, _ := snapshot.Lookup(k, id)
-	return obj, nil
-}
 
 // manifest reads a body that is a manifest of the kind.
 func (s *Server) manifest(w http.ResponseWriter, r *http.Request, d v1.Descriptor) (v1.Object, error) {
@@ -232,11 +137,7 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request, d v1.Descriptor)
 	if err != nil {
 		return err
 	}
-	snapshot, err := s.snapshot(r)
-	if err != nil {
-		return err
-	}
-	old, err := snapshot.Resolve(d.Kind(), r.PathValue("ref"))
+	old, err := b.resolve(r.Context(), d.Kind(), r.PathValue("ref"))
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,172 @@
+package apiserver
+
+import (
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// marks say what to look at again.
+type marks struct {
+	revision int64   // at which
+	tasks    []touch // these tasks
+	all      bool    // or everything
+	node     bool    // the node itself, or the cluster's settings
+}
+
+// touch is a task as it is since the revision of its mark: nil where it is gone.
+type touch struct {
+	id   string
+	task *v1.Task
+}
+
+// maxMarks is how many tasks are noted before it is cheaper to compare all.
+const maxMarks = 2048
+
+// touch marks a task.
+func (se *session) touch(id string, task *v1.Task, revision int64) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	se.marks.revision = max(se.marks.revision, revision)
+	if se.marks.all {
+		return
+	}
+	if len(se.marks.tasks) == maxMarks {
+		se.marks.all, se.marks.tasks = true, nil
+		return
+	}
+	se.marks.tasks = append(se.marks.tasks, touch{id, task})
+}
+
+func (se *session) touchNode(revision int64) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	se.marks.revision = max(se.marks.revision, revision)
+	se.marks.node = true
+}
+
+func (se *session) touchAll(revision int64) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	se.marks.revision = max(se.marks.revision, revision)
+	se.marks.all, se.marks.node, se.marks.tasks = true, true, nil
+}
+
+// ask wants a stream of the node, unless it is asked for too many already.
+func (se *session) ask(r v1.StreamRequest) bool {
+	se.mu.Lock()
+	room := len(se.streams) < maxRequests
+	if room {
+		se.streams = append(se.streams, r)
+	}
+	se.mu.Unlock()
+	se.rouse()
+	return room
+}
+
+func (se *session) rouse() {
+	select {
+	case se.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take takes the marks and the wanted streams.
+func (se *session) take() (marks, []v1.StreamRequest) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	m, streams := se.marks, se.streams
+	se.marks, se.streams = marks{}, nil
+	return m, streams
+}
+
+// compare notes in the assignment what of the marked is new, changed or gone.
+func (se *session) compare(s *store.Snapshot, m marks, a *assignment) {
+	if m.node || m.all {
+		se.compareNode(s, a)
+	}
+	if !m.all {
+		for _, t := range latest(m.tasks) {
+			if t.task != nil && v1.TaskNode(t.task) == se.node {
+				se.compareTask(s, t.task, a)
+			} else if _, was := se.sent[t.id]; was {
+				delete(se.sent, t.id)
+				a.Removed = append(a.Removed, t.id)
+			}
+		}
+		return
+	}
+	n := 0
+	for t := range s.TasksOfNode(se.node) {
+		n++
+		se.compareTask(s, t, a)
+	}
+	if len(se.sent) == n {
+		return
+	}
+	for id := range se.sent {
+		if t, ok := store.Get(s, v1.Tasks, id); !ok || v1.TaskNode(t) != se.node {
+			delete(se.sent, id)
+			a.Removed = append(a.Removed, id)
+		}
+	}
+}
+
+// latest leaves the last mark of each task.
+func latest(marks []touch) []touch {
+	if len(marks) < 2 {
+		return marks
+	}
+	last := make(map[string]int, len(marks))
+	for i, t := range marks {
+		last[t.id] = i
+	}
+	if len(last) == len(marks) {
+		return marks
+	}
+	kept := marks[:0]
+	for i, t := range marks {
+		if last[t.id] == i {
+			kept = append(kept, t)
+		}
+	}
+	return kept
+}
+
+func (se *session) compareTask(s *store.Snapshot, t *v1.Task, a *assignment) {
+	desired := t.Meta.Revisions[v1.SectionDesired]
+	if se.sent[t.Meta.ID] == desired {
+		return
+	}
+	se.sent[t.Meta.ID] = desired
+	a.Tasks = append(a.Tasks, t)
+	r, ok := store.Get(s, v1.ServiceRevisions, t.Desired.Revision)
+	if !ok {
+		return
+	}
+	if at := r.Meta.Revisions.Max(); se.revisions[r.Meta.ID] != at {
+		se.revisions[r.Meta.ID] = at
+		a.Services = append(a.Services, r)
+	}
+}
+
+func (se *session) compareNode(s *store.Snapshot, a *assignment) {
+	if n, ok := store.Get(s, v1.Nodes, se.node); ok {
+		at := max(n.Meta.Revisions[v1.SectionSpec], n.Meta.Revisions[v1.SectionDesired])
+		if at != se.nodeAt {
+			se.nodeAt = at
+			a.Node = n
+		}
+	}
+	if pool := gatewayPool(s); pool != se.pool {
+		se.pool = pool
+		a.GatewayPool = pool
+	}
+}
+
+// gatewayPool is the cluster's.
+func gatewayPool(s *store.Snapshot) string {
+	if c, ok := store.Get(s, v1.Clusters, v1.ClusterName); ok && c.Spec.GatewayPool != "" {
+		return c.Spec.GatewayPool
+	}
+	return v1.DefaultGatewayPool
+}
