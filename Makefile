@@ -5,6 +5,8 @@ SWARMD_ROOT ?= /var/lib/swarmd
 # What needs root, real namespaces and what "make build runtime" builds.
 ROOT_TESTS  := ./pkg/runtime/containerd/... ./pkg/netplugin/... ./test/e2e/...
 COMMANDS    := swarmd apiserver controller-manager agent swarmctl
+# What stands in for the images that the tutorial names, such as redis-3.0.6 for redis:3.0.6.
+TUTORIAL    := alpine-latest redis-3.0.6 redis-3.0.7 nginx-latest
 export CGO_ENABLED := 0
 export SWARMD_ROOT
 # Another user's checkout (sudo make up) has no commit to tell: git refuses, and the build must not.
@@ -47,7 +49,12 @@ unit: ## Run the tests that need no root, in about a minute
 	go test $$(go list ./... | grep -vE '/(runtime/containerd|netplugin|test/e2e)')
 
 .PHONY: e2e-images
-e2e-images: $(BIN)/hello-1.tar $(BIN)/hello-2.tar $(BIN)/etcd
+e2e-images: $(BIN)/hello-1.tar $(BIN)/hello-2.tar $(BIN)/etcd $(TUTORIAL:%=$(BIN)/tutorial-%.tar)
+
+$(BIN)/tutorial-%.tar: test/e2e/workload/main.go deploy/examples/image/main.go
+	@mkdir -p $(BIN)
+	go build -ldflags "-s -w" -o $(BIN)/workload ./test/e2e/workload
+	go run ./deploy/examples/image $(BIN)/workload $(subst -,:,$*) $@
 
 $(BIN)/etcd: go.mod # somebody's own etcd, for the parts that run alone
 	go build -o $@ go.etcd.io/etcd/server/v3
@@ -65,6 +72,10 @@ lab: build runtime e2e-images ## Bring up a swarm of several hosts on this machi
 lab-down: ## End it and leave nothing behind (root)
 	@go build -o $(BIN)/lab ./test/e2e/lab/command
 	@$(BIN)/lab down
+
+.PHONY: faults
+faults: build runtime e2e-images ## Random faults under load on five hosts: make faults ROUNDS=200, or SEED=7 FIRST=42 ROUNDS=1 to do one again (root)
+	go test -count=1 -v -timeout 120m ./test/e2e -run 'TestFaults$$' -args -rounds $(or $(ROUNDS),20) -seed $(or $(SEED),0) -first $(or $(FIRST),0)
 
 .PHONY: sim
 sim: ## Simulate a cluster: make sim SEEDS=10000, or SEED=7 to replay one

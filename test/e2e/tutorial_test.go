@@ -13,7 +13,7 @@ import (
 )
 
 // tutorialImages are archives of what stands in for the images that the tutorial names.
-var tutorialImages = []string{"alpine", "redis-3.0.6", "redis-3.0.7", "nginx"}
+var tutorialImages = []string{"alpine-latest", "redis-3.0.6", "redis-3.0.7", "nginx-latest"}
 
 // TestTutorial is the swarm tutorial of docs.docker.com, steps 1 to 15 and the first half of 16, with docker read as swarmctl: three
 // machines named as there, the commands as they stand, and what each is promised to show.

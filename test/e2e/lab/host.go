@@ -217,3 +217,6 @@ func (h *Host) WholeLog() string {
 	}
 	return strings.ToValidUTF8(string(data), "?")
 }
+
+// Number is the host's, from 1: the last part of its address.
+func (h *Host) Number() int { return h.number }
