@@ -161,6 +161,12 @@ func plain(s string) bool {
 	return s != "" && len(s) <= maxSubject
 }
 
+// CheckRequest says what is wrong with a certificate request, such that no signer would take it.
+func CheckRequest(csrPEM []byte) error {
+	_, _, err := parseRequest(csrPEM)
+	return err
+}
+
 // parseRequest is the key of a certificate request whose sender has it, and the request in plain PEM.
 func parseRequest(csrPEM []byte) (crypto.PublicKey, []byte, error) {
 	if len(csrPEM) > maxRequest {
