@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -13,61 +15,136 @@ import (
 // DefaultPort is where managers listen for the swarm.
 const DefaultPort = "2377"
 
-// checkInit refuses what cannot be honoured yet, and finds the address that the node is reached at, with its port.
-func checkInit(r *v1.InitRequest) (addr string, err error) {
-	for option, used := range map[string]bool{
-		"--autolock":          r.AutoLock,
-		"--force-new-cluster": r.ForceNewCluster,
-		"--data-path-port":    r.DataPathPort != 0,
-		"--data-path-addr":    r.DataPathAddr != "",
-		"--default-addr-pool": len(r.DefaultAddrPool) > 0,
-	} {
-		if used {
-			return "", fmt.Errorf("%s is not supported yet", option)
+// place is where a node is reached.
+type place struct {
+	addr   string // host:port that other nodes use
+	listen string // host:port to listen at, as a manager
+	data   string // the address of tasks' traffic, where it is another
+}
+
+// findPlace makes sense of the addresses of a request. Each may be an address or an interface of this machine, the first two with
+// a port. Where no address is given to advertise, it is the one from which remote is reached, if there is a remote, or else the
+// only one that the machine has.
+func findPlace(listen, advertise, data, remote string) (p place, err error) {
+	host, port := listen, DefaultPort
+	if h, n, err := net.SplitHostPort(listen); err == nil {
+		host, port = h, n
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return p, fmt.Errorf("listen address %q: %q is no port", listen, port)
+	}
+	if advertise == "" && remote != "" {
+		if advertise, err = towards(remote); err != nil {
+			return p, err
 		}
 	}
-	switch r.Availability {
+	if p.addr, err = advertised(advertise, port); err != nil {
+		return p, err
+	}
+	if host == "" {
+		host = "0.0.0.0"
+		if strings.HasPrefix(p.addr, "[") {
+			host = "::"
+		}
+	} else if host, err = addressOf(host, "--listen-addr"); err != nil {
+		return p, fmt.Errorf("listen address %w", err)
+	}
+	p.listen = net.JoinHostPort(host, port)
+	if data == "" {
+		return p, nil
+	}
+	if p.data, err = addressOf(data, "--data-path-addr"); err != nil {
+		return p, fmt.Errorf("data path address %w", err)
+	}
+	if ip, err := netip.ParseAddr(p.data); err != nil || ip.IsUnspecified() {
+		return p, errors.New("data path address must be a non-zero IP address or network interface")
+	}
+	return p, nil
+}
+
+// towards is the address of this machine that a connection to the remote would come from. Nothing is sent.
+func towards(remote string) (string, error) {
+	conn, err := net.Dial("udp", remote)
+	if err != nil {
+		return "", fmt.Errorf("there is no way to %s: %w", remote, err)
+	}
+	defer conn.Close()
+	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
+	return host, err
+}
+
+// checkInit refuses settings that make no sense, and moves those that are the swarm's into its spec.
+func checkInit(r *v1.InitRequest) error {
+	if err := checkAvailability(r.Availability); err != nil {
+		return err
+	}
+	if r.Spec == nil {
+		r.Spec = &v1.ClusterSpec{}
+	}
+	r.Spec.AutoLock = r.Spec.AutoLock || r.AutoLock
+	r.Spec.DataPathPort = cmp.Or(r.DataPathPort, r.Spec.DataPathPort)
+	r.Spec.SubnetSize = cmp.Or(r.SubnetSize, r.Spec.SubnetSize)
+	if len(r.DefaultAddrPool) > 0 {
+		r.Spec.DefaultAddrPool = r.DefaultAddrPool
+	}
+	cluster := &v1.Cluster{Meta: v1.Meta{Name: v1.ClusterName}, Spec: r.Spec}
+	v1.Default(cluster)
+	if errs := v1.Validate(cluster); len(errs) > 0 {
+		return errs
+	}
+	return nil
+}
+
+func checkAvailability(a v1.NodeAvailability) error {
+	switch a {
 	case "", v1.AvailabilityActive, v1.AvailabilityPause, v1.AvailabilityDrain:
-	default:
-		return "", fmt.Errorf("invalid availability %q: want active, pause or drain", r.Availability)
+		return nil
 	}
-	if r.Spec != nil {
-		if errs := v1.Validate(&v1.Cluster{Meta: v1.Meta{Name: v1.ClusterName}, Spec: r.Spec}); len(errs) > 0 {
-			return "", errs
-		}
-	}
-	return advertised(r.AdvertiseAddr)
+	return fmt.Errorf("invalid availability %q: want active, pause or drain", a)
 }
 
 // advertised is the address, with a port, that a node tells others: the one that was given, that of the interface that
 // was given, or the machine's only one.
-func advertised(given string) (string, error) {
-	host, port := given, DefaultPort
+func advertised(given, port string) (string, error) {
+	host := given
 	if h, p, err := net.SplitHostPort(given); err == nil {
 		host, port = h, p
 	}
+	var err error
 	if host == "" {
-		found, err := onlyAddress()
-		return net.JoinHostPort(found, port), err
+		host, err = onlyAddress()
+	} else {
+		host, err = addressOf(host, "--advertise-addr")
 	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		if ip.IsUnspecified() {
-			return "", errors.New("advertise address must be a non-zero IP address or network interface (with optional port number)")
+	if err != nil {
+		if given != "" {
+			err = fmt.Errorf("advertise address %w", err)
 		}
-		return net.JoinHostPort(ip.String(), port), nil
+		return "", err
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
+		return "", errors.New("advertise address must be a non-zero IP address or network interface (with optional port number)")
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// addressOf is the address itself, or the only one of the interface of that name.
+func addressOf(host, flag string) (string, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.String(), nil
 	}
 	link, err := net.InterfaceByName(host)
 	if err != nil {
-		return "", fmt.Errorf("advertise address %q is neither an IP address nor a network interface of this machine", given)
+		return "", fmt.Errorf("%q is neither an IP address nor a network interface of this machine", host)
 	}
 	found, err := addresses([]net.Interface{*link})
 	if err != nil {
 		return "", err
 	}
 	if len(found) != 1 {
-		return "", fmt.Errorf("interface %s has %d addresses (%s): specify one with --advertise-addr", host, len(found), strings.Join(found, ", "))
+		return "", fmt.Errorf("cannot be that of interface %s, which has %d addresses (%s): specify one with %s", host, len(found), strings.Join(found, ", "), flag)
 	}
-	return net.JoinHostPort(found[0], port), nil
+	return found[0], nil
 }
 
 // onlyAddress is the machine's single address that is not of this machine or link alone.

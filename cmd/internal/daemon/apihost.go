@@ -40,6 +40,21 @@ func (h apiHost) Leave(context.Context, bool) error {
 	return alone("this API server works on an etcd of its own: stop the agent on the node that is to leave, and remove the node")
 }
 
+// Join implements apiserver.Host.
+func (h apiHost) Join(context.Context, v1.JoinRequest) (v1.JoinResult, error) {
+	return v1.JoinResult{}, alone("this API server works on an etcd of its own, and has its swarm: run an agent, or swarmd, to join another")
+}
+
+// Unlock implements apiserver.Host.
+func (h apiHost) Unlock(context.Context, string) error {
+	return alone("this API server works on an etcd of its own, which swarmd does not lock")
+}
+
+// Restore implements apiserver.Host.
+func (h apiHost) Restore(context.Context, v1.InitRequest, io.Reader) (string, error) {
+	return "", alone("this API server works on an etcd of its own: restore that one, with its own tools")
+}
+
 // Images implements apiserver.Host.
 func (h apiHost) Images(context.Context) ([]v1.Image, error) {
 	return nil, alone("this API server runs no containers and has no images")

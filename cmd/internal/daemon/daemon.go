@@ -10,14 +10,17 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/apiserver"
 	"github.com/swarmd/swarmd/pkg/netplugin"
+	"github.com/swarmd/swarmd/pkg/runtime"
 	"github.com/swarmd/swarmd/pkg/runtime/containerd"
 )
 
@@ -50,15 +53,24 @@ type Daemon struct {
 	o        Options
 	log      *slog.Logger
 	machine  machine
-	runtime  *containerd.Runtime
+	runtime  runtime.Runtime
 	engine   string // the runtime's version
-	network  *netplugin.Linux
+	network  network
 	registry *prometheus.Registry
+	managing managerMetrics // part of the registry
 	server   *apiserver.Server
 	failed   chan error // what the daemon cannot go on after
 
-	mu   sync.Mutex // of entering and leaving a swarm
-	node *node      // nil while the machine is in no swarm
+	mu     sync.Mutex           // of entering and leaving a swarm
+	inside atomic.Pointer[node] // nil while the machine is in no swarm
+	before func(change string)  // tests only: see disk
+}
+
+// network is what the daemon needs of the machine's network beside what its agent does with it.
+type network interface {
+	netplugin.Network
+	Warnings() []string
+	Close() error
 }
 
 // Run is the daemon's life, until ctx ends or it cannot go on. Containers outlive it.
@@ -71,13 +83,24 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer lock.release()
-	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4)}
+	d := newDaemon(o)
 	defer d.close()
 	if err := d.open(ctx); err != nil {
 		return err
 	}
+	return d.run(ctx)
+}
+
+func newDaemon(o Options) *Daemon {
+	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4)}
+	d.registry.MustRegister(&d.managing)
+	return d
+}
+
+// run is what comes once the machine is in hand.
+func (d *Daemon) run(ctx context.Context) error {
 	// Who connects from now on waits, rather than being told that there is no swarm while there is one on its way.
-	door, err := listen(o.Socket)
+	door, err := listen(d.o.Socket)
 	if err != nil {
 		return err
 	}
@@ -94,7 +117,7 @@ func Run(ctx context.Context, o Options) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		d.log.Warn("cannot tell the init system that swarmd is ready", "err", err)
 	}
-	d.log.Info("swarmd is ready", "version", Version(), "socket", o.Socket, "root", o.Root)
+	d.log.Info("swarmd is ready", "version", Version(), "socket", d.o.Socket, "root", d.o.Root)
 	select {
 	case <-ctx.Done():
 		d.log.Info("swarmd stops; containers go on")
@@ -142,15 +165,17 @@ func (d *Daemon) open(ctx context.Context) error {
 		return err
 	}
 	// The network first: it refuses where another swarmd has this namespace, and then no containerd must be left running.
-	if d.network, err = netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log}); err != nil {
+	links, err := netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log})
+	if err != nil {
 		return err
 	}
-	return d.openRuntime(ctx)
+	d.network = links
+	_, err = d.openRuntime(ctx)
+	return err
 }
 
-func (d *Daemon) openRuntime(ctx context.Context) error {
-	var err error
-	d.runtime, err = containerd.Start(ctx, containerd.Config{
+func (d *Daemon) openRuntime(ctx context.Context) (*containerd.Runtime, error) {
+	r, err := containerd.Start(ctx, containerd.Config{
 		Root:               d.path("containerd"),
 		Bin:                d.o.RuntimeDir,
 		Address:            d.o.ContainerdAddress,
@@ -159,14 +184,15 @@ func (d *Daemon) openRuntime(ctx context.Context) error {
 		Log:                d.log,
 	})
 	if err != nil {
-		return fmt.Errorf("start the container runtime: %w", err)
+		return nil, fmt.Errorf("start the container runtime: %w", err)
 	}
-	info, err := d.runtime.Info(ctx)
+	d.runtime = r
+	info, err := r.Info(ctx)
 	if err != nil {
-		return fmt.Errorf("ask the container runtime: %w", err)
+		return nil, fmt.Errorf("ask the container runtime: %w", err)
 	}
 	d.engine = info.Version
-	return nil
+	return r, nil
 }
 
 func (d *Daemon) path(name string) string { return filepath.Join(d.o.Root, name) }
@@ -226,6 +252,9 @@ func (d *Daemon) fail(err error) {
 	}
 }
 
+// startWithin is how long a daemon that starts waits for the store of its swarm before it answers all the same.
+const startWithin = 5 * time.Second
+
 // resume finishes what an earlier daemon began: leaving a swarm, or being in one.
 func (d *Daemon) resume(ctx context.Context) error {
 	d.mu.Lock()
@@ -233,21 +262,39 @@ func (d *Daemon) resume(ctx context.Context) error {
 	if err := d.finishLeaving(ctx); err != nil {
 		return err
 	}
-	id, err := loadIdentity(d.o.Root)
+	id, err := loadIdentity(d.disk())
 	if err != nil || id == nil {
 		return err
 	}
-	d.node, err = d.enter(ctx, id)
-	return err
+	n := d.newNode(id)
+	n.start(nil)
+	d.inside.Store(n)
+	if id.Role == v1.RoleManager {
+		waiting, cancel := context.WithTimeout(ctx, startWithin)
+		defer cancel()
+		_ = n.await(waiting, func() bool {
+			return n.locked || n.trouble != "" || n.manager != nil && (n.manager.up() || n.manager.trouble() != nil)
+		})
+	}
+	return nil
+}
+
+func (d *Daemon) disk() disk { return disk{root: d.o.Root, before: d.before} }
+
+// links is the network as an agent has it; nil for none.
+func (d *Daemon) links() netplugin.Network {
+	if d.network == nil {
+		return nil
+	}
+	return d.network
 }
 
 // close lets go of everything in the reverse order. Containers and links stay.
 func (d *Daemon) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.node != nil {
-		d.node.stop()
-		d.node = nil
+	if n := d.inside.Swap(nil); n != nil {
+		n.stop()
 	}
 	if d.network != nil {
 		if err := d.network.Close(); err != nil {

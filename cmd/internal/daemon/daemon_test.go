@@ -13,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
 
 func TestLockIsHeldByOne(t *testing.T) {
@@ -85,70 +83,6 @@ func TestTakeOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.release()
-}
-
-func TestIdentity(t *testing.T) {
-	root := t.TempDir()
-	if id, err := loadIdentity(root); id != nil || err != nil {
-		t.Fatalf("of an empty directory: %v, %v", id, err)
-	}
-	want := &identity{NodeID: "n", Role: v1.RoleManager, Addr: "a:1", Init: &v1.InitRequest{AdvertiseAddr: "a"}}
-	if err := want.save(root); err != nil {
-		t.Fatal(err)
-	}
-	got, err := loadIdentity(root)
-	if err != nil || got.NodeID != "n" || got.Init.AdvertiseAddr != "a" {
-		t.Fatalf("loaded %+v, %v", got, err)
-	}
-	for name, damage := range map[string]string{"cut off": `{"nodeID":"n"`, "empty": "", "another file": `{"a":1}`} {
-		if err := os.WriteFile(identityFile(root), []byte(damage), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := loadIdentity(root); err == nil || !strings.Contains(err.Error(), "is damaged") {
-			t.Errorf("%s: %v, want an error that says so", name, err)
-		}
-	}
-	left, _ := filepath.Glob(filepath.Join(root, "node.json.*"))
-	if len(left) > 0 {
-		t.Errorf("save left %v", left)
-	}
-}
-
-func TestAdvertised(t *testing.T) {
-	for given, want := range map[string]string{
-		"10.0.0.1":       "10.0.0.1:2377",
-		"10.0.0.1:4000":  "10.0.0.1:4000",
-		"fd00::1":        "[fd00::1]:2377",
-		"[fd00::1]:4000": "[fd00::1]:4000",
-	} {
-		if got, err := advertised(given); err != nil || got != want {
-			t.Errorf("advertised(%q) = %q, %v; want %q", given, got, err, want)
-		}
-	}
-	for given, want := range map[string]string{
-		"0.0.0.0":     "must be a non-zero IP address",
-		"nosuchlink0": "neither an IP address nor a network interface",
-		"lo":          "has 0 addresses",
-	} {
-		if got, err := advertised(given); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("advertised(%q) = %q, %v; want an error with %q", given, got, err, want)
-		}
-	}
-}
-
-func TestCheckInitRefusesWhatIsNotHonoured(t *testing.T) {
-	for option, r := range map[string]v1.InitRequest{
-		"--autolock":          {AutoLock: true},
-		"--force-new-cluster": {ForceNewCluster: true},
-		"--data-path-port":    {DataPathPort: 4789},
-		"--default-addr-pool": {DefaultAddrPool: []string{"10.0.0.0/8"}},
-		"availability":        {Availability: "sometimes"},
-	} {
-		r.AdvertiseAddr = "10.0.0.1"
-		if _, err := checkInit(&r); err == nil || !strings.Contains(err.Error(), option) {
-			t.Errorf("%s: %v, want an error that names it", option, err)
-		}
-	}
 }
 
 func TestListen(t *testing.T) {

@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
-	"os"
 	goruntime "runtime"
 	"slices"
 	"strconv"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/runtime"
+	"github.com/swarmd/swarmd/pkg/store"
 )
 
 // Info implements apiserver.Host.
@@ -38,55 +39,84 @@ func (d *Daemon) Info(ctx context.Context) (v1.Info, error) {
 		RootDir:         d.o.Root,
 		Images:          len(images),
 		Swarm:           v1.SwarmInfo{LocalNodeState: v1.LocalNodeInactive},
-		Warnings:        d.network.Warnings(),
 	}
-	if id := d.identity(); id != nil {
-		info.ID = id.NodeID
-		info.Swarm.NodeID, info.Swarm.NodeAddr = id.NodeID, id.Addr
-		info.Swarm.LocalNodeState = v1.LocalNodeActive
-		info.Swarm.ControlAvailable = id.Role == v1.RoleManager
-		info.Swarm.RemoteManagers = []v1.Peer{{NodeID: id.NodeID, Addr: id.Addr}}
+	if d.network != nil {
+		info.Warnings = d.network.Warnings()
+	}
+	if n := d.inside.Load(); n != nil {
+		info.ID = n.remembers().NodeID
+		info.Swarm = n.info(ctx)
 	}
 	return info, nil
 }
 
-// identity is nil while the machine is in no swarm.
-func (d *Daemon) identity() *identity {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.node == nil {
+// info is what the node knows of its place in the swarm.
+func (n *node) info(ctx context.Context) v1.SwarmInfo {
+	n.mu.Lock()
+	m := n.manager
+	i := v1.SwarmInfo{
+		NodeID: n.identity.NodeID, NodeAddr: hostOf(n.identity.Addr), LocalNodeState: v1.LocalNodeActive,
+		Error: n.trouble, RemoteManagers: slices.Clone(n.managers),
+	}
+	locked, broken, arrived := n.locked, n.broken, n.arrived
+	n.mu.Unlock()
+	i.ControlAvailable = m != nil && m.up()
+	if m != nil && len(i.RemoteManagers) == 0 {
+		i.RemoteManagers = []v1.Peer{{NodeID: i.NodeID, Addr: n.remembers().Addr}}
+	}
+	switch {
+	case locked:
+		i.LocalNodeState = v1.LocalNodeLocked
+	case i.ControlAvailable:
+		i.Error = ""
+		i.Warnings = n.managerWarnings(ctx, m)
+	case m != nil:
+		i.LocalNodeState = v1.LocalNodePending
+		if err := m.trouble(); err != nil {
+			i.Error = err.Error()
+		}
+	case broken:
+		i.LocalNodeState = v1.LocalNodeError
+	case !arrived:
+		i.LocalNodeState = v1.LocalNodePending
+	}
+	return i
+}
+
+func hostOf(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
+}
+
+// twoManagers is Docker's advice.
+const twoManagers = "Running Swarm in a two-manager configuration. This configuration provides no fault tolerance, and poses a high risk " +
+	"to lose control over the cluster: where one of the two is lost, nothing can be changed any more. Have three managers, or one."
+
+func (n *node) managerWarnings(ctx context.Context, m *manager) []string {
+	s := m.opened()
+	if s == nil {
 		return nil
 	}
-	return d.node.identity
+	snapshot, err := s.Snapshot(ctx, 0)
+	if err != nil {
+		return nil
+	}
+	managers := 0
+	for o := range store.All(snapshot, v1.Nodes) {
+		if o.Spec.Role == v1.RoleManager {
+			managers++
+		}
+	}
+	if managers == 2 {
+		return []string{twoManagers}
+	}
+	return nil
 }
 
 // Version implements apiserver.Host.
 func (d *Daemon) Version(context.Context) (v1.VersionInfo, error) { return versionInfo(d.engine), nil }
-
-// Init implements apiserver.Host.
-func (d *Daemon) Init(ctx context.Context, r v1.InitRequest) (string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.node != nil {
-		return "", &v1.Problem{Title: "Already in a swarm", Status: http.StatusServiceUnavailable,
-			Detail: `This node is already part of a swarm. Use "swarmctl swarm leave" to leave this swarm and join another one.`}
-	}
-	addr, err := checkInit(&r)
-	if err != nil {
-		return "", &v1.Problem{Title: "Bad request", Status: http.StatusBadRequest, Detail: err.Error()}
-	}
-	id := &identity{NodeID: v1.NewID(), Role: v1.RoleManager, Addr: addr, Init: &r}
-	if err := id.save(d.o.Root); err != nil {
-		return "", err
-	}
-	n, err := d.enter(ctx, id)
-	if err != nil {
-		return "", errors.Join(err, os.Remove(identityFile(d.o.Root)), os.RemoveAll(d.path("etcd")))
-	}
-	d.node = n
-	d.log.Info("this node is the first manager of a new swarm", "node.id", id.NodeID, "addr", addr)
-	return id.NodeID, nil
-}
 
 // Images implements apiserver.Host.
 func (d *Daemon) Images(ctx context.Context) ([]v1.Image, error) {

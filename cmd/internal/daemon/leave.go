@@ -4,60 +4,184 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/client"
 	"github.com/swarmd/swarmd/pkg/netplugin"
+	"github.com/swarmd/swarmd/pkg/runtime"
 	"github.com/swarmd/swarmd/pkg/runtime/containerd"
+	"github.com/swarmd/swarmd/pkg/store/etcd"
 )
 
 // Leave implements apiserver.Host.
 func (d *Daemon) Leave(ctx context.Context, force bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.node == nil {
-		return &v1.Problem{Title: "Not in a swarm", Status: http.StatusServiceUnavailable, Detail: "This node is not part of a swarm"}
+	n := d.inside.Load()
+	if n == nil {
+		return unavailable("Not in a swarm", "This node is not part of a swarm")
 	}
 	if !force {
-		return &v1.Problem{Title: "Last manager", Status: http.StatusServiceUnavailable,
-			Detail: "You are attempting to leave the swarm on a node that is participating as a manager. " +
-				"Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message."}
+		if err := n.mayLeave(ctx); err != nil {
+			return err
+		}
 	}
-	if err := os.Rename(identityFile(d.o.Root), d.leavingFile()); err != nil {
+	n.resign(ctx)
+	if err := d.disk().rename(identityName, leavingName); err != nil {
 		return err
 	}
-	d.node.stop()
-	d.node = nil
+	n.takeLeave(ctx)
+	n.stop()
+	d.inside.Store(nil)
 	return d.finishLeaving(ctx)
 }
 
-// leavingFile is there while a node leaves, so that one that is killed meanwhile goes on leaving.
-func (d *Daemon) leavingFile() string { return d.path("leaving.json") }
+// unavailable is how Docker refuses what does not go in the state that the node is in.
+func unavailable(title, detail string) *v1.Problem {
+	return &v1.Problem{Title: title, Status: http.StatusServiceUnavailable, Detail: detail}
+}
+
+// What Docker says to a manager that leaves.
+const (
+	leavingManager = "You are attempting to leave the swarm on a node that is participating as a manager. "
+	leavingLast    = "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message."
+	leavingQuorum  = "Removing this node leaves %d managers out of %d. Without a Raft quorum your swarm will be inaccessible. "
+	leavingUnknown = "Doing so may lose the consensus of your cluster. "
+	leavingForce   = "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. " +
+		"Use `--force` to suppress this message."
+)
+
+// mayLeave refuses to lose a manager unasked.
+func (n *node) mayLeave(ctx context.Context) error {
+	n.mu.Lock()
+	m, locked := n.manager, n.locked
+	n.mu.Unlock()
+	if locked {
+		return errNodeLocked
+	}
+	if m == nil {
+		return nil
+	}
+	detail := leavingManager
+	s := m.opened()
+	if s == nil || len(n.d.o.EtcdEndpoints) > 0 {
+		return unavailable("A manager", detail+leavingUnknown+leavingForce)
+	}
+	ctx, cancel := context.WithTimeout(ctx, hearWithin)
+	defer cancel()
+	list, err := s.Members(ctx)
+	all, reachable := count(list)
+	switch {
+	case err != nil:
+		detail += leavingUnknown
+	case all <= 1:
+		return unavailable("The last manager", detail+leavingLast)
+	case reachable-1 < all/2+1:
+		detail += fmt.Sprintf(leavingQuorum, reachable-1, all)
+	}
+	return unavailable("A manager", detail+leavingForce)
+}
+
+// count is how many managers vote, and how many of them can be reached.
+func count(list []etcd.Member) (all, reachable int) {
+	for _, e := range list {
+		if e.Voter {
+			all++
+			if e.Reachable || e.Leader {
+				reachable++
+			}
+		}
+	}
+	return all, reachable
+}
+
+// resignWithin bounds how long a manager that leaves by force tries to do so in order.
+const resignWithin = 8 * time.Second
+
+// resign has a manager that leaves made a worker first, where the others can go on without it.
+func (n *node) resign(ctx context.Context) {
+	n.mu.Lock()
+	m := n.manager
+	n.mu.Unlock()
+	if m == nil || !m.up() || len(n.d.o.EtcdEndpoints) > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, resignWithin)
+	defer cancel()
+	if err := n.demoteSelf(ctx); err != nil {
+		n.log.Warn("this manager leaves without handing over", "err", err)
+		return
+	}
+	if err := n.await(ctx, func() bool { return n.manager != m }); err != nil {
+		n.log.Warn("the other managers did not remove this one in time", "err", err)
+	}
+}
+
+// demoteSelf makes the node a worker, as its API does for anybody: it refuses what would leave too few managers.
+func (n *node) demoteSelf(ctx context.Context) error {
+	c, err := client.New("unix://" + n.d.o.Socket)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	id := n.remembers().NodeID
+	self, err := client.Get(ctx, c, v1.Nodes, id)
+	if err != nil {
+		return err
+	}
+	spec := *self.Spec
+	spec.Role = v1.RoleWorker
+	_, _, err = client.Update(ctx, c, v1.Nodes, &v1.Node{Meta: self.Meta, Spec: &spec})
+	return err
+}
+
+// takeLeave tells the managers, if they can be reached, that the node need not be waited for.
+func (n *node) takeLeave(ctx context.Context) {
+	n.follow()
+	if len(n.hosts()) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, hearWithin)
+	defer cancel()
+	managers, err := n.link.managers(ctx)
+	if err == nil {
+		err = managers.Leave(ctx)
+	}
+	if err != nil {
+		n.log.Warn("the managers were not told that this node leaves; they will notice", "err", err)
+	}
+}
+
+// leavingName is there while a node leaves, so that one that is killed meanwhile goes on leaving.
+const leavingName = "leaving.json"
 
 // finishLeaving removes the containers, links and state of a node that left.
 func (d *Daemon) finishLeaving(ctx context.Context) error {
-	if _, err := os.Stat(d.leavingFile()); errors.Is(err, fs.ErrNotExist) {
+	if !d.disk().exists(leavingName) {
 		return nil
 	}
 	if err := removeContainers(ctx, d.runtime); err != nil {
 		return fmt.Errorf("leave the swarm: %w", err)
 	}
-	if err := d.network.Teardown(ctx); err != nil {
-		return fmt.Errorf("leave the swarm: remove the network: %w", err)
+	if d.network != nil {
+		if err := d.network.Teardown(ctx); err != nil {
+			return fmt.Errorf("leave the swarm: remove the network: %w", err)
+		}
 	}
-	if err := removeState(d.o.Root); err != nil {
+	if err := d.disk().removeSwarm(); err != nil {
 		return fmt.Errorf("leave the swarm: %w", err)
 	}
 	d.log.Info("this node left the swarm")
-	return os.Remove(d.leavingFile())
+	return d.disk().remove(leavingName)
 }
 
 // removeContainers ends and forgets every container of the swarm.
-func removeContainers(ctx context.Context, r *containerd.Runtime) error {
+func removeContainers(ctx context.Context, r runtime.Runtime) error {
 	all, err := r.List(ctx)
 	if err != nil {
 		return err
@@ -75,13 +199,9 @@ func removeContainers(ctx context.Context, r *containerd.Runtime) error {
 	return group.Wait()
 }
 
-// removeState removes what a node remembers of a swarm; images stay.
-func removeState(root string) error {
-	var errs []error
-	for _, name := range []string{"etcd", "agent", "network", "node.json", "keyring.json", "keyring.json.key"} {
-		errs = append(errs, os.RemoveAll(root+"/"+name))
-	}
-	return errors.Join(errs...)
+// removeSwarm removes what a node remembers of a swarm, its place in it first; images stay.
+func (d disk) removeSwarm() error {
+	return d.remove(identityName, managersName, certFolder, storeName, "keyring.json", "keyring.json.key", copiesName, "agent", "network")
 }
 
 // Cleanup stops the daemon of a data directory, if one runs, and removes everything that it made: containers, the
@@ -95,25 +215,28 @@ func Cleanup(ctx context.Context, o Options) error {
 		return err
 	}
 	defer lock.release()
-	d := &Daemon{o: o, log: o.Log}
-	if d.network, err = netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log}); err != nil {
+	d := newDaemon(o)
+	if links, err := netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log}); err == nil {
+		d.network = links
+	} else {
 		d.log.Warn("the network is not cleaned up", "err", err) // another swarmd has charge of it
 	}
-	if err := d.openRuntime(ctx); err != nil {
+	r, err := d.openRuntime(ctx)
+	if err != nil {
 		return err
 	}
-	if err := d.removeAll(ctx); err != nil {
+	if err := d.removeAll(ctx, r); err != nil {
 		return err
 	}
-	return errors.Join(removeState(o.Root), os.RemoveAll(d.path("containerd")), os.RemoveAll(d.leavingFile()),
+	return errors.Join(d.disk().removeSwarm(), d.disk().remove("containerd", leavingName),
 		os.RemoveAll(o.Socket), os.Remove(lockFile(o.Root)))
 }
 
-func (d *Daemon) removeAll(ctx context.Context) error {
-	if err := removeContainers(ctx, d.runtime); err != nil {
-		return errors.Join(err, d.runtime.Close())
+func (d *Daemon) removeAll(ctx context.Context, r *containerd.Runtime) error {
+	if err := removeContainers(ctx, r); err != nil {
+		return errors.Join(err, r.Close())
 	}
-	if err := d.runtime.Shutdown(ctx); err != nil {
+	if err := r.Shutdown(ctx); err != nil {
 		return fmt.Errorf("stop containerd: %w", err)
 	}
 	if d.network == nil {

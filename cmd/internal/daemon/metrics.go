@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"sync/atomic"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/swarmd/swarmd/pkg/store/etcd"
@@ -34,4 +36,17 @@ func (m *storeMetrics) commit(s etcd.CommitStats) {
 		return
 	}
 	m.keys.Add(float64(s.Ops))
+}
+
+// managerMetrics are those of the manager part that runs, whatever they are by then.
+type managerMetrics struct{ now atomic.Pointer[prometheus.Registry] }
+
+// Describe implements prometheus.Collector: what there is to collect is not known beforehand.
+func (*managerMetrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (m *managerMetrics) Collect(to chan<- prometheus.Metric) {
+	if r := m.now.Load(); r != nil {
+		r.Collect(to)
+	}
 }

@@ -1,178 +1,263 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/swarmd/swarmd/pkg/agent"
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
-	"github.com/swarmd/swarmd/pkg/client"
-	"github.com/swarmd/swarmd/pkg/controllers"
-	"github.com/swarmd/swarmd/pkg/reconcile"
-	"github.com/swarmd/swarmd/pkg/store"
-	"github.com/swarmd/swarmd/pkg/store/etcd"
+	"github.com/swarmd/swarmd/pkg/ca"
 )
 
-// node is the machine's part in a swarm while it runs.
+// node is the machine's part in a swarm while the daemon runs: an agent always, and a manager while its role is that.
+//
+// What it is follows from what is on disk and from what the managers say of it. One goroutine, tend, compares the two over and
+// over and takes one step at a time, each of which is durable before the next: see tend.go.
 type node struct {
-	identity *identity
-	store    *etcd.Store
-	leave    func() // the server and the registry
-	cancel   context.CancelFunc
-	work     sync.WaitGroup
+	d     *Daemon
+	log   *slog.Logger
+	disk  disk
+	certs certificates
+	link  *link
+	lone  bool // an agent alone, that never manages
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	wake   chan struct{} // holds one
+
+	files sync.Mutex // of changing certificates and keys on disk
+
+	mu       sync.Mutex
+	identity identity
+	cert     *ca.Identity // nil while it is locked, or not made yet
+	renewAt  time.Time
+	unlock   []byte // opens the node's key and the data keys; nil where they are not locked
+	locked   bool
+	managers []v1.Peer
+	news     *v1.SwarmNews // told, and not followed yet
+	issuer   string        // of the certificate that the node is to have
+	wish     v1.NodeRole   // what the node is to be; empty while nobody said so
+	arrived  bool          // a session was opened since the daemon started
+	trouble  string        // what keeps the node from the swarm, for people
+	broken   bool          // and does not pass by itself
+	manager  *manager      // nil unless the node is one
+	changed  chan struct{} // closed, and replaced, when something of the above changed
 }
 
-// enter starts a node's parts: the store, the doors to it, the rules, the agent.
-func (d *Daemon) enter(ctx context.Context, id *identity) (*node, error) {
-	if err := d.checkStore(id); err != nil {
-		return nil, err
+func (d *Daemon) newNode(id *identity) *node {
+	n := &node{
+		d: d, log: d.log.With("node.id", id.NodeID), disk: d.disk(), certs: certificates{d.disk()},
+		wake: make(chan struct{}, 1), changed: make(chan struct{}), identity: *id, managers: loadManagers(d.disk()),
 	}
-	metrics := prometheus.NewRegistry() // of this swarm; another one begins anew
-	s, err := d.openStore(ctx, newStoreMetrics(metrics))
+	n.link = newLink(id.NodeID, n.observe)
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	return n
+}
+
+// start begins the node's work: its containers at once, the swarm as soon as it can be reached.
+func (n *node) start(door net.Listener) {
+	unsettled := n.unsettled()
+	n.mu.Lock()
+	err := n.loadCertificate()
+	if !unsettled && n.wantsManager() {
+		n.startManager(door)
+	} else if door != nil {
+		door.Close()
+	}
+	n.mu.Unlock()
 	if err != nil {
-		return nil, fmt.Errorf("open the swarm's store: %w", err)
+		n.note(err, true)
 	}
-	if id.Init != nil {
-		spec := id.Init.Spec
-		if spec == nil {
-			spec = &v1.ClusterSpec{}
-		}
-		if err := found(ctx, s, spec, id); err != nil {
-			s.Close()
-			return nil, fmt.Errorf("write the new swarm's objects: %w", err)
-		}
-		id.Init = nil
-		if err := id.save(d.o.Root); err != nil {
-			s.Close()
-			return nil, err
-		}
+	n.follow()
+	n.work.Go(n.runAgent)
+	n.work.Go(func() { n.tend(n.ctx) })
+}
+
+// loadCertificate reads the certificate, where there is one and it is not locked.
+func (n *node) loadCertificate() error {
+	if n.cert != nil || !n.certs.there() {
+		return nil
 	}
-	self, err := client.New("unix://" + d.o.Socket)
+	cert, err := n.certs.load(n.unlock)
+	if errors.Is(err, errSealed) {
+		n.locked = true
+		return nil
+	}
 	if err != nil {
-		s.Close()
-		return nil, err
+		return err
 	}
-	live, cancel := context.WithCancel(context.Background())
-	engine := reconcile.New(s, controllers.Rules(), reconcile.Options{Logger: d.log, Registry: metrics})
-	d.registry.MustRegister(metrics)
-	d.server.Attach(s)
-	n := &node{identity: id, store: s, cancel: cancel, leave: func() {
-		d.server.Detach()
-		d.registry.Unregister(metrics)
-	}}
-	n.work.Go(func() { d.watchStore(live, s) })
-	n.work.Go(func() { d.lead(live, s, engine, id.NodeID) })
+	n.setCertificate(cert)
+	return nil
+}
+
+// setCertificate is called with mu held, where the node has none yet.
+func (n *node) setCertificate(cert *ca.Identity) {
+	n.cert, n.locked = cert, false
+	n.renewAt = cert.RenewAt(rand.Float64())
+}
+
+func (n *node) runAgent() {
 	a := agent.New(agent.Options{
-		NodeID:   id.NodeID,
-		Dir:      d.path("agent"),
-		Runtime:  d.runtime,
-		Network:  d.network,
-		Manager:  self.Node(id.NodeID),
-		Describe: func() v1.NodeDescription { return d.machine.describe(d.engine, id.Addr) },
-		Log:      d.log,
+		NodeID:   n.identity.NodeID,
+		Dir:      n.d.path("agent"),
+		Runtime:  n.d.runtime,
+		Network:  n.d.links(),
+		Manager:  n.link,
+		Describe: n.describe,
+		Told:     n.told,
+		OnNode:   n.onNode,
+		Log:      n.d.log,
 	})
-	n.work.Go(func() {
-		if err := a.Run(live); err != nil && live.Err() == nil {
-			d.fail(fmt.Errorf("agent: %w", err))
-		}
-	})
-	return n, nil
+	if err := a.Run(n.ctx); err != nil && n.ctx.Err() == nil {
+		n.d.fail(fmt.Errorf("agent: %w", err))
+	}
 }
 
 // stop ends the node's parts; its containers go on.
 func (n *node) stop() {
 	n.cancel()
 	n.work.Wait()
-	n.leave()
-	n.store.Close()
+	n.mu.Lock()
+	m := n.manager
+	n.mu.Unlock()
+	if m != nil {
+		m.stop()
+	}
+	n.link.close()
 }
 
-// checkStore refuses to go on as the manager of a swarm whose state is gone: an empty store would look like a new swarm,
-// and its first decision would be that nothing is to run.
-func (d *Daemon) checkStore(id *identity) error {
-	if id.Init != nil || len(d.o.EtcdEndpoints) > 0 {
+// describe is what the node tells the managers of itself.
+func (n *node) describe() v1.NodeDescription {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d := n.d.machine.describe(n.d.engine, n.identity.Addr)
+	d.DataAddr = n.identity.DataAddr
+	if n.cert == nil {
+		return d
+	}
+	d.TLS = &v1.NodeTLS{Issuer: n.cert.Issuer(), Roots: n.cert.RootDigests(), Expires: n.cert.Expires().UTC()}
+	if n.manager != nil {
+		for _, root := range n.manager.trusted() {
+			if !slices.Contains(d.TLS.Roots, root) {
+				d.TLS.Roots = append(d.TLS.Roots, root)
+			}
+		}
+	}
+	return d
+}
+
+// told is given what the managers say of the swarm.
+func (n *node) told(news v1.SwarmNews) {
+	n.mu.Lock()
+	n.news = &news
+	n.mu.Unlock()
+	n.poke()
+}
+
+// onNode is given what the managers say of this node.
+func (n *node) onNode(o *v1.Node) {
+	n.mu.Lock()
+	if n.wish != o.Spec.Role {
+		n.log.Debug("the swarm wants this node in a role", "role", o.Spec.Role)
+	}
+	n.wish = o.Spec.Role
+	n.mu.Unlock()
+	n.poke()
+}
+
+// observe is given the outcome of talking with the managers: nil when a session was opened.
+func (n *node) observe(err error) {
+	if err == nil {
+		n.mu.Lock()
+		if !n.arrived {
+			n.arrived = true
+			n.tellChange()
+		}
+		n.mu.Unlock()
+	}
+	n.note(n.explain(err))
+}
+
+// note remembers what keeps the node from the swarm, and whether it will pass; nil is nothing any more.
+func (n *node) note(err error, broken bool) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.trouble != text || n.broken != broken {
+		n.trouble, n.broken = text, broken
+		n.tellChange()
+	}
+}
+
+// poke has tend look again.
+func (n *node) poke() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tellChange is called with mu held.
+func (n *node) tellChange() {
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// await waits until what is looked for is so, or ctx ends. The look happens with mu held.
+func (n *node) await(ctx context.Context, look func() bool) error {
+	for {
+		n.mu.Lock()
+		done, changed := look(), n.changed
+		n.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// change edits what the node remembers, durably: nothing has changed where it fails. It is called without mu.
+func (n *node) change(edit func(*identity)) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	next := n.identity
+	edit(&next)
+	if next == n.identity {
 		return nil
 	}
-	db := d.path("etcd/etcd/member/snap/db")
-	if _, err := os.Stat(db); err != nil {
-		return fmt.Errorf("%s says that this node manages a swarm, but the swarm's state is gone (%w): put %s back from a backup, "+
-			"or run swarmd --cleanup to start anew without the swarm", identityFile(d.o.Root), err, d.path("etcd"))
+	if err := next.save(n.disk); err != nil {
+		return err
 	}
+	n.identity = next
+	n.tellChange()
 	return nil
 }
 
-func (d *Daemon) openStore(ctx context.Context, m *storeMetrics) (*etcd.Store, error) {
-	c := etcd.Config{Log: d.log, OnCommit: m.commit}
-	if len(d.o.EtcdEndpoints) > 0 {
-		c.Endpoints, c.KeyFile = d.o.EtcdEndpoints, d.path("keyring.json")
-	} else {
-		c.Dir = d.path("etcd")
-	}
-	return etcd.Start(ctx, c)
+// remembers is a copy of what the node remembers.
+func (n *node) remembers() identity {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.identity
 }
 
-// watchStore ends the daemon when the store cannot go on.
-func (d *Daemon) watchStore(ctx context.Context, s *etcd.Store) {
-	select {
-	case <-ctx.Done():
-	case <-s.Done():
-		if ctx.Err() == nil {
-			d.fail(fmt.Errorf("the swarm's store ended: %w", s.Err()))
-		}
-	}
-}
-
-// lead runs the rules whenever this node is the leader.
-func (d *Daemon) lead(ctx context.Context, s *etcd.Store, engine *reconcile.Engine, name string) {
-	for ctx.Err() == nil {
-		lead, err := s.Campaign(ctx, name)
-		if err == nil {
-			d.log.Info("this node leads the swarm")
-			err = engine.Run(ctx, lead)
-			resign(lead)
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		d.log.Warn("this node does not lead any more; trying again", "err", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second): // a store in trouble must not be asked without end
-		}
-	}
-}
-
-func resign(lead store.Lead) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = lead.Resign(ctx) // where it fails, the lease runs out
-}
-
-// found writes the objects that a swarm begins with: its settings and, where it is given, its first node. What is there
-// already stays.
-func found(ctx context.Context, s store.Store, spec *v1.ClusterSpec, first *identity) error {
-	now := time.Now().UTC()
-	meta := func(name string) *v1.Meta { return &v1.Meta{Name: name, CreatedAt: now, UpdatedAt: now, Generation: 1} }
-	cluster := &v1.Cluster{Meta: v1.Meta{Name: v1.ClusterName}, Spec: spec}
-	v1.Default(cluster)
-	ops := []store.Op{{Kind: v1.KindCluster, ID: v1.ClusterName, Value: cluster.Spec, Meta: meta(v1.ClusterName), If: store.Absent()}}
-	if first != nil {
-		const index = 1
-		node := &v1.NodeSpec{Role: first.Role, Availability: cmp.Or(first.Init.Availability, v1.AvailabilityActive), Index: index}
-		ops = append(ops,
-			store.Op{Kind: v1.KindNode, ID: first.NodeID, Value: node, Meta: meta(""), If: store.Absent()},
-			store.Op{Kind: v1.KindClaim, ID: v1.NodeIndexClaim(index), Value: &v1.ClaimSpec{Holder: first.NodeID}, Meta: meta(""), If: store.Absent()})
-	}
-	_, err := s.Commit(ctx, store.Commit{Ops: ops})
-	if errors.Is(err, store.ErrConflict) {
-		return nil
-	}
-	return err
+// knownManagers are the managers that the node was told of last.
+func (n *node) knownManagers() []v1.Peer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.managers)
 }

@@ -6,17 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/swarmd/swarmd/pkg/agent"
-	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/apiserver"
-	"github.com/swarmd/swarmd/pkg/client"
-	"github.com/swarmd/swarmd/pkg/controllers"
-	"github.com/swarmd/swarmd/pkg/reconcile"
+	"github.com/swarmd/swarmd/pkg/store"
 	"github.com/swarmd/swarmd/pkg/store/etcd"
 )
 
@@ -53,7 +48,7 @@ func RunAPIServer(ctx context.Context, o APIServerOptions) error {
 		return err
 	}
 	defer s.Close()
-	if err := found(ctx, s, &v1.ClusterSpec{}, nil); err != nil {
+	if err := foundCluster(ctx, s); err != nil {
 		return err
 	}
 	if d.machine, err = thisMachine(); err != nil {
@@ -69,6 +64,15 @@ func RunAPIServer(ctx context.Context, o APIServerOptions) error {
 	err = d.wait(ctx, s)
 	d.server.Close()
 	shutdown(server)
+	return err
+}
+
+// foundCluster writes the settings that a swarm begins with, unless there are some.
+func foundCluster(ctx context.Context, s store.Store) error {
+	_, err := s.Commit(ctx, store.Commit{Ops: []store.Op{clusterOp(nil, time.Now().UTC())}})
+	if errors.Is(err, store.ErrConflict) {
+		return nil
+	}
 	return err
 }
 
@@ -112,92 +116,18 @@ func RunControllers(ctx context.Context, o ControllerOptions) error {
 		}
 		defer shut()
 	}
-	engine := reconcile.New(s, controllers.Rules(), reconcile.Options{Logger: d.log, Registry: d.registry})
 	live, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		d.lead(live, s, engine, o.Name)
+		leadWhile(live, s, d, o.Name, d.registry, func(ctx context.Context, _ store.Lead) error {
+			<-ctx.Done() // the members are those of an etcd that somebody else looks after
+			return context.Cause(ctx)
+		})
 	}()
 	err = d.wait(ctx, s)
 	cancel()
 	<-done
 	return err
-}
-
-// AgentOptions say what an agent of its own is to be.
-type AgentOptions struct {
-	// Host is the API server's socket, such as unix:///run/swarmd/swarmd.sock.
-	Host string
-	// Node are the options that an agent shares with the daemon: Root, RuntimeDir, ContainerdAddress, InsecureRegistries, Log.
-	Node Options
-}
-
-// RunAgent works for the swarm whose API server is at the host, until ctx ends. It joins at its first start.
-func RunAgent(ctx context.Context, o AgentOptions) error {
-	if err := o.Node.complete(); err != nil {
-		return err
-	}
-	lock, err := acquireSoon(ctx, o.Node.Root)
-	if err != nil {
-		return err
-	}
-	defer lock.release()
-	d := &Daemon{o: o.Node, log: o.Node.Log, failed: make(chan error, 4)}
-	defer d.close()
-	if err := d.open(ctx); err != nil {
-		return err
-	}
-	c, err := client.New(o.Host)
-	if err != nil {
-		return err
-	}
-	id, err := d.join(ctx, c)
-	if err != nil {
-		return err
-	}
-	return agent.New(agent.Options{
-		NodeID:   id.NodeID,
-		Dir:      filepath.Join(o.Node.Root, "agent"),
-		Runtime:  d.runtime,
-		Network:  d.network,
-		Manager:  c.Node(id.NodeID),
-		Describe: func() v1.NodeDescription { return d.machine.describe(d.engine, id.Addr) },
-		Log:      d.log,
-	}).Run(ctx)
-}
-
-// join makes the node known to the swarm. Doing it again changes nothing.
-func (d *Daemon) join(ctx context.Context, c *client.Client) (*identity, error) {
-	id, err := loadIdentity(d.o.Root)
-	if err != nil {
-		return nil, err
-	}
-	if id == nil {
-		id = &identity{NodeID: v1.NewID(), Role: v1.RoleWorker}
-		if err := id.save(d.o.Root); err != nil {
-			return nil, err
-		}
-	}
-	for {
-		_, _, err := client.Create(ctx, c, v1.Nodes, &v1.Node{
-			Meta: v1.Meta{ID: id.NodeID},
-			Spec: &v1.NodeSpec{Role: id.Role, Availability: v1.AvailabilityActive},
-		})
-		var problem *v1.Problem
-		var away *client.ConnectError
-		switch {
-		case err == nil, errors.As(err, &problem) && problem.Status == http.StatusConflict:
-			return id, nil
-		case !errors.As(err, &away):
-			return nil, fmt.Errorf("join the swarm: %w", err)
-		}
-		d.log.Warn("cannot reach the API server; trying again", "err", err)
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(time.Second):
-		}
-	}
 }

@@ -1,0 +1,155 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/swarmd/swarmd/pkg/apiserver"
+	"github.com/swarmd/swarmd/pkg/store/etcd"
+)
+
+// maxConnections is how many connections a manager's port has at once. A node has two or three; sessions alone may be 20,000.
+const maxConnections = 65_536
+
+// listenAt opens the port for the other nodes.
+func listenAt(addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen address %s is in use already: stop what listens there, or choose another with --listen-addr", addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen address %s is not one of this machine: choose another with --listen-addr", addr)
+	case err != nil:
+		return nil, fmt.Errorf("listen address %s: %w", addr, err)
+	}
+	return l, nil
+}
+
+// openDoor serves the other nodes over TLS, and returns how to end that. It is open before the member starts, which may need the
+// other members for it, and tries for as long as the port cannot be had.
+func (m *manager) openDoor(ctx context.Context) (shut func(), err error) {
+	l := m.door
+	for retry := (backoff{}); l == nil; {
+		if l, err = listenAt(m.n.remembers().ListenAddr); err == nil {
+			break
+		}
+		m.stumble(err)
+		if !sleep(ctx, retry.pause()) {
+			return nil, context.Cause(ctx)
+		}
+	}
+	server := apiserver.NewHTTPServer(m.routes(), m.n.d.log)
+	server.TLSConfig = m.n.certificate().ServerTLS()
+	go func() {
+		if err := server.ServeTLS(limit(l, maxConnections), "", ""); !errors.Is(err, http.ErrServerClosed) {
+			m.n.d.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
+		}
+	}()
+	return func() { shutdown(server) }, nil
+}
+
+// routes is what a manager answers to other nodes and to people: the member's own doors, which it guards itself, as soon as there
+// is one, and the API.
+func (m *manager) routes() http.Handler {
+	peers := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h := m.peers.Load(); h != nil && *h != nil {
+			(*h).ServeHTTP(w, r)
+			return
+		}
+		// Not 403 or 410: to a member they say that it was removed.
+		http.Error(w, "this manager's member does not run just now", http.StatusServiceUnavailable)
+	})
+	api := m.n.d.server.Door()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isPeerPath(r.URL.Path) {
+			peers(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
+	})
+}
+
+func isPeerPath(path string) bool {
+	for _, p := range etcd.PeerPaths {
+		if path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(path, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// limited is a listener that closes connections beyond a number at once.
+type limited struct {
+	net.Listener
+	places chan struct{}
+}
+
+func limit(l net.Listener, most int) net.Listener { return &limited{l, make(chan struct{}, most)} }
+
+// Accept implements net.Listener.
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.places <- struct{}{}:
+			return &counted{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+// counted is a connection that gives its place back.
+type counted struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *counted) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+// hearWithin is how long one look for a leader may take, and cutOffAfter how long there is none before a member that is to go
+// counts as cut off.
+const (
+	hearWithin  = 2 * time.Second
+	hearEvery   = time.Second
+	cutOffAfter = 10 * time.Second
+)
+
+// listen notes when the member last had a leader.
+func (m *manager) listen(ctx context.Context, s *etcd.Store) {
+	for sleep(ctx, hearEvery) {
+		asking, cancel := context.WithTimeout(ctx, hearWithin)
+		_, err := s.Sync(asking)
+		cancel()
+		m.mu.Lock()
+		if err == nil {
+			m.heard = time.Now()
+		}
+		silent := time.Since(m.heard) > cutOffAfter
+		m.mu.Unlock()
+		if silent {
+			m.n.poke()
+		}
+	}
+}
+
+// cutOff tells whether the member runs, and has had no leader for a while.
+func (m *manager) cutOff() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.store != nil && time.Since(m.heard) > cutOffAfter
+}

@@ -1,0 +1,271 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/apiserver"
+	"github.com/swarmd/swarmd/pkg/store/etcd"
+)
+
+// manager is a node's part among the managers while it runs: the port for the other nodes, the member of the managers' store, the
+// API on it, and the rules while this member leads.
+//
+// It starts on its own time, for without enough other managers its member cannot; what fails is tried again. It ends by itself
+// when its member was removed, or is locked.
+type manager struct {
+	n      *node
+	door   net.Listener // opened already, or nil
+	peers  atomic.Pointer[http.Handler]
+	again  chan struct{} // holds one: start the member anew
+	cancel context.CancelFunc
+	done   chan struct{}
+	ended  error // once done: why
+
+	mu       sync.Mutex
+	store    *etcd.Store // nil while the API is not open
+	roots    []string    // that the member trusts
+	heard    time.Time   // when the member last had a leader
+	problem  error       // why the API is not open
+	startsAt time.Time   // when this try began
+}
+
+// startManager is called with mu held.
+func (n *node) startManager(door net.Listener) {
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &manager{n: n, door: door, again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), startsAt: time.Now()}
+	n.manager = m
+	n.tellChange()
+	go func() {
+		defer n.poke()
+		defer close(m.done)
+		m.ended = m.run(ctx)
+	}()
+}
+
+// stop ends the manager and waits for it.
+func (m *manager) stop() {
+	m.cancel()
+	<-m.done
+}
+
+// over tells whether it ended.
+func (m *manager) over() bool {
+	select {
+	case <-m.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// up tells whether the API is open.
+func (m *manager) up() bool { return m.opened() != nil }
+
+// opened is the store on which the API is open, or nil.
+func (m *manager) opened() *etcd.Store {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.store
+}
+
+// trusted are the digests of the roots by which the member knows the other managers; they count from its start on.
+func (m *manager) trusted() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.roots
+}
+
+// trouble is why the API is not open, or nil.
+func (m *manager) trouble() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.problem
+}
+
+// run keeps the manager going until ctx ends, or it cannot be one any more.
+func (m *manager) run(ctx context.Context) error {
+	shut, err := m.openDoor(ctx)
+	if err != nil {
+		return err
+	}
+	defer shut()
+	var retry backoff
+	for {
+		began := time.Now()
+		err := m.serve(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			retry.reset()
+			continue // it was asked to begin anew
+		case errors.Is(err, etcd.ErrRemoved), errors.Is(err, etcd.ErrLocked), errors.Is(err, etcd.ErrWrongKey), errors.Is(err, errLost):
+			return err
+		}
+		m.stumble(err)
+		if time.Since(began) > time.Minute {
+			retry.reset()
+		}
+		if !sleep(ctx, retry.pause()) {
+			return nil
+		}
+	}
+}
+
+// stumble notes what the manager cannot do just now.
+func (m *manager) stumble(err error) {
+	m.n.log.Error("the manager part of this node does not run; trying again", "err", err)
+	m.mu.Lock()
+	m.problem = err
+	m.mu.Unlock()
+	m.n.mu.Lock()
+	m.n.tellChange()
+	m.n.mu.Unlock()
+}
+
+// serve runs the member and the API on it, until one of them fails, ctx ends, or it is to begin anew, which is no error.
+func (m *manager) serve(ctx context.Context) error {
+	drainChannel(m.again)
+	metrics := prometheus.NewRegistry() // of this store; another one begins anew
+	s, err := m.start(ctx, newStoreMetrics(metrics))
+	if err != nil {
+		return err
+	}
+	defer m.n.closeStore(s)
+	defer m.peers.Store(nil)
+	if err := m.n.change(func(id *identity) { id.Member = memberStarted }); err != nil {
+		return err
+	}
+	m.n.d.managing.now.Store(metrics)
+	defer m.n.d.managing.now.Store(nil)
+	live, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer cancel()
+	watch := &lookout{m, s}
+	if err := watch.look(live); err != nil {
+		return err
+	}
+	m.n.d.server.Attach(s, m.backing(s))
+	defer m.n.d.server.Detach()
+	m.setStore(s)
+	defer m.setStore(nil)
+	m.n.log.Info("this node serves the swarm's API as a manager")
+	work.Go(func() { m.lead(live, s, metrics) })
+	work.Go(func() { watch.run(live) })
+	work.Go(func() { m.keepCopies(live, s) })
+	work.Go(func() { m.listen(live, s) })
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-m.again:
+		m.n.log.Info("this node's member of the managers' store starts anew")
+		return nil
+	case <-s.Done():
+		return fmt.Errorf("the swarm's store ended: %w", s.Err())
+	}
+}
+
+func drainChannel(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+	}
+}
+
+func (m *manager) setStore(s *etcd.Store) {
+	m.mu.Lock()
+	m.store = s
+	m.problem = nil
+	m.heard = time.Now()
+	m.mu.Unlock()
+	m.n.mu.Lock()
+	m.n.tellChange()
+	m.n.mu.Unlock()
+	m.n.poke()
+}
+
+// backing is what the API needs beside the store.
+func (m *manager) backing(s *etcd.Store) apiserver.Backing {
+	b := apiserver.Backing{Node: m.n.remembers().NodeID, Identity: m.n.certificate()}
+	if len(m.n.d.o.EtcdEndpoints) == 0 {
+		b.Members = members{s}
+	}
+	return b
+}
+
+// errLost says that the state of a member is gone.
+var errLost = errors.New("the member's state is gone")
+
+// start starts the member, as a new one where it has none yet.
+func (m *manager) start(ctx context.Context, metrics *storeMetrics) (*etcd.Store, error) {
+	n := m.n
+	id := n.remembers()
+	c := n.storeConfig(id, metrics)
+	if len(n.d.o.EtcdEndpoints) > 0 {
+		return etcd.Start(ctx, c)
+	}
+	cert := n.certificate()
+	c.Peer = &etcd.Peer{URL: "https://" + id.Addr, Certificate: cert.PEM, Serve: func(h http.Handler) { m.peers.Store(&h) }}
+	if id.Member == memberStarted && !n.disk.hasMember() {
+		return nil, m.lost()
+	}
+	if id.Member != memberStarted {
+		place, err := m.join(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		c.Join = &place
+	}
+	m.mu.Lock()
+	m.roots = cert.RootDigests()
+	m.mu.Unlock()
+	return etcd.Start(ctx, c)
+}
+
+// lost says what to do where the state of a manager is gone. Other managers give it a new one; a lone manager's empty store would
+// look like a new swarm, and its first decision would be that nothing is to run.
+func (m *manager) lost() error {
+	others := slices.DeleteFunc(m.n.knownManagers(), func(p v1.Peer) bool { return p.NodeID == m.n.remembers().NodeID })
+	if len(others) > 0 {
+		m.n.log.Warn("the state of this manager is gone; asking the other managers for it", "folder", m.n.disk.path(storeName))
+		return errLost
+	}
+	return fmt.Errorf("%s says that this node manages a swarm, but the swarm's state in %s is gone: put it back from a backup, "+
+		"or leave with \"swarmctl swarm leave --force\" to start anew without the swarm", m.n.disk.path(identityName), m.n.disk.path(storeName))
+}
+
+// join asks the other managers for a place among them.
+func (m *manager) join(ctx context.Context, id identity) (v1.Membership, error) {
+	n := m.n
+	if id.Member == memberNone {
+		if err := n.disk.remove(storeName); err != nil {
+			return v1.Membership{}, err
+		}
+		if err := n.change(func(id *identity) { id.Member = memberJoining }); err != nil {
+			return v1.Membership{}, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, callWithin)
+	defer cancel()
+	managers, err := n.link.managers(ctx)
+	if err != nil {
+		return v1.Membership{}, fmt.Errorf("no other manager is known: %w", err)
+	}
+	place, err := managers.Membership(ctx, v1.MembershipRequest{Addr: id.Addr})
+	if err != nil {
+		return place, fmt.Errorf("ask for a place among the managers: %w", err)
+	}
+	return place, nil
+}

@@ -1,0 +1,170 @@
+package daemon
+
+import (
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+func TestInitAndLeave(t *testing.T) {
+	h := newHost(t, "a")
+	h.is(v1.LocalNodeInactive, false)
+	id := h.init()
+	h.is(v1.LocalNodeActive, true)
+	h.ready(id)
+	h.writes()
+	if got := h.info(); got.Swarm.NodeID != id || got.ID != id || got.Swarm.NodeAddr != "127.0.0.1" {
+		t.Errorf("info: %+v", got.Swarm)
+	}
+	_, err := h.client.Init(t.Context(), h.initRequest())
+	refused(t, err, http.StatusServiceUnavailable, "This node is already part of a swarm", "swarmctl swarm leave")
+	h.restart()
+	h.is(v1.LocalNodeActive, true)
+	h.ready(id)
+	h.writes()
+	refused(t, h.client.Leave(t.Context(), false), http.StatusServiceUnavailable, "participating as a manager", "Removing the last manager erases")
+	if err := h.client.Leave(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	h.is(v1.LocalNodeInactive, false)
+	if left := h.files(); len(left) > 0 {
+		t.Errorf("it left %v", left)
+	}
+	refused(t, h.client.Leave(t.Context(), true), http.StatusServiceUnavailable, "This node is not part of a swarm")
+	h.init()
+	h.is(v1.LocalNodeActive, true)
+}
+
+func TestInitRefused(t *testing.T) {
+	h := newHost(t, "a")
+	l, err := net.Listen("tcp", h.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = h.client.Init(t.Context(), h.initRequest())
+	refused(t, err, http.StatusBadRequest, "in use already", "--listen-addr")
+	_, err = h.client.Init(t.Context(), v1.InitRequest{ListenAddr: "192.0.2.1:2377", AdvertiseAddr: h.addr})
+	refused(t, err, http.StatusBadRequest, "not one of this machine")
+	if left := h.files(); len(left) > 0 {
+		t.Errorf("it left %v", left)
+	}
+	h.is(v1.LocalNodeInactive, false)
+}
+
+func TestJoinAsWorker(t *testing.T) {
+	a, b := newHost(t, "a"), newHost(t, "b")
+	first := a.init()
+	token := a.tokens()
+	if !strings.HasPrefix(token.Worker, "SWMTKN-1-") || token.Worker == token.Manager {
+		t.Fatalf("tokens %+v", token)
+	}
+	id := b.join(token.Worker, a)
+	b.is(v1.LocalNodeActive, false)
+	a.ready(first, id)
+	if n := a.node(id); n.Spec.Role != v1.RoleWorker || n.Spec.Index != 2 || n.Status.Description.TLS == nil {
+		t.Errorf("the node is %+v, %+v", n.Spec, n.Status)
+	}
+	_, err := b.tryJoin(token.Worker, a)
+	refused(t, err, http.StatusServiceUnavailable, "already part of a swarm")
+	b.restart()
+	b.is(v1.LocalNodeActive, false)
+	a.ready(id)
+	a.restart()
+	a.ready(id)
+	if err := b.client.Leave(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	b.is(v1.LocalNodeInactive, false)
+	if left := b.files(); len(left) > 0 {
+		t.Errorf("it left %v", left)
+	}
+}
+
+func TestJoinRefused(t *testing.T) {
+	a, b, other := newHost(t, "a"), newHost(t, "b"), newHost(t, "other")
+	a.init()
+	other.init()
+	token := a.tokens().Worker
+	parts := strings.Split(token, "-")
+	wrong := strings.Join(append(parts[:3:3], strings.Repeat("0", len(parts[3]))), "-")
+	for name, c := range map[string]struct {
+		token  string
+		at     *host
+		status int
+		words  string
+	}{
+		"no token":         {"", a, http.StatusBadRequest, "token"},
+		"a torn token":     {token[:len(token)-3], a, http.StatusBadRequest, "token"},
+		"a wrong secret":   {wrong, a, http.StatusForbidden, "token"},
+		"another swarm":    {token, other, http.StatusServiceUnavailable, "digest"},
+		"nobody there":     {token, &host{addr: freeAddr(t)}, http.StatusServiceUnavailable, ""},
+		"other's own one":  {other.tokens().Worker, a, http.StatusServiceUnavailable, "digest"},
+		"a nonsense token": {"SWMTKN-1-x-y", a, http.StatusBadRequest, "token"},
+	} {
+		_, err := b.tryJoin(c.token, c.at)
+		t.Logf("%s: %v", name, err)
+		refused(t, err, c.status, c.words)
+		if left := b.files(); len(left) > 0 {
+			t.Errorf("%s: it left %v", name, left)
+		}
+	}
+	b.is(v1.LocalNodeInactive, false)
+	b.join(token, &host{addr: freeAddr(t)}, a) // the second address is good
+	b.is(v1.LocalNodeActive, false)
+}
+
+func TestThreeManagers(t *testing.T) {
+	a, b, c := newHost(t, "a"), newHost(t, "b"), newHost(t, "c")
+	ia := a.init()
+	token := a.tokens().Manager
+	ib := b.join(token, a)
+	b.is(v1.LocalNodeActive, true)
+	a.voters(ia, ib)
+	if w := b.info().Swarm.Warnings; len(w) != 1 || !strings.Contains(w[0], "two-manager") {
+		t.Errorf("the warnings of two managers: %q", w)
+	}
+	ic := c.join(token, b)
+	c.voters(ia, ib, ic)
+	c.writes()
+	a.stop() // whoever leads
+	b.writes()
+	c.writes()
+	a.start()
+	a.is(v1.LocalNodeActive, true)
+	a.ready(ia, ib, ic)
+	a.voters(ia, ib, ic)
+}
+
+func TestPromoteAndDemote(t *testing.T) {
+	a, b := newHost(t, "a"), newHost(t, "b")
+	ia := a.init()
+	ib := b.join(a.tokens().Worker, a)
+	if err := a.setRole(ib, v1.RoleManager); err != nil {
+		t.Fatal(err)
+	}
+	b.is(v1.LocalNodeActive, true)
+	a.voters(ia, ib)
+	b.writes()
+	if err := b.setRole(ia, v1.RoleWorker); err != nil {
+		t.Fatal(err)
+	}
+	a.is(v1.LocalNodeActive, false)
+	b.voters(ib)
+	b.writes()
+	b.ready(ia, ib)
+	if a.daemon.disk().exists(storeName) {
+		t.Error("the demoted manager kept the state")
+	}
+	refused(t, b.setRole(ib, v1.RoleWorker), http.StatusBadRequest, "last manager")
+	a.restart()
+	a.is(v1.LocalNodeActive, false)
+	if err := b.setRole(ia, v1.RoleManager); err != nil {
+		t.Fatal(err)
+	}
+	a.is(v1.LocalNodeActive, true)
+	b.voters(ia, ib)
+}

@@ -1,0 +1,262 @@
+package daemon
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/http"
+	"slices"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/ca"
+	"github.com/swarmd/swarmd/pkg/client"
+	"github.com/swarmd/swarmd/pkg/store/etcd"
+)
+
+// Times of tending.
+const (
+	lookAgain = time.Minute            // though nothing happened
+	retryMin  = 500 * time.Millisecond // between two tries, doubled with each
+	retryMost = 30 * time.Second
+	// callWithin bounds one call to the managers.
+	callWithin = 15 * time.Second
+)
+
+// backoff is a pause that doubles.
+type backoff struct{ next, most time.Duration }
+
+func (b *backoff) pause() time.Duration {
+	b.next = min(max(2*b.next, retryMin), cmp.Or(b.most, retryMost))
+	return b.next
+}
+
+func (b *backoff) reset() { b.next = 0 }
+
+// sleep waits, or tells that ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// tend makes the node what it is to be, until ctx ends.
+func (n *node) tend(ctx context.Context) {
+	var settling, renewing backoff
+	renewing.most = time.Hour
+	var renewNot time.Time // before
+	for ctx.Err() == nil {
+		wait := lookAgain
+		switch err := n.settleAgain(ctx); {
+		case err != nil:
+			wait = settling.pause()
+		default:
+			settling.reset()
+			n.follow()
+			n.tendManager()
+			wait = n.tendCertificate(ctx, &renewing, &renewNot)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-n.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// settleAgain goes on with what an earlier daemon began to make of the state.
+func (n *node) settleAgain(ctx context.Context) error {
+	if n.isLocked() || !n.unsettled() {
+		return nil
+	}
+	err := n.settle(ctx)
+	if errors.Is(err, etcd.ErrLocked) || errors.Is(err, etcd.ErrWrongKey) {
+		n.lock()
+		return nil
+	}
+	if ctx.Err() == nil {
+		n.note(err, err != nil)
+		if err != nil {
+			n.log.Error("the swarm's state cannot be made ready; trying again", "err", err)
+		}
+	}
+	return err
+}
+
+// follow does what the managers told: where they are, and whom to trust.
+func (n *node) follow() {
+	n.mu.Lock()
+	news := n.news
+	n.news = nil
+	cert := n.cert
+	n.mu.Unlock()
+	if news != nil {
+		n.followManagers(news.Managers)
+		n.followRoots(cert, news)
+	}
+	if err := n.link.point(n.hosts(), cert); err != nil {
+		n.log.Error("the addresses of the managers are of no use", "err", err)
+	}
+}
+
+func (n *node) followManagers(managers []v1.Peer) {
+	n.mu.Lock()
+	same := slices.Equal(managers, n.managers)
+	n.mu.Unlock()
+	if same || len(managers) == 0 {
+		return
+	}
+	if err := saveManagers(n.disk, managers); err != nil {
+		n.log.Warn("cannot remember the managers", "err", err) // they are told again at the next session
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.managers = slices.Clone(managers)
+	n.tellChange()
+}
+
+func (n *node) followRoots(cert *ca.Identity, news *v1.SwarmNews) {
+	if cert == nil {
+		return
+	}
+	n.mu.Lock()
+	n.issuer = cmp.Or(news.Issuer, n.issuer)
+	n.mu.Unlock()
+	n.files.Lock()
+	defer n.files.Unlock()
+	chain, key, roots := cert.PEM()
+	if len(news.Roots) == 0 || bytes.Equal(news.Roots, roots) {
+		return
+	}
+	if err := cert.Update(chain, key, news.Roots); err != nil {
+		n.log.Warn("the roots that the managers tell do not go with this node's certificate; keeping those that it has", "err", err)
+		return
+	}
+	if err := n.certs.saveRoots(news.Roots); err != nil {
+		n.log.Error("cannot write the swarm's root certificates", "err", err)
+	}
+	n.log.Info("this node trusts other root certificates now", "roots", cert.RootDigests())
+}
+
+// hosts are where the managers may be reached: on this machine, if there is one, and then the others in an order that differs from
+// node to node, so that the nodes spread over them.
+func (n *node) hosts() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var hosts []string
+	if n.manager != nil && n.manager.up() {
+		hosts = append(hosts, "unix://"+n.d.o.Socket)
+	}
+	others := slices.DeleteFunc(slices.Clone(n.managers), func(p v1.Peer) bool {
+		return p.Addr == "" || p.NodeID == n.identity.NodeID || p.Addr == n.identity.Addr
+	})
+	place := func(p v1.Peer) uint64 {
+		h := fnv.New64a()
+		h.Write([]byte(n.identity.NodeID + " " + p.NodeID + " " + p.Addr))
+		return h.Sum64()
+	}
+	slices.SortFunc(others, func(a, b v1.Peer) int { return cmp.Compare(place(a), place(b)) })
+	for _, p := range others {
+		hosts = append(hosts, p.Addr)
+	}
+	return hosts
+}
+
+// wantsManager tells whether the node is to run a manager: its certificate says so, nobody says otherwise, and either there is a
+// member's state or the swarm is known to want one. It is called with mu held.
+func (n *node) wantsManager() bool {
+	return !n.lone && n.cert != nil && !n.locked && roleOf(n.cert.Subject().Role) == v1.RoleManager && n.wish != v1.RoleWorker &&
+		(n.identity.Member != memberNone || n.wish == v1.RoleManager)
+}
+
+// tendManager starts and stops the manager.
+func (n *node) tendManager() {
+	n.mu.Lock()
+	m, id, wish := n.manager, n.identity, n.wish
+	worker := n.cert != nil && roleOf(n.cert.Subject().Role) == v1.RoleWorker
+	if m == nil && n.wantsManager() {
+		n.startManager(nil)
+	}
+	n.mu.Unlock()
+	switch {
+	case m == nil && worker && id.Member != memberNone: // a crash came between the certificate and this
+		n.forgetMember()
+	case m == nil:
+	case m.over():
+		n.managerEnded(m)
+	case wish == v1.RoleWorker && !m.up() && id.Member == memberJoining:
+		n.log.Info("this node is not to be a manager after all")
+		m.stop()
+		n.managerEnded(m)
+	case wish == v1.RoleWorker && m.cutOff() && n.link.open():
+		// The others removed this member while it could not hear of it: they decide without it.
+		n.log.Warn("this node is no manager any more, and the other managers go on without it")
+		m.stop()
+		m.ended = etcd.ErrRemoved
+		n.managerEnded(m)
+	}
+}
+
+// managerEnded draws the conclusions.
+func (n *node) managerEnded(m *manager) {
+	n.mu.Lock()
+	n.manager = nil
+	n.tellChange()
+	joining := n.identity.Member == memberJoining
+	n.mu.Unlock()
+	n.follow() // the managers are somewhere else now
+	switch {
+	case errors.Is(m.ended, etcd.ErrLocked), errors.Is(m.ended, etcd.ErrWrongKey):
+		n.lock()
+	case errors.Is(m.ended, etcd.ErrRemoved), joining:
+		n.log.Info("this node is no member of the managers' store any more")
+		n.forgetMember()
+	}
+	n.poke()
+}
+
+// forgetMember removes the state of a member that was removed. What the node is to be is asked anew, unless that is known.
+func (n *node) forgetMember() {
+	err := n.change(func(id *identity) { id.Member = memberNone })
+	if err == nil {
+		err = n.disk.remove(storeName)
+	}
+	if err != nil {
+		n.log.Error("cannot remove what this node knew as a manager", "err", err)
+	}
+	n.mu.Lock()
+	if n.wish != v1.RoleWorker {
+		n.wish = ""
+	}
+	n.mu.Unlock()
+	n.link.kick()
+}
+
+// explain makes of an error of a session what a person should do about it, and tells whether it does not pass by itself. It is nil
+// where there is nothing to tell.
+func (n *node) explain(err error) (told error, broken bool) {
+	if err == nil || errors.Is(err, errKicked) || errors.Is(err, context.Canceled) {
+		return nil, false
+	}
+	if cert := n.certificate(); cert != nil {
+		if late := cert.CheckTime(time.Now()); late != nil {
+			return fmt.Errorf("%w: set the clock if it is wrong; otherwise leave with \"swarmctl swarm leave --force\" and join again", late), true
+		}
+	}
+	switch client.Status(err) {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone:
+		return fmt.Errorf("the swarm does not know this node any more (%w): its containers go on. "+
+			"Leave with \"swarmctl swarm leave --force\", and join again if it is to be part of the swarm", err), true
+	}
+	return err, false
+}
