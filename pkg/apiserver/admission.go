@@ -72,7 +72,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.log.Info("a node was let in", "node.id", node.Meta.ID, "role", role, "from", from)
 	noteWrite(r.Context(), v1.KindNode, node.Meta.ID, "", 0)
-	return writeJSON(w, http.StatusCreated, v1.Admission{NodeID: node.Meta.ID, Role: role, Certificate: certificate, Managers: nonNil(managerPeers(snapshot))})
+	return writeJSON(w, http.StatusCreated, v1.Admission{NodeID: node.Meta.ID, Role: role, Certificate: certificate, Managers: managersOf(snapshot)})
 }
 
 // admittedAs is the role that a join token stands for. How long it takes does not tell how much of a token is right.
@@ -101,17 +101,6 @@ func certRole(r v1.NodeRole) ca.Role {
 		return ca.RoleManager
 	}
 	return ca.RoleWorker
-}
-
-// managerPeers are where the managers are found.
-func managerPeers(s *store.Snapshot) []v1.Peer {
-	var peers []v1.Peer
-	for m := range store.All(s, v1.Members) {
-		if m.Status != nil && m.Status.Addr != "" {
-			peers = append(peers, v1.Peer{NodeID: m.Meta.ID, Addr: m.Status.Addr})
-		}
-	}
-	return peers
 }
 
 // renew gives a node its next certificate.

@@ -35,6 +35,7 @@ type Host interface {
 	Images(ctx context.Context) ([]v1.Image, error)
 	// LoadImages reads an archive to its end, without keeping it in memory.
 	LoadImages(ctx context.Context, archive io.Reader) ([]v1.Image, error)
+	Joiner
 }
 
 // Joiner is the part of a Host that takes it into a swarm that there is.
@@ -173,7 +174,7 @@ func New(o Options) *Server {
 	s.attempts = newAttempts(maxTries, s.now)
 	s.handler, s.door = s.routes()
 	if o.Store != nil {
-		s.Attach(o.Store)
+		s.Attach(o.Store, Backing{})
 	}
 	return s
 }
@@ -188,16 +189,12 @@ func (s *Server) Door() http.Handler { return s.door }
 // Attach opens the doors that need a store, in place of the store that was attached before, if any. The store stays its
 // owner's to close, after Detach. Without a store (nil), only the raft paths of the backing's members are open: a new member needs
 // them before it has any state.
-func (s *Server) Attach(st store.Store, backing ...Backing) {
+func (s *Server) Attach(st store.Store, b Backing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.detach()
 	if s.closed {
 		return
-	}
-	var b Backing
-	if len(backing) > 0 {
-		b = backing[0]
 	}
 	s.lent.Store(&b)
 	if st != nil {

@@ -2,8 +2,6 @@ package apiserver
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"net/http"
 	"time"
@@ -54,7 +52,7 @@ func (s *Server) changeAuthority(ctx context.Context, b *backend, decide func(sn
 		if err != nil {
 			return change{}, err
 		}
-		return change{id: v1.AuthorityName, ops: append([]store.Op{authorityOp(a, spec, s.now())}, more...)}, nil
+		return change{id: v1.AuthorityName, alone: true, ops: append([]store.Op{authorityOp(a, spec, s.now())}, more...)}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -74,8 +72,8 @@ const signTime = 15 * time.Second
 
 // sign signs a certificate, and says which roots its holder is to trust.
 func (s *Server) sign(ctx context.Context, b *backend, a *v1.Authority, snapshot *store.Snapshot, csr []byte, id string, role ca.Role) (v1.Certificate, error) {
-	if err := checkRequest(csr); err != nil {
-		return v1.Certificate{}, err
+	if err := ca.CheckRequest(csr); err != nil {
+		return v1.Certificate{}, v1.FieldErrors{{Field: "csr", Message: err.Error()}}
 	}
 	leave, err := s.admissions.enter()
 	if err != nil {
@@ -121,22 +119,6 @@ func certExpiry(s *store.Snapshot) time.Duration {
 		return max(time.Duration(*c.Spec.NodeCertExpiry), v1.MinNodeCertExpiry)
 	}
 	return v1.DefaultNodeCertExpiry
-}
-
-// checkRequest refuses what is no certificate request whose sender has the key.
-func checkRequest(csr []byte) error {
-	block, _ := pem.Decode(csr)
-	if block == nil {
-		return v1.FieldErrors{{Field: "csr", Message: "want a certificate request in PEM"}}
-	}
-	request, err := x509.ParseCertificateRequest(block.Bytes)
-	if err == nil {
-		err = request.CheckSignature()
-	}
-	if err != nil {
-		return v1.FieldErrors{{Field: "csr", Message: "want a certificate request in PEM, signed with its own key: " + err.Error()}}
-	}
-	return nil
 }
 
 // swarmRoutes are the doors to what the swarm is held together with.

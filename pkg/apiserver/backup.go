@@ -78,7 +78,7 @@ func (s *Server) restore(w http.ResponseWriter, r *http.Request) error {
 		Availability: v1.NodeAvailability(query.Get("availability")),
 	}
 	archive := &movingReader{r: r, control: http.NewResponseController(w), within: s.limits.BodyTimeout}
-	node, err := s.host.(Joiner).Restore(r.Context(), request, archive)
+	node, err := s.host.Restore(r.Context(), request, archive)
 	if err != nil {
 		w.Header().Set("Connection", "close") // the rest of the archive is not wanted
 		return err

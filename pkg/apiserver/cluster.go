@@ -23,11 +23,7 @@ func (s *Server) updateCluster(w http.ResponseWriter, r *http.Request, d v1.Desc
 	if err != nil {
 		return err
 	}
-	snapshot, err := s.snapshot(r)
-	if err != nil {
-		return err
-	}
-	old, err := snapshot.Resolve(d.Kind(), r.PathValue("ref"))
+	old, err := b.resolve(r.Context(), d.Kind(), r.PathValue("ref"))
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func (s *Server) join(w http.ResponseWriter, r *http.Request) error {
 	if err := s.readInto(w, r, &request); err != nil {
 		return err
 	}
-	result, err := s.host.(Joiner).Join(r.Context(), request)
+	result, err := s.host.Join(r.Context(), request)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (s *Server) unlock(w http.ResponseWriter, r *http.Request) error {
 	if err := s.readInto(w, r, &request); err != nil {
 		return err
 	}
-	if err := s.host.(Joiner).Unlock(r.Context(), request.UnlockKey); err != nil {
+	if err := s.host.Unlock(r.Context(), request.UnlockKey); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

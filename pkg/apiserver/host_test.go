@@ -46,7 +46,7 @@ func (d *daemon) Init(ctx context.Context, r v1.InitRequest) (string, error) {
 		{Kind: v1.KindCluster, ID: v1.ClusterName, Value: &v1.ClusterSpec{}, Meta: &v1.Meta{Name: v1.ClusterName}, If: store.Absent()},
 		{Kind: v1.KindNode, ID: "node1", Value: &v1.NodeSpec{Role: v1.RoleManager, Availability: r.Availability, Index: 1}, If: store.Absent()}}})
 	d.inside = err == nil
-	d.server.Attach(d.store)
+	d.server.Attach(d.store, apiserver.Backing{})
 	return "node1", err
 }
 
@@ -57,6 +57,16 @@ func (d *daemon) Leave(_ context.Context, force bool) error {
 	d.server.Detach()
 	d.inside = false
 	return nil
+}
+
+func (d *daemon) Join(context.Context, v1.JoinRequest) (v1.JoinResult, error) {
+	return v1.JoinResult{}, errors.New("not in this test")
+}
+
+func (d *daemon) Unlock(context.Context, string) error { return errors.New("not in this test") }
+
+func (d *daemon) Restore(context.Context, v1.InitRequest, io.Reader) (string, error) {
+	return "", errors.New("not in this test")
 }
 
 func (d *daemon) Images(context.Context) ([]v1.Image, error) { return nil, nil }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/subtle"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"net/http"
 	"slices"
 	"strings"
@@ -81,8 +83,20 @@ func subjectOf(r *http.Request, own *ca.Identity) (ca.Subject, *v1.Problem) {
 		return subject, problemf(http.StatusUnauthorized, "the certificate has ended, or is none of this swarm")
 	case own == nil || own.Subject().Cluster != subject.Cluster:
 		return subject, problemf(http.StatusUnauthorized, "the certificate is of another swarm")
+	case !stillTrusted(r.TLS.VerifiedChains, own):
+		return subject, problemf(http.StatusUnauthorized, "the certificate is of a root that is trusted no more: ask for a new one, and connect again")
 	}
 	return subject, nil
+}
+
+// stillTrusted tells whether one of the roots that a connection's certificate was verified by is trusted now: a connection may be older
+// than the end of a rotation.
+func stillTrusted(chains [][]*x509.Certificate, own *ca.Identity) bool {
+	trusted := own.RootDigests()
+	return slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool {
+		root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: chain[len(chain)-1].Raw})
+		return slices.Contains(trusted, ca.Digest(root))
+	})
 }
 
 // nodeOf is the node of a certificate. It counts only while the node is there, and as a manager only while its spec says so. A

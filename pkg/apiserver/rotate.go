@@ -112,12 +112,13 @@ func externalOnly(external []v1.ExternalCA) *v1.ClusterSpec {
 // rotation writes the next root into the spec, cross-signed by the one that every node trusts, and says what else is to be written.
 func (s *Server) rotation(snapshot *store.Snapshot, a *v1.Authority, spec *v1.AuthoritySpec, next v1.CertificateAuthority) ([]store.Op, error) {
 	settled := v1.AuthorityDesired{Cert: spec.CA.Cert, Key: spec.CA.Key}
-	var ops []store.Op
 	if a.Desired != nil {
 		settled = *a.Desired
-	} else { // the rule has not spoken yet, and once the spec is written nobody else would know
-		ops = append(ops, store.Op{Kind: v1.KindAuthority, ID: v1.AuthorityName, Section: v1.SectionDesired, Value: &settled, If: store.AtRevision(0)})
 	}
+	// The settled root is the rule's to write. It is written again as it is, so that the rule cannot settle on another one while this is
+	// decided; where the rule has not spoken yet, nobody would know any more which root it was once the spec is written.
+	ops := []store.Op{{Kind: v1.KindAuthority, ID: v1.AuthorityName, Section: v1.SectionDesired, Value: &settled,
+		If: store.AtRevision(a.Meta.Revisions[v1.SectionDesired])}}
 	next.Rotation = spec.CA.Rotation + 1
 	switch {
 	case sameRoot(next.Cert, spec.CA.Cert):

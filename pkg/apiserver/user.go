@@ -89,15 +89,15 @@ func (s *Server) userManifest(w http.ResponseWriter, r *http.Request, d v1.Descr
 	}
 	obj = manifest.(*v1.User)
 	if obj.Meta.Name == "" && r.PathValue("ref") != "" {
-		snapshot, err := s.snapshot(r)
+		b, err := s.attached()
 		if err != nil {
 			return nil, false, err
 		}
-		old, err := resolveUser(snapshot, r)
+		old, err := b.resolve(r.Context(), d.Kind(), r.PathValue("ref"))
 		if err != nil {
 			return nil, false, err
 		}
-		obj.Meta.Name = old.Meta.Name
+		obj.Meta.Name = old.GetMeta().Name
 	}
 	if err := check(obj); err != nil {
 		return nil, false, err
@@ -132,7 +132,7 @@ func (s *Server) changeTokens(r *http.Request, decide func(u *v1.User) ([]v1.Use
 		}
 		meta.UpdatedAt, meta.Revisions = s.now().UTC(), v1.Revisions{}
 		meta.Generation++
-		return change{id: u.Meta.ID, ops: []store.Op{
+		return change{id: u.Meta.ID, alone: true, ops: []store.Op{
 			{Kind: v1.KindUser, ID: u.Meta.ID, Value: &spec, Meta: &meta, If: store.AtRevision(u.Meta.Revisions[v1.SectionSpec])}}}, nil
 	})
 	return err

@@ -187,7 +187,7 @@ func TestClientWatch(t *testing.T) {
 			cancel()
 		case n%3 == 0: // what needs the store ends, and is there again
 			f.server.Detach()
-			f.server.Attach(f.store)
+			f.server.Attach(f.store, apiserver.Backing{})
 			fallthrough
 		default:
 			f.create(web(fmt.Sprintf("web%d", n)))
