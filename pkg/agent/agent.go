@@ -108,17 +108,20 @@ type Agent struct {
 	pool      string
 	revision  int64 // of the newest assignment
 	complete  bool  // a Complete assignment came since this process began
+	session   bool  // there is one
 	adopted   bool  // the runtime's containers are known
 	engineUp  bool
-	strays    map[string]engine.State // containers of which no assignment told, until a complete one comes
-	timers    timers
-	starts    queue
-	stops     queue
-	pulls     map[string]*pull
-	links     links
-	state     stateFile
-	reports   reporter
-	streams   map[string]context.CancelFunc
+	// aloneSince is since when there is no session.
+	aloneSince time.Time
+	strays     map[string]engine.State // containers of which no assignment told, until a complete one comes
+	timers     timers
+	starts     queue
+	stops      queue
+	pulls      map[string]*pull
+	links      links
+	state      stateFile
+	reports    reporter
+	streams    map[string]context.CancelFunc
 }
 
 // New makes an agent; it does nothing until Run.
@@ -157,6 +160,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.load(); err != nil {
 		return err
 	}
+	a.aloneSince = a.o.Now()
 	a.workers.Go(func() { a.watchEngine(a.ctx) })
 	a.workers.Go(func() { a.keepSession(a.ctx) })
 	a.loop()

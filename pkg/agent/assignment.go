@@ -34,6 +34,7 @@ func (a *Agent) assign(m v1.Assignment) {
 	a.place(m)
 	saved := a.dirty()
 	changed := make(map[*task]bool, len(m.Tasks))
+	a.meet(changed)
 	for _, t := range m.Tasks {
 		if t == nil || t.Desired == nil || t.Meta.ID == "" {
 			continue // not a task; a manager that sends such cannot be helped
@@ -204,12 +205,12 @@ func (a *Agent) adopt(t *task, s engine.State, exists bool) {
 	}
 }
 
-// lost is how a task ends whose container is not there, or not running, though it ran.
+// lost is for a task whose container is not there, or not running, though it ran.
 func (a *Agent) lost(t *task) {
 	if t.stop() {
 		a.end(t, v1.TaskShutdown, "shutdown", "")
 		return
 	}
-	a.observe(t, v1.TaskStarting, "starting", "")
-	a.end(t, v1.TaskFailed, t.status.Message, errLost)
+	t.phase, t.lost = phaseStarted, true
+	t.ended = &engine.State{ID: t.id, Status: engine.Ended, Ended: a.o.Now()}
 }

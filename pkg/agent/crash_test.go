@@ -184,9 +184,14 @@ func TestStateIsWrittenAhead(t *testing.T) {
 func TestManagerAwayForAnHour(t *testing.T) {
 	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
 		web := l.swarm.service("web", nil)
+		never := l.swarm.service("never", func(s *v1.ServiceRevisionSpec) {
+			s.Task.RestartPolicy = &v1.RestartPolicy{Condition: v1.RestartNone}
+		})
 		for i := range 3 {
 			l.swarm.assign(fmt.Sprint("t", i), web, v1.TaskRunning)
 		}
+		l.swarm.assign("n1", never, v1.TaskRunning)
+		l.swarm.assign("n2", never, v1.TaskRunning)
 		l.start(nil)
 		settle(time.Second)
 		pid := l.want("t0", v1.TaskRunning).Container.PID
@@ -194,14 +199,16 @@ func TestManagerAwayForAnHour(t *testing.T) {
 		settle(20 * time.Minute)
 		l.stop()
 		l.fake.Kill("t1", 2)
+		l.fake.Kill("n1", 2)
 		l.start(nil) // with nobody to ask
 		settle(20 * time.Minute)
 		l.fake.Kill("t2", 0)
+		l.fake.Kill("n2", 0)
 		settle(20 * time.Minute)
-		if c := l.net.config(); len(c.Tasks) != 1 {
+		if c := l.net.config(); len(c.Tasks) != 3 {
 			t.Errorf("links are %+v", c.Tasks)
 		}
-		if sessions := l.swarm.sessions; sessions < 400 || sessions > 1200 {
+		if sessions := l.swarm.sessions; sessions < 3600 || sessions > 7300 {
 			t.Errorf("tried %d times in an hour", sessions)
 		}
 		l.swarm.leave(false)
@@ -209,10 +216,14 @@ func TestManagerAwayForAnHour(t *testing.T) {
 		if now := l.want("t0", v1.TaskRunning).Container.PID; now != pid {
 			t.Errorf("process %d became %d", pid, now)
 		}
-		if status := l.want("t1", v1.TaskFailed); *status.Container.ExitCode != 2 {
-			t.Errorf("status is %+v", status)
+		if status := l.want("t1", v1.TaskRunning); status.Alone == nil || status.Alone.Count != 1 || status.Alone.Last != "exit code 2" {
+			t.Errorf("status of a task that was started again: %+v", status)
 		}
-		l.want("t2", v1.TaskComplete)
+		l.want("t2", v1.TaskRunning)
+		if status := l.want("n1", v1.TaskFailed); *status.Container.ExitCode != 2 || status.Alone != nil {
+			t.Errorf("status of a task that is not to be started again: %+v", status)
+		}
+		l.want("n2", v1.TaskComplete)
 	})
 }
 

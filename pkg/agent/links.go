@@ -227,7 +227,7 @@ func (a *Agent) publish(t *task) {
 		}
 	}
 	t.phase = phaseRunning
-	a.observe(t, v1.TaskRunning, "started", "")
+	a.observe(t, v1.TaskRunning, t.runningMessage(), "")
 }
 
 func hostPorts(ports []v1.PortConfig) []v1.PortConfig {

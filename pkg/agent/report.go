@@ -59,7 +59,7 @@ func (a *Agent) due(t *task, now time.Time) time.Time {
 // a moment, but not when there is nothing to wait for.
 func (a *Agent) pumpReports(now time.Time) time.Time {
 	r := &a.reports
-	if r.sending || len(r.pending) == 0 || r.at.IsZero() {
+	if !a.session || r.sending || len(r.pending) == 0 || r.at.IsZero() {
 		return time.Time{}
 	}
 	if now.Before(r.retry) {
@@ -106,7 +106,7 @@ func (a *Agent) collect(now time.Time) (v1.StatusReport, []uint64, time.Time) {
 		due, next = due[:r.size], now
 	}
 	r.turn++
-	report := v1.StatusReport{Tasks: make([]v1.TaskReport, len(due))}
+	report := v1.StatusReport{Revision: a.revision, Tasks: make([]v1.TaskReport, len(due))}
 	versions := make([]uint64, len(due))
 	for i, t := range due {
 		t.turn = r.turn

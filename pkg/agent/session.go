@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
 
 // backoff is a delay that doubles, with jitter so that a thousand agents do not come back at the same moment.
@@ -30,10 +32,16 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// mostSessionWait is the longest time between two attempts to open a session: a heartbeat's period, so that once a manager can
+// be reached the node is back before it is missed.
+func mostSessionWait(period time.Duration) time.Duration {
+	return min(max(period, v1.DefaultHeartbeatPeriod), 8*time.Second)
+}
+
 // keepSession holds a session with a manager, and opens the next whenever one is lost. Nothing else depends on there
 // being one.
 func (a *Agent) keepSession(ctx context.Context) {
-	wait := backoff{first: 100 * time.Millisecond, most: 8 * time.Second}
+	wait := backoff{first: 100 * time.Millisecond, most: mostSessionWait(v1.DefaultHeartbeatPeriod)}
 	away := false
 	for ctx.Err() == nil {
 		began, opened := time.Now(), false
@@ -47,11 +55,14 @@ func (a *Agent) keepSession(ctx context.Context) {
 				opened = true
 				a.log.Info("session opened", "revision", m.Revision, "tasks", len(m.Tasks))
 			}
+			if m.Swarm != nil {
+				wait.most = mostSessionWait(time.Duration(m.Swarm.Heartbeat))
+			}
 			if !a.post(func() { a.assign(m) }) {
 				return
 			}
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || opened && !a.post(a.part) {
 			return
 		}
 		if opened || !away {

@@ -16,7 +16,12 @@ func final(err error) bool {
 // settle writes down how a task ended: as its process did, unless it was stopped.
 func (a *Agent) settle(t *task) {
 	s := t.ended
-	if s != nil && t.phase >= phaseStarted {
+	if t.lost && !t.stop() {
+		a.observe(t, v1.TaskStarting, "starting", "")
+		a.end(t, v1.TaskFailed, t.status.Message, errLost)
+		return
+	}
+	if s != nil && t.phase >= phaseStarted && !t.lost {
 		code, c := s.ExitCode, t.container()
 		c.ExitCode, c.OOMKilled = &code, s.OOMKilled
 	}
@@ -38,10 +43,10 @@ func (a *Agent) settle(t *task) {
 func (t *task) ran() *v1.Duration {
 	var d v1.Duration
 	if t.status.State == v1.TaskRunning {
-		if t.ended == nil {
+		if t.ended == nil || t.lost {
 			return nil
 		}
-		d = v1.Duration(max(0, t.ended.Ended.Sub(t.status.At)))
+		d = v1.Duration(max(0, t.ended.Ended.Sub(t.ranFrom())))
 	}
 	return &d
 }

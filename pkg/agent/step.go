@@ -1,7 +1,7 @@
 package agent
 
 // phase is how far a task has come on this machine. It only moves forward, but for a container that turns out not to be
-// there though it was never started.
+// there though it was never started, and for one that is started again in place.
 type phase uint8
 
 const (
@@ -30,6 +30,7 @@ type action uint8
 
 const (
 	actRest     action = iota // nothing, until something changes
+	actAwait                  // be started again in place, after a while
 	actPull                   // get the image
 	actLink                   // choose an address, have the link made
 	actCreate                 // write its files, make the container
@@ -42,10 +43,11 @@ const (
 	actRemove                 // remove the container and its files
 	actUnlink                 // remove the link, free the address
 	actForget                 // remove the log, and forget the task
+	actAgain                  // remove what is left of the container, and start it again in place
 )
 
-var actionNames = [...]string{"rest", "pull", "link", "create", "start", "publish", "withdraw", "signal", "kill", "settle",
-	"remove", "unlink", "forget"}
+var actionNames = [...]string{"rest", "await", "pull", "link", "create", "start", "publish", "withdraw", "signal", "kill", "settle",
+	"remove", "unlink", "forget", "again"}
 
 // String is the name of the action, for logs and tests.
 func (a action) String() string { return actionNames[a] }
@@ -59,6 +61,8 @@ type view struct {
 	ended bool // its process has ended
 	late  bool // what was asked of it last has taken too long
 	pause bool // the last attempt failed a moment ago
+	again bool // its process has ended, and nobody but this agent can start it again
+	await bool // but not yet
 }
 
 // step says what a task needs next. It is the whole life of a task: every action leads to the next phase, whatever the
@@ -103,6 +107,12 @@ func stepUp(v view) action {
 // stepDown is for a task whose process runs, or did a moment ago.
 func stepDown(v view) action {
 	switch {
+	case v.again && !v.stop && v.await:
+		return actAwait
+	case v.again && !v.stop && v.pause:
+		return actRest
+	case v.again && !v.stop:
+		return actAgain
 	case v.ended, v.phase == phaseKilled && v.late:
 		return actSettle
 	case v.phase == phaseStarted && !v.stop:

@@ -24,6 +24,8 @@ type task struct {
 	gone     bool      // no longer assigned
 	stopAt   time.Time // when it became known that it is to stop
 	ended    *engine.State
+	lost     bool      // nobody knows how it ended
+	again    time.Time // when it is to be started again in place; zero where that is not decided
 	late     time.Time // when what was asked of it last has taken too long
 	pause    time.Time // no attempt before
 	attempts int
@@ -69,6 +71,9 @@ func (a *Agent) view(t *task, now time.Time) view {
 		d := t.assigned.Desired
 		v.start = (d.State == v1.TaskRunning || d.State == v1.TaskComplete) && !now.Before(d.StartAfter)
 	}
+	if from, ok := a.again(t, now); ok {
+		v.again, v.await = true, now.Before(from)
+	}
 	return v
 }
 
@@ -80,6 +85,8 @@ func (a *Agent) advance(t *task) {
 		switch act := step(a.view(t, now)); act {
 		case actRest:
 			a.rest(t, now)
+		case actAwait:
+			a.await(t)
 		case actPull:
 			a.pullFor(t)
 		case actLink:
@@ -162,6 +169,9 @@ func (a *Agent) backOff(t *task) {
 func (a *Agent) end(t *task, state v1.TaskState, message, err string) {
 	if !t.status.State.Terminal() {
 		t.status.Ran = t.ran()
+	}
+	if state == v1.TaskRejected && t.status.State >= v1.TaskRunning {
+		state = v1.TaskFailed // it ran, and was to be started again in place
 	}
 	a.observe(t, state, message, err)
 	t.phase, t.pause, t.late, t.attempts = phaseEnded, time.Time{}, time.Time{}, 0

@@ -114,6 +114,8 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 		return plain(func(ctx context.Context) error { return rt.Signal(ctx, id, "") }) // its own stop signal
 	case actKill:
 		return plain(func(ctx context.Context) error { return rt.Signal(ctx, id, "SIGKILL") })
+	case actAgain:
+		return plain(func(ctx context.Context) error { return rt.Remove(ctx, id) })
 	case actRemove:
 		return plain(func(ctx context.Context) error {
 			if err := rt.Remove(ctx, id); err != nil {
@@ -144,6 +146,8 @@ func (a *Agent) done(t *task, act action, r result) {
 		t.phase, t.attempts = phaseCreated, 0
 	case act == actRemove:
 		t.phase, t.attempts = phaseRemoved, 0
+	case act == actAgain:
+		a.restarted(t)
 	case act == actForget:
 		if t.gone { // else it was assigned again meanwhile, and its end is still to be told
 			a.forget(t)

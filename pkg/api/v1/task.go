@@ -146,9 +146,24 @@ type TaskStatus struct {
 	Address string `json:"address,omitempty"`
 	// Ports are the host mode ports as they were bound.
 	Ports []PortConfig `json:"ports,omitempty"`
+	// Alone tells of the restarts that no manager decided on; nil if there were none.
+	Alone *AloneRestarts `json:"alone,omitempty"`
 	// Ran is how long the task was running before it ended, by its node's clock; 0 if it never was. Nil before the end,
 	// and where the agent does not know.
 	Ran *Duration `json:"ran,omitempty"`
+}
+
+// AloneRestarts are the restarts of a task's container in place, which its node's agent does by the service's restart policy while
+// no manager can be reached.
+type AloneRestarts struct {
+	// Count is how many there were, Failures how many of the latest in a row followed a failure, which the delay goes by.
+	Count    uint32 `json:"count"`
+	Failures uint32 `json:"failures,omitempty"`
+	// At is when the latest was, and Last how the container before it had ended.
+	At   time.Time `json:"at,omitzero"`
+	Last string    `json:"last,omitempty"`
+	// Times are those that still count towards max attempts; kept only where these are bounded, and no longer than that bound.
+	Times []time.Time `json:"times,omitempty"`
 }
 
 // ContainerStatus is what is known of a task's container.
