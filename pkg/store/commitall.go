@@ -162,6 +162,8 @@ func checkOp(op *Op) error {
 		return fmt.Errorf("section %s cannot hold %T", op.Section, op.Value)
 	case op.Lease != 0 && (op.Value == nil || op.Section != d.Home()):
 		return errors.New("a lease goes with a write of the home section")
+	case op.Lease != 0 && sections(d) > 1:
+		return errors.New("a lease goes with kinds of one section: it would remove the home section alone")
 	}
 	for i := range len(op.ID) {
 		if op.ID[i] < ' ' || op.ID[i] == 0x7f {
@@ -169,4 +171,14 @@ func checkOp(op *Op) error {
 		}
 	}
 	return nil
+}
+
+func sections(d v1.Descriptor) int {
+	n := 0
+	for s := range v1.Section(v1.SectionCount) {
+		if d.Has(s) {
+			n++
+		}
+	}
+	return n
 }

@@ -22,3 +22,11 @@ func TestMemoryElector(t *testing.T) {
 		return m
 	})
 }
+
+func TestMemoryLeases(t *testing.T) {
+	storetest.RunLeases(t, func(t *testing.T) storetest.LeaseStore {
+		m := store.NewMemory()
+		t.Cleanup(func() { m.Close() })
+		return m
+	})
+}

@@ -84,7 +84,7 @@ type Op struct {
 	// If is the condition on what is there before.
 	If Condition
 	// Lease, with a write of the home section, is what the object lives under: it is removed when the lease ends. A later write
-	// of the home section puts it under that write's lease, or under none.
+	// of the home section puts it under that write's lease, or under none. Only kinds that have no other section take one.
 	Lease LeaseID
 }
 

@@ -106,6 +106,7 @@ func (c *Change) appendOps(ops []Op, revision int64) []Op {
 var wireErrors = map[string]error{
 	"conflict": ErrConflict, "fenced": ErrFenced, "compacted": ErrCompacted, "too-large": ErrTooLarge,
 	"closed": ErrClosed, "unavailable": ErrUnavailable, "invalid": ErrInvalid,
+	"no-lease": ErrNoLease,
 }
 
 // ProblemType stands before the name of a Store's error in the type of the problem document that tells it.

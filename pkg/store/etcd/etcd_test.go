@@ -29,3 +29,7 @@ func TestEtcd(t *testing.T) {
 func TestEtcdElector(t *testing.T) {
 	storetest.RunElector(t, func(t *testing.T) storetest.ElectorStore { return start(t, t.TempDir()) })
 }
+
+func TestEtcdLeases(t *testing.T) {
+	storetest.RunLeases(t, func(t *testing.T) storetest.LeaseStore { return start(t, t.TempDir()) })
+}

@@ -119,7 +119,23 @@ func (f *fellows) others() []*membership.Member {
 	return others
 }
 
-func (f *fellows) ask(ctx context.Context, m *membership.Member) {
+// answerNow asks members, and tells which of them answered.
+func (f *fellows) answerNow(ctx context.Context, members []*membership.Member) map[types.ID]bool {
+	answers := make([]bool, len(members))
+	var wait sync.WaitGroup
+	for i, m := range members {
+		wait.Go(func() { answers[i] = f != nil && f.ask(ctx, m) })
+	}
+	wait.Wait()
+	answered := make(map[types.ID]bool)
+	for i, m := range members {
+		answered[m.ID] = answers[i]
+	}
+	return answered
+}
+
+// ask asks a member once, and tells whether it answered.
+func (f *fellows) ask(ctx context.Context, m *membership.Member) bool {
 	list, err := f.membersOf(ctx, m)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,6 +156,7 @@ func (f *fellows) ask(ctx context.Context, m *membership.Member) {
 			delete(f.heard, name)
 		}
 	}
+	return err == nil
 }
 
 func timedOut(err error) bool {

@@ -64,6 +64,7 @@ type member struct {
 	fellows *fellows     // nil without a Peer
 	handler http.Handler // nil without a Peer
 	logging logging
+	abrupt  bool // closes without handing the lead over, for tests
 }
 
 // abandoned keeps the locks of directories that etcd panicked in: what it opened there is open until the process ends.
@@ -319,11 +320,11 @@ func (m *member) close() error {
 			errs = append(errs, err)
 		}
 	}
+	if m.etcd != nil {
+		m.stop()
+	}
 	if m.fellows != nil {
 		m.fellows.close()
-	}
-	if m.etcd != nil {
-		m.etcd.Close()
 	}
 	if m.files != nil {
 		errs = append(errs, m.files.close())
@@ -332,4 +333,15 @@ func (m *member) close() error {
 		errs = append(errs, m.lock.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// stop stops etcd. Its own way of handing the lead over waits for seconds where nobody can take it.
+func (m *member) stop() {
+	if m.leads() && !m.abrupt {
+		ctx, cancel := context.WithTimeout(context.Background(), changeTry)
+		_ = m.handOver(ctx) // else the others elect
+		cancel()
+	}
+	m.server().HardStop()
+	m.etcd.Close()
 }

@@ -169,28 +169,33 @@ func (s *Store) RemoveMember(ctx context.Context, name string) error {
 	if s.member == nil {
 		return errAlone
 	}
-	return s.reconfigure(ctx, "remove member "+name, func(ctx context.Context) (bool, error) {
+	self := s.find(name)
+	err := s.reconfigure(ctx, "remove member "+name, func(ctx context.Context) (bool, error) {
 		m := s.find(name)
 		if m == nil {
 			return true, nil
 		}
 		return false, s.remove(ctx, m)
 	})
+	if errors.Is(err, ErrRemoved) && self != nil && self.ID == s.member.server().MemberID() {
+		return nil
+	}
+	return err
 }
 
 // CanRemove tells whether RemoveMember would refuse: nil, or ErrQuorum.
-func (s *Store) CanRemove(_ context.Context, name string) error {
+func (s *Store) CanRemove(ctx context.Context, name string) error {
 	if s.member == nil {
 		return errAlone
 	}
 	if m := s.find(name); m != nil {
-		return s.mayRemove(m)
+		return s.mayRemove(ctx, m)
 	}
 	return nil
 }
 
 func (s *Store) remove(ctx context.Context, m *membership.Member) error {
-	if err := s.mayRemove(m); err != nil {
+	if err := s.mayRemove(ctx, m); err != nil {
 		return err
 	}
 	if m.ID == s.member.server().Leader() {
@@ -202,18 +207,27 @@ func (s *Store) remove(ctx context.Context, m *membership.Member) error {
 	return err
 }
 
-// mayRemove refuses where the voters that are left and can be reached are no majority of those that are left.
-func (s *Store) mayRemove(m *membership.Member) error {
+// mayRemove refuses where the voters that are left and answer now are no majority of those that are left: what was known of them
+// a second ago may be wrong, and cannot be mended.
+func (s *Store) mayRemove(ctx context.Context, m *membership.Member) error {
 	if m.IsLearner {
 		return nil
 	}
 	left, here := 0, 0
+	var others []*membership.Member
 	for _, other := range s.member.server().Cluster().Members() {
-		if other.IsLearner || other.ID == m.ID {
+		switch {
+		case other.IsLearner || other.ID == m.ID:
 			continue
+		case other.ID == s.member.server().MemberID():
+			here++
+		default:
+			others = append(others, other)
 		}
 		left++
-		if other.ID == s.member.server().MemberID() || s.member.fellows.reachable(other.ID) {
+	}
+	for _, answers := range s.member.fellows.answerNow(ctx, others) {
+		if answers {
 			here++
 		}
 	}

@@ -31,7 +31,8 @@ type Store struct {
 	done   chan struct{}
 	err    atomic.Pointer[error] // why it ended
 
-	ringFile sync.Mutex // of the keyring's files
+	ringFile sync.Mutex    // of the keyring's files
+	backing  chan struct{} // full while a backup is made
 
 	waiting  atomic.Int64  // callers of Snapshot that wait for a revision
 	waits    chan struct{} // tells that one began to
@@ -48,7 +49,7 @@ func Start(ctx context.Context, c Config) (*Store, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: c, done: make(chan struct{}), waits: make(chan struct{}, 1), throne: make(chan struct{}, 1)}
+	s := &Store{cfg: c, done: make(chan struct{}), waits: make(chan struct{}, 1), throne: make(chan struct{}, 1), backing: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.start(ctx); err != nil {
 		s.cancel()
