@@ -40,9 +40,10 @@ $(BIN)/hello-%.tar: deploy/examples/hello/main.go deploy/examples/image/main.go
 
 .PHONY: test
 test: lint unit runtime build e2e-images ## Run everything that a machine like CI's can run (root)
-	go test -count=1 -timeout 12m -p 1 $(ROOT_TESTS)
+	go test -count=1 -timeout 15m -p 1 $(ROOT_TESTS)
 	go test -count=1 ./test/sim -seeds 1000
 	$(MAKE) --no-print-directory bench-scale NODES=50 TASKS=2000
+	$(MAKE) --no-print-directory churn ROUNDS=60
 
 .PHONY: unit
 unit: ## Run the tests that need no root, in about a minute
@@ -88,6 +89,10 @@ fuzz: ## Fuzz every decoder and parser: make fuzz TIME=30s
 .PHONY: bench-scale
 bench-scale: ## Hollow nodes on the real store, API server and rules: make bench-scale NODES=1000 TASKS=100000
 	go run ./test/scale -nodes $(or $(NODES),1000) -tasks $(or $(TASKS),100000)
+
+.PHONY: churn
+churn: ## Nodes and services that come and go, and memory and goroutines that stay level: make churn ROUNDS=1000
+	go run ./test/scale -limit 60m -churn $(or $(ROUNDS),1000)
 
 .PHONY: bench-start
 bench-start: build runtime e2e-images ## Time to running against a bare containerd loop, in one run (root)

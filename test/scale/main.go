@@ -24,6 +24,7 @@ import (
 // options are the flags.
 type options struct {
 	nodes, tasks, services int
+	churn                  int
 	startDelay             time.Duration
 	limit                  time.Duration
 	dir                    string
@@ -40,6 +41,7 @@ func main() {
 	flag.IntVar(&o.nodes, "nodes", 1000, "number of hollow nodes")
 	flag.IntVar(&o.tasks, "tasks", 100_000, "number of tasks in all")
 	flag.IntVar(&o.services, "services", 1, "number of services that the tasks are of")
+	flag.IntVar(&o.churn, "churn", 0, "instead, have so many nodes join and leave, and so many services come and go, and see that memory and goroutines stay level")
 	flag.DurationVar(&o.startDelay, "start-delay", 0, "how long a hollow container takes to start")
 	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "time after which to give up")
 	flag.StringVar(&o.dir, "dir", "", "where to make the temporary directory; default $TMPDIR or /tmp")
@@ -58,7 +60,7 @@ func main() {
 
 // run is what a process does, by its role.
 func run(o options) error {
-	if o.nodes < 1 || o.tasks < 1 || o.services < 1 || o.services > o.tasks {
+	if o.churn < 0 || o.nodes < 1 || o.tasks < 1 || o.services < 1 || o.services > o.tasks {
 		return errors.New("want at least one node, one service, and a task for each service")
 	}
 	if err := raiseFileLimit(); err != nil {
@@ -78,6 +80,9 @@ func run(o options) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if o.churn > 0 {
+		return churn(ctx, o, log)
+	}
 	r, err := bench(ctx, o, log)
 	if ctx.Err() != nil && err == nil {
 		err = context.Cause(ctx)

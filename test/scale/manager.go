@@ -33,12 +33,17 @@ type manager struct {
 type backing interface {
 	store.Store
 	store.Elector
+	store.Leaser
 }
 
 func startManager(ctx context.Context, o options, dir string, log *slog.Logger, fail context.CancelCauseFunc) (*manager, error) {
 	var s backing = store.NewMemory()
 	if !o.memory {
-		e, err := etcd.Start(ctx, etcd.Config{Dir: dir, Log: log})
+		config := etcd.Config{Dir: dir, Log: log}
+		if o.churn > 0 {
+			config.KeepHistory = time.Second // or the bounded history would fill up all the time that a short run takes
+		}
+		e, err := etcd.Start(ctx, config)
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +51,9 @@ func startManager(ctx context.Context, o options, dir string, log *slog.Logger, 
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	m := &manager{store: &counted{backing: s}, cancel: cancel, fail: fail}
-	m.server = apiserver.New(apiserver.Options{Store: m.store, Log: log})
+	if m.server = apiserver.New(apiserver.Options{Log: log}); o.churn == 0 {
+		m.server.Attach(m.store, apiserver.Backing{}) // openGate does it with more
+	}
 	m.http = apiserver.NewHTTPServer(m.server.Handler(), log)
 	listener, err := net.Listen("unix", o.socket)
 	if err != nil {
@@ -61,7 +68,7 @@ func startManager(ctx context.Context, o options, dir string, log *slog.Logger, 
 	m.done.Go(func() {
 		lead, err := s.Campaign(ctx, "scale")
 		if err == nil {
-			err = reconcile.New(m.store, controllers.Rules(), reconcile.Options{Logger: log}).Run(ctx, lead)
+			err = controllers.Run(ctx, m.store, lead, reconcile.Options{Logger: log})
 		}
 		if ctx.Err() == nil {
 			m.fail(fmt.Errorf("rules: %w", err))
