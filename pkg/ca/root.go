@@ -137,13 +137,21 @@ func CrossSign(oldCert, oldKey, newCert []byte, now time.Time) (crossPEM []byte,
 func outOfTime(cert *x509.Certificate, now time.Time) error {
 	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	if now.Before(cert.NotBefore) {
-		return &TimeError{fmt.Sprintf("is not valid until %s: is this machine's clock right? It says %s", at(cert.NotBefore), at(now))}
+		return &TimeError{cert, fmt.Sprintf("is not valid until %s: is this machine's clock right? It says %s", at(cert.NotBefore), at(now))}
 	}
-	return &TimeError{fmt.Sprintf("was valid until %s: is this machine's clock right? It says %s", at(cert.NotAfter), at(now))}
+	return &TimeError{cert, fmt.Sprintf("was valid until %s: is this machine's clock right? It says %s", at(cert.NotAfter), at(now))}
 }
 
 // TimeError says that a certificate is not good yet, or not any more, by this machine's clock.
-type TimeError struct{ what string }
+type TimeError struct {
+	cert *x509.Certificate
+	what string
+}
 
 // Error implements error.
 func (e *TimeError) Error() string { return e.what }
+
+// Unwrap is what crypto/x509 calls it.
+func (e *TimeError) Unwrap() error {
+	return x509.CertificateInvalidError{Cert: e.cert, Reason: x509.Expired, Detail: e.what}
+}

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +37,7 @@ type Options struct {
 // Client is a connection to a swarm's API, or to one daemon's. It is safe for use by many goroutines; make one and keep it.
 type Client struct {
 	options Options
+	nodes   sync.Map // of *NodeClient, by the node's ID
 
 	mu      sync.Mutex
 	hosts   []*host
@@ -198,7 +200,7 @@ func refusal(err error) string {
 	text := err.Error()
 	_, said, remote := strings.Cut(text, alert)
 	switch {
-	case errors.As(err, new(tls.RecordHeaderError)):
+	case errors.As(err, new(tls.RecordHeaderError)), errors.Is(err, http.ErrSchemeMismatch):
 		return "it does not speak TLS"
 	case remote && strings.HasPrefix(said, "expired certificate"):
 		return "it says that the certificate of this side has expired or is not valid yet: are the clocks of both machines right?"

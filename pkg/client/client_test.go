@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -67,6 +69,9 @@ func TestConnectErrorOfPermission(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// quiet is where servers write of connections that tests break.
+var quiet = log.New(io.Discard, "", 0)
 
 // serve is a client of a handler.
 func serve(t *testing.T, h http.HandlerFunc) *Client {

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/swarmd/swarmd/pkg/ca"
 )
 
 // How long things may take that are short unless something is wrong.
@@ -20,6 +23,8 @@ const (
 	// long that may take.
 	pingAfter   = 5 * time.Second
 	pingTimeout = 5 * time.Second
+	// explainTimeout is how long it may take to find out what a server has against this side.
+	explainTimeout = time.Second
 )
 
 // defaultPort is where managers listen unless they are told otherwise.
@@ -121,4 +126,35 @@ func (h *host) refresh() {
 	h.http = next
 	h.mu.Unlock()
 	was.CloseIdleConnections()
+}
+
+// objectionError is what a server has against this side's certificate, as found out by another connection.
+type objectionError struct{ error }
+
+// Unwrap is what was found out.
+func (e *objectionError) Unwrap() error { return e.error }
+
+// explain finds out why a new connection was lost before anything came over it. A server that refuses a certificate says so when
+// this side takes the connection for made, and what it says is often lost: then it is asked once more, for that alone.
+func (h *host) explain(ctx context.Context, err error) error {
+	op, ok := errors.AsType[*net.OpError](err)
+	if h.tls == nil || ctx.Err() != nil || ok && op.Op == "dial" || strings.Contains(err.Error(), alert) || errors.As(err, new(*ca.TimeError)) {
+		return err
+	}
+	config := h.tls.Clone()
+	config.NextProtos = []string{"h2"} // with which the server speaks first
+	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	defer cancel()
+	conn, dialErr := (&tls.Dialer{Config: config}).DialContext(ctx, h.network, h.address)
+	if dialErr != nil {
+		return err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok && conn.SetReadDeadline(deadline) != nil {
+		return err
+	}
+	if _, readErr := conn.Read(make([]byte, 1)); readErr != nil && strings.Contains(readErr.Error(), alert) {
+		return &objectionError{readErr}
+	}
+	return err
 }

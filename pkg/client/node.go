@@ -19,9 +19,10 @@ type NodeClient struct {
 	session atomic.Pointer[host] // where the latest session was opened: whoever holds it asks for streams
 }
 
-// Node is the agent's side for the node with the ID.
+// Node is the agent's side for the node with the ID: the same for the same client and ID.
 func (c *Client) Node(id string) *NodeClient {
-	return &NodeClient{client: c, path: "/v1/nodes/" + url.PathEscape(id)}
+	n, _ := c.nodes.LoadOrStore(id, &NodeClient{client: c, path: "/v1/nodes/" + url.PathEscape(id)})
+	return n.(*NodeClient)
 }
 
 // Report tells the manager what was observed. Tasks that the result calls unknown are not, or no longer, the node's.

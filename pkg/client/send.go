@@ -189,9 +189,12 @@ func (e *awayError) Unwrap() []error { return e.errs }
 
 // try makes a request to one host.
 func (c *Client) try(ctx context.Context, h *host, r *request) (*http.Response, attempt) {
-	var sent atomic.Bool
+	var sent, reused atomic.Bool
 	inner, cancel := context.WithCancelCause(ctx)
-	traced := httptrace.WithClientTrace(inner, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
+	traced := httptrace.WithClientTrace(inner, &httptrace.ClientTrace{
+		GotConn:      func(i httptrace.GotConnInfo) { reused.Store(i.Reused) },
+		WroteHeaders: func() { sent.Store(true) },
+	})
 	req, err := c.request(traced, h, r)
 	if err != nil {
 		cancel(nil)
@@ -205,6 +208,9 @@ func (c *Client) try(ctx context.Context, h *host, r *request) (*http.Response, 
 	if err != nil {
 		err = cmp.Or(context.Cause(inner), err)
 		cancel(nil)
+		if !reused.Load() {
+			err = h.explain(ctx, err)
+		}
 		return nil, c.lost(ctx, h, r, err, sent.Load())
 	}
 	resp.Body = &answerBody{resp.Body, cancel}
@@ -272,7 +278,7 @@ func (c *Client) lost(ctx context.Context, h *host, r *request, err error, sent 
 		err = u.Err // the URL has a host that the user never gave
 	}
 	// A server that refuses a certificate tells so after the request was sent, and never looks at that.
-	if !sent || strings.Contains(err.Error(), alert) {
+	if _, guessed := err.(*objectionError); !sent || !guessed && strings.Contains(err.Error(), alert) {
 		return attempt{&ConnectError{h.name, err}, true}
 	}
 	return attempt{brokenError(h, err), r.harmless()}
@@ -292,6 +298,9 @@ func (c *Client) broken(ctx, inner context.Context, h *host, err error) error {
 }
 
 func brokenError(h *host, err error) error {
+	if strings.Contains(err.Error(), alert) {
+		err = fmt.Errorf("%s (%w)", refusal(err), err)
+	}
 	return fmt.Errorf("client: connection to the swarmd daemon at %s was lost: %w", h.name, err)
 }
 

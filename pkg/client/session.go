@@ -21,6 +21,8 @@ const (
 	openGrace = 10 * time.Second
 	// minGrace is the least silence that ends a session, however short its heartbeat's period is.
 	minGrace = 2 * time.Second
+	// endGrace is how long a manager may take to see that a session is over.
+	endGrace = time.Second
 	// maxPeriod bounds what a manager may say of the period.
 	maxPeriod = time.Minute
 )
@@ -32,30 +34,23 @@ const (
 // It sends heartbeats for as long as it lasts, also while the caller works on what was yielded. It ends with an error when the
 // manager has said nothing for v1.HeartbeatGrace heartbeats, at least 2 s, when the connection is lost, when a newer session of
 // the same node takes its place (409), or with ctx; the caller opens the next one.
+//
+// A caller that stops, or whose ctx ends, ends the session in order: the manager is told, and has a second to take note. So it
+// knows such an end from that of a process that was killed.
 func (n *NodeClient) Session(ctx context.Context, describe func() v1.NodeDescription) iter.Seq2[v1.Assignment, error] {
 	return func(yield func(v1.Assignment, error) bool) {
-		inner, cancel := context.WithCancelCause(ctx)
+		inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		defer cancel(nil)
-		s := &session{node: n, describe: describe, period: make(chan time.Duration, 1)}
-		if err := s.change(); err != nil {
-			yield(v1.Assignment{}, err)
-			return
-		}
+		s := &session{node: n, describe: describe, cancel: cancel, period: make(chan time.Duration, 1)}
+		defer context.AfterFunc(ctx, func() { s.finish(context.Cause(ctx)) })()
 		defer s.end()
-		resp, h, err := s.open(inner)
-		if err != nil {
-			yield(v1.Assignment{}, err)
-			return
-		}
-		defer resp.Body.Close()
-		n.session.Store(h)
-		err = s.read(h, resp.Body, cancel, func(a v1.Assignment) bool { return yield(a, nil) })
+		err := s.run(inner, func(a v1.Assignment) bool { return ctx.Err() != nil || yield(a, nil) })
 		switch {
 		case err == nil: // the caller has enough
-		case errors.Is(err, errStopped), Status(err) != 0:
-			yield(v1.Assignment{}, err)
+		case ctx.Err() != nil:
+			yield(v1.Assignment{}, context.Cause(ctx))
 		default:
-			yield(v1.Assignment{}, n.client.broken(ctx, inner, h, err))
+			yield(v1.Assignment{}, err)
 		}
 	}
 }
@@ -64,10 +59,58 @@ func (n *NodeClient) Session(ctx context.Context, describe func() v1.NodeDescrip
 type session struct {
 	node     *NodeClient
 	describe func() v1.NodeDescription
-	told     []byte             // the line with the description that was sent last
-	period   chan time.Duration // holds the newest that was told
-	up       *io.PipeWriter     // what follows the first line
+	told     []byte                  // the line with the description that was sent last
+	period   chan time.Duration      // holds the newest that was told
+	cancel   context.CancelCauseFunc // of the request
 	beats    sync.WaitGroup
+
+	mu   sync.Mutex
+	up   *io.PipeWriter // what follows the first line
+	open bool           // a manager has answered
+}
+
+// run opens the session and hands on what comes down, until it is cut off, or the caller has enough.
+func (s *session) run(inner context.Context, to func(v1.Assignment) bool) error {
+	if err := s.change(); err != nil {
+		return err
+	}
+	resp, h, err := s.begin(inner)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	s.node.session.Store(h)
+	s.mu.Lock()
+	s.open = true
+	s.mu.Unlock()
+	if inner.Err() != nil {
+		return context.Cause(inner)
+	}
+	err = s.read(h, resp.Body, to)
+	switch {
+	case err == nil:
+		s.finish(errFinished)
+		_, _ = io.Copy(io.Discard, resp.Body) // until the manager has taken note
+		return nil
+	case errors.Is(err, errStopped), Status(err) != 0:
+		return err
+	}
+	return s.node.client.broken(context.Background(), inner, h, err)
+}
+
+// errFinished ends a session whose manager takes no note of its end.
+var errFinished = errors.New("client: the session is over")
+
+// finish ends what goes up, and all of the session soon after, whatever the manager does.
+func (s *session) finish(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.open {
+		s.cancel(cause)
+		return
+	}
+	_ = s.up.Close() // it never fails
+	time.AfterFunc(endGrace, func() { s.cancel(cause) })
 }
 
 // change looks whether the description changed, and makes a line of it.
@@ -81,29 +124,31 @@ func (s *session) change() error {
 	return nil
 }
 
-// open sends the first line, and the beginning of all that follows, until a manager answers.
-func (s *session) open(ctx context.Context) (*http.Response, *host, error) {
+// begin sends the first line, and the beginning of all that follows, until a manager answers.
+func (s *session) begin(ctx context.Context) (*http.Response, *host, error) {
 	return s.node.client.send(ctx, request{
 		method: http.MethodPost, path: s.node.path + "/session",
 		again: true, patience: openGrace, // a session takes the place of the one before it
 		body: func() io.Reader {
-			s.close()
 			r, w := io.Pipe()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.up != nil {
+				_ = s.up.Close()
+			}
 			s.up = w
 			return io.MultiReader(bytes.NewReader(s.told), r)
 		},
 	})
 }
 
-func (s *session) close() {
-	if s.up != nil {
-		_ = s.up.Close() // it never fails
-	}
-}
-
 // end closes what goes up, and waits for the heartbeats to stop.
 func (s *session) end() {
-	s.close()
+	s.mu.Lock()
+	if s.up != nil {
+		_ = s.up.Close()
+	}
+	s.mu.Unlock()
 	close(s.period)
 	s.beats.Wait()
 }
@@ -115,9 +160,9 @@ type sessionLine struct {
 }
 
 // read hands on what comes down, until it is cut off or the caller has enough.
-func (s *session) read(h *host, body io.Reader, cancel context.CancelCauseFunc, to func(v1.Assignment) bool) error {
+func (s *session) read(h *host, body io.Reader, to func(v1.Assignment) bool) error {
 	var alive *pulse
-	alive = newPulse(body, openGrace, func() { cancel(silentError(h, alive.limit)) })
+	alive = newPulse(body, openGrace, func() { s.cancel(silentError(h, alive.limit)) })
 	defer alive.stop()
 	decoder := json.NewDecoder(alive)
 	for first := true; ; first = false {
