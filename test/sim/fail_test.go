@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -27,15 +28,77 @@ func (r impatient) Decide(now time.Time, s *store.Snapshot, key string) reconcil
 	return plan
 }
 
-// impatientRules are all rules, of which one is broken.
-func impatientRules() []reconcile.Rule {
-	rules := controllers.Rules()
-	for i, r := range rules {
-		if r.Name() == "service" {
-			rules[i] = impatient{r}
+// blind is a rule that decides nothing.
+type blind struct{ reconcile.Rule }
+
+// Decide implements reconcile.Rule.
+func (blind) Decide(time.Time, *store.Snapshot, string) reconcile.Plan { return reconcile.Plan{} }
+
+// hasty is a rule that stops all tasks of drained nodes at once, as Docker Swarm does.
+type hasty struct{ reconcile.Rule }
+
+// Decide implements reconcile.Rule.
+func (r hasty) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	plan := r.Rule.Decide(now, s, key)
+	for t := range s.TasksOfService(key) {
+		n, ok := store.Get(s, v1.Nodes, v1.TaskNode(t))
+		decided := slices.ContainsFunc(plan.Ops, func(op store.Op) bool { return op.ID == t.Meta.ID })
+		if ok && v1.NodeDrained(n) && t.Desired.State <= v1.TaskComplete && !decided {
+			next := *t.Desired
+			next.State = v1.TaskShutdown
+			plan.Ops = append(plan.Ops, reconcile.SetTask(now, t, &next))
 		}
 	}
-	return rules
+	return plan
+}
+
+// idle is a rule that leaves tasks on drained nodes where they are.
+type idle struct{ reconcile.Rule }
+
+// Decide implements reconcile.Rule.
+func (r idle) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	plan := r.Rule.Decide(now, s, key)
+	plan.Ops = slices.DeleteFunc(plan.Ops, func(op store.Op) bool {
+		t, ok := store.Get(s, v1.Tasks, op.ID)
+		if !ok || op.Kind != v1.KindTask {
+			return false
+		}
+		n, ok := store.Get(s, v1.Nodes, v1.TaskNode(t))
+		return ok && v1.NodeDrained(n) && op.Value != nil
+	})
+	return plan
+}
+
+// many is a rule that is told to move any number of slots at a time.
+type many struct{ reconcile.Rule }
+
+// Decide implements reconcile.Rule.
+func (r many) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	if o, ok := store.Get(s, v1.Services, key); ok {
+		spec, all := *o.Spec, uint64(0)
+		update := *spec.Update
+		update.Parallelism = &all
+		spec.Update = &update
+		next, _, err := s.With(s.Revision()+1, []store.Op{{Kind: v1.KindService, ID: key, Value: &spec, Meta: &o.Meta, If: store.Exists()}})
+		if err != nil {
+			panic(err)
+		}
+		s = next
+	}
+	return r.Rule.Decide(now, s, key)
+}
+
+// broken are all pipelines, of which one rule is broken.
+func broken(name string, as func(reconcile.Rule) reconcile.Rule) []reconcile.Pipeline {
+	pipelines := controllers.Pipelines()
+	for _, p := range pipelines {
+		for i, r := range p.Rules {
+			if r.Name() == name {
+				p.Rules[i] = as(r)
+			}
+		}
+	}
+	return pipelines
 }
 
 // TestTheSimCanFail takes one defence away at a time: a simulation that finds nothing then would find nothing ever.
@@ -45,11 +108,16 @@ func TestTheSimCanFail(t *testing.T) {
 		name string
 		o    Options
 	}{
-		{"a rule that does not wait for the end of the earlier task", Options{Rules: impatientRules()}},
-		{"no fence, and stale snapshots", Options{Rules: controllers.Rules(), NoFence: true, NoFloor: true}},
-		{"large commits written in any order", Options{Rules: controllers.Rules(), NoPhases: true}},
-		{"reports written by what a server saw long ago", Options{Rules: controllers.Rules(), NoReportCondition: true}},
-		{"reports taken by a server that does not know the task yet", Options{Rules: controllers.Rules(), NoReportRevision: true}},
+		{"a rule that does not wait for the end of the earlier task", Options{
+			Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return impatient{r} })}},
+		{"a rule that misses no node", Options{Pipelines: broken("node", func(r reconcile.Rule) reconcile.Rule { return blind{r} })}},
+		{"a drain that stops everything at once", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return hasty{r} })}},
+		{"a drain that stops nothing", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return idle{r} })}},
+		{"a drain that moves everything at once", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return many{r} })}},
+		{"no fence, and stale snapshots", Options{Pipelines: controllers.Pipelines(), NoFence: true, NoFloor: true}},
+		{"large commits written in any order", Options{Pipelines: controllers.Pipelines(), NoPhases: true}},
+		{"reports written by what a server saw long ago", Options{Pipelines: controllers.Pipelines(), NoReportCondition: true}},
+		{"reports taken by a server that does not know the task yet", Options{Pipelines: controllers.Pipelines(), NoReportRevision: true}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for seed := uint64(1); seed <= within; seed++ {
@@ -69,7 +137,7 @@ func TestSameSeedSameRun(t *testing.T) {
 	for seed := uint64(1); seed <= 20; seed++ {
 		var runs [2][]string
 		for i := range runs {
-			_, err := Run(Options{Seed: seed, Rules: controllers.Rules(), Trace: func(line string) { runs[i] = append(runs[i], line) }})
+			_, err := Run(Options{Seed: seed, Pipelines: controllers.Pipelines(), Trace: func(line string) { runs[i] = append(runs[i], line) }})
 			if err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}

@@ -36,9 +36,11 @@ func (w *World) fault() {
 		m.reboot()
 	case p < 72:
 		m.isolate()
-	case p < 82:
+	case p < 80:
 		m.disconnect()
-	case p < 91:
+	case p < 84:
+		m.miss()
+	case p < 92:
 		manager.skew = w.between(-2*time.Minute, 2*time.Minute)
 		w.trace("manager %d: the clock is off by %v", manager.number, manager.skew)
 	default:
@@ -62,7 +64,6 @@ func (m *machine) isolate() {
 	}
 	m.w.trace("%s is cut off", m.id)
 	m.cut = true
-	m.missing()
 	m.disconnect()
 	m.w.after(m.w.between(time.Second, 30*time.Second), m.join)
 }
@@ -100,6 +101,5 @@ func (w *World) heal() {
 func (m *machine) die() {
 	m.w.trace("%s dies", m.id)
 	m.cut, m.dead = true, true
-	m.missing()
 	m.disconnect()
 }

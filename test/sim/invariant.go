@@ -15,9 +15,9 @@ type actor string
 
 // The actors; every machine's agent is one too, by the name of its node.
 const (
-	actorUser     actor = "user"
-	actorLeader   actor = "leader"
-	actorLiveness actor = "liveness"
+	actorUser   actor = "user"
+	actorLeader actor = "leader"
+	actorServer actor = "server"
 )
 
 // checks remember what the invariants need of the past.
@@ -26,6 +26,9 @@ type checks struct {
 	lost map[string][]int64  // by node: the revisions at which it was taken for lost
 	born map[string]birth    // tasks, by ID
 	fits map[string]fitCheck // what revisions ask of nodes, by ID
+	// drained are the revisions at which a node was drained last, by ID; ended the attempts of a slot that ended by themselves.
+	drained map[string]int64
+	ended   map[string][]uint64
 }
 
 // birth is where a task comes from.
@@ -36,7 +39,8 @@ type birth struct {
 }
 
 func newChecks() checks {
-	return checks{made: make(map[string]bool), lost: make(map[string][]int64), born: make(map[string]birth), fits: make(map[string]fitCheck)}
+	return checks{made: make(map[string]bool), lost: make(map[string][]int64), born: make(map[string]birth), fits: make(map[string]fitCheck),
+		drained: make(map[string]int64), ended: make(map[string][]uint64)}
 }
 
 // mayWrite tells whether sections are written by nobody but their writers.
@@ -45,11 +49,11 @@ func (c *checks) mayWrite(w *World, who actor, ops []store.Op) error {
 		ok := false
 		switch {
 		case who == actorUser:
-			ok = op.Section == v1.SectionSpec && (op.Kind == v1.KindService || op.Kind == v1.KindClaim) || op.Kind == v1.KindNode
-		case who == actorLiveness:
-			ok = op.Kind == v1.KindNode && op.Section == v1.SectionDesired
+			ok = op.Section == v1.SectionSpec && (op.Kind == v1.KindService || op.Kind == v1.KindClaim || op.Kind == v1.KindNode)
+		case who == actorServer:
+			ok = op.Section == v1.SectionStatus && (op.Kind == v1.KindPresence || op.Kind == v1.KindNode)
 		case who == actorLeader:
-			ok = op.Section == v1.SectionDesired && (op.Kind == v1.KindTask || op.Kind == v1.KindService) ||
+			ok = op.Section == v1.SectionDesired && (op.Kind == v1.KindTask || op.Kind == v1.KindService || op.Kind == v1.KindNode) ||
 				op.Kind == v1.KindServiceRevision || op.Value == nil && (op.Kind == v1.KindService || op.Kind == v1.KindClaim)
 		default:
 			t, found := store.Get(w.current(), v1.Tasks, op.ID)
@@ -76,9 +80,9 @@ func (c *checks) changed(w *World, changes []store.Change) {
 				c.placed(w, after)
 			}
 		case v1.KindNode:
-			if n, ok := change.New.(*v1.Node); ok && v1.NodeLost(n) {
-				c.lost[n.Meta.ID] = append(c.lost[n.Meta.ID], w.newest())
-			}
+			before, _ := change.Old.(*v1.Node)
+			after, _ := change.New.(*v1.Node)
+			c.node(w, before, after)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {
@@ -102,6 +106,11 @@ func (c *checks) task(w *World, before, after *v1.Task) {
 		return
 	}
 	was := before.Desired
+	if state := v1.Observed(after); state != v1.Observed(before) &&
+		(state == v1.TaskFailed || state == v1.TaskRejected || state == v1.TaskComplete) {
+		slot := c.born[id].slot
+		c.ended[slot] = append(c.ended[slot], d.Attempt)
+	}
 	switch {
 	case d.State < was.State:
 		w.fail("%s: the desired state goes back from %s to %s", nameOf(d), was.State, d.State)
@@ -114,6 +123,19 @@ func (c *checks) task(w *World, before, after *v1.Task) {
 	}
 }
 
+// node remembers when a node was lost, and when it was drained.
+func (c *checks) node(w *World, before, after *v1.Node) {
+	if v1.NodeDrained(before) || v1.NodeDrained(after) {
+		c.drained[after.Meta.ID] = w.newest()
+	}
+	if v1.NodeLost(after) {
+		if !v1.NodeLost(before) {
+			w.stats.Lost++
+		}
+		c.lost[after.Meta.ID] = append(c.lost[after.Meta.ID], w.newest())
+	}
+}
+
 // removed checks that a task is only forgotten once nothing of it can run, as far as its node could tell.
 func (c *checks) removed(w *World, t *v1.Task) {
 	for _, m := range w.machines {
@@ -123,7 +145,8 @@ func (c *checks) removed(w *World, t *v1.Task) {
 	}
 }
 
-// started checks a container that was started: it is the only one of its slot, or, where new tasks start first, one of two.
+// started checks a container that was started: it is the only one of its slot, or, where new tasks start first, for that is how
+// the service is updated or because it takes over from one on a drained node, one of two.
 // Those do not count whose node was taken for lost since they were decided, whether or not it is back: nobody could stop
 // them, so the swarm went on without them, and they are stopped as soon as their node hears of it.
 func (c *checks) started(w *World, m *machine, t *task) {
@@ -145,6 +168,9 @@ func (c *checks) started(w *World, m *machine, t *task) {
 		for id, box := range other.containers {
 			if b := c.born[id]; box.running && b.slot == mine.slot && !c.lostSince(w, other.id, b.revision) {
 				running = append(running, nameOf(b.desired)+" on "+other.id)
+				if c.drainedSince(w, other.id, b.revision) {
+					most = 2
+				}
 			}
 		}
 	}

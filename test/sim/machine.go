@@ -22,9 +22,6 @@ type machine struct {
 	cut bool // no message gets through
 	// dead machines never come back, whatever still runs on them.
 	dead bool
-	// down is whether the swarm takes the node for lost; gone counts the times that it might.
-	down bool
-	gone int
 
 	telling, again bool // a report is about to be made
 
@@ -81,16 +78,8 @@ func newMachine(w *World, i int) *machine {
 func (m *machine) boot() {
 	m.skew = m.w.between(-time.Second, time.Second)
 	labels := map[string]string{"zone": []string{"east", "west"}[m.number%2]}
-	ops := []store.Op{
-		{Kind: v1.KindNode, ID: m.id, Value: &v1.NodeSpec{Role: v1.RoleWorker, Availability: v1.AvailabilityActive},
-			Meta: &v1.Meta{Labels: labels}, If: store.Absent()},
-		{Kind: v1.KindNode, ID: m.id, Section: v1.SectionStatus, Value: &v1.NodeStatus{State: v1.NodeReady, Description: v1.NodeDescription{
-			Resources: v1.NodeResources{CPUs: 4e9, Memory: 4 << 30}, Platform: v1.Platform{Architecture: "amd64", OS: "linux"}}},
-			If: store.Absent()},
-	}
-	if _, err := m.w.commit(actorUser, store.Commit{Ops: ops}); err != nil {
-		m.w.fail("node: %v", err)
-	}
+	m.w.userCommit(store.Op{Kind: v1.KindNode, ID: m.id, Value: &v1.NodeSpec{Role: v1.RoleWorker, Availability: v1.AvailabilityActive},
+		Meta: &v1.Meta{Labels: labels}, If: store.Absent()})
 	m.up = true
 	m.connect()
 }
@@ -103,7 +92,6 @@ func (m *machine) crash() {
 	m.w.trace("%s: the agent crashes", m.id)
 	m.up, m.telling, m.again = false, false, false
 	m.life++
-	m.missing()
 	for _, t := range m.sorted() {
 		if !t.busy {
 			continue
@@ -120,9 +108,7 @@ func (m *machine) crash() {
 			c.running, c.exited, c.code = false, true, 137
 		}
 	}
-	if m.session != nil {
-		m.session.open = false
-	}
+	m.session.end(m.cut)
 	m.w.after(m.w.between(100*time.Millisecond, 20*time.Second), m.restart)
 }
 
@@ -453,42 +439,6 @@ func (m *machine) tellAgain() {
 			m.tell()
 		}
 	})
-}
-
-// missing begins to count the time after which the swarm takes the node for lost.
-func (m *machine) missing() {
-	m.gone++
-	gone := m.gone
-	m.w.after(m.w.between(8*time.Second, 16*time.Second), func() {
-		if m.gone == gone && (m.cut || !m.up) && !m.down {
-			m.setDown(true)
-		}
-	})
-}
-
-// back tells the swarm that the node is there again.
-func (m *machine) back() {
-	m.gone++
-	if m.down {
-		m.w.after(m.w.lag(), func() {
-			if m.up && !m.cut && m.down {
-				m.setDown(false)
-			}
-		})
-	}
-}
-
-func (m *machine) setDown(down bool) {
-	m.w.trace("%s is down: %v", m.id, down)
-	m.down = down
-	d := &v1.NodeDesired{}
-	if down {
-		d.Down = m.w.time(0)
-	}
-	op := store.Op{Kind: v1.KindNode, ID: m.id, Section: v1.SectionDesired, Value: d, If: store.Exists()}
-	if _, err := m.w.commit(actorLiveness, store.Commit{Ops: []store.Op{op}}); err != nil {
-		m.w.fail("liveness: %v", err)
-	}
 }
 
 func nameOf(d *v1.TaskDesired) string {

@@ -1,16 +1,21 @@
 package sim
 
 import (
-	"errors"
+	"fmt"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// session is one connection of an agent to a manager's API server. Its messages arrive in order, or not at all.
+// session is one connection of an agent to a manager's API server. Its messages arrive in order, or not at all. While it is
+// open, the server keeps the lease that the node's presence is under.
 type session struct {
 	machine *machine
+	server  *server
+	name    string
+	lease   store.LeaseID
+	ends    time.Duration // when the lease ends, once nobody keeps it
 	sent    int64         // the revision up to which the agent was told, or will be by what is under way
 	last    time.Duration // when the latest message arrives
 	open    bool
@@ -30,8 +35,10 @@ func (m *machine) connect() {
 	if !m.up || m.cut || m.session != nil && m.session.open {
 		return
 	}
-	s := &session{machine: m, open: true, last: m.w.now}
+	m.w.sessions++
+	s := &session{machine: m, server: m.w.servers[m.w.rng.IntN(len(m.w.servers))], name: fmt.Sprint(m.w.sessions), open: true, last: m.w.now}
 	m.session = s
+	s.present()
 	snapshot := m.w.at(m.w.stale(max(1, m.w.newest()-200)))
 	a := assignment{revision: snapshot.Revision(), complete: true}
 	for t := range snapshot.TasksOfNode(m.id) {
@@ -41,7 +48,6 @@ func (m *machine) connect() {
 	m.w.trace("%s opens a session at r%d", m.id, a.revision)
 	s.send(a)
 	s.schedule()
-	m.back()
 }
 
 // send delivers a message a while later, after those before it.
@@ -121,53 +127,19 @@ func (m *machine) disconnect() {
 	if m.session == nil || !m.session.open {
 		return
 	}
-	m.session.open = false
+	m.session.end(m.cut)
 	m.w.after(m.w.between(50*time.Millisecond, 2*time.Second), m.connect)
 }
 
-// server is one API server, as far as it writes what agents report.
-type server struct {
-	w       *World
-	written int64 // its own latest commit, which it always sees
-}
-
-// report writes what an agent reported, by the rules of the API server: a task has to be the node's, its state never goes
-// back. It sees at least what the agent was told when it reported, or it would take the agent's tasks for unknown ones. It
-// returns false where the agent is not to be told that it was written.
-func (s *server) report(node string, told int64, statuses []report) bool {
-	least := max(1, s.written, s.w.newest()-200)
-	if !s.w.o.NoReportRevision {
-		least = max(least, told)
+// end closes a session. Its server sees that, and waits a moment for another; or sees nothing.
+func (s *session) end(unseen bool) {
+	if s == nil || !s.open {
+		return
 	}
-	view := s.w.stale(least)
-	for range 3 {
-		snapshot := s.w.at(view)
-		var ops []store.Op
-		for _, r := range statuses {
-			t, ok := store.Get(snapshot, v1.Tasks, r.id)
-			if !ok || v1.TaskNode(t) != node || t.Status != nil && (r.status.State < t.Status.State || same(*t.Status, r.status)) {
-				continue
-			}
-			status := r.status
-			op := store.Op{Kind: v1.KindTask, ID: r.id, Section: v1.SectionStatus, Value: &status,
-				If: store.AtRevision(t.Meta.Revisions[v1.SectionStatus])}
-			if s.w.o.NoReportCondition {
-				op.If = store.Exists()
-			}
-			ops = append(ops, op)
-		}
-		if len(ops) == 0 {
-			return true
-		}
-		revision, err := s.w.commit(actor(node), store.Commit{Ops: ops})
-		if err == nil {
-			s.written = revision
-			return true
-		}
-		if !errors.Is(err, store.ErrConflict) {
-			return false
-		}
-		view = s.w.newest()
+	s.open = false
+	if unseen {
+		s.leave()
+	} else {
+		s.expire(s.machine.w.between(500*time.Millisecond, 600*time.Millisecond))
 	}
-	return false
 }

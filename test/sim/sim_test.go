@@ -29,9 +29,9 @@ func replay(t *testing.T, o Options, lines int) {
 }
 
 func TestSim(t *testing.T) {
-	rules := controllers.Rules()
+	pipelines := controllers.Pipelines()
 	if *seed != 0 {
-		stats, err := Run(Options{Seed: *seed, Rules: rules, Trace: func(line string) { t.Log(line) }})
+		stats, err := Run(Options{Seed: *seed, Pipelines: pipelines, Trace: func(line string) { t.Log(line) }})
 		t.Logf("%+v", stats)
 		if err != nil {
 			t.Errorf("seed %d: %v", *seed, err)
@@ -41,9 +41,9 @@ func TestSim(t *testing.T) {
 	var sum Stats
 	var longest time.Duration
 	for s := uint64(1); s <= *seeds; s++ {
-		stats, err := Run(Options{Seed: s, Rules: rules})
+		stats, err := Run(Options{Seed: s, Pipelines: pipelines})
 		if err != nil {
-			replay(t, Options{Seed: s, Rules: rules}, 60)
+			replay(t, Options{Seed: s, Pipelines: pipelines}, 60)
 			t.Fatalf("seed %d: %v\nreplay it: go test ./test/sim -seed %d", s, err, s)
 		}
 		sum.Events += stats.Events
@@ -52,8 +52,10 @@ func TestSim(t *testing.T) {
 		sum.Fenced += stats.Fenced
 		sum.Starts += stats.Starts
 		sum.Leads += stats.Leads
+		sum.Lost += stats.Lost
+		sum.Moves += stats.Moves
 		longest = max(longest, stats.Settled)
 	}
-	t.Logf("%d seeds: %d events, %d commits, %d conflicts, %d fenced, %d containers started, %d leaders; settled within %v",
-		*seeds, sum.Events, sum.Commits, sum.Conflicts, sum.Fenced, sum.Starts, sum.Leads, longest)
+	t.Logf("%d seeds: %d events, %d commits, %d conflicts, %d fenced, %d containers started, %d leaders, %d nodes lost, %d moves; settled within %v",
+		*seeds, sum.Events, sum.Commits, sum.Conflicts, sum.Fenced, sum.Starts, sum.Leads, sum.Lost, sum.Moves, longest)
 }

@@ -44,7 +44,7 @@ func (w *World) act() {
 		})
 	case w.chance(0.3):
 		w.update(service, func(s *v1.ServiceSpec) { s.Task.ForceUpdate++ })
-	case w.chance(0.5):
+	case w.chance(0.7):
 		w.drain()
 	default:
 		w.remove(service)
@@ -158,7 +158,7 @@ func (w *World) remove(s *v1.Service) {
 // drain changes the availability of a node.
 func (w *World) drain() {
 	w.setAvailability(w.machines[w.rng.IntN(len(w.machines))],
-		[]v1.NodeAvailability{v1.AvailabilityActive, v1.AvailabilityActive, v1.AvailabilityDrain, v1.AvailabilityPause}[w.rng.IntN(4)])
+		[]v1.NodeAvailability{v1.AvailabilityActive, v1.AvailabilityActive, v1.AvailabilityDrain, v1.AvailabilityDrain, v1.AvailabilityPause}[w.rng.IntN(5)])
 }
 
 func (w *World) setAvailability(m *machine, a v1.NodeAvailability) {

@@ -15,8 +15,8 @@ import (
 
 // Options of a run.
 type Options struct {
-	Seed  uint64
-	Rules []reconcile.Rule
+	Seed      uint64
+	Pipelines []reconcile.Pipeline
 	// Trace takes what happens, line by line; nil is nobody.
 	Trace func(line string)
 
@@ -43,6 +43,8 @@ type World struct {
 	memory *store.Memory
 	log    []revision // of the store, from revision 1
 
+	sessions int        // that there were
+	ending   []*session // whose leases nobody keeps
 	managers []*manager
 	holder   *manager // who has the lead; nil if its process crashed
 	machines []*machine
@@ -51,13 +53,17 @@ type World struct {
 	cuts     float64 // how likely it is that a commit is cut into parts
 	calm     bool    // no more faults
 	fate     fate    // of one machine from then on
-	checks   checks
-	failure  error
+	// watched are services that must have so many containers that run, at every moment; nil is nobody looks.
+	watched map[string]int
+	checks  checks
+	failure error
 }
 
 // Stats are what a run was made of.
 type Stats struct {
 	Events, Commits, Conflicts, Fenced, Starts, Leads int
+	// Lost counts the times that a node was found missing, Moves the tasks that took over from one on a drained node.
+	Lost, Moves int
 	// Settled is how long the swarm took to become what was wanted once the faults had stopped.
 	Settled time.Duration
 }
@@ -74,6 +80,7 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // Run plays one seed and returns what went wrong, if anything.
 func Run(o Options) (Stats, error) {
 	w := &World{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0x5eed)), start: epoch, memory: store.NewMemory()}
+	defer func() { _ = w.memory.Close() }()
 	s, err := w.memory.Snapshot(context.Background(), 0)
 	if err != nil {
 		return Stats{}, err
@@ -95,7 +102,7 @@ func Run(o Options) (Stats, error) {
 // setUp makes the swarm before anything goes wrong.
 func (w *World) setUp() {
 	for i := range 2 {
-		w.servers = append(w.servers, &server{w: w})
+		w.servers = append(w.servers, &server{w: w, number: i})
 		w.managers = append(w.managers, newManager(w, i))
 	}
 	for i := range 3 + w.rng.IntN(2) {
@@ -116,6 +123,9 @@ func (w *World) play(d time.Duration) {
 		w.now = e.at
 		w.stats.Events++
 		e.do()
+		if w.watched != nil {
+			w.watch()
+		}
 	}
 	w.now = until
 }
@@ -235,6 +245,20 @@ func (w *World) commit(who actor, c store.Commit) (int64, error) {
 	w.stats.Commits++
 	w.record(before)
 	return r, nil
+}
+
+// expire ends a lease, and what lives under it.
+func (w *World) expire(lease store.LeaseID, node string) {
+	w.memory.Expire(lease)
+	s, err := w.memory.Snapshot(context.Background(), 0)
+	if err != nil {
+		w.fail("snapshot: %v", err)
+		return
+	}
+	if before := w.newest(); s.Revision() > before {
+		w.record(before)
+		w.trace("%s is no longer there", node)
+	}
 }
 
 // record takes over what the store did after a revision. Every commit here changes something: its conditions see to that.
