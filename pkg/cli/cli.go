@@ -4,8 +4,8 @@
 // manifests (apply, get, describe, diff, wait). It turns what is written into objects of api/v1, hands them to the API
 // through pkg/client, and prints what comes back.
 //
-// It never decides what runs where, never keeps state between two commands, and has no rules of its own about what an
-// object may hold: those of api/v1 are asked before a manifest is sent, and the API server asks them again.
+// It never decides what runs where, keeps no state between two commands but the contexts of login, and has no rules of its
+// own about what an object may hold: those of api/v1 are asked before a manifest is sent, and the API server asks them again.
 package cli
 
 import (
@@ -40,6 +40,9 @@ type Options struct {
 	LookupEnv func(string) (string, bool)
 	// Terminal tells how wide Out is where it is a terminal, and 0 where it is not.
 	Terminal func() int
+	// Ask asks the person at the terminal, and gives errNoTerminal where there is none. What is answered to a secret
+	// question is not shown.
+	Ask func(question string, secret bool) (string, error)
 	// Now is the clock that ages are told by.
 	Now func() time.Time
 }
@@ -47,8 +50,11 @@ type Options struct {
 // app is one invocation of swarmctl: the world around it, and the daemon once it was asked for.
 type app struct {
 	Options
-	host   string
-	client *client.Client
+	host    string
+	context string
+	client  *client.Client
+	// used is the context that client speaks to; nil for a daemon that --host or the environment names.
+	used *swarmContext
 }
 
 // New is the whole command tree of swarmctl. Run executes it; tests may execute it themselves.
@@ -60,7 +66,9 @@ func New(o Options) *cobra.Command {
 		Long: `swarmctl speaks to a swarm.
 
 The lines of Docker Swarm work with docker replaced by swarmctl: service, node, secret, config, swarm, info. Beside them,
-manifests say what should run, and swarmctl shows what does: apply, get, describe, diff, wait, events.`,
+manifests say what should run, and swarmctl shows what does: apply, get, describe, diff, wait, events.
+
+It speaks to the daemon of this machine, as root, or to a swarm anywhere that somebody logged in to: login, context.`,
 		Example: `  # Make this machine a swarm of one, and run three replicas of a web server
   swarmctl swarm init
   swarmctl service create --name web --replicas 3 --publish 8080:80 nginx:1.27
@@ -87,12 +95,17 @@ manifests say what should run, and swarmctl shows what does: apply, get, describ
 	root.SetVersionTemplate("swarmctl version {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().StringVarP(&a.host, "host", "H", "", "Daemon `address` to speak to (default $"+HostEnv+", else "+DefaultHost+")")
+	root.PersistentFlags().StringVar(&a.context, "context", "", "Context to speak to: a `name` of swarmctl context ls (default $"+ContextEnv+", else what swarmctl context use chose)")
 	_ = root.RegisterFlagCompletionFunc("host", cobra.NoFileCompletions)
-	root.AddGroup(&cobra.Group{ID: "manifest", Title: "Manifests and objects:"}, &cobra.Group{ID: "docker", Title: "Docker's commands:"})
+	_ = root.RegisterFlagCompletionFunc("context", a.completeContexts)
+	root.PersistentPostRun = func(cmd *cobra.Command, _ []string) { a.learnHosts(cmd.Context()) }
+	root.AddGroup(&cobra.Group{ID: "manifest", Title: "Manifests and objects:"}, &cobra.Group{ID: "docker", Title: "Docker's commands:"},
+		&cobra.Group{ID: "people", Title: "People:"})
 	addGroup(root, "manifest", a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(), a.diffCommand(),
 		a.waitCommand(), a.eventsCommand())
 	addGroup(root, "docker", a.serviceCommand(), a.nodeCommand(), a.taskCommand(), a.secretCommand(), a.configCommand(), a.swarmCommand(),
 		a.imageCommand(), a.infoCommand(), a.versionCommand())
+	addGroup(root, "people", a.loginCommand(), a.contextCommand(), a.userCommand(), a.auditCommand())
 	return root
 }
 
@@ -154,30 +167,13 @@ func withDefaults(o Options) Options {
 	if o.Terminal == nil {
 		o.Terminal = func() int { return terminalWidth(o.Out) }
 	}
+	if o.Ask == nil {
+		o.Ask = func(question string, secret bool) (string, error) { return askTerminal(o.In, o.Err, question, secret) }
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	return o
-}
-
-// daemon is the client of the daemon that --host or the environment names.
-func (a *app) daemon() (*client.Client, error) {
-	if a.client != nil {
-		return a.client, nil
-	}
-	host := a.host
-	if host == "" {
-		host = a.Getenv(HostEnv)
-	}
-	if host == "" {
-		host = DefaultHost
-	}
-	c, err := client.New(host)
-	if err != nil {
-		return nil, fmt.Errorf("host %q: %w", host, err)
-	}
-	a.client = c
-	return c, nil
 }
 
 func (a *app) printf(format string, args ...any) { fmt.Fprintf(a.Out, format, args...) }

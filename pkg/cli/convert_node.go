@@ -38,7 +38,7 @@ func convertTask(t *v1.Task, revision *v1.ServiceRevision, n names) *dockerTask 
 	return d
 }
 
-// convertNode is a node as docker inspect prints it.
+// convertNode is a node as docker inspect prints it, from what the node says alone: see roster.convert.
 func convertNode(node *v1.Node) *dockerNode {
 	d := &dockerNode{ID: node.Meta.ID, dockerMeta: convertMeta(&node.Meta)}
 	d.Spec.dockerAnnotations = annotations(&node.Meta)
@@ -71,20 +71,6 @@ func convertNode(node *v1.Node) *dockerNode {
 		d.ManagerStatus = m
 	}
 	return d
-}
-
-// setLeader marks the leader among all nodes. With one manager that is the leader; who leads several is not told by the API
-// yet, and then nobody is marked.
-func setLeader(nodes []*dockerNode) {
-	var managers []*dockerNode
-	for _, n := range nodes {
-		if n.ManagerStatus != nil {
-			managers = append(managers, n)
-		}
-	}
-	if len(managers) == 1 {
-		managers[0].ManagerStatus.Leader = true
-	}
 }
 
 // convertSecret is a secret as docker inspect prints it: never with its data.

@@ -173,8 +173,7 @@ desired: {service: serviceid, serviceName: web, slot: 2, attempt: 1, revision: r
 status: {state: failed, at: 2026-01-02T03:04:06Z, message: started, err: "task: non-zero exit (1)", container: {id: c, pid: 7, exitCode: 1},
   ports: [{target: 80, published: 32768, protocol: tcp, mode: host}]}
 `)
-	d := convertNode(node)
-	setLeader([]*dockerNode{d})
+	d := (&roster{managers: 1}).convert(node)
 	var out bytes.Buffer
 	revision := &v1.ServiceRevision{Spec: &v1.ServiceRevisionSpec{Task: v1.TaskSpec{Container: v1.ContainerSpec{Image: "hello:1"}}}}
 	if err := writeInspected(&out, "", []any{d, convertTask(task, revision, names{})}); err != nil {

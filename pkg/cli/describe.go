@@ -53,7 +53,7 @@ func (a *app) describe(ctx context.Context, c *client.Client, k v1.Descriptor, r
 		err = a.writePretty(servicePretty, []string{id}, func(ref string) (any, error) { return inspectService(ctx, c, ref, false) })
 	case v1.KindNode:
 		key = "node"
-		err = a.writePretty(nodePretty, []string{id}, func(string) (any, error) { return inspectNode(ctx, c, o.(*v1.Node)) })
+		err = a.describeNode(ctx, c, o.(*v1.Node))
 	default:
 		text, err := manifestYAML(o)
 		if err != nil {

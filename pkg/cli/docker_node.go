@@ -54,6 +54,13 @@ type dockerDescription struct {
 	Platform  dockerPlatform
 	Resources dockerReservations
 	Engine    dockerEngine
+	TLSInfo   *dockerTLSInfo `json:",omitempty"`
+}
+
+type dockerTLSInfo struct {
+	TrustRoot           string `json:",omitempty"`
+	CertIssuerSubject   []byte `json:",omitempty"`
+	CertIssuerPublicKey []byte `json:",omitempty"`
 }
 
 type dockerEngine struct {

@@ -5,11 +5,14 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/client"
 )
 
 func (a *app) infoCommand() *cobra.Command {
@@ -33,7 +36,13 @@ func (a *app) infoCommand() *cobra.Command {
 			if format != "" {
 				return a.writeOne(format, info)
 			}
-			writeInfo(a.Out, &info)
+			var settings *v1.ClusterSpec // beside what info tells; nil where the daemon cannot say
+			if info.Swarm.ControlAvailable && info.Swarm.Error == "" {
+				if cluster, err := client.Get(cmd.Context(), c, v1.Clusters, v1.ClusterName); err == nil {
+					settings = cluster.Spec
+				}
+			}
+			writeInfo(a.Out, &info, settings)
 			a.warn(info.Warnings)
 			return nil
 		},
@@ -51,26 +60,13 @@ func (a *app) writeOne(format string, v any) error {
 }
 
 // writeInfo prints what docker info prints, as far as it is so of this daemon.
-func writeInfo(w io.Writer, i *v1.Info) {
+func writeInfo(w io.Writer, i *v1.Info, settings *v1.ClusterSpec) {
 	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	line("Client:\n Version:    %s\n", buildVersion())
 	line("Server:\n Images: %d\n Server Version: %s", i.Images, i.ServerVersion)
 	line(" Cgroup Version: %s", i.CgroupVersion)
 	line(" Swarm: %s", i.Swarm.LocalNodeState)
-	if s := &i.Swarm; s.LocalNodeState != v1.LocalNodeInactive && s.LocalNodeState != v1.LocalNodeLocked {
-		line("  NodeID: %s", s.NodeID)
-		if s.Error != "" {
-			line("  Error: %s", s.Error)
-		}
-		line("  Is Manager: %t", s.ControlAvailable)
-		if c := s.Cluster; c != nil && s.ControlAvailable && s.Error == "" {
-			line("  ClusterID: %s\n  Managers: %d\n  Nodes: %d", c.ID, s.Managers, s.Nodes)
-			line("  Gateway Address Pool: %s", c.GatewayPool)
-			line("  Orchestration:\n   Task History Retention Limit: %d", c.TaskHistoryLimit)
-		}
-		line("  Node Address: %s", s.NodeAddr)
-		writeManagers(w, s.RemoteManagers)
-	}
+	writeSwarm(w, &i.Swarm, settings)
 	line(" Default Runtime: %s", i.DefaultRuntime)
 	line(" Kernel Version: %s\n Operating System: %s\n OSType: %s\n Architecture: %s", i.KernelVersion, i.OperatingSystem, i.OSType, i.Architecture)
 	line(" CPUs: %d\n Total Memory: %s\n Name: %s\n ID: %s", i.NCPU, units.BytesSize(float64(i.MemTotal)), i.Name, i.ID)
@@ -82,6 +78,52 @@ func writeInfo(w io.Writer, i *v1.Info) {
 		}
 	}
 	line("")
+}
+
+// writeSwarm prints a node's place in the swarm.
+func writeSwarm(w io.Writer, s *v1.SwarmInfo, settings *v1.ClusterSpec) {
+	if s.LocalNodeState == v1.LocalNodeInactive || s.LocalNodeState == v1.LocalNodeLocked {
+		return
+	}
+	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	line("  NodeID: %s", s.NodeID)
+	if s.Error != "" {
+		line("  Error: %s", s.Error)
+	}
+	line("  Is Manager: %t", s.ControlAvailable)
+	if c := s.Cluster; c != nil && s.ControlAvailable && s.Error == "" && s.LocalNodeState != v1.LocalNodeError {
+		line("  ClusterID: %s\n  Managers: %d\n  Nodes: %d", c.ID, s.Managers, s.Nodes)
+		writeCluster(line, c, settings)
+	}
+	line("  Node Address: %s", s.NodeAddr)
+	writeManagers(w, s.RemoteManagers)
+}
+
+func writeCluster(line func(string, ...any), c *v1.ClusterInfo, settings *v1.ClusterSpec) {
+	if len(c.DefaultAddrPool) > 0 {
+		line("  Default Address Pool: %s  \n  SubnetSize: %d", strings.Join(c.DefaultAddrPool, "  "), c.SubnetSize)
+	}
+	if c.DataPathPort > 0 {
+		line("  Data Path Port: %d", c.DataPathPort)
+	}
+	line("  Gateway Address Pool: %s", c.GatewayPool)
+	line("  Orchestration:\n   Task History Retention Limit: %d", c.TaskHistoryLimit)
+	if settings != nil && settings.Raft != nil {
+		line("  Raft:\n   Snapshot Interval: %d\n   Number of Old Snapshots to Retain: %d", settings.Raft.SnapshotInterval, settings.Raft.KeepOldSnapshots)
+	}
+	if c.HeartbeatPeriod > 0 {
+		line("  Dispatcher:\n   Heartbeat Period: %s", units.HumanDuration(time.Duration(c.HeartbeatPeriod)))
+	}
+	if c.NodeCertExpiry > 0 {
+		line("  CA Configuration:\n   Expiry Duration: %s", units.HumanDuration(time.Duration(c.NodeCertExpiry)))
+	}
+	if settings != nil && len(settings.ExternalCAs) > 0 {
+		line("   External CAs:")
+		for _, e := range settings.ExternalCAs {
+			line("     %s: %s", e.Protocol, e.URL)
+		}
+	}
+	line("  Autolock Managers: %t\n  Root Rotation In Progress: %t", c.AutoLock, c.RootRotationInProgress)
 }
 
 func writeManagers(w io.Writer, peers []v1.Peer) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
@@ -164,6 +165,12 @@ Engine Version:		{{.Description.Engine.EngineVersion}}
 {{- with .Description.Engine.Labels}}
 Engine Labels:{{range $k, $v := .}}
  - {{$k}}{{if $v}}={{$v}}{{end}}{{end}}{{end}}
+{{- with .Description.TLSInfo}}
+TLS Info:
+ TrustRoot:
+{{.TrustRoot}}
+ Issuer Subject:	{{base64 .CertIssuerSubject}}
+ Issuer Public Key:	{{base64 .CertIssuerPublicKey}}{{end}}
 `
 
 // dataPretty is the layout of docker secret inspect --pretty.
@@ -190,6 +197,7 @@ func (a *app) writePretty(layout string, refs []string, get func(ref string) (an
 		"cores":  func(nano int64) int64 { return nano / 1e9 },
 		"size":   func(n int64) string { return units.BytesSize(float64(n)) },
 		"pretty": func(v any) string { return pretty(fmt.Sprint(v)) },
+		"base64": base64.StdEncoding.EncodeToString,
 	}).Parse(layout)
 	if err != nil {
 		return err

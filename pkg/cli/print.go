@@ -198,11 +198,25 @@ func (p *printer) rows(ctx context.Context, objects []v1.Object) (headings []str
 	return headings, rows, err
 }
 
-func (p *printer) ago(t time.Time) string {
+func (p *printer) ago(t time.Time) string { return ago(p.Now(), t) }
+
+// ago is how long before now something was, for people; empty where it is not known.
+func ago(now, t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return units.HumanDuration(p.Now().Sub(t)) + " ago"
+	return units.HumanDuration(now.Sub(t)) + " ago"
+}
+
+// until is how long after now something ends, for people.
+func until(now, t time.Time) string {
+	switch {
+	case t.IsZero():
+		return "never"
+	case !now.Before(t):
+		return "expired " + ago(now, t)
+	}
+	return "in " + strings.ToLower(units.HumanDuration(t.Sub(now)))
 }
 
 func (p *printer) serviceRows(ctx context.Context, objects []v1.Object) ([]string, [][]string, error) {
@@ -252,16 +266,13 @@ func (p *printer) nodeRows(ctx context.Context, objects []v1.Object) ([]string, 
 	if err != nil {
 		return nil, nil, daemonError(err)
 	}
-	docker := make([]*dockerNode, len(objects))
-	for i, o := range objects {
-		docker[i] = convertNode(o.(*v1.Node))
-	}
-	if info.Swarm.Managers == 1 {
-		setLeader(docker)
+	roster, err := newRoster(ctx, p.client, false)
+	if err != nil {
+		return nil, nil, err
 	}
 	var rows [][]string
-	for i, o := range objects {
-		r := newNodeRow(docker[i], info.Swarm.NodeID)
+	for _, o := range objects {
+		r := newNodeRow(o.(*v1.Node), roster, info.Swarm.NodeID)
 		rows = append(rows, []string{nodeName(o.(*v1.Node)), r.ID, r.Status, r.Availability, r.ManagerStatus, r.EngineVersion})
 	}
 	return []string{"NAME", "ID", "STATUS", "AVAILABILITY", "MANAGER STATUS", "ENGINE VERSION"}, rows, nil

@@ -1,98 +1,188 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"net"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/client"
 )
 
 func (a *app) swarmCommand() *cobra.Command {
-	return group("swarm", "Manage Swarm", `  swarmctl swarm init
-  swarmctl swarm leave --force`, a.swarmInitCommand(), a.swarmLeaveCommand())
+	return group("swarm", "Manage Swarm", `  swarmctl swarm init --advertise-addr 192.168.99.121
+  swarmctl swarm join-token worker
+  swarmctl swarm leave`,
+		a.swarmInitCommand(), a.swarmJoinCommand(), a.swarmJoinTokenCommand(), a.swarmLeaveCommand(), a.swarmUpdateCommand(),
+		a.swarmCACommand(), a.swarmUnlockCommand(), a.swarmUnlockKeyCommand(), a.swarmBackupCommand(), a.swarmRestoreCommand())
 }
 
-// initFlags are those of swarm init.
-type initFlags struct {
-	request      v1.InitRequest
+// addressFlags say where a daemon that becomes a node is reached, and what tasks it takes.
+type addressFlags struct {
+	listen       *value[string]
 	availability string
-	pools        []string
-	history      int64
 }
 
-// notYet are the flags of swarm init that have no effect yet: what they ask for is refused, not ignored.
-var notYet = []string{"cert-expiry", "dispatcher-heartbeat", "external-ca", "max-snapshots", "snapshot-interval", "autolock",
-	"force-new-cluster", "data-path-addr", "data-path-port", "default-addr-pool", "default-addr-pool-mask-length", "listen-addr"}
-
-func (a *app) swarmInitCommand() *cobra.Command {
-	var f initFlags
-	cmd := &cobra.Command{
-		Use:   "init [OPTIONS]",
-		Short: "Initialize a swarm",
-		Long:  "Make this daemon's machine the first manager of a new swarm.",
-		Example: `  swarmctl swarm init
-  swarmctl swarm init --advertise-addr 192.168.99.121`,
-		Args:                  noArgs,
-		DisableFlagsInUseLine: true,
-		RunE:                  func(cmd *cobra.Command, args []string) error { return a.swarmInit(cmd, &f) },
-	}
+func (f *addressFlags) add(cmd *cobra.Command, advertise, dataPath *string) {
+	f.listen = newValue("node-addr", parseListenAddr)
+	f.listen.v, f.listen.text = defaultListenAddr, defaultListenAddr
 	s := cmd.Flags()
-	s.StringVar(&f.request.AdvertiseAddr, "advertise-addr", "", `Advertised address (format: "<ip|interface>[:port]")`)
-	s.BoolVar(&f.request.AutoLock, "autolock", false, "Enable manager autolocking (requiring an unlock key to start a stopped manager)")
+	s.StringVar(advertise, "advertise-addr", "", `Advertised address (format: "<ip|interface>[:port]")`)
 	s.StringVar(&f.availability, "availability", "active", `Availability of the node ("active", "pause", "drain")`)
-	s.Duration("cert-expiry", 90*24*time.Hour, "Validity period for node certificates (ns|us|ms|s|m|h)")
-	s.StringVar(&f.request.DataPathAddr, "data-path-addr", "", `Address or interface to use for data path traffic (format: "<ip|interface>")`)
-	s.Uint32Var(&f.request.DataPathPort, "data-path-port", 0, "Port number to use for data path traffic (1024 - 49151)")
-	s.StringSliceVar(&f.pools, "default-addr-pool", nil, "default address pool in CIDR format")
-	s.Uint32Var(&f.request.SubnetSize, "default-addr-pool-mask-length", 24, "default address pool subnet mask length")
-	s.Duration("dispatcher-heartbeat", 5*time.Second, "Dispatcher heartbeat period (ns|us|ms|s|m|h)")
-	s.Var(newStrings(), "external-ca", "Specifications of one or more certificate signing endpoints")
-	s.BoolVar(&f.request.ForceNewCluster, "force-new-cluster", false, "Force create a new cluster from current state")
-	s.StringVar(&f.request.ListenAddr, "listen-addr", "0.0.0.0:2377", `Listen address (format: "<ip|interface>[:port]")`)
-	s.Uint64("max-snapshots", 0, "Number of additional Raft snapshots to retain")
-	s.Uint64("snapshot-interval", 10000, "Number of log entries between Raft snapshots")
-	s.Int64Var(&f.history, "task-history-limit", v1.DefaultTaskHistoryLimit, "Task history retention limit")
-	for _, name := range notYet {
-		s.Lookup(name).Usage += " (not supported yet)"
-	}
+	s.StringVar(dataPath, "data-path-addr", "", `Address or interface to use for data path traffic (format: "<ip|interface>")`)
+	s.Var(f.listen, "listen-addr", `Listen address (format: "<ip|interface>[:port]")`)
 	_ = cmd.RegisterFlagCompletionFunc("availability", cobra.FixedCompletions([]string{"active", "pause", "drain"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// parsed is the availability that was asked for; empty where none was.
+func (f *addressFlags) parsed(cmd *cobra.Command) (v1.NodeAvailability, error) {
+	if !cmd.Flags().Changed("availability") {
+		return "", nil
+	}
+	switch v := v1.NodeAvailability(strings.ToLower(f.availability)); v {
+	case v1.AvailabilityActive, v1.AvailabilityPause, v1.AvailabilityDrain:
+		return v, nil
+	}
+	return "", fmt.Errorf("invalid availability %q, only active, pause and drain are supported", f.availability)
+}
+
+func (a *app) swarmJoinCommand() *cobra.Command {
+	var r v1.JoinRequest
+	var addresses addressFlags
+	cmd := &cobra.Command{
+		Use:   "join [OPTIONS] HOST:PORT",
+		Short: "Join a swarm as a node and/or manager",
+		Long: `Make this daemon's machine a node of a swarm. The token, from "swarmctl swarm join-token" on a manager, says in which role, and
+which swarm it has to be. Where that does not work out, nothing is changed.`,
+		Example:               "  swarmctl swarm join --token SWMTKN-1-3pu6…-1h83… 192.168.99.121:2377",
+		Args:                  exactArgs(1),
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if r.Availability, err = addresses.parsed(cmd); err != nil {
+				return err
+			}
+			r.RemoteAddrs, r.ListenAddr = []string{args[0]}, addresses.listen.v
+			c, err := a.daemon()
+			if err != nil {
+				return err
+			}
+			result, err := c.Join(cmd.Context(), r)
+			if err != nil {
+				return daemonError(err)
+			}
+			a.printf("This node joined a swarm as a %s.\n", result.Role)
+			return nil
+		},
+	}
+	addresses.add(cmd, &r.AdvertiseAddr, &r.DataPathAddr)
+	cmd.Flags().StringVar(&r.Token, "token", "", "Token for entry into the swarm")
 	return cmd
 }
 
-func (a *app) swarmInit(cmd *cobra.Command, f *initFlags) error {
+func (a *app) swarmJoinTokenCommand() *cobra.Command {
+	var rotate, quiet bool
+	cmd := &cobra.Command{
+		Use:   "join-token [OPTIONS] (worker|manager)",
+		Short: "Manage join tokens",
+		Long: `Show the token that machines join the swarm with, and the command to run there. With --rotate, another token is made, and
+the one before lets nobody in any more. Nodes that have joined stay.`,
+		Example: `  swarmctl swarm join-token worker
+  swarmctl swarm join-token --rotate manager`,
+		Args:                  exactArgs(1),
+		DisableFlagsInUseLine: true,
+		ValidArgs:             []string{"worker", "manager"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			role := v1.NodeRole(args[0])
+			if role != v1.RoleWorker && role != v1.RoleManager {
+				return fmt.Errorf("unknown role %s", args[0])
+			}
+			c, err := a.daemon()
+			if err != nil {
+				return err
+			}
+			tokens, err := a.joinTokens(cmd.Context(), c, role, rotate)
+			if err != nil {
+				return err
+			}
+			if rotate && !quiet {
+				a.printf("Successfully rotated %s join token.\n\n", role)
+			}
+			if quiet {
+				a.printf("%s\n", tokenOf(tokens, role))
+				return nil
+			}
+			return a.printJoin(cmd.Context(), c, tokens, role)
+		},
+	}
 	s := cmd.Flags()
-	for _, name := range notYet {
-		if flag := s.Lookup(name); flag.Changed && flag.Value.String() != flag.DefValue || flag.Changed && flag.DefValue == "" {
-			return fmt.Errorf("--%s: not supported yet", name)
-		}
+	s.BoolVarP(&quiet, "quiet", "q", false, "Only display token")
+	s.BoolVar(&rotate, "rotate", false, "Rotate join token")
+	return cmd
+}
+
+func (a *app) joinTokens(ctx context.Context, c *client.Client, role v1.NodeRole, rotate bool) (v1.JoinTokens, error) {
+	if rotate {
+		tokens, err := c.RotateJoinToken(ctx, role)
+		return tokens, daemonError(err)
 	}
-	f.request.ListenAddr, f.request.SubnetSize = "", 0 // the daemon's defaults
-	if s.Changed("availability") {
-		switch v := v1.NodeAvailability(strings.ToLower(f.availability)); v {
-		case v1.AvailabilityActive, v1.AvailabilityPause, v1.AvailabilityDrain:
-			f.request.Availability = v
-		default:
-			return fmt.Errorf("invalid availability %q, only active, pause and drain are supported", f.availability)
-		}
+	tokens, err := c.JoinTokens(ctx)
+	return tokens, daemonError(err)
+}
+
+func tokenOf(t v1.JoinTokens, role v1.NodeRole) string {
+	if role == v1.RoleManager {
+		return t.Manager
 	}
-	if s.Changed("task-history-limit") {
-		f.request.Spec = &v1.ClusterSpec{TaskHistoryLimit: &f.history}
-	}
-	c, err := a.daemon()
+	return t.Worker
+}
+
+// printJoin prints the command that a machine joins with.
+func (a *app) printJoin(ctx context.Context, c *client.Client, tokens v1.JoinTokens, role v1.NodeRole) error {
+	host, err := joinHost(ctx, c)
 	if err != nil {
 		return err
 	}
-	id, err := c.Init(cmd.Context(), f.request)
-	if err != nil {
-		return daemonError(err)
-	}
-	a.printf("Swarm initialized: current node (%s) is now a manager.\n\n", id)
-	a.printf("Joining further nodes is not supported yet: this swarm runs on one machine.\n\n")
-	a.printf("To run something on it, try\n\n    swarmctl service create --name web --publish 8080:80 nginx:1.27\n    swarmctl service ps web\n\n")
+	a.printf("To add a %s to this swarm, run the following command:\n\n    swarmctl swarm join --token %s %s\n\n", role, tokenOf(tokens, role), host)
 	return nil
+}
+
+// joinHost is where the daemon that answers can be joined at, or another manager where it is none.
+func joinHost(ctx context.Context, c *client.Client) (string, error) {
+	info, err := c.Info(ctx)
+	if err != nil {
+		return "", daemonError(err)
+	}
+	members, err := client.List(ctx, c, v1.Members, nil)
+	if err != nil {
+		return "", daemonError(err)
+	}
+	var own, other string
+	take := func(node, addr string) {
+		switch {
+		case addr == "":
+		case node == info.Swarm.NodeID:
+			own = cmp.Or(own, addr)
+		default:
+			other = cmp.Or(other, addr)
+		}
+	}
+	for _, m := range members {
+		if m.Status != nil {
+			take(m.Meta.ID, m.Status.Addr)
+		}
+	}
+	for _, p := range info.Swarm.RemoteManagers {
+		take(p.NodeID, p.Addr)
+	}
+	if host := cmp.Or(own, other); host != "" {
+		return host, nil
+	}
+	return net.JoinHostPort(info.Swarm.NodeAddr, defaultPort), nil
 }
 
 func (a *app) swarmLeaveCommand() *cobra.Command {
@@ -102,8 +192,10 @@ func (a *app) swarmLeaveCommand() *cobra.Command {
 		Short: "Leave the swarm",
 		Long: `Take this daemon's machine out of the swarm. Its tasks stop.
 
-The last manager leaves only with --force, and the swarm and all of its state with it.`,
-		Example:               "  swarmctl swarm leave --force",
+A manager is demoted first ("swarmctl node demote" on another manager), or leaves by --force and is missed by the others. The last manager
+leaves only with --force, and the swarm and all of its state with it.`,
+		Example: `  swarmctl swarm leave
+  swarmctl swarm leave --force`,
 		Args:                  noArgs,
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -37,6 +37,10 @@ func watchAny(ctx context.Context, c *client.Client, k v1.Descriptor, f v1.Filte
 		return watchOf(ctx, c, v1.Volumes, f)
 	case v1.KindCluster:
 		return watchOf(ctx, c, v1.Clusters, f)
+	case v1.KindUser:
+		return watchOf(ctx, c, v1.Users, f)
+	case v1.KindMember:
+		return watchOf(ctx, c, v1.Members, f)
 	}
 	return func(yield func(seen, error) bool) {
 		yield(seen{}, fmt.Errorf("%s objects cannot be watched", k.Kind()))

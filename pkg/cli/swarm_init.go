@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// initFlags are those of swarm init.
+type initFlags struct {
+	request   v1.InitRequest
+	addresses addressFlags
+	settings  settingsFlags
+	pools     *list[string]
+	mask      uint32
+}
+
+func (a *app) swarmInitCommand() *cobra.Command {
+	var f initFlags
+	cmd := &cobra.Command{
+		Use:   "init [OPTIONS]",
+		Short: "Initialize a swarm",
+		Long: `Make this daemon's machine the first manager of a new swarm.
+
+With --force-new-cluster, a manager that has lost the majority of the others goes on alone, with all of the swarm's state: the other managers
+have to leave and join anew, the workers come back on their own.`,
+		Example: `  swarmctl swarm init
+  swarmctl swarm init --advertise-addr 192.168.99.121
+  swarmctl swarm init --force-new-cluster`,
+		Args:                  noArgs,
+		DisableFlagsInUseLine: true,
+		RunE:                  func(cmd *cobra.Command, args []string) error { return a.swarmInit(cmd, &f) },
+	}
+	f.addresses.add(cmd, &f.request.AdvertiseAddr, &f.request.DataPathAddr)
+	f.settings.add(cmd, "Enable manager autolocking (requiring an unlock key to start a stopped manager)")
+	f.pools = &list[string]{kind: "ipNetSlice", parse: parsePool}
+	s := cmd.Flags()
+	s.Uint32Var(&f.request.DataPathPort, "data-path-port", 0, "Port number to use for data path traffic (1024 - 49151). If no value is set or is set to 0, the default port (4789) is used.")
+	s.Var(f.pools, "default-addr-pool", "default address pool in CIDR format")
+	s.Uint32Var(&f.mask, "default-addr-pool-mask-length", v1.DefaultSubnetSize, "default address pool subnet mask length")
+	s.BoolVar(&f.request.ForceNewCluster, "force-new-cluster", false, "Force create a new cluster from current state")
+	return cmd
+}
+
+func (a *app) swarmInit(cmd *cobra.Command, f *initFlags) error {
+	r := &f.request
+	var err error
+	if r.Availability, err = f.addresses.parsed(cmd); err != nil {
+		return err
+	}
+	r.ListenAddr, r.DefaultAddrPool, r.SubnetSize, r.AutoLock = f.addresses.listen.v, f.pools.all, f.mask, f.settings.autolock
+	if spec := new(v1.ClusterSpec); f.settings.merge(cmd, spec) {
+		r.Spec = spec
+	}
+	c, err := a.daemon()
+	if err != nil {
+		return err
+	}
+	id, err := c.Init(cmd.Context(), *r)
+	if err != nil {
+		return daemonError(err)
+	}
+	a.printf("Swarm initialized: current node (%s) is now a manager.\n\n", id)
+	tokens, err := c.JoinTokens(cmd.Context())
+	if err != nil {
+		return daemonError(err)
+	}
+	if err := a.printJoin(cmd.Context(), c, tokens, v1.RoleWorker); err != nil {
+		return err
+	}
+	a.printf("To add a manager to this swarm, run 'swarmctl swarm join-token manager' and follow the instructions.\n")
+	if !r.AutoLock {
+		return nil
+	}
+	key, err := c.UnlockKey(cmd.Context())
+	if err != nil {
+		return fmt.Errorf("could not fetch unlock key: %w", daemonError(err))
+	}
+	a.printUnlock(key)
+	return nil
+}
