@@ -11,6 +11,7 @@ const (
 	MaxSecretName  = 64 // and of configs
 	MaxVolumeName  = 255
 	MaxNodeName    = 253
+	MaxUserName    = 64 // it goes into certificates
 )
 
 // ValidateName tells what is wrong with the name of an object that a user makes, or nil. The name of a node may be empty.
@@ -21,6 +22,11 @@ func ValidateName(kind Kind, name string) error {
 	case KindService, KindNetwork:
 	case KindSecret, KindConfig:
 		rule = nameRule{most: MaxSecretName, inner: "-_.", want: "letters, digits, -, _ and ."}
+	case KindUser:
+		if strings.HasPrefix(name, "swarm-") { // certificates call roles so
+			return fmt.Errorf("%q is not for users: want a name that does not begin with swarm-", cut(name))
+		}
+		rule = nameRule{most: MaxUserName, inner: "-_.", want: "letters, digits, -, _ and ."}
 	case KindVolume:
 		rule = nameRule{most: MaxVolumeName, inner: "-_.", openEnd: true, want: "letters, digits, -, _ and ."}
 	case KindNode:

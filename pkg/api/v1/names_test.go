@@ -22,6 +22,8 @@ func TestValidateName(t *testing.T) {
 		{KindVolume, "data.", true}, {KindVolume, "_data", false}, {KindVolume, strings.Repeat("v", 256), false},
 		{KindNode, "", true}, {KindNode, "worker-1.example.org", true}, {KindNode, "worker 1", false},
 		{KindCluster, "default", true}, {KindCluster, "other", false}, {KindCluster, "", false},
+		{KindUser, "ada", true}, {KindUser, "ada.l-1_a", true}, {KindUser, "", false}, {KindUser, "ada lovelace", false}, {KindUser, "swarm-manager", false},
+		{KindUser, strings.Repeat("u", 64), true}, {KindUser, strings.Repeat("u", 65), false},
 		{KindTask, "web.1", false},
 	} {
 		if err := ValidateName(test.kind, test.name); (err == nil) != test.ok {
