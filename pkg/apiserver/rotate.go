@@ -111,7 +111,7 @@ func externalOnly(external []v1.ExternalCA) *v1.ClusterSpec {
 
 // rotation writes the next root into the spec, cross-signed by the one that every node trusts, and says what else is to be written.
 func (s *Server) rotation(snapshot *store.Snapshot, a *v1.Authority, spec *v1.AuthoritySpec, next v1.CertificateAuthority) ([]store.Op, error) {
-	settled := v1.AuthorityDesired{Cert: spec.CA.Cert, Key: spec.CA.Key}
+	settled := v1.AuthorityDesired{Cert: spec.CA.Cert, Key: spec.CA.Key, Digest: spec.CA.Digest}
 	if a.Desired != nil {
 		settled = *a.Desired
 	}
@@ -119,7 +119,7 @@ func (s *Server) rotation(snapshot *store.Snapshot, a *v1.Authority, spec *v1.Au
 	// decided; where the rule has not spoken yet, nobody would know any more which root it was once the spec is written.
 	ops := []store.Op{{Kind: v1.KindAuthority, ID: v1.AuthorityName, Section: v1.SectionDesired, Value: &settled,
 		If: store.AtRevision(a.Meta.Revisions[v1.SectionDesired])}}
-	next.Rotation = spec.CA.Rotation + 1
+	next.Rotation, next.Digest = spec.CA.Rotation+1, ca.Digest(next.Cert)
 	switch {
 	case sameRoot(next.Cert, spec.CA.Cert):
 		return nil, problemf(http.StatusBadRequest, "the swarm's newest root is this one already")

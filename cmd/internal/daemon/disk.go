@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,7 +31,10 @@ func (d disk) read(name string) ([]byte, error) { return os.ReadFile(d.path(name
 
 // write makes or replaces a file, for root alone. There is one writer, the daemon that holds the lock of the directory, so the
 // new file's name is always the same, and what a crash left under it is overwritten.
-func (d disk) write(name string, data []byte) error {
+func (d disk) write(name string, data []byte) error { return d.copy(name, bytes.NewReader(data)) }
+
+// copy is write for what is too large for memory.
+func (d disk) copy(name string, from io.Reader) error {
 	d.tell("write " + name)
 	path := d.path(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -39,7 +44,7 @@ func (d disk) write(name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(data)
+	_, err = io.Copy(file, from)
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(path+".new"))
 	}

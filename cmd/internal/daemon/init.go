@@ -64,14 +64,7 @@ func (d *Daemon) Restore(ctx context.Context, r v1.InitRequest, archive io.Reade
 	if err != nil {
 		return "", err
 	}
-	err = d.found(ctx, id, door, func() error {
-		c := etcd.Config{Dir: d.path(storeName), Name: id.NodeID, Log: d.log}
-		if err := etcd.Restore(ctx, c, archive); err != nil {
-			return fmt.Errorf("restore the swarm: %w", err)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := d.found(ctx, id, door, archive); err != nil {
 		return "", err
 	}
 	d.log.Info("this node is the first manager of a swarm from a backup", "node.id", id.NodeID, "addr", id.Addr)
@@ -93,8 +86,8 @@ func (d *Daemon) begin(r v1.InitRequest, s step) (*identity, net.Listener, error
 	}, door, nil
 }
 
-// found makes the first manager of a swarm; fill, if set, puts the state in place. Where it fails, the machine is as it was.
-func (d *Daemon) found(ctx context.Context, id *identity, door net.Listener, fill func() error) (err error) {
+// found makes the first manager of a swarm, of a backup unless that is nil. Where it fails, the machine is as it was.
+func (d *Daemon) found(ctx context.Context, id *identity, door net.Listener, archive io.Reader) (err error) {
 	defer func() {
 		if err != nil {
 			door.Close()
@@ -104,9 +97,9 @@ func (d *Daemon) found(ctx context.Context, id *identity, door net.Listener, fil
 	if err := d.disk().removeSwarm(); err != nil { // what a crash left of another try
 		return err
 	}
-	if fill != nil {
-		if err := fill(); err != nil {
-			return err
+	if archive != nil {
+		if err := d.disk().copy(archiveName, archive); err != nil {
+			return fmt.Errorf("keep the backup: %w", err)
 		}
 	}
 	if err := id.save(d.disk()); err != nil {
@@ -116,6 +109,9 @@ func (d *Daemon) found(ctx context.Context, id *identity, door net.Listener, fil
 	switch err := n.settle(ctx); {
 	case errors.Is(err, etcd.ErrLocked) && id.Step == stepRestore:
 		n.lock() // the unlock key has to be brought before there is a swarm
+	case err != nil && id.Step == stepRestore:
+		n.stop()
+		return badRequest(err)
 	case err != nil:
 		n.stop()
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -194,8 +195,8 @@ func (d *Daemon) settleIn(id *identity, a *admitted) error {
 		return err
 	}
 	managers := a.Managers
-	if len(managers) == 0 {
-		managers = []v1.Peer{{Addr: a.at}}
+	if !slices.ContainsFunc(managers, func(p v1.Peer) bool { return p.Addr == a.at }) {
+		managers = append(managers, v1.Peer{Addr: a.at}) // it answers there, whatever it says of itself
 	}
 	if err := saveManagers(disk, managers); err != nil {
 		return err

@@ -39,7 +39,9 @@ func (m *storeMetrics) commit(s etcd.CommitStats) {
 }
 
 // managerMetrics are those of the manager part that runs, whatever they are by then.
-type managerMetrics struct{ now atomic.Pointer[prometheus.Registry] }
+type managerMetrics struct {
+	now atomic.Pointer[prometheus.Registry]
+}
 
 // Describe implements prometheus.Collector: what there is to collect is not known beforehand.
 func (*managerMetrics) Describe(chan<- *prometheus.Desc) {}

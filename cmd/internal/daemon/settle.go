@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -59,6 +60,11 @@ func (n *node) closeStore(s *etcd.Store) {
 // certificate. A crash at any moment leaves it to be done again, which changes nothing that is done already.
 func (n *node) settle(ctx context.Context) error {
 	id := n.remembers()
+	if id.Step == stepRestore && !n.disk.hasMember() {
+		if err := n.unpack(ctx, id); err != nil {
+			return err
+		}
+	}
 	if id.Step != stepFound && len(n.d.o.EtcdEndpoints) == 0 && !n.disk.hasMember() {
 		return fmt.Errorf("%s says that this node manages a swarm, but the swarm's state in %s is gone: put it back from a backup, "+
 			"or leave with \"swarmctl swarm leave --force\" to start anew without the swarm", n.disk.path(identityName), n.disk.path(storeName))
@@ -76,9 +82,26 @@ func (n *node) settle(ctx context.Context) error {
 	if err := n.certify(ctx, s, id); err != nil {
 		return fmt.Errorf("make the node's certificate: %w", err)
 	}
-	return n.change(func(id *identity) {
+	err = n.change(func(id *identity) {
 		id.Step, id.Init, id.Role, id.Member = stepNone, nil, v1.RoleManager, memberStarted
 	})
+	return errors.Join(err, n.disk.remove(archiveName))
+}
+
+// archiveName is the backup that a swarm is made of, for as long as that takes: until somebody brings the unlock key, maybe.
+const archiveName = "restore.tar"
+
+// unpack makes the state of a new member from the backup.
+func (n *node) unpack(ctx context.Context, id identity) error {
+	archive, err := os.Open(n.disk.path(archiveName))
+	if err != nil {
+		return fmt.Errorf("the backup to restore: %w", err)
+	}
+	defer archive.Close()
+	if err := n.disk.remove(storeName); err != nil { // what a crash left
+		return err
+	}
+	return etcd.Restore(ctx, n.storeConfig(id, nil), archive)
 }
 
 // writeObjects writes what the step needs, in one commit, unless it is there.
@@ -151,12 +174,13 @@ func authorityOps(spec *v1.ClusterSpec, now time.Time) ([]store.Op, error) {
 		}
 		a.CA.Cert, a.CA.Key = cert, key
 	}
+	a.CA.Digest = ca.Digest(a.CA.Cert)
 	if spec.AutoLock {
 		a.UnlockKey = ca.NewUnlockKey()
 	}
 	return []store.Op{
 		{Kind: v1.KindAuthority, ID: v1.AuthorityName, Value: a, Meta: newMeta(v1.AuthorityName, now), If: store.Absent()},
-		{Kind: v1.KindAuthority, ID: v1.AuthorityName, Section: v1.SectionDesired, Value: &v1.AuthorityDesired{Cert: a.CA.Cert, Key: a.CA.Key}, If: store.Always()},
+		{Kind: v1.KindAuthority, ID: v1.AuthorityName, Section: v1.SectionDesired, Value: &v1.AuthorityDesired{Cert: a.CA.Cert, Key: a.CA.Key, Digest: a.CA.Digest}, If: store.Always()},
 	}, nil
 }
 

@@ -100,9 +100,9 @@ func TestJoinRefused(t *testing.T) {
 		"no token":         {"", a, http.StatusBadRequest, "token"},
 		"a torn token":     {token[:len(token)-3], a, http.StatusBadRequest, "token"},
 		"a wrong secret":   {wrong, a, http.StatusForbidden, "token"},
-		"another swarm":    {token, other, http.StatusServiceUnavailable, "digest"},
+		"another swarm":    {token, other, http.StatusServiceUnavailable, "fingerprint"},
 		"nobody there":     {token, &host{addr: freeAddr(t)}, http.StatusServiceUnavailable, ""},
-		"other's own one":  {other.tokens().Worker, a, http.StatusServiceUnavailable, "digest"},
+		"other's own one":  {other.tokens().Worker, a, http.StatusServiceUnavailable, "fingerprint"},
 		"a nonsense token": {"SWMTKN-1-x-y", a, http.StatusBadRequest, "token"},
 	} {
 		_, err := b.tryJoin(c.token, c.at)
