@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -375,7 +376,7 @@ func TestSwarmNewsArePassedOn(t *testing.T) {
 	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
 		var told []v1.SwarmNews
 		var nodes []*v1.Node
-		a := New(Options{NodeID: nodeID, Runtime: l.fake, Manager: l.swarm,
+		a := New(Options{NodeID: nodeID, Runtime: l.fake, Manager: l.swarm, Log: slog.New(slog.DiscardHandler),
 			Told:   func(n v1.SwarmNews) { told = append(told, n) },
 			OnNode: func(n *v1.Node) { nodes = append(nodes, n) }})
 		done := make(chan error, 1)
