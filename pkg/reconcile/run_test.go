@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -360,7 +361,7 @@ func TestRunDecidesEverythingNowAndThen(t *testing.T) {
 type dear struct {
 	maker
 	cost  time.Duration
-	count *int
+	count *atomic.Int64
 }
 
 func (d dear) Keys(s *store.Snapshot, c store.Change) []string {
@@ -374,7 +375,7 @@ func (d dear) Keys(s *store.Snapshot, c store.Change) []string {
 }
 
 func (d dear) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
-	*d.count++
+	d.count.Add(1)
 	time.Sleep(d.cost)
 	return d.maker.Decide(now, s, key)
 }
@@ -383,7 +384,7 @@ func (d dear) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Pla
 // meanwhile is decided at once.
 func TestRunHoldsWhatIsDear(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		count := 0
+		var count atomic.Int64
 		l := &laggard{Memory: store.NewMemory()}
 		h := start(t, l, []reconcile.Rule{dear{maker{name: "dear"}, 50 * time.Millisecond, &count}}, reconcile.Options{})
 		h.put(serviceOp("web", 1))
@@ -393,8 +394,8 @@ func TestRunHoldsWhatIsDear(t *testing.T) {
 				Value: &v1.TaskStatus{State: v1.TaskRunning, Message: fmt.Sprint(i)}})
 			time.Sleep(2 * time.Millisecond)
 		}
-		if count < 3 || count > 7 {
-			t.Errorf("decided %d times in three seconds at 50 ms each", count)
+		if n := count.Load(); n < 3 || n > 7 {
+			t.Errorf("decided %d times in three seconds at 50 ms each", n)
 		}
 		h.put(serviceOp("web", 7))
 		h.want(7, 101*time.Millisecond)
@@ -424,7 +425,7 @@ func TestRunHurriesWhenNodesAreLost(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
-				count := 0
+				var count atomic.Int64
 				h := start(t, &laggard{Memory: store.NewMemory()}, []reconcile.Rule{dear{maker{name: "dear"}, 50 * time.Millisecond, &count}},
 					reconcile.Options{})
 				h.put(node(v1.SectionSpec, &v1.NodeSpec{}))
@@ -432,10 +433,10 @@ func TestRunHurriesWhenNodesAreLost(t *testing.T) {
 				h.want(1, time.Second)
 				h.put(serviceOp("web", 1))
 				time.Sleep(60 * time.Millisecond) // from now on it is held for half a second
-				before := count
+				before := count.Load()
 				h.put(test.op)
 				time.Sleep(110 * time.Millisecond)
-				if waits := count == before; waits != test.waits {
+				if waits := count.Load() == before; waits != test.waits {
 					t.Errorf("the service waits: %v, want %v", waits, test.waits)
 				}
 				h.stop()
