@@ -52,20 +52,24 @@ var (
 	errLeaving = problemf(http.StatusGone, "the node leaves the swarm")
 )
 
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
 // maxSessionLine bounds one line from an agent, in bytes.
 const maxSessionLine = 256 << 10
 
 // session serves one session from its beginning to its end.
 func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
+	control := http.NewResponseController(w)
+	if err := control.EnableFullDuplex(); err != nil { // first of all: else the answer waits for a body that has no end
+		return fmt.Errorf("apiserver: a session is not possible over this connection: %w", err)
+	}
+	closeAfter(w, r)                                        // what was not read of the body would be in the way of another request,
+	defer func() { _ = control.SetReadDeadline(longAgo) }() // and nobody waits for the rest of it
 	b, err := s.attached()
 	if err != nil {
 		return err
 	}
-	control := http.NewResponseController(w)
-	if err := control.EnableFullDuplex(); err != nil {
-		return fmt.Errorf("apiserver: a session is not possible over this connection: %w", err)
-	}
-	closeAfter(w, r) // what was not read of the body would be in the way of another request
 	lines := newLineReader(r.Body, maxSessionLine)
 	description, err := firstLine(lines)
 	if err != nil {
@@ -87,7 +91,7 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 	var listening sync.WaitGroup
 	listening.Go(func() { cancel(b.listen(ctx, se, lines, addr, description)) })
 	cancel(s.speak(ctx, b, se, s.newStream(w, r)))
-	_ = control.SetReadDeadline(time.Unix(1, 0)) // wakes who listens
+	_ = control.SetReadDeadline(longAgo) // wakes who listens
 	listening.Wait()
 	se.work.Wait()
 	b.end(se, context.Cause(ctx))
