@@ -17,7 +17,7 @@ import (
 
 // Member is one member of etcd, as the leader sees it.
 type Member struct {
-	// Name is the node's ID; empty for one that has not started yet. ID is etcd's, in hexadecimal.
+	// Name is the node's ID; empty where that is not known. ID is etcd's, in hexadecimal.
 	Name, ID string
 	// Addr is host:port of the manager.
 	Addr string
@@ -55,8 +55,11 @@ type Action struct {
 
 // Decide says what is to be done about the members now, in order. Whoever does it stops at the first action that fails but
 // for a Promote, and asks again with the members as they are then: at once where something was done, else a while later.
-// There is at most one Remove of a voter, or TransferLead, and it comes last but for Waits. Of members that have not started,
-// which have no name, nothing is known, and nothing is said.
+// There is at most one Remove of a voter, or TransferLead, and it comes last but for Waits. Of members without a name nothing
+// is known, and nothing is said.
+//
+// The snapshot has to be at least as new as the members: read them, then Sync, then the snapshot of that revision. On an older
+// one, a manager that has just been made or promoted would be taken for none, and removed.
 func Decide(members []Member, s *store.Snapshot) []Action {
 	members = slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Name == "" && !m.Voter })
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
