@@ -48,11 +48,14 @@ func (m *manager) openDoor(ctx context.Context) (shut func(), err error) {
 	server := apiserver.NewHTTPServer(m.routes(), m.n.d.log)
 	server.TLSConfig = m.n.certificate().ServerTLS()
 	go func() {
-		if err := server.ServeTLS(limit(l, maxConnections), "", ""); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.ServeTLS(limit(l, maxConnections), "", ""); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			m.n.d.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
 		}
 	}()
-	return func() { shutdown(server) }, nil
+	return func() {
+		l.Close() // which the server does not, where it has not begun yet
+		shutdown(server)
+	}, nil
 }
 
 // routes is what a manager answers to other nodes and to people: the member's own doors, which it guards itself, as soon as there

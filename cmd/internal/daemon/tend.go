@@ -218,7 +218,7 @@ func (n *node) managerEnded(m *manager) {
 	switch {
 	case errors.Is(m.ended, etcd.ErrLocked), errors.Is(m.ended, etcd.ErrWrongKey):
 		n.lock()
-	case errors.Is(m.ended, etcd.ErrRemoved), joining:
+	case errors.Is(m.ended, etcd.ErrRemoved), errors.Is(m.ended, errLost), joining:
 		n.log.Info("this node is no member of the managers' store any more")
 		n.forgetMember()
 	}
