@@ -50,6 +50,7 @@ func TestScripts(t *testing.T) {
 				s.start(count)
 			}
 			env.Setenv(cli.HostEnv, s.host())
+			env.Setenv("DOOR", s.door)
 			env.Setenv("TZ", "UTC")
 			return nil
 		},

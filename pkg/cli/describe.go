@@ -14,7 +14,7 @@ func (a *app) describeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "describe KIND NAME...",
 		Short: "Show objects in detail, with what belongs to them",
-		Long: `Show objects in detail: a service with its tasks and why they are not running, a node with its tasks, everything else
+		Long: `Show objects in detail: a service with its tasks and why they are not running, a node with whether it is there, its certificate and its tasks, everything else
 as its manifest.`,
 		Example:           "  swarmctl describe service web",
 		Args:              minArgs(1),

@@ -55,7 +55,7 @@ func newSwarm(t testing.TB) *swarm {
 	s.runtime = newRuntime()
 	log := slog.New(slog.DiscardHandler)
 	s.server = apiserver.New(apiserver.Options{Host: s, Resolver: s.runtime, Log: log,
-		Limits: apiserver.Limits{DownAfter: 50 * time.Millisecond}})
+		AuditFile: filepath.Join(t.TempDir(), "audit.log"), Limits: apiserver.Limits{DownAfter: 50 * time.Millisecond}})
 	dir, err := os.MkdirTemp("", "cli") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -85,13 +85,15 @@ func newSwarm(t testing.TB) *swarm {
 func (s *swarm) host() string { return "unix://" + s.socket }
 
 // newRuntime is a runtime whose containers do what their image is called: crash ends with status 1, once with 0, noisy
-// writes lines, and missing cannot be pulled.
+// writes lines, deaf stops only when it is killed, and missing cannot be pulled.
 func newRuntime() *runtime.Fake {
 	return runtime.NewFake(runtime.FakeOptions{
 		Process: func(c runtime.Container) runtime.FakeProcess {
 			switch image, _, _ := strings.Cut(c.Spec.Image, ":"); image {
 			case "crash":
 				return runtime.FakeProcess{RunFor: 5 * time.Millisecond, ExitCode: 1}
+			case "deaf":
+				return runtime.FakeProcess{Deaf: true}
 			case "once":
 				return runtime.FakeProcess{RunFor: 5 * time.Millisecond}
 			case "noisy":
@@ -139,7 +141,8 @@ func (s *swarm) join(hostname string, role v1.NodeRole) string {
 	if hostname != "manager1" {
 		engine = newRuntime()
 	}
-	var cert atomic.Pointer[v1.NodeTLS] // as the managers want it, from when they said so
+	var cert atomic.Pointer[v1.NodeTLS] // as the managers want it
+	cert.Store(&v1.NodeTLS{Issuer: s.identity.Issuer(), Roots: s.identity.RootDigests(), Expires: time.Now().Add(60 * 24 * time.Hour)})
 	a := agent.New(agent.Options{NodeID: id, Runtime: engine, Manager: s.client.Node(id), Log: slog.New(slog.DiscardHandler),
 		Told: func(news v1.SwarmNews) {
 			if news.Issuer != "" {

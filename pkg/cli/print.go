@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -181,6 +182,14 @@ func (p *printer) rows(ctx context.Context, objects []v1.Object) (headings []str
 		headings, rows, err = p.taskRows(ctx, objects)
 	case v1.KindNode:
 		headings, rows, err = p.nodeRows(ctx, objects)
+	case v1.KindMember:
+		headings, rows, err = p.memberRows(ctx, objects)
+	case v1.KindUser:
+		headings = []string{"NAME", "ID", "ROLE", "TOKENS", "CREATED"}
+		for _, o := range objects {
+			u := convertUser(o.(*v1.User))
+			rows = append(rows, []string{u.Name, u.ID, u.Role, strconv.Itoa(len(u.Tokens)), p.ago(u.CreatedAt)})
+		}
 	default:
 		headings = []string{"NAME", "ID", "CREATED"}
 		for _, o := range objects {
@@ -276,6 +285,27 @@ func (p *printer) nodeRows(ctx context.Context, objects []v1.Object) ([]string, 
 		rows = append(rows, []string{nodeName(o.(*v1.Node)), r.ID, r.Status, r.Availability, r.ManagerStatus, r.EngineVersion})
 	}
 	return []string{"NAME", "ID", "STATUS", "AVAILABILITY", "MANAGER STATUS", "ENGINE VERSION"}, rows, nil
+}
+
+func (p *printer) memberRows(ctx context.Context, objects []v1.Object) ([]string, [][]string, error) {
+	hosts, err := hostnames(ctx, p.client)
+	if err != nil {
+		return nil, nil, err
+	}
+	answer := map[bool]string{true: "yes", false: "no"}
+	var rows [][]string
+	for _, o := range objects {
+		m, status := o.(*v1.Member), v1.MemberStatus{}
+		if m.Status != nil {
+			status = *m.Status
+		}
+		name, role := cmp.Or(hosts[m.Meta.ID], m.Meta.ID), "learner"
+		if status.Voter {
+			role = "voter"
+		}
+		rows = append(rows, []string{name, m.Meta.ID, status.Addr, role, answer[status.Leader], answer[status.Reachable]})
+	}
+	return []string{"NAME", "ID", "ADDRESS", "ROLE", "LEADER", "REACHABLE"}, rows, nil
 }
 
 // pairs are labels on one line, by key.
