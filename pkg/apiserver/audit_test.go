@@ -1,0 +1,162 @@
+package apiserver_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/apiserver"
+	"github.com/swarmd/swarmd/pkg/ca"
+)
+
+// audited is a swarm with an audit log, and where that is.
+func audited(t *testing.T) (c *cluster, file string) {
+	file = filepath.Join(t.TempDir(), "audit.log")
+	return form(t, func(o *apiserver.Options) { o.AuditFile = file }), file
+}
+
+// records are the newest of the log, over the API.
+func (c *cluster) records(query string) []v1.AuditRecord {
+	c.Helper()
+	var log v1.AuditLog
+	if err := json.Unmarshal([]byte(c.local().expect(http.StatusOK, "GET", "/v1/audit"+query, "").body), &log); err != nil {
+		c.Fatal(err)
+	}
+	return log.Items
+}
+
+// TestAudit: every write is told of, with who and what, and never with what was sent; so are reads that tell secrets.
+func TestAudit(t *testing.T) {
+	c, file := audited(t)
+	if _, _, err := c.user("otto", v1.UserOperate); err != nil {
+		t.Fatal(err)
+	}
+	token, err := c.token("otto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	otto := c.as(nil, nil, token)
+	const sealed = "bm90IGZvciB0aGUgbG9n" // data of a secret
+	const secret = `{"apiVersion":"swarm/v1","kind":"Secret","metadata":{"name":"db"},"spec":{"data":"` + sealed + `"}}`
+	otto.expect(http.StatusCreated, "POST", "/v1/secrets", secret)
+	otto.expect(http.StatusForbidden, "DELETE", "/v1/nodes/w1?force=true", "")
+	otto.expect(http.StatusOK, "GET", "/v1/secrets", "")
+	_, csr := c.request()
+	c.as(nil, nil, "").expect(http.StatusForbidden, "POST", "/v1/nodes/join", admission(c.joinToken(strings.Repeat("0", 25)), csr))
+	c.as(nil, nil, "").expect(http.StatusCreated, "POST", "/v1/nodes/join", admission(c.joinToken(workerSecret), csr))
+	c.as(nil, nil, "").expect(http.StatusUnauthorized, "POST", "/v1/services", "")
+	worker := c.node("w1", ca.RoleWorker)
+	worker.expect(http.StatusOK, "POST", "/v1/nodes/w1/status", `{"tasks":[]}`)
+	worker.expect(http.StatusNoContent, "POST", "/v1/nodes/w1/leave", "")
+	c.local().expect(http.StatusOK, "GET", "/v1/swarm/join-tokens", "")
+	c.local().expect(http.StatusNoContent, "DELETE", "/v1/secrets/db", "")
+	c.local().expect(http.StatusBadRequest, "POST", "/v1/secrets?dryRun=nonsense", secret)
+
+	type line struct {
+		who, what, id string
+		status        int
+		revision      bool
+	}
+	var got []line
+	for _, r := range c.records("") {
+		who := strings.TrimRight(r.Who.Kind+" "+r.Who.Name+" "+r.Who.Role, " ")
+		got = append(got, line{who, r.Method + " " + r.Path, string(r.Kind) + " " + r.Name, r.Status, r.Revision > 0})
+		if over := r.Who.Kind != "root"; over != (r.From == "127.0.0.1") {
+			t.Errorf("%+v: from %q", r, r.From)
+		}
+		if (r.Status >= 400) != (r.Error != "") || r.Time.IsZero() {
+			t.Errorf("%+v", r)
+		}
+	}
+	want := []line{
+		{"root", "POST /v1/users", "User otto", 201, true},
+		{"root", "POST /v1/users/otto/tokens", "User otto", 201, true},
+		{"user otto operate", "POST /v1/secrets", "Secret db", 201, true},
+		{"user otto operate", "DELETE /v1/nodes/w1", " ", 403, false},
+		{"", "POST /v1/nodes/join", " ", 403, false},
+		{"", "POST /v1/nodes/join", "Node ", 201, true},
+		{"node w1 worker", "POST /v1/nodes/w1/leave", " ", 204, false},
+		{"root", "GET /v1/swarm/join-tokens", " ", 200, false},
+		{"root", "DELETE /v1/secrets/db", "Secret ", 204, true},
+		{"root", "POST /v1/secrets", " ", 400, false},
+	}
+	if len(got) < len(want) {
+		t.Fatalf("%d records: %+v", len(got), got)
+	}
+	for i, w := range want {
+		if got[i] != w {
+			t.Errorf("record %d: %+v, want %+v", i, got[i], w)
+		}
+	}
+	// The reading of the log is told of as well.
+	if again := c.records(""); len(again) != len(want)+1 || again[len(want)].Path != "/v1/audit" {
+		t.Errorf("%+v", again)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{sealed, token, workerSecret, managerSecret, string(c.key)[40:80]} {
+		if strings.Contains(string(raw), text) {
+			t.Errorf("the log shows %q", text)
+		}
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// TestAuditPages: the newest of the log, from a time on.
+func TestAuditPages(t *testing.T) {
+	now := new(clock)
+	file := filepath.Join(t.TempDir(), "audit.log")
+	c := form(t, now.option, func(o *apiserver.Options) { o.AuditFile = file })
+	for range 5 {
+		c.local().expect(http.StatusNotFound, "DELETE", "/v1/services/nothing", "")
+	}
+	middle := now.now()
+	now.advance(3600 * 1e9)
+	c.local().expect(http.StatusNotFound, "DELETE", "/v1/services/last", "")
+	if got := c.records("?limit=2"); len(got) != 2 || got[1].Path != "/v1/services/last" || got[0].Path != "/v1/services/nothing" {
+		t.Errorf("%+v", got)
+	}
+	if got := c.records("?since=" + middle.Add(1e9).UTC().Format("2006-01-02T15:04:05Z")); len(got) != 2 { // the last, and the reading above
+		t.Errorf("%+v", got)
+	}
+	for _, query := range []string{"?limit=0", "?limit=x", "?since=yesterday", "?after=1"} {
+		c.local().expect(http.StatusBadRequest, "GET", "/v1/audit"+query, "")
+	}
+	serve(t).do("GET", "/v1/audit", "")
+	if got := serve(t).do("GET", "/v1/audit", ""); got.code != http.StatusNotFound {
+		t.Errorf("without a log: %d %s", got.code, got.body)
+	}
+}
+
+// TestAuditThatCannotBeWritten: the swarm goes on, and the gap is counted.
+func TestAuditThatCannotBeWritten(t *testing.T) {
+	c := form(t, func(o *apiserver.Options) {
+		o.AuditFile = filepath.Join(t.TempDir(), "no", "such", "folder", "audit.log")
+	})
+	if _, _, err := c.user("ada", v1.UserAdmin); err != nil {
+		t.Fatal(err)
+	}
+	c.local().expect(http.StatusOK, "GET", "/metrics", "", "\napiserver_audit_errors_total 1\n")
+}
+
+// TestRefusedDoNotFloodTheAudit: of one caller that may not, only so many requests are told of.
+func TestRefusedDoNotFloodTheAudit(t *testing.T) {
+	c, _ := audited(t)
+	worker := c.node("w1", ca.RoleWorker)
+	for range 70 {
+		worker.expect(http.StatusForbidden, "DELETE", "/v1/services/web", "")
+	}
+	c.node("w2", ca.RoleWorker).expect(http.StatusForbidden, "DELETE", "/v1/services/web", "")
+	got := c.records("?limit=1000")
+	if len(got) != 61 || got[60].Who.Name != "w2" || got[0].Who.Name != "w1" {
+		t.Errorf("%d records", len(got))
+	}
+}
