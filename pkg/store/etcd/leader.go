@@ -14,9 +14,9 @@ const (
 	leaderPoll = 20 * time.Millisecond
 	// leaderPatience is how long a call waits for a leader: several elections.
 	leaderPatience = 5 * time.Second
-	// lostAfter is how long a call waits once another member leads than when it began. What was under way is done by then, or went
+	// lostAfter is how long a call goes on once another member leads than when it began. What was under way is done by then, or went
 	// down with the old leader; etcd would wait for six seconds.
-	lostAfter = time.Second
+	lostAfter = 400 * time.Millisecond
 )
 
 var (
@@ -95,11 +95,16 @@ func (s *Store) underLeader(ctx context.Context) (context.Context, context.Cance
 	return ctx, func() { stop(); cancel(nil) }
 }
 
-// watchLeader ends each term a while after another member has come to lead.
-func (s *Store) watchLeader() {
-	term, end := context.WithCancel(s.ctx)
-	s.term.Store(&term)
-	leader := s.member.server().Leader()
+// watchTerm ends each term's context a while after the next has begun here: by then this member has all that the leader before had
+// told a majority of.
+func (s *Store) watchTerm() {
+	server := s.member.server()
+	next := func() context.CancelFunc {
+		ctx, end := context.WithCancel(s.ctx)
+		s.term.Store(&ctx)
+		return end
+	}
+	term, end := server.Term(), next()
 	ticker := time.NewTicker(leaderPoll)
 	defer ticker.Stop()
 	for {
@@ -109,16 +114,10 @@ func (s *Store) watchLeader() {
 			end()
 			return
 		}
-		now := s.member.server().Leader()
-		if now == 0 || now == leader {
-			continue
+		if now := server.Term(); now != term {
+			time.AfterFunc(lostAfter, end)
+			term, end = now, next()
 		}
-		leader = now
-		before := end
-		next, stop := context.WithCancel(s.ctx)
-		s.term.Store(&next)
-		end = stop
-		time.AfterFunc(lostAfter, before)
 	}
 }
 

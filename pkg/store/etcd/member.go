@@ -273,6 +273,7 @@ func (m *member) missing() string {
 		name, _ := nameOf(other)
 		away = append(away, name+" at "+strings.Join(other.PeerURLs, " "))
 	}
+	slices.Sort(away)
 	if len(away) == 0 {
 		return "the member is not part of its cluster yet"
 	}

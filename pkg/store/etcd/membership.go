@@ -207,36 +207,43 @@ func (s *Store) remove(ctx context.Context, m *membership.Member) error {
 	return err
 }
 
-// mayRemove refuses where the voters that are left and answer now are no majority of those that are left: what was known of them
-// a second ago may be wrong, and cannot be mended.
+// mayRemove refuses where the voters that answer now are no majority: of all, which is to decide it, or of those that are left. What
+// was known of them a second ago may be wrong, and cannot be mended.
 func (s *Store) mayRemove(ctx context.Context, m *membership.Member) error {
 	if m.IsLearner {
 		return nil
 	}
-	left, here := 0, 0
-	var others []*membership.Member
-	for _, other := range s.member.server().Cluster().Members() {
-		switch {
-		case other.IsLearner || other.ID == m.ID:
-			continue
-		case other.ID == s.member.server().MemberID():
-			here++
-		default:
-			others = append(others, other)
-		}
-		left++
-	}
-	for _, answers := range s.member.fellows.answerNow(ctx, others) {
-		if answers {
-			here++
+	self := s.member.server().MemberID()
+	var voters, others []*membership.Member
+	for _, v := range s.member.server().Cluster().Members() {
+		if !v.IsLearner {
+			voters = append(voters, v)
+			if v.ID != self {
+				others = append(others, v)
+			}
 		}
 	}
 	name, _ := nameOf(m)
-	switch need := left/2 + 1; {
-	case left == 0:
+	if len(voters) < 2 {
 		return fmt.Errorf("%w: %s is the last manager", ErrQuorum, name)
-	case here < need:
-		return fmt.Errorf("%w: without %s, %d of %d managers are needed to decide anything, and %d can be reached", ErrQuorum, name, need, left, here)
+	}
+	here := s.member.fellows.answerNow(ctx, others)
+	here[self] = true
+	now := 0
+	for _, v := range voters {
+		if here[v.ID] {
+			now++
+		}
+	}
+	left := now
+	if here[m.ID] {
+		left--
+	}
+	switch need, later := len(voters)/2+1, (len(voters)-1)/2+1; {
+	case now < need:
+		return fmt.Errorf("%w: %d of %d managers are needed to decide anything, and %d can be reached", ErrQuorum, need, len(voters), now)
+	case left < later:
+		return fmt.Errorf("%w: without %s, %d of %d managers are needed to decide anything, and %d can be reached", ErrQuorum, name, later, len(voters)-1, left)
 	}
 	return nil
 }
@@ -310,7 +317,7 @@ func (s *Store) reconfigure(ctx context.Context, what string, step func(context.
 		switch {
 		case done:
 			return nil
-		case err != nil && (!passes(err) || ctx.Err() != nil):
+		case err != nil && (!passes(err) || ctx.Err() != nil || errors.Is(err, errNoLeader)):
 			return s.changeError(what, err)
 		}
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/version"
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/etcdhttp"
@@ -75,6 +76,7 @@ func (h *peerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.next.ServeHTTP(newPeerWriter(w), withPatience(w, r))
 	case h.removed(r):
 		w.Header().Set("X-Etcd-Cluster-ID", h.server.Cluster().ID().String())
+		w.Header().Set("X-Server-Version", version.Version) // else etcd takes it for an answer of long ago
 		http.Error(w, "removed member", http.StatusGone)
 	default: // not 403, which would tell a member that this one does not know yet that it was removed
 		http.Error(w, "this member does not know "+name+" as a member", http.StatusServiceUnavailable)

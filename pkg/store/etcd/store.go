@@ -66,7 +66,7 @@ func Start(ctx context.Context, c Config) (*Store, error) {
 		s.wait.Go(s.watchMember)
 	}
 	if s.member != nil && s.member.fellows != nil {
-		s.wait.Go(s.watchLeader)
+		s.wait.Go(s.watchTerm)
 	}
 	return s, nil
 }

@@ -1,0 +1,103 @@
+package etcd_test
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/swarmd/swarmd/pkg/store/etcd"
+)
+
+// TestDamaged: a member whose files are damaged says so, at once, and nothing is written over.
+func TestDamaged(t *testing.T) {
+	whole := t.TempDir()
+	fill(t, whole)
+	wal := func(dir string) string {
+		names, err := filepath.Glob(filepath.Join(dir, "etcd/member/wal/*.wal"))
+		if err != nil || len(names) == 0 {
+			t.Fatal(err)
+		}
+		return slices.Max(names)
+	}
+	db := func(dir string) string { return filepath.Join(dir, "etcd/member/snap/db") }
+	for name, damage := range map[string]func(dir string) error{
+		"the log is gone":                 func(dir string) error { return os.Remove(wal(dir)) },
+		"the log is cut off":              func(dir string) error { return os.Truncate(wal(dir), 2000) },
+		"the log is cut off in a record":  func(dir string) error { return os.Truncate(wal(dir), 2005) },
+		"the log is empty":                func(dir string) error { return os.Truncate(wal(dir), 0) },
+		"the log holds something else":    func(dir string) error { return overwrite(wal(dir), 100, 1000) },
+		"a bit of the log is another one": func(dir string) error { return overwrite(wal(dir), 1000, 1) },
+		"the database is gone":            func(dir string) error { return os.Remove(db(dir)) },
+		"the database is empty":           func(dir string) error { return os.Truncate(db(dir), 0) },
+		"the database is cut off":         func(dir string) error { return os.Truncate(db(dir), 9000) },
+		"the database is something else":  func(dir string) error { return overwrite(db(dir), 0, 10000) },
+	} {
+		dir := filepath.Join(t.TempDir(), "copy")
+		copyDir(t, whole, dir)
+		if err := damage(dir); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			s, err := etcd.Start(t.Context(), etcd.Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+			if err == nil {
+				s.Close()
+			}
+			if !errors.Is(err, etcd.ErrDamaged) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "copy")
+	copyDir(t, whole, dir)
+	start(t, dir)
+}
+
+// TestTornLog: what was being written when the power went is no damage.
+func TestTornLog(t *testing.T) {
+	dir := t.TempDir()
+	want, revision := fill(t, dir)
+	names, err := filepath.Glob(filepath.Join(dir, "etcd/member/wal/*.wal"))
+	if err != nil || len(names) != 1 {
+		t.Fatal(names, err)
+	}
+	end := lastByte(t, names[0])
+	if err := overwrite(names[0], end+8, 3); err != nil { // the beginning of a record whose rest is zero
+		t.Fatal(err)
+	}
+	if got := render(t, start(t, dir), revision); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+func overwrite(path string, at, n int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	data := make([]byte, n)
+	if _, err := f.ReadAt(data, at); err != nil {
+		return err
+	}
+	for i := range data {
+		data[i] ^= 0x5a
+	}
+	_, err = f.WriteAt(data, at)
+	return errors.Join(err, f.Close())
+}
+
+func lastByte(t *testing.T, path string) int64 {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := len(data) - 1; i >= 0; i-- {
+		if data[i] != 0 {
+			return int64(i)
+		}
+	}
+	return 0
+}
