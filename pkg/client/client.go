@@ -8,17 +8,9 @@ package client
 
 import (
 	"crypto/tls"
-	"errors"
-	"fmt"
-	"io/fs"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"slices"
-	"strings"
 	"sync"
-
-	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
 
 // DefaultHost is where a daemon listens unless it is told otherwise.
@@ -156,68 +148,4 @@ func (c *Client) leave(h *host, lost bool) {
 		i++
 	}
 	c.current = c.hosts[i]
-}
-
-// ConnectError says that no connection could be made. Nothing was done.
-type ConnectError struct {
-	Host string
-	Err  error
-}
-
-// Error implements error, in Docker's words where nobody is there.
-func (e *ConnectError) Error() string {
-	if errors.Is(e.Err, fs.ErrPermission) {
-		return fmt.Sprintf("permission denied while trying to connect to the swarmd daemon socket at %s: run this as root (sudo)", e.Host)
-	}
-	if why := refusal(e.Err); why != "" {
-		return fmt.Sprintf("cannot connect to the swarm manager at %s: %s", e.Host, why)
-	}
-	return fmt.Sprintf("Cannot connect to the swarmd daemon at %s. Is the swarmd daemon running?", e.place())
-}
-
-// place is the host, with the reason where there may be several: of a socket there is none worth telling.
-func (e *ConnectError) place() string {
-	if _, several := e.Err.(*awayError); several { // each has its own
-		return e.Host
-	}
-	if op, ok := errors.AsType[*net.OpError](e.Err); ok && op.Op == "dial" && op.Net == "tcp" && op.Err != nil {
-		return fmt.Sprintf("%s (%s)", e.Host, strings.TrimPrefix(op.Err.Error(), "connect: "))
-	}
-	return e.Host
-}
-
-// Unwrap is the cause.
-func (e *ConnectError) Unwrap() error { return e.Err }
-
-// alert is how crypto/tls tells of the other side's.
-const alert = "remote error: tls: "
-
-// refusal says what a server that is there, or this side of the connection, had against the other; "" where nobody is there.
-func refusal(err error) string {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" || err == nil {
-		return ""
-	}
-	text := err.Error()
-	_, said, remote := strings.Cut(text, alert)
-	switch {
-	case errors.As(err, new(tls.RecordHeaderError)), errors.Is(err, http.ErrSchemeMismatch):
-		return "it does not speak TLS"
-	case remote && strings.HasPrefix(said, "expired certificate"):
-		return "it says that the certificate of this side has expired or is not valid yet: are the clocks of both machines right?"
-	case remote && strings.HasPrefix(said, "unknown certificate authority"):
-		return "it does not trust the root of this side's certificate, which is of another swarm or was replaced"
-	case remote && strings.HasPrefix(said, "protocol version not supported"):
-		return "it does not speak TLS 1.3"
-	case remote:
-		return "it refuses the certificate of this side: " + said
-	}
-	return text
-}
-
-// Status is the HTTP status of an error that is, or wraps, a *v1.Problem; 0 of any other.
-func Status(err error) int {
-	if p, ok := errors.AsType[*v1.Problem](err); ok {
-		return p.Status
-	}
-	return 0
 }

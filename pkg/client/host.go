@@ -118,6 +118,13 @@ func (h *host) client() *http.Client {
 	return h.http
 }
 
+// release closes what a request leaves behind of a client that makes no others any more.
+func (h *host) release(c *http.Client) {
+	if c != h.client() {
+		c.CloseIdleConnections()
+	}
+}
+
 // refresh leaves the connections that there are to the requests that use them.
 func (h *host) refresh() {
 	next := h.newHTTP()

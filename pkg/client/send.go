@@ -8,11 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -53,28 +50,6 @@ func jsonRequest(method, path string, in any) (request, error) {
 	}
 	r.body = func() io.Reader { return bytes.NewReader(data) }
 	return r, nil
-}
-
-// once is a body that can be sent as long as nothing of it was read.
-func once(from io.Reader) func() io.Reader {
-	b := &onceBody{from: from}
-	return func() io.Reader {
-		if b.begun.Load() {
-			return nil
-		}
-		return b
-	}
-}
-
-type onceBody struct {
-	from  io.Reader
-	begun atomic.Bool
-}
-
-// Read implements io.Reader.
-func (b *onceBody) Read(p []byte) (int, error) {
-	b.begun.Store(true)
-	return b.from.Read(p)
 }
 
 // Do makes one request. The path may have a query; in, unless nil, is sent as JSON; out, unless nil, is filled from the JSON
@@ -148,45 +123,6 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, *host, er
 	return nil, nil, mostTelling(failed)
 }
 
-// errSpent says that a body cannot be sent again: some of it went to a host that failed.
-var errSpent = errors.New("client: the body was sent already")
-
-// attempt is how a request failed at one host.
-type attempt struct {
-	err error
-	// other tells that another host may be asked.
-	other bool
-}
-
-// mostTelling is the error that says most of why no host did what was asked.
-func mostTelling(failed []attempt) error {
-	if last := failed[len(failed)-1]; !last.other {
-		return last.err
-	}
-	var names []string
-	var errs []error
-	for _, a := range failed {
-		away, ok := errors.AsType[*ConnectError](a.err)
-		if !ok || refusal(away.Err) != "" {
-			return a.err
-		}
-		names, errs = append(names, away.place()), append(errs, away.Err)
-	}
-	if len(failed) == 1 {
-		return failed[0].err
-	}
-	return &ConnectError{strings.Join(names, ", "), &awayError{errs}}
-}
-
-// awayError is why none of several hosts could be reached.
-type awayError struct{ errs []error }
-
-// Error implements error.
-func (e *awayError) Error() string { return errors.Join(e.errs...).Error() }
-
-// Unwrap is what happened at each.
-func (e *awayError) Unwrap() []error { return e.errs }
-
 // try makes a request to one host.
 func (c *Client) try(ctx context.Context, h *host, r *request) (*http.Response, attempt) {
 	var sent, reused atomic.Bool
@@ -200,11 +136,15 @@ func (c *Client) try(ctx context.Context, h *host, r *request) (*http.Response, 
 		cancel(nil)
 		return nil, attempt{err: err}
 	}
+	if req.Body != nil { // HTTP/1.1 waits until nobody reads it, however long that blocks
+		context.AfterFunc(inner, func() { _ = req.Body.Close() })
+	}
 	if r.patience > 0 {
 		slow := time.AfterFunc(r.patience, func() { cancel(silentError(h, r.patience)) })
 		defer slow.Stop()
 	}
-	resp, err := h.client().Do(req)
+	client := h.client()
+	resp, err := client.Do(req)
 	if err != nil {
 		err = cmp.Or(context.Cause(inner), err)
 		cancel(nil)
@@ -213,7 +153,10 @@ func (c *Client) try(ctx context.Context, h *host, r *request) (*http.Response, 
 		}
 		return nil, c.lost(ctx, h, r, err, sent.Load())
 	}
-	resp.Body = &answerBody{resp.Body, cancel}
+	resp.Body = &answerBody{resp.Body, func() {
+		cancel(nil)
+		h.release(client)
+	}}
 	if resp.StatusCode < 300 {
 		return resp, attempt{}
 	}
@@ -225,18 +168,6 @@ func (c *Client) try(ctx context.Context, h *host, r *request) (*http.Response, 
 	// It cannot do anything now: for the next request there may be somebody better, and for this one if it did nothing.
 	c.leave(h, false)
 	return nil, attempt{p, r.harmless() || p.Type == v1.ProblemNotManager}
-}
-
-// answerBody lets go of the request with the answer.
-type answerBody struct {
-	io.ReadCloser
-	cancel context.CancelCauseFunc
-}
-
-// Close implements io.Closer.
-func (b *answerBody) Close() error {
-	defer b.cancel(nil)
-	return b.ReadCloser.Close()
 }
 
 // request builds it for one host.
@@ -266,59 +197,4 @@ func (c *Client) request(ctx context.Context, h *host, r *request) (*http.Reques
 		req.Header.Set("Authorization", "Bearer "+c.options.Token)
 	}
 	return req, nil
-}
-
-// lost is what becomes of a request that got no answer.
-func (c *Client) lost(ctx context.Context, h *host, r *request, err error, sent bool) attempt {
-	if cause := context.Cause(ctx); cause != nil {
-		return attempt{err: cause}
-	}
-	c.leave(h, true)
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = u.Err // the URL has a host that the user never gave
-	}
-	// A server that refuses a certificate tells so after the request was sent, and never looks at that.
-	if _, guessed := err.(*objectionError); !sent || !guessed && strings.Contains(err.Error(), alert) {
-		return attempt{&ConnectError{h.name, err}, true}
-	}
-	return attempt{brokenError(h, err), r.harmless()}
-}
-
-// broken is the error of an answer that was cut off, within inner: by whoever asked, whose context is ctx, or because the host
-// is lost.
-func (c *Client) broken(ctx, inner context.Context, h *host, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	c.leave(h, true)
-	if cause := context.Cause(inner); cause != nil {
-		return cause
-	}
-	return brokenError(h, err)
-}
-
-func brokenError(h *host, err error) error {
-	if strings.Contains(err.Error(), alert) {
-		err = fmt.Errorf("%s (%w)", refusal(err), err)
-	}
-	return fmt.Errorf("client: connection to the swarmd daemon at %s was lost: %w", h.name, err)
-}
-
-// problem reads a refusal; one that is no problem document is made into one.
-func problem(resp *http.Response) *v1.Problem {
-	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	p := new(v1.Problem)
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if kind == "application/problem+json" && json.Unmarshal(data, p) == nil && p.Title != "" {
-		p.Status = resp.StatusCode
-		return p
-	}
-	detail := strings.TrimSpace(string(data[:min(len(data), 1000)]))
-	return &v1.Problem{Title: http.StatusText(resp.StatusCode), Status: resp.StatusCode, Detail: detail}
-}
-
-// drain reads what little may be left, so that the connection can be used again, and closes.
-func drain(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, 4096)
-	body.Close()
 }

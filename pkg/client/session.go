@@ -39,6 +39,10 @@ const (
 // knows such an end from that of a process that was killed.
 func (n *NodeClient) Session(ctx context.Context, describe func() v1.NodeDescription) iter.Seq2[v1.Assignment, error] {
 	return func(yield func(v1.Assignment, error) bool) {
+		if ctx.Err() != nil {
+			yield(v1.Assignment{}, context.Cause(ctx))
+			return
+		}
 		inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		defer cancel(nil)
 		s := &session{node: n, describe: describe, cancel: cancel, period: make(chan time.Duration, 1)}
@@ -137,9 +141,15 @@ func (s *session) begin(ctx context.Context) (*http.Response, *host, error) {
 				_ = s.up.Close()
 			}
 			s.up = w
-			return io.MultiReader(bytes.NewReader(s.told), r)
+			return &upBody{io.MultiReader(bytes.NewReader(s.told), r), r}
 		},
 	})
+}
+
+// upBody is what goes up in a session. Closing it ends a Read that waits for the next heartbeat.
+type upBody struct {
+	io.Reader
+	io.Closer
 }
 
 // end closes what goes up, and waits for the heartbeats to stop.
