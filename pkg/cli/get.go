@@ -218,6 +218,13 @@ func getObject(ctx context.Context, c *client.Client, k v1.Descriptor, ref strin
 			return nil, err
 		}
 		return t, nil
+	case v1.KindMember: // it has its node's ID, and people know the node
+		n, err := getNode(ctx, c, ref)
+		if err == nil {
+			ref = n.Meta.ID
+		} else if !notFound(err) {
+			return nil, err
+		}
 	}
 	o := k.New()
 	if err := c.Do(ctx, http.MethodGet, "/v1/"+k.Plural()+"/"+url.PathEscape(ref), nil, o); err != nil {

@@ -55,7 +55,7 @@ func newSwarm(t testing.TB) *swarm {
 	s.runtime = newRuntime()
 	log := slog.New(slog.DiscardHandler)
 	s.server = apiserver.New(apiserver.Options{Host: s, Resolver: s.runtime, Log: log,
-		AuditFile: filepath.Join(t.TempDir(), "audit.log"), Limits: apiserver.Limits{DownAfter: 50 * time.Millisecond}})
+		AuditFile: filepath.Join(t.TempDir(), "audit.log")})
 	dir, err := os.MkdirTemp("", "cli") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)

@@ -176,7 +176,8 @@ func judgeRotation(info *v1.CAInfo, nodes []*v1.Node, now time.Time) rotation {
 		}
 	}
 	slices.SortFunc(r.away, naturalCompare)
-	r.done = !rotating && r.certs == r.total && r.roots == r.total
+	// Who went away with a new certificate learns which root is left when it is back.
+	r.done = !rotating && r.certs == r.total && r.roots+len(r.away) == r.total
 	return r
 }
 
@@ -201,7 +202,7 @@ func (a *app) awaitRotation(ctx context.Context, c *client.Client, p *progress, 
 				p.set("desired root digest", r.digest, 0)
 				p.set("  rotated TLS certificates", fmt.Sprintf("%d/%d nodes", r.certs, r.total), 0)
 				p.set("  rotated CA certificates", fmt.Sprintf("%d/%d nodes", r.roots, r.total), 0)
-				if len(r.away) > 0 {
+				if len(r.away) > 0 && !r.done {
 					p.set("  waiting for", strings.Join(r.away, ", ")+": bring back, or remove with `swarmctl node rm --force`", 0)
 				}
 				if r.done {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,10 +26,12 @@ func (a *app) waitCommand() *cobra.Command {
   converged    a service runs as it says (the default for services)
   exists       there is such an object
   deleted      there is no such object any more; a service's tasks have stopped, too
-  state=STATE  a task or a node is in that state, such as running or ready`,
+  state=STATE  a task or a node is in that state, such as running or ready, or a member of the managers' etcd is a voter, reachable or
+               the leader`,
 		Example: `  swarmctl wait service/web --timeout 1m
   swarmctl wait service/web --for=deleted
-  swarmctl wait node/worker1 --for=state=ready`,
+  swarmctl wait node/worker1 --for=state=ready
+  swarmctl wait member/worker1 --for=state=voter`,
 		Args:              minArgs(1),
 		ValidArgsFunction: a.completeKindAndNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -73,21 +76,30 @@ func (a *app) waitFor(ctx context.Context, k v1.Descriptor, ref, condition strin
 	case what == "", what == "converged" && k.Kind() == v1.KindService:
 		return a.waitConverged(ctx, c, ref, quiet)
 	case what == "exists" || what == "deleted":
-	case what == "state" && (k.Kind() == v1.KindTask || k.Kind() == v1.KindNode):
+	case what == "state" && (k.Kind() == v1.KindTask || k.Kind() == v1.KindNode || k.Kind() == v1.KindMember):
 		if err := checkState(k.Kind(), state); err != nil {
 			return err
 		}
 	default:
-		return fmt.Errorf("--for=%s is no condition of a %s: want converged (services), exists, deleted, or state=STATE (tasks and nodes)",
+		return fmt.Errorf("--for=%s is no condition of a %s: want converged (services), exists, deleted, or state=STATE (tasks, nodes and members)",
 			condition, strings.ToLower(string(k.Kind())))
 	}
 	return a.waitCondition(ctx, c, k, ref, what, state)
 }
 
+// memberStates are what can be waited for of a manager as a member of the managers' etcd.
+var memberStates = []string{"voter", "reachable", "leader"}
+
 func checkState(k v1.Kind, state string) error {
 	if k == v1.KindTask {
 		if _, ok := v1.ParseTaskState(state); !ok {
 			return fmt.Errorf("%q is no state of a task: want one such as running, complete or failed", state)
+		}
+		return nil
+	}
+	if k == v1.KindMember {
+		if !slices.Contains(memberStates, state) {
+			return fmt.Errorf("%q is no state of a member: want %s", state, strings.Join(memberStates, ", "))
 		}
 		return nil
 	}
@@ -124,35 +136,44 @@ func (a *app) ended(ctx context.Context, err error, k v1.Kind, name string) erro
 func (a *app) waitCondition(ctx context.Context, c *client.Client, k v1.Descriptor, name, what, state string) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	shown := name
+	if k.Kind() == v1.KindMember { // it has its node's ID
+		n, err := getNode(ctx, c, name)
+		if err != nil {
+			return err
+		}
+		name = n.Meta.ID
+	}
 	o, err := getObject(ctx, c, k, name)
 	switch {
+	case notFound(err) && what == "state" && k.Kind() == v1.KindMember: // it may come to be one
 	case notFound(err) && what == "deleted":
-		return a.tasksGone(ctx, c, k, name, nil)
+		return a.tasksGone(ctx, c, k, shown, nil)
 	case notFound(err) && what == "state":
 		return err
 	case err != nil && !notFound(err):
 		return err
 	case err == nil && holds(o, false, what, state):
-		a.printf("%s condition met\n", ref(k.Kind(), name))
+		a.printf("%s condition met\n", ref(k.Kind(), shown))
 		return nil
 	}
 	for s, err := range watchAny(ctx, c, k, nil) {
 		if err != nil {
-			return a.ended(ctx, daemonError(err), k.Kind(), name)
+			return a.ended(ctx, daemonError(err), k.Kind(), shown)
 		}
 		m := s.object.GetMeta()
 		if o != nil && m.ID != o.GetMeta().ID || o == nil && m.ID != name && objectName(s.object) != name {
 			continue
 		}
 		if holds(s.object, s.gone, what, state) {
-			a.printf("%s condition met\n", ref(k.Kind(), name))
+			a.printf("%s condition met\n", ref(k.Kind(), shown))
 			return nil
 		}
 		if s.gone {
-			return fmt.Errorf("%s was removed", ref(k.Kind(), name))
+			return fmt.Errorf("%s was removed", ref(k.Kind(), shown))
 		}
 	}
-	return a.ended(ctx, context.Canceled, k.Kind(), name)
+	return a.ended(ctx, context.Canceled, k.Kind(), shown)
 }
 
 // tasksGone tells that an object which cannot be found is gone. A service that was removed goes on existing, without its
@@ -205,6 +226,9 @@ func holds(o v1.Object, gone bool, what, state string) bool {
 		return v1.Observed(o).String() == state
 	case *v1.Node:
 		return convertNode(o).Status.State == state
+	case *v1.Member:
+		m := o.Status
+		return m != nil && (state == "voter" && m.Voter || state == "reachable" && m.Reachable || state == "leader" && m.Leader)
 	}
 	return false
 }
