@@ -172,5 +172,5 @@ func (s *Server) showAudit(w http.ResponseWriter, r *http.Request) error {
 // How many records are shown: where no number is asked for, and at most.
 const (
 	defaultAudit = 100
-	maxAudit     = 1000
+	maxAudit     = 10_000
 )

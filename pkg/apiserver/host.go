@@ -68,14 +68,22 @@ func (b *backend) describe(r *http.Request, info *v1.SwarmInfo) error {
 	if !ok {
 		return nil
 	}
-	info.Cluster = &v1.ClusterInfo{
-		ID: c.Meta.ID, CreatedAt: c.Meta.CreatedAt, UpdatedAt: c.Meta.UpdatedAt, TaskHistoryLimit: v1.DefaultTaskHistoryLimit,
-		GatewayPool: gatewayPool(snapshot),
-	}
-	if c.Spec.TaskHistoryLimit != nil {
-		info.Cluster.TaskHistoryLimit = *c.Spec.TaskHistoryLimit
-	}
+	info.Cluster = clusterInfo(snapshot, c)
 	return nil
+}
+
+// clusterInfo is what everybody who may look around is told of the swarm.
+func clusterInfo(s *store.Snapshot, c *v1.Cluster) *v1.ClusterInfo {
+	spec := lasting(c)
+	info := &v1.ClusterInfo{
+		ID: c.Meta.ID, CreatedAt: c.Meta.CreatedAt, UpdatedAt: c.Meta.UpdatedAt, TaskHistoryLimit: *spec.TaskHistoryLimit,
+		GatewayPool: gatewayPool(s), AutoLock: spec.AutoLock, DefaultAddrPool: spec.DefaultAddrPool, SubnetSize: spec.SubnetSize,
+		DataPathPort: spec.DataPathPort, HeartbeatPeriod: newsOf(s, nil).swarm.Heartbeat, NodeCertExpiry: *spec.NodeCertExpiry,
+	}
+	if a, err := authorityOf(s); err == nil {
+		info.ID, info.TrustRoot, info.RootRotationInProgress = a.Spec.ClusterID, string(v1.SettledRoot(a)), v1.Rotating(a)
+	}
+	return info
 }
 
 func (s *Server) version(w http.ResponseWriter, r *http.Request) error {

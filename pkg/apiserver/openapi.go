@@ -35,8 +35,11 @@ func documentOf(table []route) func() ([]byte, error) {
 			"openapi": "3.1.0",
 			"info": map[string]any{"title": "swarmd", "version": strings.TrimPrefix(v1.APIVersion, "swarm/"),
 				"description": "Docker Swarm mode over HTTP. Errors are problem documents (RFC 9457)."},
-			"paths":      doc.paths,
-			"components": map[string]any{"schemas": doc.schemas},
+			"paths": doc.paths,
+			"components": map[string]any{"schemas": doc.schemas, "securitySchemes": map[string]any{
+				"certificate": map[string]any{"type": "mutualTLS", "description": "A certificate of the swarm: of a node, or of a user."},
+				"token":       map[string]any{"type": "http", "scheme": "bearer", "description": "A user's token."},
+			}},
 		}, "", " ")
 	})
 }
@@ -61,7 +64,7 @@ func (d *document) add(rt *route) error {
 		}
 	}
 	operation := map[string]any{
-		"summary": rt.summary, "tags": []string{rt.resource}, "operationId": operationID(rt),
+		"summary": rt.summary, "description": "For: " + rt.may.String() + ".", "security": rt.may.schemes(), "tags": []string{rt.resource}, "operationId": operationID(rt),
 		"responses": map[string]any{
 			"2XX":     success,
 			"default": map[string]any{"description": "A problem.", "content": map[string]any{"application/problem+json": map[string]any{"schema": problem}}},
@@ -101,6 +104,8 @@ func queryParameter(name string) map[string]any {
 	switch name {
 	case "filter", "id":
 		schema = map[string]any{"type": "array", "items": schema}
+	case "role":
+		schema["enum"] = []string{string(v1.RoleWorker), string(v1.RoleManager)}
 	case "limit", "after", "revision":
 		schema = map[string]any{"type": "integer"}
 	case "watch", "dryRun", "force", "stdout", "stderr", "follow", "timestamps":
@@ -118,7 +123,7 @@ func (d *document) content(rt *route, out any) (any, error) {
 		return nil, err
 	}
 	mediaType := "application/json"
-	if rt.stream && rt.path != "/v1/images/load" {
+	if rt.stream && rt.path != "/v1/images/load" && rt.path != "/v1/swarm/restore" {
 		mediaType = "application/x-ndjson"
 	}
 	return map[string]any{mediaType: map[string]any{"schema": schema}}, nil

@@ -80,7 +80,7 @@ func (r rights) String() string {
 			break
 		}
 	}
-	return strings.Join(append(who, "root on the machine itself, over the daemon's socket"), "; ")
+	return strings.Join(append(who, "root on the machine itself, over the daemon's socket"), " and ")
 }
 
 func rolesFrom(rank int) []string {
@@ -89,6 +89,22 @@ func rolesFrom(rank int) []string {
 		roles = append(roles, string(k.role))
 	}
 	return roles
+}
+
+// schemes are the ways in which a caller over TLS may say who it is, for the OpenAPI document. An empty one is none at all; a route
+// without any is not for callers over TLS.
+func (r rights) schemes() []map[string][]string {
+	schemes := []map[string][]string{}
+	if r&rightsAnyone != 0 {
+		schemes = append(schemes, map[string][]string{})
+	}
+	if r&^(rightsAnyone|rightsRoot) != 0 {
+		schemes = append(schemes, map[string][]string{"certificate": {}})
+	}
+	if r&(rightsView|rightsOperate|rightsAdmin) != 0 {
+		schemes = append(schemes, map[string][]string{"token": {}})
+	}
+	return schemes
 }
 
 // refusal is the problem of a caller that may not do what it asks for.
