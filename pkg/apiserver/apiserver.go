@@ -87,9 +87,6 @@ type Limits struct {
 	// BodyTimeout is how long a request's body may take to arrive, WriteTimeout how long a client may take to read one
 	// write; default 30 s each.
 	BodyTimeout, WriteTimeout time.Duration
-	// DownAfter is how long a node may be without a session before it is down; default 3 s. After the store was attached,
-	// nodes have StartGrace to come back; default 15 s.
-	DownAfter, StartGrace time.Duration
 	// SessionGap is what the least time between two messages of a session grows to with the number of sessions, so that
 	// changes gather; default 250 ms.
 	SessionGap time.Duration
@@ -113,7 +110,7 @@ func (l Limits) orDefaults() Limits {
 		value time.Duration
 	}{
 		{&l.Keepalive, 5 * time.Second}, {&l.BodyTimeout, 30 * time.Second}, {&l.WriteTimeout, 30 * time.Second},
-		{&l.DownAfter, 3 * time.Second}, {&l.StartGrace, 15 * time.Second}, {&l.SessionGap, 250 * time.Millisecond},
+		{&l.SessionGap, 250 * time.Millisecond},
 		{&l.StreamWait, 10 * time.Second}, {&l.ResolveTimeout, 10 * time.Second},
 	} {
 		if *d.at == 0 {
