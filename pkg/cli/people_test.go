@@ -216,14 +216,14 @@ func TestRequests(t *testing.T) {
 		"--default-addr-pool", "10.20.3.4/16", "--default-addr-pool-mask-length", "26"); code != 0 {
 		t.Fatal(stderr)
 	}
-	init := v1.InitRequest{ListenAddr: "0.0.0.0:2377", DataPathPort: 7777, ForceNewCluster: true, DefaultAddrPool: []string{"10.20.0.0/16"}, SubnetSize: 26}
+	init := v1.InitRequest{DataPathPort: 7777, ForceNewCluster: true, DefaultAddrPool: []string{"10.20.0.0/16"}, SubnetSize: 26}
 	if got := fmt.Sprintf("%+v", s.asked.init); got != fmt.Sprintf("%+v", init) {
 		t.Errorf("got  %s\nwant %+v", got, init)
 	}
 	var out, errs strings.Builder
 	code := cli.Run(t.Context(), cli.Options{In: strings.NewReader("archive"), Out: &out, Err: &errs, Getenv: func(string) string { return s.host() }},
-		[]string{"swarm", "restore", "--advertise-addr", "10.0.0.9", "-"})
-	if code != 0 || s.asked.archive != "archive" || s.asked.restore.AdvertiseAddr != "10.0.0.9" || s.asked.restore.ListenAddr != "0.0.0.0:2377" {
+		[]string{"swarm", "restore", "--advertise-addr", "10.0.0.9", "--listen-addr", ":2399", "-"})
+	if code != 0 || s.asked.archive != "archive" || s.asked.restore.AdvertiseAddr != "10.0.0.9" || s.asked.restore.ListenAddr != "0.0.0.0:2399" {
 		t.Errorf("status %d, %s, asked %+v %q", code, errs.String(), s.asked.restore, s.asked.archive)
 	}
 	terminal := cli.Options{In: strings.NewReader(""), Out: &out, Err: &errs, Terminal: func() int { return 80 }, Getenv: func(string) string { return s.host() }}

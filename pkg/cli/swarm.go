@@ -38,6 +38,14 @@ func (f *addressFlags) add(cmd *cobra.Command, advertise, dataPath *string) {
 	_ = cmd.RegisterFlagCompletionFunc("availability", cobra.FixedCompletions([]string{"active", "pause", "drain"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
+// given is the listen address that was asked for; empty where none was, and the daemon has its own.
+func (f *addressFlags) given() string {
+	if !f.listen.set {
+		return ""
+	}
+	return f.listen.v
+}
+
 // parsed is the availability that was asked for; empty where none was.
 func (f *addressFlags) parsed(cmd *cobra.Command) (v1.NodeAvailability, error) {
 	if !cmd.Flags().Changed("availability") {
@@ -66,7 +74,7 @@ which swarm it has to be. Where that does not work out, nothing is changed.`,
 			if r.Availability, err = addresses.parsed(cmd); err != nil {
 				return err
 			}
-			r.RemoteAddrs, r.ListenAddr = []string{args[0]}, addresses.listen.v
+			r.RemoteAddrs, r.ListenAddr = []string{args[0]}, addresses.given()
 			c, err := a.daemon()
 			if err != nil {
 				return err

@@ -85,7 +85,7 @@ Workers come back on their own where this machine has the address of a manager t
 			if r.Availability, err = addresses.parsed(cmd); err != nil {
 				return err
 			}
-			r.ListenAddr = addresses.listen.v
+			r.ListenAddr = addresses.given()
 			in := a.In
 			if args[0] != "-" {
 				f, err := os.Open(args[0])

@@ -50,7 +50,10 @@ func (a *app) swarmInit(cmd *cobra.Command, f *initFlags) error {
 	if r.Availability, err = f.addresses.parsed(cmd); err != nil {
 		return err
 	}
-	r.ListenAddr, r.DefaultAddrPool, r.SubnetSize, r.AutoLock = f.addresses.listen.v, f.pools.all, f.mask, f.settings.autolock
+	r.ListenAddr, r.DefaultAddrPool, r.AutoLock = f.addresses.given(), f.pools.all, f.settings.autolock
+	if cmd.Flags().Changed("default-addr-pool-mask-length") {
+		r.SubnetSize = f.mask
+	}
 	if spec := new(v1.ClusterSpec); f.settings.merge(cmd, spec) {
 		r.Spec = spec
 	}
