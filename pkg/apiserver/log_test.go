@@ -47,7 +47,7 @@ func (a *agent) answerLogs(say output) <-chan string {
 				all.Go(func() {
 					ctx, cancel := context.WithCancel(ctx)
 					defer cancel()
-					a.client.Node("node1").Stream(ctx, r.ID, say(ctx, r))
+					a.client.Node(a.name).Stream(ctx, r.ID, say(ctx, r))
 					ended <- r.Task
 				})
 			}

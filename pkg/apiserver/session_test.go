@@ -19,6 +19,7 @@ import (
 // agent is a node's side of a session, and what it knows by it.
 type agent struct {
 	*fixture
+	name     string
 	next     func() (v1.Assignment, error, bool)
 	hangUp   func() // may be called while next waits
 	stop     func()
@@ -34,7 +35,7 @@ func (f *fixture) connect(node string) *agent {
 	f.Helper()
 	ctx, cancel := context.WithCancel(f.ctx)
 	next, stop := iter.Pull2(f.client.Node(node).Session(ctx, func() v1.NodeDescription { return v1.NodeDescription{Hostname: "host-" + node} }))
-	a := &agent{fixture: f, next: next, tasks: make(map[string]*v1.Task), services: make(map[string]*v1.ServiceRevision)}
+	a := &agent{fixture: f, name: node, next: next, tasks: make(map[string]*v1.Task), services: make(map[string]*v1.ServiceRevision)}
 	a.hangUp, a.stop = cancel, func() { cancel(); stop() }
 	f.Cleanup(a.stop)
 	a.take()
