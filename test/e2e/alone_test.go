@@ -26,14 +26,17 @@ func TestAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.answersFor(worker, alone/3)
+	if out := worker.Must("info", "--format", "{{.Swarm.LocalNodeState}}"); out != "active\n" {
+		t.Errorf("without a manager, the node is %s", out)
+	}
 	worker.Kill()
 	worker.Start()
 	s.answersFor(worker, alone/3)
 	if now := containersOf(t, worker); !maps.Equal(now, before) {
 		t.Errorf("without a manager, the containers are %v, were %v", now, before)
 	}
-	if out := worker.Must("info", "--format", "{{.Swarm.LocalNodeState}}"); out != "active\n" {
-		t.Errorf("without a manager, the node is %s", out)
+	if out := worker.Must("info", "--format", "{{.Swarm.LocalNodeState}}"); out != "pending\n" {
+		t.Errorf("restarted without a manager, the node is %s", out)
 	}
 
 	// One fails whose policy is to start it again, and one whose policy is not to.

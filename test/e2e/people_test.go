@@ -49,14 +49,15 @@ func TestPeople(t *testing.T) {
 		{[]string{"service", "create", "--detach", "--name", "of-CONTEXT", "hello:1"}, []string{"operate", "admin", "certificate"}},
 		{[]string{"service", "update", "--detach", "--label-add", "by=CONTEXT", "of-operate"}, []string{"operate", "admin", "certificate"}},
 		{[]string{"node", "update", "--label-add", "by=CONTEXT", "manager1"}, []string{"operate", "admin", "certificate"}},
-		{[]string{"node", "promote", "manager1"}, []string{"admin"}},
+		{[]string{"node", "demote", "manager3"}, []string{"admin"}},
+		{[]string{"node", "promote", "manager3"}, []string{"admin"}},
+		{[]string{"swarm", "update", "--task-history-limit", "6"}, []string{"admin"}},
 		{[]string{"swarm", "join-token", "worker"}, []string{"admin"}},
-		{[]string{"swarm", "unlock-key"}, []string{"admin"}},
 		{[]string{"user", "create", "--quiet", "by-CONTEXT"}, []string{"admin"}},
 		{[]string{"user", "ls"}, []string{"admin"}},
 		{[]string{"audit"}, []string{"admin"}},
 	} {
-		for _, context := range []string{"view", "operate", "admin", "certificate"} {
+		for _, context := range []string{"view", "operate", "certificate", "admin"} {
 			args := slices.Clone(c.args)
 			for i := range args {
 				args[i] = strings.ReplaceAll(args[i], "CONTEXT", context)

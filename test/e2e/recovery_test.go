@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,8 +32,8 @@ func TestBackupRestore(t *testing.T) {
 	for _, name := range []string{"worker1", "worker2"} {
 		before[name] = containersOf(t, s.Host(name))
 	}
-	for _, h := range s.Hosts[:3] {
-		if err := s.Discard(s.Host(h.Name)); err != nil {
+	for _, h := range slices.Clone(s.Hosts[:3]) {
+		if err := s.Discard(h); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,7 +3,9 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -59,8 +61,14 @@ func TestPromoteDemote(t *testing.T) {
 	// Of two managers the one that is left cannot go while the other is down, and of one it cannot at all.
 	third := s.otherThan(leader, other)
 	third.Kill()
-	if r := other.CtlWithin(30*time.Second, "", "node", "demote", other.Name); r.Code == 0 {
-		t.Errorf("the one of two managers that is up was demoted:\n%s", r.Stdout)
+	s.Eventually(generous, "writes are refused", func() error {
+		if r := other.CtlWithin(5*time.Second, "", "service", "update", "--detach", "--label-add", "alone=yes", "web"); r.Code == 0 {
+			return errors.New("one of two managers takes writes")
+		}
+		return nil
+	})
+	if r := other.CtlWithin(30*time.Second, "", "node", "demote", other.Name); r.Code == 0 || !regexp.MustCompile(`quorum|majority|leader`).MatchString(r.Stderr) {
+		t.Errorf("demoting the one of two managers that is up: exit %d, %q", r.Code, r.Stderr)
 	}
 	third.Start()
 	s.managersAre(other, other.Name, third.Name)
