@@ -16,6 +16,7 @@ type Memory struct {
 	vacated   chan struct{} // closed when the leader goes
 	elections int64
 	leases    map[LeaseID]*memoryLease
+	under     map[leased]LeaseID // what lives under a lease, and which
 	granted   LeaseID
 }
 
@@ -26,7 +27,8 @@ const historyLimit = 100_000
 func NewMemory() *Memory {
 	s := NewSnapshot()
 	s.revision = 1
-	return &Memory{history: NewHistory(s, historyLimit), vacated: make(chan struct{}), leases: make(map[LeaseID]*memoryLease)}
+	return &Memory{history: NewHistory(s, historyLimit), vacated: make(chan struct{}),
+		leases: make(map[LeaseID]*memoryLease), under: make(map[leased]LeaseID)}
 }
 
 // Snapshot implements Store.

@@ -99,6 +99,9 @@ func (m *Memory) expire(id LeaseID) {
 }
 
 func (m *Memory) forget(id LeaseID) {
+	for o := range m.leases[id].objects {
+		delete(m.under, o)
+	}
 	m.leases[id].timer.Stop()
 	delete(m.leases, id)
 }
@@ -121,11 +124,13 @@ func (m *Memory) lease(ops []Op) {
 			continue
 		}
 		at := leased{op.Kind, op.ID}
-		for _, l := range m.leases {
-			delete(l.objects, at)
+		if before, ok := m.under[at]; ok {
+			delete(m.leases[before].objects, at)
+			delete(m.under, at)
 		}
 		if op.Lease != 0 {
 			m.leases[op.Lease].objects[at] = struct{}{}
+			m.under[at] = op.Lease
 		}
 	}
 }

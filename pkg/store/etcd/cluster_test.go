@@ -1,7 +1,6 @@
 package etcd_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -38,6 +37,7 @@ type lab struct {
 }
 
 func newLab(t *testing.T) *lab {
+	t.Parallel() // most of their time they wait for elections and disks
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	root, key, err := ca.NewRoot(time.Now())
@@ -80,7 +80,6 @@ type host struct {
 	identity       *ca.Identity
 	handler        atomic.Pointer[http.Handler]
 	server         *http.Server
-	log            *bytes.Buffer
 	store          *etcd.Store
 
 	conns map[net.Conn]string // by peer, under lab.mu

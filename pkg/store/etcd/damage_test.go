@@ -1,6 +1,7 @@
 package etcd_test
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"os"
@@ -94,10 +95,5 @@ func lastByte(t *testing.T, path string) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := len(data) - 1; i >= 0; i-- {
-		if data[i] != 0 {
-			return int64(i)
-		}
-	}
-	return 0
+	return int64(len(bytes.TrimRight(data, "\x00")) - 1)
 }

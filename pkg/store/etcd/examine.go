@@ -77,7 +77,7 @@ func examineDB(path string) (applied uint64, members map[types.ID]*membership.Me
 	if err != nil {
 		return 0, nil, err
 	}
-	defer db.Close()
+	defer func() { err = errors.Join(err, db.Close()) }()
 	members = make(map[types.ID]*membership.Member)
 	err = db.View(func(tx *bolt.Tx) error {
 		if meta := tx.Bucket([]byte("meta")); meta != nil {

@@ -52,13 +52,13 @@ func (l *logging) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 	if e.Level == zapcore.FatalLevel && !l.starting.Load() {
 		os.Exit(1) // it was told why; a member that cannot write its log must not answer for it
 	}
-	text := e.Message
+	text := []string{e.Message}
 	for _, f := range fields {
 		if err, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
-			text += ": " + err.Error()
+			text = append(text, err.Error())
 		}
 	}
-	panic(text)
+	panic(strings.Join(text, ": "))
 }
 
 // Enabled implements zapcore.LevelEnabler. Below a warning, etcd is too talkative even for debugging ours.

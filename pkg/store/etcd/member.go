@@ -101,7 +101,11 @@ func startMember(ctx context.Context, c *Config) (_ *member, err error) {
 	if err := c.prepare(there); err != nil {
 		return nil, err
 	}
-	if err := m.run(c, data, there); err != nil {
+	start := m.run
+	if !there.member && c.Join != nil {
+		start = m.join(ctx)
+	}
+	if err := start(c, data, there); err != nil {
 		return nil, fmt.Errorf("store: etcd: start the member in %s: %w", c.Dir, err)
 	}
 	if err := m.await(ctx, c); err != nil {
@@ -141,8 +145,14 @@ func (m *member) run(c *Config, data string, there found) (err error) {
 	m.logging.closing.Store(true) // what a failing start says is in its error
 	err = m.launch(cfg)
 	m.logging.closing.Store(false)
-	if err != nil || c.Peer == nil {
+	if err != nil {
 		return err
+	}
+	if own := m.server().MemberID().String(); !there.member && c.Join != nil && own != c.Join.MemberID {
+		return fmt.Errorf("it is member %s for those it asked, and %s for those that added it", own, c.Join.MemberID)
+	}
+	if c.Peer == nil {
+		return nil
 	}
 	if m.fellows, err = newFellows(m.server(), c.Peer); err != nil {
 		return err
@@ -152,6 +162,27 @@ func (m *member) run(c *Config, data string, there found) (err error) {
 		c.Peer.Serve(m.handler)
 	}
 	return nil
+}
+
+// join runs a new member, again for a while where it fails: etcd asks any of the others who the members are, and one that has not
+// heard yet of this one may answer, or may take it for one before it at the same address.
+func (m *member) join(ctx context.Context) func(*Config, string, found) error {
+	return func(c *Config, data string, there found) error {
+		for until := time.Now().Add(leaderPatience); ; sleep(ctx, 5*leaderPoll) {
+			err := m.run(c, data, there)
+			if err == nil || errors.Is(err, ErrDamaged) {
+				return err
+			}
+			// Nothing was there before, and nothing of a member that never ran may stay.
+			if failed := errors.Join(m.halt(), os.RemoveAll(data)); failed != nil {
+				return errors.Join(err, failed)
+			}
+			m.etcd, m.fellows, m.files = nil, nil, nil
+			if ctx.Err() != nil || time.Now().After(until) {
+				return err
+			}
+		}
+	}
 }
 
 // launch is etcd's start. What etcd would end the process for is an error.
@@ -314,6 +345,15 @@ func (m *member) leads() bool { return m.server().Leader() == m.server().MemberI
 
 // close ends the member. Where it leads and others can, one of them does from then on.
 func (m *member) close() error {
+	err := m.halt()
+	if m.lock != nil {
+		err = errors.Join(err, m.lock.Close())
+	}
+	return err
+}
+
+// halt is all of close but the lock.
+func (m *member) halt() error {
 	m.logging.closing.Store(true)
 	var errs []error
 	if m.client != nil {
@@ -329,9 +369,6 @@ func (m *member) close() error {
 	}
 	if m.files != nil {
 		errs = append(errs, m.files.close())
-	}
-	if m.lock != nil {
-		errs = append(errs, m.lock.Close())
 	}
 	return errors.Join(errs...)
 }

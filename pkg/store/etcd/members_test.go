@@ -134,7 +134,9 @@ func TestAddMember(t *testing.T) {
 	if _, err := a.store.AddMember(short, "b", b.url); !errors.Is(err, etcd.ErrQuorum) && !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("one of two decides: %v", err)
 	}
-	b.begin()
+	if err := b.try(); err != nil {
+		t.Fatalf("%v; a: %+v", err, a.members())
+	}
 	c := l.host("c")
 	c.join(a)
 	b.kill()

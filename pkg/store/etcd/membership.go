@@ -177,7 +177,18 @@ func (s *Store) RemoveMember(ctx context.Context, name string) error {
 		}
 		return false, s.remove(ctx, m)
 	})
-	if errors.Is(err, ErrRemoved) && self != nil && self.ID == s.member.server().MemberID() {
+	if err == nil || self == nil || self.ID != s.member.server().MemberID() {
+		return err
+	}
+	// This member: etcd stops when it hears that it is out, whoever still asks it.
+	if errors.Is(err, etcderrors.ErrStopped) {
+		select {
+		case <-s.Done():
+			err = s.Err()
+		case <-ctx.Done():
+		}
+	}
+	if errors.Is(err, ErrRemoved) {
 		return nil
 	}
 	return err

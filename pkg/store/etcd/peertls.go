@@ -106,8 +106,7 @@ func writeMemory(name string, content []byte) (int, error) {
 	for rest := content; len(rest) > 0; {
 		n, err := unix.Write(fd, rest)
 		if err != nil {
-			unix.Close(fd)
-			return -1, fmt.Errorf("store: etcd: file in memory: %w", err)
+			return -1, fmt.Errorf("store: etcd: file in memory: %w", errors.Join(err, unix.Close(fd)))
 		}
 		rest = rest[n:]
 	}
@@ -125,8 +124,7 @@ func (f *memoryFile) replace(content []byte) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	if err := unix.Dup3(fd, f.fd, unix.O_CLOEXEC); err != nil {
+	if err := errors.Join(unix.Dup3(fd, f.fd, unix.O_CLOEXEC), unix.Close(fd)); err != nil {
 		return fmt.Errorf("store: etcd: file in memory: %w", err)
 	}
 	f.content = content

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,11 +52,11 @@ func grant(f *fixture, s LeaseStore, ttl time.Duration) store.LeaseID {
 
 // present are the IDs of the presences that are there.
 func present(s *store.Snapshot) string {
-	ids := ""
+	var ids []string
 	for p := range store.All(s, v1.Presences) {
-		ids += p.Meta.ID
+		ids = append(ids, p.Meta.ID)
 	}
-	return ids
+	return strings.Join(ids, "")
 }
 
 // removal waits for the batch after the revision that removes an object.
