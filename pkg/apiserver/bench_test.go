@@ -73,11 +73,13 @@ func BenchmarkSessions(b *testing.B) {
 		var received, messages atomic.Int64
 		done := make(chan struct{})
 		for _, id := range ids {
-			resp, err := f.http.Post("http://swarmd/v1/nodes/"+id+"/session", "application/json", strings.NewReader(`{"hostname":"`+id+`"}`))
+			open, up := io.Pipe()
+			resp, err := f.http.Post("http://swarmd/v1/nodes/"+id+"/session", "application/json",
+				io.MultiReader(strings.NewReader(`{"description":{"hostname":"`+id+`"}}`+"\n"), open))
 			if err != nil || resp.StatusCode != http.StatusOK {
 				b.Fatal(err, resp)
 			}
-			b.Cleanup(func() { resp.Body.Close() })
+			b.Cleanup(func() { up.Close(); resp.Body.Close() })
 			go countTasks(resp.Body, &received, &messages, tasks, done)
 		}
 		b.StartTimer()
