@@ -133,7 +133,7 @@ type Server struct {
 	door     http.Handler
 	openapi  func() ([]byte, error)
 
-	watches, logReaders, requests, largeBodies, confirms, peerConfirms, admissions, backups gate
+	watches, logReaders, requests, largeBodies, confirms, admissions, backups gate
 
 	audit    *auditor  // nil where there is none
 	attempts *attempts // to be let in
@@ -141,7 +141,6 @@ type Server struct {
 	mu      sync.Mutex // of attaching and detaching
 	closed  bool
 	current atomic.Pointer[backend]
-	lent    atomic.Pointer[Backing] // also while there is no store yet
 }
 
 // New is a server. It starts no listener: Handler is for http.Server, best one made by NewHTTPServer.
@@ -165,7 +164,6 @@ func New(o Options) *Server {
 	s.requests = newGate(s.limits.Requests, "requests")
 	s.largeBodies = newGate(maxLargeBodies, "large bodies")
 	s.confirms = newGate(maxConfirms, "requests of those that are not known yet")
-	s.peerConfirms = newGate(maxPeerConfirms, "requests of managers that are not known yet")
 	s.admissions = newGate(maxAdmissions, "requests for certificates")
 	s.backups = newGate(maxBackups, "backups")
 	s.attempts = newAttempts(maxTries, s.now)
@@ -180,12 +178,11 @@ func New(o Options) *Server {
 func (s *Server) Handler() http.Handler { return s.handler }
 
 // Door answers requests over TLS, from anywhere: what they may do depends on their certificate or token. It is for a listener
-// with the TLS settings of the Backing's Identity.
+// with the TLS settings of the Backing's Identity. What the members of etcd ask each other on the same port is theirs to answer.
 func (s *Server) Door() http.Handler { return s.door }
 
 // Attach opens the doors that need a store, in place of the store that was attached before, if any. The store stays its
-// owner's to close, after Detach. Without a store (nil), only the raft paths of the backing's members are open: a new member needs
-// them before it has any state.
+// owner's to close, after Detach.
 func (s *Server) Attach(st store.Store, b Backing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,10 +190,7 @@ func (s *Server) Attach(st store.Store, b Backing) {
 	if s.closed {
 		return
 	}
-	s.lent.Store(&b)
-	if st != nil {
-		s.current.Store(newBackend(s, st, b))
-	}
+	s.current.Store(newBackend(s, st, b))
 }
 
 // Detach closes the doors that need a store, and ends all watches and sessions. Nodes are not taken for lost by that.
@@ -207,7 +201,6 @@ func (s *Server) Detach() {
 }
 
 func (s *Server) detach() {
-	s.lent.Store(nil)
 	if b := s.current.Swap(nil); b != nil {
 		b.close()
 	}

@@ -69,8 +69,11 @@ func (s *Server) noting(r *http.Request, rt *route) (*http.Request, func(code in
 			code = http.StatusInternalServerError // it panicked
 		}
 		line := s.auditRecord(r, code)
-		if code >= http.StatusBadRequest {
+		switch {
+		case code >= http.StatusBadRequest:
 			line.Error = http.StatusText(code)
+		case err != nil:
+			line.Error = "Broken off"
 		}
 		if p, ok := errors.AsType[*v1.Problem](err); ok {
 			line.Error = p.Title

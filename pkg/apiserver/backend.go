@@ -27,8 +27,7 @@ type backend struct {
 	streams  *streams
 	relays   *relays
 	counts   *counts
-	ready    atomic.Bool  // the first snapshot was seen
-	behind   atomic.Int64 // until when this server takes itself for behind the others, in nanoseconds since 1970
+	ready    atomic.Bool // the first snapshot was seen
 
 	writes    gate          // one write of specs at a time, so that checks across objects hold when it commits
 	lastWrite int64         // the revision of the latest

@@ -3,7 +3,6 @@ package apiserver
 import (
 	"context"
 	"io"
-	"net/http"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/ca"
@@ -22,8 +21,6 @@ type Backing struct {
 
 // Membership is this manager's member of the managers' etcd.
 type Membership interface {
-	// PeerHandler answers raft and its fellows. It checks nothing of its own: the Door lets managers in, and nobody else.
-	PeerHandler() http.Handler
 	// AddMember makes a node a member, named by its ID, that learns before it votes, and says what it takes to start it. Repeating
 	// it gives the same.
 	AddMember(ctx context.Context, name, url string) (v1.Membership, error)

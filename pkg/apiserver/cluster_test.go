@@ -52,13 +52,6 @@ type members struct {
 	backup func(w io.Writer) error
 }
 
-func (m *members) PeerHandler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.(http.Flusher).Flush() // as rafthttp does
-		io.WriteString(w, "raft "+r.URL.Path)
-	})
-}
-
 func (m *members) AddMember(_ context.Context, name, url string) (v1.Membership, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

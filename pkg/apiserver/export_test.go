@@ -17,6 +17,3 @@ func (s *Server) Routes() []Route {
 	}
 	return routes
 }
-
-// PeerPaths are what only managers reach.
-var PeerPaths = peerPaths

@@ -122,8 +122,7 @@ func (c *caller) refusal(r rights) *v1.Problem {
 }
 
 // refuse answers a caller that may not do what it asks for. Who has no identity has to come again: nothing of what it sends is read.
-func refuse(w http.ResponseWriter, c *caller, r rights) *v1.Problem {
-	p := c.refusal(r)
+func refuse(w http.ResponseWriter, c *caller, p *v1.Problem) {
 	if c.kind == callerNobody {
 		w.Header().Set("Connection", "close")
 	}
@@ -131,5 +130,4 @@ func refuse(w http.ResponseWriter, c *caller, r rights) *v1.Problem {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="swarm"`)
 	}
 	writeProblem(w, p)
-	return p
 }

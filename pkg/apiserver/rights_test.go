@@ -268,7 +268,7 @@ func TestUnknownPaths(t *testing.T) {
 			continue
 		}
 		for _, path := range []string{"/", "/v1", "/v1/", "/v1/nope", "/v1/authorities", "/v1/authorities/default", "/v1/claims", "/v1/presences",
-			"/v1/nodes/w1/session/more", "/v1/nodes/w1%2Fsession", "/debug/pprof/", "/v1/nodes/%77%31/nope", "/metrics/", "/0/", "/v3/kv/range"} {
+			"/v1/nodes/w1/session/more", "/v1/nodes/w1%2Fsession", "/debug/pprof/", "/v1/nodes/%77%31/nope", "/metrics/", "/0/", "/v3/kv/range", "/raft", "/members"} {
 			for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS"} {
 				want := []int{v.turned}
 				switch v.class {
@@ -281,43 +281,6 @@ func TestUnknownPaths(t *testing.T) {
 				if got := v.must(method, path, ""); !slices.Contains(want, got.code) {
 					t.Errorf("%s: %s %s: %d %s, want %v", v.name, method, path, got.code, got.body, want)
 				}
-			}
-		}
-	}
-}
-
-// TestPeerPaths: the members' own doors are for managers that still are.
-func TestPeerPaths(t *testing.T) {
-	c := form(t)
-	for _, v := range visitors(c) {
-		for _, prefix := range apiserver.PeerPaths {
-			path := prefix
-			if strings.HasSuffix(prefix, "/") {
-				path += "stream/x"
-			}
-			got, err := v.ask("POST", path, "")
-			switch {
-			case v.unheard:
-				if err == nil {
-					t.Errorf("%s: %s: %d, want no answer", v.name, path, got.code)
-				}
-				continue
-			case err != nil:
-				t.Errorf("%s: %s: %v", v.name, path, err)
-				continue
-			case v.class == "manager":
-				if got.body != "raft "+path {
-					t.Errorf("%s: %s: %d %s", v.name, path, got.code, got.body)
-				}
-				continue
-			case v.class == "root": // the socket has no such doors
-				if got.code != http.StatusNotFound {
-					t.Errorf("%s: %s: %d %s", v.name, path, got.code, got.body)
-				}
-				continue
-			}
-			if got.code != http.StatusUnauthorized && got.code != http.StatusForbidden {
-				t.Errorf("%s: %s: %d %s", v.name, path, got.code, got.body)
 			}
 		}
 	}
@@ -341,7 +304,7 @@ func TestPlainHTTP(t *testing.T) {
 // TestDoorWithoutTLS: a door that somebody serves without TLS lets nobody in.
 func TestDoorWithoutTLS(t *testing.T) {
 	c := form(t)
-	for _, path := range []string{"/v1/services", "/v1/swarm/join-tokens", "/raft"} {
+	for _, path := range []string{"/v1/services", "/v1/swarm/join-tokens"} {
 		w := newRecorded()
 		r, _ := http.NewRequest("GET", path, nil)
 		r.Header.Set("Authorization", "Bearer x")
@@ -357,15 +320,14 @@ func TestRevocation(t *testing.T) {
 	c := form(t)
 	worker, manager := c.node("w2", ca.RoleWorker), c.node("m2", ca.RoleManager)
 	worker.expect(http.StatusOK, "POST", "/v1/nodes/w2/status", `{"tasks":[]}`)
-	if got := manager.must("GET", "/raft", ""); got.body != "raft /raft" {
-		t.Errorf("%d %s", got.code, got.body)
-	}
+	manager.expect(http.StatusOK, "POST", "/v1/nodes/m2/membership", `{"addr":"10.0.0.2:2377"}`)
 	spec := *c.get("m2").Spec
 	spec.Role = v1.RoleWorker
 	c.commit(store.Op{Kind: v1.KindNode, ID: "m2", Value: &spec, Meta: &v1.Meta{Generation: 2}, If: store.Exists()},
 		store.Op{Kind: v1.KindNode, ID: "w2", If: store.Exists()})
-	manager.expect(http.StatusForbidden, "GET", "/raft", "", "is a worker, and may not do this: it is for managers")
-	manager.expect(http.StatusForbidden, "POST", "/v1/nodes/m2/membership", `{"addr":"10.0.0.2:2377"}`, "is a worker")
+	manager.expect(http.StatusForbidden, "POST", "/v1/nodes/m2/membership", `{"addr":"10.0.0.2:2377"}`,
+		"is a worker, and may not do this: it is for the node itself while it is a manager")
+	manager.expect(http.StatusForbidden, "GET", "/v1/nodes/w2/tasks/x/logs?stdout=true", "", "is a worker")
 	manager.expect(http.StatusOK, "POST", "/v1/nodes/m2/status", `{"tasks":[]}`)
 	worker.expect(http.StatusForbidden, "POST", "/v1/nodes/w2/status", `{"tasks":[]}`, "was removed from the swarm")
 	worker.expect(http.StatusOK, "GET", "/v1/swarm/roots", "")

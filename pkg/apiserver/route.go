@@ -49,13 +49,13 @@ func (s *Server) routes() (root, door http.Handler) {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if c := callerOf(r.Context()); c.kind != callerRoot && c.kind != callerUser {
-			refuse(w, c, rightsView)
+			refuse(w, c, c.refusal(rightsView))
 			return
 		}
 		writeProblem(w, unknownPath(r.URL.Path))
 	})
 	s.openapi = documentOf(table)
-	return s.guard(s.asRoot(mux)), s.withPeers(s.guard(s.asCaller(mux)))
+	return s.guard(s.asRoot(mux)), s.guard(s.asCaller(mux))
 }
 
 func (s *Server) table() []route {
@@ -91,8 +91,10 @@ func (s *Server) dispatch(methods map[string]*route) http.Handler {
 			may = rt.may
 		}
 		if c := callerOf(r.Context()); !may.allow(c, r.PathValue("ref")) {
-			p := refuse(w, c, may)
+			p := c.refusal(may)
+			refuse(w, c, p)
 			if ok {
+				s.metrics.observe(rt, p.Status, 0)
 				s.auditRefused(r, rt, p)
 			}
 			return
