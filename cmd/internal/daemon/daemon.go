@@ -97,6 +97,9 @@ func newDaemon(o Options) *Daemon {
 	return d
 }
 
+// auditName is the audit log; what it grew out of has a number behind it. It outlives the node's place in a swarm.
+const auditName = "audit.log"
+
 // run is what comes once the machine is in hand.
 func (d *Daemon) run(ctx context.Context) error {
 	// Who connects from now on waits, rather than being told that there is no swarm while there is one on its way.
@@ -105,7 +108,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		return err
 	}
 	defer door.Close()
-	d.server = apiserver.New(apiserver.Options{Host: d, Resolver: d.runtime, Registry: d.registry, Log: d.log})
+	d.server = apiserver.New(apiserver.Options{Host: d, Resolver: d.runtime, Registry: d.registry, Log: d.log, AuditFile: d.path(auditName)})
 	if err := d.resume(ctx); err != nil {
 		return err
 	}
