@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -228,8 +229,12 @@ func Cleanup(ctx context.Context, o Options) error {
 	if err := d.removeAll(ctx, r); err != nil {
 		return err
 	}
-	return errors.Join(d.disk().removeSwarm(), d.disk().remove("containerd", leavingName),
-		os.RemoveAll(o.Socket), os.Remove(lockFile(o.Root)))
+	names := []string{"containerd", leavingName}
+	audits, _ := filepath.Glob(d.path(auditName) + "*")
+	for _, path := range audits {
+		names = append(names, filepath.Base(path))
+	}
+	return errors.Join(d.disk().removeSwarm(), d.disk().remove(names...), os.RemoveAll(o.Socket), os.Remove(lockFile(o.Root)))
 }
 
 func (d *Daemon) removeAll(ctx context.Context, r *containerd.Runtime) error {
