@@ -15,9 +15,9 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// counters are what Stats tells.
+// counters are what Stats tells, and seen, the keys that anybody wrote or removed.
 type counters struct {
-	commits, failed, keys, compacted, defragmented atomic.Int64
+	commits, failed, keys, compacted, defragmented, seen atomic.Int64
 }
 
 // Commit implements store.Store.

@@ -44,8 +44,9 @@ func (s *Store) maintain() {
 		case <-s.ctx.Done():
 			return
 		}
-		now := mark{time.Now(), s.history.Newest().Revision(), s.counters.keys.Load()}
-		if upTo := m.turn(now, s.cfg.KeepHistory); upTo > 0 && s.cfg.KeepHistory > 0 {
+		now := mark{time.Now(), s.history.Newest().Revision(), s.counters.seen.Load()}
+		// One of several members is enough.
+		if upTo := m.turn(now, s.cfg.KeepHistory); upTo > 0 && s.cfg.KeepHistory > 0 && (s.member == nil || s.member.leads()) {
 			s.compact(upTo)
 		}
 		if s.member == nil {

@@ -203,6 +203,7 @@ func (s *Store) advance(pending []clientv3.WatchResponse) error {
 			upTo = max(upTo, resp.Header.Revision)
 		}
 	}
+	s.counters.seen.Add(int64(count(pending)))
 	base := s.history.Newest()
 	if upTo <= base.Revision() {
 		return nil
@@ -214,6 +215,14 @@ func (s *Store) advance(pending []clientv3.WatchResponse) error {
 	}
 	s.history.Append(next, batches...)
 	return nil
+}
+
+func count(pending []clientv3.WatchResponse) int {
+	n := 0
+	for i := range pending {
+		n += len(pending[i].Events)
+	}
+	return n
 }
 
 // decodeEvent makes the operation of an event, where its key is state.
