@@ -188,7 +188,10 @@ func (a *Agent) restarted(t *task) {
 	}
 	a.log.Info("starting a task's container again, as no manager can be reached", "task.id", t.id, "count", own.Count, "ended", own.Last)
 	t.status.Alone = &own
-	t.phase, t.ended, t.again, t.lost = phasePulled, nil, time.Time{}, false
+	if t.phase = phasePulled; t.image == "" {
+		t.phase = phaseNew // an earlier process pulled it: what the runtime calls the image has to be asked again
+	}
+	t.ended, t.again, t.lost = nil, time.Time{}, false
 	a.observe(t, t.status.State, t.runningMessage(), "")
 	t.saved = a.dirty()
 }
