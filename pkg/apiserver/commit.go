@@ -127,8 +127,7 @@ func (b *backend) resolve(ctx context.Context, k v1.Kind, ref string) (v1.Object
 		return nil, err
 	}
 	obj, err := snapshot.Resolve(k, ref)
-	var missing *store.NotFoundError
-	if !errors.As(err, &missing) {
+	if _, missing := errors.AsType[*store.NotFoundError](err); !missing {
 		return obj, err
 	}
 	revision, err := b.store.Sync(ctx)
