@@ -255,7 +255,7 @@ func (c *cluster) local() *someone { return &someone{c, c.fixture.http, "", "htt
 // ask makes a request. Of an answer that goes on, only the beginning is read.
 func (s *someone) ask(method, path, body string) (answer, error) {
 	s.Helper()
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, s.base+path, strings.NewReader(body))
 	if err != nil {

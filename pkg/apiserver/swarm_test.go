@@ -362,6 +362,10 @@ func TestNewsFromAnotherManager(t *testing.T) {
 	c := form(t)
 	old := c.snapshot()
 	c.commit(nodeOp("fresh", 9), c.managerOp("freshmanager", 10))
+	tokens, err := c.client.RotateJoinToken(c.ctx, v1.RoleWorker)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := c.user("ada", v1.UserAdmin); err != nil {
 		t.Fatal(err)
 	}
@@ -371,6 +375,8 @@ func TestNewsFromAnotherManager(t *testing.T) {
 	}
 	c.server.Attach(behind{c.store, old}, apiserver.Backing{Node: "m1", Identity: c.identity, Members: c.members})
 	_, csr := c.request()
+	c.as(nil, nil, "").expect(http.StatusForbidden, "POST", "/v1/nodes/join", admission(c.joinToken(workerSecret), csr), "invalid join token")
+	c.as(nil, nil, "").expect(http.StatusCreated, "POST", "/v1/nodes/join", admission(tokens.Worker, csr))
 	body, _ := json.Marshal(v1.CertificateRequest{CSR: csr})
 	c.node("fresh", ca.RoleWorker).expect(http.StatusOK, "POST", "/v1/nodes/fresh/certificate", string(body))
 	c.node("freshmanager", ca.RoleManager).expect(http.StatusOK, "POST", "/v1/nodes/freshmanager/membership", `{"addr":"10.0.0.1:2377"}`)
