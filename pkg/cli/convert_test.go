@@ -192,3 +192,23 @@ status: {state: failed, at: 2026-01-02T03:04:06Z, message: started, err: "task: 
 		t.Errorf("-want +got\n%s", d)
 	}
 }
+
+// TestInfoSwarm holds the swarm's part of info to docker info's lines.
+func TestInfoSwarm(t *testing.T) {
+	keep := v1.RaftSettings{SnapshotInterval: 10000, KeepOldSnapshots: 2}
+	info := &v1.SwarmInfo{NodeID: "nodeid", NodeAddr: "10.0.0.2", LocalNodeState: v1.LocalNodeActive, ControlAvailable: true, Managers: 3, Nodes: 5,
+		RemoteManagers: []v1.Peer{{NodeID: "b", Addr: "10.0.0.2:2377"}, {NodeID: "a", Addr: "10.0.0.1:2377"}},
+		Cluster: &v1.ClusterInfo{ID: "clusterid", TaskHistoryLimit: 5, GatewayPool: "100.64.0.0/10", DefaultAddrPool: []string{"10.0.0.0/8"}, SubnetSize: 24,
+			DataPathPort: 4789, HeartbeatPeriod: v1.Duration(time.Second), NodeCertExpiry: v1.Duration(90 * 24 * time.Hour), AutoLock: true}}
+	var out bytes.Buffer
+	writeSwarm(&out, info, &v1.ClusterSpec{Raft: &keep, ExternalCAs: []v1.ExternalCA{{Protocol: "cfssl", URL: "https://ca"}}})
+	out.WriteString("--- a worker\n")
+	writeSwarm(&out, &v1.SwarmInfo{NodeID: "nodeid", NodeAddr: "10.0.0.3", LocalNodeState: v1.LocalNodeActive,
+		RemoteManagers: []v1.Peer{{NodeID: "a", Addr: "10.0.0.1:2377"}}}, nil)
+	out.WriteString("--- without a leader\n")
+	info.Error = "rpc error: code = Unknown desc = The swarm does not have a leader."
+	writeSwarm(&out, info, nil)
+	out.WriteString("--- locked\n")
+	writeSwarm(&out, &v1.SwarmInfo{LocalNodeState: v1.LocalNodeLocked}, nil)
+	golden(t, "info-swarm", out.Bytes())
+}

@@ -98,19 +98,23 @@ func (a *app) awaitDrain(ctx context.Context, c *client.Client, id string, timeo
 		defer t.Stop()
 		late = t.C
 	}
+	var trouble patience
+	d := new(drain)
 	for shown := make(map[string]bool); ; {
-		d, err := lookAtDrain(ctx, c, id)
+		now, err := lookAtDrain(ctx, c, id)
+		if err == nil {
+			d = now
+		}
 		switch {
 		case ctx.Err() != nil:
 			a.printf("Operation continuing in background.\nUse `swarmctl node ps %s` to check progress.\n", id)
 			return &exitError{code: 130}
-		case err != nil:
+		case !trouble.bears(err):
 			return err
+		case err != nil:
 		case d.node.Spec.Availability != v1.AvailabilityDrain:
 			return fmt.Errorf("node %s is no longer being drained: somebody made it %s", nodeName(d.node), d.node.Spec.Availability)
-		}
-		a.showDrain(p, d, shown)
-		if len(d.left) == 0 {
+		case a.showDrain(p, d, shown):
 			p.set("verify", "Node "+nodeName(d.node)+" is empty", 0)
 			return nil
 		}
@@ -118,14 +122,17 @@ func (a *app) awaitDrain(ctx context.Context, c *client.Client, id string, timeo
 		case <-ctx.Done():
 		case <-tick.C:
 		case <-late:
+			if d.node == nil {
+				return fmt.Errorf("whether the node is empty could not be told within %s: %w", timeout, err)
+			}
 			return fmt.Errorf("node %s is not empty after %s: %d %s left%s; the drain goes on in the background",
 				nodeName(d.node), timeout, len(d.left), plural("task", len(d.left)), d.reasons())
 		}
 	}
 }
 
-// showDrain shows the tasks that are left, each with what it waits for.
-func (a *app) showDrain(p *progress, d *drain, shown map[string]bool) {
+// showDrain shows the tasks that are left, each with what it waits for, and tells whether there are none.
+func (a *app) showDrain(p *progress, d *drain, shown map[string]bool) bool {
 	text := fmt.Sprintf("%d %s left", len(d.left), plural("task", len(d.left)))
 	if since := downSince(d.node, a.Now()); since != "" {
 		text += "; the node is not there to stop them" + since
@@ -145,4 +152,5 @@ func (a *app) showDrain(p *progress, d *drain, shown map[string]bool) {
 			p.set(name, "gone", 0)
 		}
 	}
+	return len(d.left) == 0
 }

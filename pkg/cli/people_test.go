@@ -5,10 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -270,5 +276,42 @@ func TestRotate(t *testing.T) {
 	}
 	if _, stdout, _ := run(t, s.host(), "get", "cluster", "default", "-o", "go-template={{.spec.nodeCertExpiry}}"); stdout != "2h0m0s\n" {
 		t.Errorf("expiry %s", stdout)
+	}
+}
+
+// TestWaitsThroughTrouble: managers that answer 503 for a while, as those do that restart, end no waiting; a refusal does.
+func TestWaitsThroughTrouble(t *testing.T) {
+	s := newSwarm(t)
+	s.start(2)
+	var requests, refusing atomic.Int64
+	proxy := &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: "swarmd"}) },
+		Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", s.socket) }},
+		ErrorLog:  log.New(io.Discard, "", 0),
+	}
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := int(refusing.Load())
+		if r.Method != http.MethodGet || status == 0 && requests.Add(1)%8 < 4 { // four in a row, and then four not
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		if status == 0 {
+			status = http.StatusServiceUnavailable
+		}
+		http.Error(w, "not now", status)
+	}))
+	defer front.Close()
+	if code, stdout, stderr := run(t, front.URL, "swarm", "ca", "--rotate"); code != 0 || !strings.Contains(stdout, "BEGIN CERTIFICATE") {
+		t.Errorf("status %d, %s%s", code, stdout, stderr)
+	}
+	refusing.Store(http.StatusForbidden)
+	if code, _, stderr := run(t, front.URL, "swarm", "ca", "--rotate"); code != 1 || stderr != "Error response from daemon: not now\n" {
+		t.Errorf("status %d, %s", code, stderr)
+	}
+	refusing.Store(0)
+	requests.Store(2) // the node itself is found, and then the trouble begins
+	if code, stdout, stderr := run(t, front.URL, "node", "update", "--availability", "drain", "--wait", v1.HashID("worker1")); code != 0 ||
+		!strings.Contains(stdout, "verify: Node worker1 is empty") {
+		t.Errorf("status %d, %s%s", code, stdout, stderr)
 	}
 }

@@ -65,7 +65,11 @@ func (a *app) swarmCA(cmd *cobra.Command, f *caFlags) error {
 		return err
 	}
 	if !f.rotate {
-		return a.printRoot(ctx, c, f.digest)
+		info, err := c.CA(ctx)
+		if err != nil {
+			return daemonError(err)
+		}
+		return a.printRoot(info, f.digest)
 	}
 	if given("cert-expiry") {
 		expiry := v1.Duration(f.expiry)
@@ -78,7 +82,7 @@ func (a *app) swarmCA(cmd *cobra.Command, f *caFlags) error {
 		return daemonError(err)
 	}
 	p := a.newProgress(f.quiet)
-	err = a.awaitRotation(ctx, c, p, f.poll)
+	info, err := a.awaitRotation(ctx, c, p, f.poll)
 	p.end()
 	if errors.Is(err, context.Canceled) {
 		a.printf("Operation continuing in background.\nUse `swarmctl node ls --format '{{.Hostname}} {{.TLSStatus}}'` to check progress.\n")
@@ -87,7 +91,7 @@ func (a *app) swarmCA(cmd *cobra.Command, f *caFlags) error {
 	if err != nil || f.quiet {
 		return err
 	}
-	return a.printRoot(ctx, c, f.digest)
+	return a.printRoot(info, f.digest)
 }
 
 // check refuses flags that do not go together, in Docker's words.
@@ -113,21 +117,13 @@ func (f *caFlags) check(given func(string) bool) error {
 	return nil
 }
 
-func (a *app) printRoot(ctx context.Context, c *client.Client, digest bool) error {
-	if digest {
-		text, err := rootDigest(ctx, c)
-		if err == nil {
-			a.printf("%s\n", text)
-		}
-		return err
-	}
-	info, err := c.CA(ctx)
-	if err != nil {
-		return daemonError(err)
-	}
+func (a *app) printRoot(info v1.CAInfo, digest bool) error {
 	root := strings.TrimSpace(string(info.TrustRoot))
 	if root == "" {
-		return errors.New("No CA information available") //nolint:revive,staticcheck // Docker's words
+		return errors.New("No CA information available") //nolint:staticcheck // Docker's words
+	}
+	if digest {
+		root = ca.Digest(info.TrustRoot)
 	}
 	a.printf("%s\n", root)
 	return nil
@@ -189,34 +185,48 @@ func downSince(n *v1.Node, now time.Time) string {
 	return " (down since " + ago(now, n.Desired.Down) + ")"
 }
 
-// awaitRotation shows how nodes move to another root, until all have.
-func (a *app) awaitRotation(ctx context.Context, c *client.Client, p *progress, every time.Duration) error {
+// awaitRotation shows how nodes move to another root, until all have, and returns what the CA is then. Managers that restart on
+// their way are waited for.
+func (a *app) awaitRotation(ctx context.Context, c *client.Client, p *progress, every time.Duration) (v1.CAInfo, error) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	var trouble patience
 	for {
-		info, err := c.CA(ctx)
-		if err == nil {
-			var nodes []*v1.Node
-			if nodes, err = client.List(ctx, c, v1.Nodes, nil); err == nil {
-				r := judgeRotation(&info, nodes, a.Now())
-				p.set("desired root digest", r.digest, 0)
-				p.set("  rotated TLS certificates", fmt.Sprintf("%d/%d nodes", r.certs, r.total), 0)
-				p.set("  rotated CA certificates", fmt.Sprintf("%d/%d nodes", r.roots, r.total), 0)
-				if len(r.away) > 0 && !r.done {
-					p.set("  waiting for", strings.Join(r.away, ", ")+": bring back, or remove with `swarmctl node rm --force`", 0)
-				}
-				if r.done {
-					return nil
-				}
+		info, nodes, err := lookAtRotation(ctx, c)
+		switch {
+		case ctx.Err() != nil:
+			return info, context.Canceled
+		case err == nil:
+			if r := judgeRotation(&info, nodes, a.Now()); a.showRotation(p, r) {
+				return info, nil
 			}
 		}
-		if err != nil && ctx.Err() == nil {
-			return daemonError(err)
+		if !trouble.bears(err) {
+			return info, daemonError(err)
 		}
 		select {
 		case <-ctx.Done():
-			return context.Canceled
 		case <-tick.C:
 		}
 	}
+}
+
+func lookAtRotation(ctx context.Context, c *client.Client) (v1.CAInfo, []*v1.Node, error) {
+	info, err := c.CA(ctx)
+	if err != nil {
+		return info, nil, err
+	}
+	nodes, err := client.List(ctx, c, v1.Nodes, nil)
+	return info, nodes, err
+}
+
+// showRotation shows how far the nodes are, and tells whether that is all the way.
+func (a *app) showRotation(p *progress, r rotation) bool {
+	p.set("desired root digest", r.digest, 0)
+	p.set("  rotated TLS certificates", fmt.Sprintf("%d/%d nodes", r.certs, r.total), 0)
+	p.set("  rotated CA certificates", fmt.Sprintf("%d/%d nodes", r.roots, r.total), 0)
+	if len(r.away) > 0 && !r.done {
+		p.set("  waiting for", strings.Join(r.away, ", ")+": bring back, or remove with `swarmctl node rm --force`", 0)
+	}
+	return r.done
 }

@@ -33,7 +33,7 @@ Its containers go on running while a manager is locked.`,
 			switch info.Swarm.LocalNodeState {
 			case v1.LocalNodeLocked:
 			case v1.LocalNodeInactive:
-				return errors.New("This node is not part of a swarm") //nolint:revive,staticcheck // Docker's words
+				return errors.New("This node is not part of a swarm") //nolint:staticcheck // Docker's words
 			default:
 				return errors.New("swarm is not locked")
 			}

@@ -60,7 +60,7 @@ func (a *app) waitCommand() *cobra.Command {
 	s.StringVar(&condition, "for", "", "What to wait for: converged, exists, deleted or state=STATE")
 	s.DurationVar(&timeout, "timeout", 5*time.Minute, "Stop waiting after this long and exit with status 1 (0 waits for ever)")
 	s.BoolVarP(&quiet, "quiet", "q", false, "Suppress progress output")
-	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"converged", "exists", "deleted", "state=running", "state=ready"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"converged", "exists", "deleted", "state=running", "state=ready", "state=voter"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
