@@ -205,6 +205,14 @@ func TestAutoLock(t *testing.T) {
 		t.Errorf("rotation: %v", err)
 	}
 	c.node("m2", ca.RoleManager).expect(http.StatusOK, "POST", "/v1/nodes/m2/membership", `{"addr":"10.0.0.1:2377"}`, second)
+	cl, err = client.Get(c.ctx, c.client, v1.Clusters, v1.ClusterName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl.Spec.ExternalCAs = []v1.ExternalCA{{Protocol: "cfssl", URL: "https://ca.example.com/sign"}}
+	if _, _, err := client.Update(c.ctx, c.client, v1.Clusters, cl); err != nil || key() != second {
+		t.Errorf("another setting changes the key: %v", err)
+	}
 	set(false)
 	if key() != "" {
 		t.Error("the key is still there")
