@@ -25,16 +25,16 @@ func TestDamaged(t *testing.T) {
 	}
 	db := func(dir string) string { return filepath.Join(dir, "etcd/member/snap/db") }
 	for name, damage := range map[string]func(dir string) error{
-		"the log is gone":                 func(dir string) error { return os.Remove(wal(dir)) },
-		"the log is cut off":              func(dir string) error { return os.Truncate(wal(dir), 2000) },
-		"the log is cut off in a record":  func(dir string) error { return os.Truncate(wal(dir), 2005) },
-		"the log is empty":                func(dir string) error { return os.Truncate(wal(dir), 0) },
-		"the log holds something else":    func(dir string) error { return overwrite(wal(dir), 100, 1000) },
-		"a bit of the log is another one": func(dir string) error { return overwrite(wal(dir), 1000, 1) },
-		"the database is gone":            func(dir string) error { return os.Remove(db(dir)) },
-		"the database is empty":           func(dir string) error { return os.Truncate(db(dir), 0) },
-		"the database is cut off":         func(dir string) error { return os.Truncate(db(dir), 9000) },
-		"the database is something else":  func(dir string) error { return overwrite(db(dir), 0, 10000) },
+		"the log is gone":                func(dir string) error { return os.Remove(wal(dir)) },
+		"the log is cut off":             func(dir string) error { return os.Truncate(wal(dir), 2000) },
+		"the log is cut off in a record": func(dir string) error { return os.Truncate(wal(dir), 2005) },
+		"the log is empty":               func(dir string) error { return os.Truncate(wal(dir), 0) },
+		"the log holds something else":   func(dir string) error { return spoil(wal(dir), 100, 1000) },
+		"a byte of the log is another":   func(dir string) error { return spoil(wal(dir), 1000, 1) },
+		"the database is gone":           func(dir string) error { return os.Remove(db(dir)) },
+		"the database is empty":          func(dir string) error { return os.Truncate(db(dir), 0) },
+		"the database is cut off":        func(dir string) error { return os.Truncate(db(dir), 9000) },
+		"the database is something else": func(dir string) error { return spoil(db(dir), 0, 10000) },
 	} {
 		dir := filepath.Join(t.TempDir(), "copy")
 		copyDir(t, whole, dir)
@@ -64,8 +64,8 @@ func TestTornLog(t *testing.T) {
 	if err != nil || len(names) != 1 {
 		t.Fatal(names, err)
 	}
-	end := lastByte(t, names[0])
-	if err := overwrite(names[0], end+8, 3); err != nil { // the beginning of a record whose rest is zero
+	// A record of 2048 bytes begins where the last one ends, at a multiple of 8, and the rest of it never reached the disk.
+	if err := overwrite(names[0], (lastByte(t, names[0])/8+1)*8, []byte{0, 8}); err != nil {
 		t.Fatal(err)
 	}
 	if got := render(t, start(t, dir), revision); got != want {
@@ -73,17 +73,27 @@ func TestTornLog(t *testing.T) {
 	}
 }
 
-func overwrite(path string, at, n int64) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+// spoil changes every bit of n bytes.
+func spoil(path string, at, n int64) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	data := make([]byte, n)
-	if _, err := f.ReadAt(data, at); err != nil {
+	_, err = f.ReadAt(data, at)
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	for i := range data {
-		data[i] ^= 0x5a
+		data[i] = ^data[i]
+	}
+	return overwrite(path, at, data)
+}
+
+func overwrite(path string, at int64, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
 	}
 	_, err = f.WriteAt(data, at)
 	return errors.Join(err, f.Close())

@@ -13,7 +13,7 @@ const (
 	// leaderPoll is how often a member is asked who leads: an atomic read. etcd tells of a new leader, but not of none.
 	leaderPoll = 20 * time.Millisecond
 	// leaderPatience is how long a call waits for a leader: several elections.
-	leaderPatience = 5 * time.Second
+	leaderPatience = 10 * time.Second
 	// lostAfter is how long a call goes on once another member leads than when it began. What was under way is done by then, or went
 	// down with the old leader; etcd would wait for six seconds.
 	lostAfter = 400 * time.Millisecond

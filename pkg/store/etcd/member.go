@@ -306,7 +306,7 @@ func (m *member) missing() string {
 	}
 	slices.Sort(away)
 	if len(away) == 0 {
-		return "the member is not part of its cluster yet"
+		return fmt.Sprintf("all of %d can be reached, and have not agreed on a leader yet", voters)
 	}
 	return fmt.Sprintf("%d of %d are needed, and %d can be reached; not there: %s", voters/2+1, voters, here, strings.Join(away, ", "))
 }

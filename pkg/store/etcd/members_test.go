@@ -341,3 +341,22 @@ func TestStrangers(t *testing.T) {
 		}
 	}
 }
+
+// TestSilent: a member that does not answer is unreachable, though its connections stand, and comes back.
+func TestSilent(t *testing.T) {
+	l := newLab(t)
+	a, b := l.host("a"), l.host("b")
+	a.begin()
+	b.join(a)
+	a.sees("a* b")
+	b.silent.Store(true)
+	a.sees("a* b-")
+	if err := a.store.CanRemove(l.ctx, "b"); !errors.Is(err, etcd.ErrQuorum) {
+		t.Errorf("of two, the silent one can be removed: %v", err)
+	}
+	b.silent.Store(false)
+	a.sees("a* b")
+	if err := a.store.CanRemove(l.ctx, "b"); err != nil {
+		t.Error(err)
+	}
+}

@@ -79,11 +79,17 @@ func TestPeerFiles(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	chain, _, _ := peer.Certificate()
-	_, otherKey := pems(t, signer, "third")
-	set(chain, otherKey) // no pair: as if it were being written
-	if err := f.pair.replace(f.pair.content); err != nil || name() != "second" {
-		t.Errorf("%v", err)
+	third, thirdKey := pems(t, signer, "third")
+	set(chain, thirdKey) // no pair: as if it were being written
+	time.Sleep(2 * refreshEvery)
+	if name() != "second" {
+		t.Errorf("%s", name())
 	}
+	set(third, thirdKey)
+	for name() != "third" {
+		time.Sleep(10 * time.Millisecond)
+	}
+	set(chain, thirdKey)
 	if _, err := newPeerFiles(peer); err == nil {
 		t.Error("starts with a key of another certificate")
 	}
