@@ -159,7 +159,7 @@ func (a *app) printJoin(ctx context.Context, c *client.Client, tokens v1.JoinTok
 	return nil
 }
 
-// joinHost is where the daemon that answers can be joined at, or another manager where it is none.
+// joinHost is where the daemon that answers is reached from elsewhere, or another manager where it is none.
 func joinHost(ctx context.Context, c *client.Client) (string, error) {
 	info, err := c.Info(ctx)
 	if err != nil {

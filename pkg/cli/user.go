@@ -90,19 +90,19 @@ func (a *app) userCreateCommand() *cobra.Command {
 	return cmd
 }
 
-// printLogin says how a user logs in with its token.
+// printLogin says how a user logs in with its token. The token is printed whatever else goes wrong: nobody can tell it again.
 func (a *app) printLogin(ctx context.Context, c *client.Client, name, token string) error {
-	host := "HOST:" + defaultPort
-	if hosts, err := managerHosts(ctx, c); err == nil && len(hosts) > 0 {
-		host = hosts[0]
+	host, err := joinHost(ctx, c)
+	digest := ""
+	if err == nil {
+		digest, err = rootDigest(ctx, c)
 	}
-	digest, err := rootDigest(ctx, c)
-	if err != nil {
-		return err
+	if err == nil {
+		a.printf("To log in as %s, run the following command anywhere, and enter the token when asked:\n\n    swarmctl login --ca-digest %s %s\n\n",
+			name, digest, host)
 	}
-	a.printf("To log in as %s, run the following command anywhere, and enter the token when asked:\n\n    swarmctl login --ca-digest %s %s\n\n"+
-		"The token of %[1]s is shown only now:\n\n    %[4]s\n\n", name, digest, host, token)
-	return nil
+	a.printf("The token of %s is shown only now:\n\n    %s\n\n", name, token)
+	return err
 }
 
 // userView is what user inspect prints.
