@@ -3,6 +3,7 @@ package apiserver
 import (
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -13,6 +14,8 @@ import (
 type sessions struct {
 	backend *backend
 	encoder encoder
+	// nextChange is when another session may change its lease, in nanoseconds since 1970. It needs no lock.
+	nextChange atomic.Int64
 
 	mu   sync.Mutex
 	open map[string]*session

@@ -3,7 +3,6 @@ package apiserver
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"crypto/x509"
 	"encoding/json"
 	"math/bits"
@@ -134,7 +133,7 @@ func (n *news) trusts(certificate []*x509.Certificate, now time.Time) bool {
 
 // tell is what the node is to be told of the swarm; nil where it knows. Its lease has to be as long as the heartbeats ask before
 // it is told to beat at another pace.
-func (b *backend) tell(ctx context.Context, se *session) (*news, error) {
+func (b *backend) tell(se *session) (*news, error) {
 	n := b.sessions.latest()
 	if n == nil || n == se.news {
 		return nil, nil
@@ -142,7 +141,7 @@ func (b *backend) tell(ctx context.Context, se *session) (*news, error) {
 	if !n.trusts(se.certificate, b.server.now()) {
 		return nil, errUntrusted
 	}
-	if !b.fits(ctx, se, n.ttl) {
+	if !se.fits(n.ttl) {
 		return nil, nil
 	}
 	se.news = n

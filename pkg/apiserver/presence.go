@@ -16,16 +16,18 @@ import (
 type lease struct {
 	id      store.LeaseID
 	ttl     time.Duration
-	shown   int64     // the revision from which on the store shows the Presence as this session's; 0 before
-	renewed time.Time // when it was renewed last
-	busy    bool      // it is being renewed, or another is being put in its place
-	waiting bool      // another is to be put in its place as soon as it is not busy
+	shown   int64         // the revision from which on the store shows the Presence as this session's; 0 before
+	renewed time.Time     // when it was renewed last
+	busy    bool          // it is being renewed, or another is being put in its place
+	next    time.Duration // how long it should be, where another is to be put in its place; 0 where it fits
 }
 
 const (
 	// patience is how long a session goes on, or waits to begin, at a manager that cannot write: longer than an election
 	// takes, as no other manager can write either before that is over.
 	patience = 2500 * time.Millisecond
+	// beginning is how long a session may take to begin at a manager that can: after a restart all nodes come at once.
+	beginning = 8 * time.Second
 	// retryRenewal is the time between two attempts to renew.
 	retryRenewal = 100 * time.Millisecond
 	// lostAfter is how long a node whose connection broke may take to open another.
@@ -40,11 +42,11 @@ func (b *backend) open(ctx context.Context, se *session, addr string, d v1.NodeD
 	if b.leaser == nil {
 		return errNoLeases
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, errNoQuorum)
+	ctx, cancel := context.WithTimeoutCause(ctx, beginning, errNoQuorum)
 	defer cancel()
-	now, err := b.store.Sync(ctx)
+	now, err := b.current(ctx)
 	if err != nil {
-		return sessionError(ctx, err)
+		return err
 	}
 	snapshot, err := b.store.Snapshot(ctx, now)
 	if err != nil {
@@ -72,6 +74,17 @@ func (b *backend) open(ctx context.Context, se *session, addr string, d v1.NodeD
 	se.touchAll(max(revision, now))
 	se.rouse()
 	return nil
+}
+
+// current is the revision that is current now, or the error of a session at a manager that cannot tell.
+func (b *backend) current(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errNoQuorum)
+	defer cancel()
+	now, err := b.store.Sync(ctx)
+	if err != nil {
+		return 0, sessionError(ctx, err)
+	}
+	return now, nil
 }
 
 // sessionError is what a session ends with, or does not begin, when the store gives an error.
@@ -193,8 +206,12 @@ func (b *backend) heartbeat(ctx context.Context, se *session) error {
 		return nil
 	}
 	l.busy, l.renewed = true, time.Now()
-	id := l.id
-	se.work.Go(func() { se.leased(b.renew(ctx, id)) })
+	id, ttl := l.id, l.next
+	if ttl != 0 && b.sessions.mayChange() {
+		se.work.Go(func() { se.leased(b.change(ctx, se, id, ttl)) })
+	} else {
+		se.work.Go(func() { se.leased(b.renew(ctx, id)) })
+	}
 	return nil
 }
 
@@ -204,13 +221,8 @@ func (se *session) leased(err error) {
 		se.cancel(err)
 	}
 	se.mu.Lock()
-	waiting := se.lease.waiting
-	se.lease.busy, se.lease.waiting = false, false
+	se.lease.busy = false
 	se.mu.Unlock()
-	if waiting {
-		se.touchNode(0)
-		se.rouse()
-	}
 }
 
 // renew renews a lease, for as long as it takes to find out that this manager cannot.
@@ -232,32 +244,44 @@ func (b *backend) renew(ctx context.Context, id store.LeaseID) error {
 	}
 }
 
-// fits tells whether the session's lease is as long as it should be. If not, another is put in its place, and the session is
-// roused once that is done.
-func (b *backend) fits(ctx context.Context, se *session, ttl time.Duration) bool {
+// mayChange spreads the changes of leases, which are writes, over time: when the swarm grows, every node is in for one.
+func (d *sessions) mayChange() bool {
+	now := time.Now().UnixNano()
+	next := d.nextChange.Load()
+	return now >= next && d.nextChange.CompareAndSwap(next, now+int64(time.Second/v1.HeartbeatsPerSecond))
+}
+
+// fits tells whether the session's lease is as long as it should be. If not, one of the next heartbeats puts another in its place, and
+// the session is roused once that is done.
+func (se *session) fits(ttl time.Duration) bool {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	l := &se.lease
-	switch {
-	case l.ttl == ttl:
+	if l.ttl == ttl {
+		l.next = 0
 		return true
-	case l.busy:
-		l.waiting = true
-		return false
 	}
-	l.busy, l.waiting = true, true
-	old := l.id
-	se.work.Go(func() {
-		id, revision, err := b.relet(ctx, se, ttl)
-		if err == nil {
-			se.mu.Lock()
-			l.id, l.ttl, l.shown, l.renewed = id, ttl, revision, time.Now()
-			se.mu.Unlock()
-			b.revoke(se.node, old) // nothing lives under it any more
-		}
-		se.leased(err)
-	})
+	l.next = ttl
 	return false
+}
+
+// change puts another lease in the place of the session's.
+func (b *backend) change(ctx context.Context, se *session, old store.LeaseID, ttl time.Duration) error {
+	id, revision, err := b.relet(ctx, se, ttl)
+	if err != nil {
+		return err
+	}
+	se.mu.Lock()
+	l := &se.lease
+	l.id, l.ttl, l.shown, l.renewed = id, ttl, revision, time.Now()
+	if l.next == ttl {
+		l.next = 0
+	}
+	se.mu.Unlock()
+	b.spawn(func() { b.revoke(se.node, old) }) // nothing lives under it any more
+	se.touchNode(0)
+	se.rouse()
+	return nil
 }
 
 // relet puts the session's Presence under a new lease.

@@ -623,6 +623,11 @@ func TestNews(t *testing.T) {
 		}
 		period := v1.Duration(300 * time.Millisecond)
 		commit(store.Op{Kind: v1.KindCluster, ID: v1.ClusterName, If: store.Absent(), Value: &v1.ClusterSpec{HeartbeatPeriod: &period}})
+		if got := latest().Heartbeat; got != v1.Duration(time.Second) {
+			t.Errorf("heartbeat %v before the lease is as long", got)
+		}
+		s.up.Write([]byte{'\n'})
+		time.Sleep(500 * time.Millisecond)
 		if got := latest().Heartbeat; got != period {
 			t.Errorf("heartbeat %v", got)
 		}
@@ -652,6 +657,7 @@ func TestHeartbeatGrowsWithTheSwarm(t *testing.T) {
 			addNodes(t, st, n+1, n+add)
 			n += add
 			time.Sleep(300 * time.Millisecond)
+			s.beat(period(), period())
 			if want := v1.HeartbeatPeriod(nil, n); period() < want || period() > want*5/4 {
 				t.Errorf("with %d nodes the heartbeat is %s, at least %s", n, period(), want)
 			}

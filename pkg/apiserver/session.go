@@ -167,7 +167,7 @@ func (s *Server) assign(ctx context.Context, b *backend, se *session, out *lineS
 	se.compare(snapshot, m, &a)
 	var swarm []byte
 	if m.node || m.all {
-		n, err := b.tell(ctx, se)
+		n, err := b.tell(se)
 		if err != nil {
 			return false, err
 		}
