@@ -21,9 +21,10 @@ func TestPeople(t *testing.T) {
 	do := func(context string, args ...string) lab.Result {
 		return s.ClientCtl(home, append([]string{"--context", context}, args...)...)
 	}
+	people := map[string]string{"view": "victor", "operate": "olga", "admin": "anna"}
 	digest := strings.TrimSpace(first.Must("swarm", "ca", "--digest"))
 	for _, role := range []string{"view", "operate", "admin"} {
-		token := strings.TrimSpace(first.Must("user", "create", "--quiet", "--role", role, role+"er"))
+		token := strings.TrimSpace(first.Must("user", "create", "--quiet", "--role", role, people[role]))
 		if !strings.HasPrefix(token, "SWMUSR-1-") {
 			t.Fatalf("user create prints %q", token)
 		}
@@ -70,7 +71,7 @@ func TestPeople(t *testing.T) {
 	}
 	audit := s.auditOfAll()
 	t.Logf("the audit log:\n%s", audit)
-	for _, want := range []string{`operater.*of-operate`, `viewer.*(403|refused|denied|Forbidden)`, `adminer`, `carol`} {
+	for _, want := range []string{`olga.*of-operate`, `victor.*(403|refused|denied|Forbidden)`, `anna`, `carol`} {
 		if !regexp.MustCompile(`(?i)` + want).MatchString(audit) {
 			t.Errorf("no audit record is like %q", want)
 		}
@@ -82,7 +83,7 @@ func TestPeople(t *testing.T) {
 
 	// Who is removed, or whose role is taken, is out at once.
 	first.Must("user", "update", "--role", "view", "carol")
-	first.Must("user", "rm", "operater")
+	first.Must("user", "rm", people["operate"])
 	s.Eventually(5*time.Second, "roles that were taken are gone", func() error {
 		if r := do("certificate", "service", "create", "--detach", "--name", "late", "hello:1"); r.Code == 0 {
 			first.Must("service", "rm", "late")

@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/vishvananda/netlink"
 )
@@ -33,7 +34,8 @@ func (l *Lab) join(name string, number int) (*Namespace, error) {
 		return nil, err
 	}
 	err = l.bridge.Do(func() error {
-		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: portName(number)}, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.file.Fd())}
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: portName(number)}, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.file.Fd()),
+			PeerHardwareAddr: net.HardwareAddr{2, 0, 10, 91, 0, byte(number)}} // the same after a power cut: others remember it
 		if err := netlink.LinkAdd(veth); err != nil {
 			return err
 		}
