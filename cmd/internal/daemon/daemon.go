@@ -270,6 +270,9 @@ func (d *Daemon) resume(ctx context.Context) error {
 		return err
 	}
 	n := d.newNode(id)
+	if err := n.checkState(); err != nil {
+		return err
+	}
 	n.start(nil)
 	d.inside.Store(n)
 	if id.Role == v1.RoleManager {

@@ -13,7 +13,9 @@ import (
 // identity is what a node remembers of its place in a swarm. That the file is there says that the node is in one: it is written
 // last when a node comes, and taken away first when it goes.
 type identity struct {
-	NodeID string `json:"nodeID"`
+	// Version is identityVersion; 0 of the time before there were certificates, when a node was its swarm's only one.
+	Version int    `json:"version"`
+	NodeID  string `json:"nodeID"`
 	// Role is that of the node's certificate.
 	Role v1.NodeRole `json:"role"`
 	// Addr is host:port at which other machines reach this one, ListenAddr where it listens as a manager, and DataAddr the address
@@ -48,7 +50,10 @@ const (
 	stepFound   step = "found"   // a new swarm
 	stepRestore step = "restore" // a swarm from a backup
 	stepForce   step = "force"   // the swarm that there is, with this manager alone
+	stepUpgrade step = "upgrade" // the swarm of an earlier version
 )
+
+const identityVersion = 2
 
 const (
 	identityName = "node.json"
@@ -76,10 +81,13 @@ func loadIdentity(d disk) (*identity, error) {
 	return id.modern(), nil
 }
 
-// modern reads a file that an earlier version wrote: its node was the only manager of its swarm, or was about to be.
+// modern reads a file that an earlier version wrote. Until the state is upgraded, the file stays as it is.
 func (id *identity) modern() *identity {
-	if id.Init != nil && id.Step == stepNone {
-		id.Step = stepFound
+	if id.Version == 0 && id.Role == v1.RoleManager {
+		id.Step = stepUpgrade
+		if id.Init != nil {
+			id.Step = stepFound
+		}
 	}
 	if id.ListenAddr == "" {
 		id.ListenAddr = net.JoinHostPort("0.0.0.0", DefaultPort)
@@ -89,6 +97,7 @@ func (id *identity) modern() *identity {
 
 // save writes the identity.
 func (id *identity) save(d disk) error {
+	id.Version = identityVersion
 	data, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return err

@@ -41,7 +41,9 @@ func TestIdentityOfAnEarlierVersion(t *testing.T) {
 	d := disk{root: t.TempDir()}
 	for text, want := range map[string]step{
 		`{"nodeID":"n","role":"manager","addr":"10.0.0.1:2377","init":{"advertiseAddr":"10.0.0.1"}}`: stepFound,
-		`{"nodeID":"n","role":"manager","addr":"10.0.0.1:2377"}`:                                     stepNone,
+		`{"nodeID":"n","role":"manager","addr":"10.0.0.1:2377"}`:                                     stepUpgrade,
+		`{"version":2,"nodeID":"n","role":"manager","addr":"10.0.0.1:2377"}`:                         stepNone,
+		`{"nodeID":"n","role":"worker"}`:                                                             stepNone,
 	} {
 		if err := os.WriteFile(d.path(identityName), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -221,7 +220,8 @@ func (m *manager) start(ctx context.Context, metrics *storeMetrics) (*etcd.Store
 	if id.Member == memberStarted && !n.disk.hasMember() {
 		return nil, m.lost()
 	}
-	if id.Member != memberStarted {
+	// A member that was killed while it started may be one that the others need to decide anything: it goes on with what it has.
+	if id.Member != memberStarted && !(id.Member == memberJoining && n.disk.hasMember()) {
 		place, err := m.join(ctx, id)
 		if err != nil {
 			return nil, err
@@ -234,16 +234,13 @@ func (m *manager) start(ctx context.Context, metrics *storeMetrics) (*etcd.Store
 	return etcd.Start(ctx, c)
 }
 
-// lost says what to do where the state of a manager is gone. Other managers give it a new one; a lone manager's empty store would
-// look like a new swarm, and its first decision would be that nothing is to run.
+// lost has the other managers asked for the state of this one, where there are any.
 func (m *manager) lost() error {
-	others := slices.DeleteFunc(m.n.knownManagers(), func(p v1.Peer) bool { return p.NodeID == m.n.remembers().NodeID })
-	if len(others) > 0 {
-		m.n.log.Warn("the state of this manager is gone; asking the other managers for it", "folder", m.n.disk.path(storeName))
-		return errLost
+	if err := m.n.checkState(); err != nil {
+		return err
 	}
-	return fmt.Errorf("%s says that this node manages a swarm, but the swarm's state in %s is gone: put it back from a backup, "+
-		"or leave with \"swarmctl swarm leave --force\" to start anew without the swarm", m.n.disk.path(identityName), m.n.disk.path(storeName))
+	m.n.log.Warn("the state of this manager is gone; asking the other managers for it", "folder", m.n.disk.path(storeName))
+	return errLost
 }
 
 // join asks the other managers for a place among them.

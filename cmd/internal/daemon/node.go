@@ -255,9 +255,11 @@ func (n *node) remembers() identity {
 	return n.identity
 }
 
-// knownManagers are the managers that the node was told of last.
-func (n *node) knownManagers() []v1.Peer {
+// otherManagers are the managers that the node was told of last, but for itself.
+func (n *node) otherManagers() []v1.Peer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Clone(n.managers)
+	return slices.DeleteFunc(slices.Clone(n.managers), func(p v1.Peer) bool {
+		return p.Addr == "" || p.NodeID == n.identity.NodeID || p.Addr == n.identity.Addr
+	})
 }

@@ -25,9 +25,18 @@ func (d disk) hasMember() bool {
 
 // unsettled tells whether the state is not what managers work on: a new swarm whose objects are not written, one that was brought
 // back from a backup, one that lost its other managers, or one of the time before there were certificates.
-func (n *node) unsettled() bool {
+func (n *node) unsettled() bool { return n.remembers().Step != stepNone }
+
+// checkState refuses to go on as the manager of a swarm whose state is gone, where no other manager has it: an empty store would
+// look like a new swarm, and its first decision would be that nothing is to run.
+func (n *node) checkState() error {
 	id := n.remembers()
-	return id.Step != stepNone || id.Role == v1.RoleManager && !n.certs.there()
+	here := id.Member == memberStarted || id.Step == stepUpgrade || id.Step == stepForce
+	if !here || len(n.d.o.EtcdEndpoints) > 0 || n.disk.hasMember() || len(n.otherManagers()) > 0 {
+		return nil
+	}
+	return fmt.Errorf("%s says that this node manages a swarm, but the swarm's state is gone: put %s back from a backup, "+
+		"or run swarmd --cleanup to start anew without the swarm", n.disk.path(identityName), n.disk.path(storeName))
 }
 
 // storeConfig is how the node's store is opened.
@@ -65,9 +74,8 @@ func (n *node) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	if id.Step != stepFound && len(n.d.o.EtcdEndpoints) == 0 && !n.disk.hasMember() {
-		return fmt.Errorf("%s says that this node manages a swarm, but the swarm's state in %s is gone: put it back from a backup, "+
-			"or leave with \"swarmctl swarm leave --force\" to start anew without the swarm", n.disk.path(identityName), n.disk.path(storeName))
+	if err := n.checkState(); err != nil {
+		return err
 	}
 	c := n.storeConfig(id, nil)
 	c.ForceNew = id.Step == stepForce

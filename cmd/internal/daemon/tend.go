@@ -152,17 +152,16 @@ func (n *node) followRoots(cert *ca.Identity, news *v1.SwarmNews) {
 // node to node, so that the nodes spread over them.
 func (n *node) hosts() []string {
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	id, m := n.identity.NodeID, n.manager
+	n.mu.Unlock()
 	var hosts []string
-	if n.manager != nil && n.manager.up() {
+	if m != nil && m.up() {
 		hosts = append(hosts, "unix://"+n.d.o.Socket)
 	}
-	others := slices.DeleteFunc(slices.Clone(n.managers), func(p v1.Peer) bool {
-		return p.Addr == "" || p.NodeID == n.identity.NodeID || p.Addr == n.identity.Addr
-	})
+	others := n.otherManagers()
 	place := func(p v1.Peer) uint64 {
 		h := fnv.New64a()
-		h.Write([]byte(n.identity.NodeID + " " + p.NodeID + " " + p.Addr))
+		h.Write([]byte(id + " " + p.NodeID + " " + p.Addr))
 		return h.Sum64()
 	}
 	slices.SortFunc(others, func(a, b v1.Peer) int { return cmp.Compare(place(a), place(b)) })
@@ -184,12 +183,13 @@ func (n *node) tendManager() {
 	n.mu.Lock()
 	m, id, wish := n.manager, n.identity, n.wish
 	worker := n.cert != nil && roleOf(n.cert.Subject().Role) == v1.RoleWorker
+	leftover := id.Member != memberNone || id.Step == stepNone && n.disk.exists(storeName)
 	if m == nil && n.wantsManager() {
 		n.startManager(nil)
 	}
 	n.mu.Unlock()
 	switch {
-	case m == nil && worker && id.Member != memberNone: // a crash came between the certificate and this
+	case m == nil && worker && leftover: // a crash came in between
 		n.forgetMember()
 	case m == nil:
 	case m.over():

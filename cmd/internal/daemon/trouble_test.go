@@ -46,8 +46,7 @@ func TestAutolock(t *testing.T) {
 		t.Fatalf("the next unlock key is %q, %v", next, err)
 	}
 	eventually(t, "the disk to follow", func() error {
-		_, err := certificates{a.daemon.disk()}.load(parsed(t, next))
-		return err
+		return opens(a.daemon.disk(), next)
 	})
 	a.restart()
 	a.is(v1.LocalNodeLocked, false)
@@ -65,21 +64,11 @@ func TestAutolock(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the disk to be open", func() error {
-		_, err := certificates{a.daemon.disk()}.load(nil)
-		return err
+		return opens(a.daemon.disk(), "")
 	})
 	a.restart()
 	a.is(v1.LocalNodeActive, true)
 	sealed(t, a, false)
-}
-
-func parsed(t *testing.T, key string) []byte {
-	t.Helper()
-	k, err := ca.ParseUnlockKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
 }
 
 func sealed(t *testing.T, h *host, want bool) {
@@ -357,6 +346,7 @@ func TestManagerThatLostItsState(t *testing.T) {
 	b.writes()
 }
 
+// TestLoneManagerThatLostItsState ends, rather than to begin with an empty swarm.
 func TestLoneManagerThatLostItsState(t *testing.T) {
 	a := newHost(t, "a")
 	a.init()
@@ -364,13 +354,10 @@ func TestLoneManagerThatLostItsState(t *testing.T) {
 	if err := os.RemoveAll(a.daemon.path(storeName)); err != nil {
 		t.Fatal(err)
 	}
-	a.start()
-	a.is(v1.LocalNodePending, false)
-	if text := a.info().Swarm.Error; !strings.Contains(text, "put it back from a backup") {
-		t.Errorf("it says %q", text)
-	}
-	if err := a.client.Leave(t.Context(), true); err != nil {
-		t.Fatal(err)
+	d := newDaemon(a.daemon.o)
+	d.runtime = a.fake
+	if err := d.run(t.Context()); err == nil || !strings.Contains(err.Error(), "state is gone") {
+		t.Errorf("the daemon ended with: %v", err)
 	}
 }
 

@@ -215,9 +215,16 @@ func (h *host) node(id string) *v1.Node {
 // setRole promotes or demotes.
 func (h *host) setRole(id string, role v1.NodeRole) error {
 	h.t.Helper()
-	n := h.node(id)
+	return h.trySetRole(id, role)
+}
+
+func (h *host) trySetRole(id string, role v1.NodeRole) error {
+	n, err := client.Get(h.t.Context(), h.client, v1.Nodes, id)
+	if err != nil || n.Spec.Role == role {
+		return err
+	}
 	n.Spec.Role = role
-	_, _, err := client.Update(h.t.Context(), h.client, v1.Nodes, n)
+	_, _, err = client.Update(h.t.Context(), h.client, v1.Nodes, n)
 	return err
 }
 
