@@ -66,12 +66,12 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 	}
 	closeAfter(w, r)                                        // what was not read of the body would be in the way of another request,
 	defer func() { _ = control.SetReadDeadline(longAgo) }() // and nobody waits for the rest of it
-	b, err := s.attached()
+	lines := newLineReader(r.Body, maxSessionLine)
+	description, err := firstLine(lines) // before anything is refused: who still writes may not read the answer
 	if err != nil {
 		return err
 	}
-	lines := newLineReader(r.Body, maxSessionLine)
-	description, err := firstLine(lines)
+	b, err := s.attached()
 	if err != nil {
 		return err
 	}

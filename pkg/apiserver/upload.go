@@ -121,8 +121,16 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 	}
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // a stream may be silent for as long as somebody listens
-	stop := context.AfterFunc(l.ctx, func() { _ = control.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
+	woken := make(chan struct{})
+	stop := context.AfterFunc(l.ctx, func() {
+		defer close(woken)
+		_ = control.SetReadDeadline(longAgo)
+	})
+	defer func() {
+		if !stop() {
+			<-woken // the connection is not this request's any more once it is answered
+		}
+	}()
 	why, err := s.receive(l, r.Body)
 	l.send(logEvent{end: true, why: why})
 	if l.ctx.Err() != nil {
