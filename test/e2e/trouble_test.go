@@ -22,9 +22,17 @@ func TestMainJobLostState(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(h.Root, "etcd", "etcd")); err != nil {
 		t.Fatal(err)
 	}
-	out, err := h.Command(filepath.Join(l.Bin, "swarmd"), "--root", h.Root).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "state is gone") {
-		t.Errorf("swarmd without its state: %v\n%s", err, out)
+	if err := h.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	l.Eventually(30*time.Second, "the daemon says that its state is gone", func() error {
+		if log := h.Log(); !strings.Contains(log, "state is gone") {
+			return fmt.Errorf("it logged\n%s", log)
+		}
+		return nil
+	})
+	if r := h.Ctl("service", "ls"); r.Code == 0 {
+		t.Errorf("a swarm whose state is gone lists its services:\n%s", r.Stdout)
 	}
 	if n := len(containers(t, h)); n != 3 {
 		t.Errorf("%d containers run, want the 3 that there were", n)
