@@ -74,7 +74,7 @@ func TestBackupRestore(t *testing.T) {
 	restored.Must("service", "scale", "web=8")
 	s.managers = 1
 	// The managers that are no more are removed, and others join with the tokens that there were.
-	for _, line := range strings.Split(strings.TrimSpace(restored.Must("node", "ls", "--format", "{{.ID}} {{.Hostname}}")), "\n") {
+	for line := range strings.Lines(restored.Must("node", "ls", "--format", "{{.ID}} {{.Hostname}}")) {
 		if id, name, _ := strings.Cut(line, " "); strings.HasPrefix(name, "manager") {
 			restored.Must("node", "rm", "--force", id)
 		}

@@ -124,8 +124,10 @@ func (h *Host) Stop() { h.end(syscall.SIGTERM) }
 // Kill ends swarmd with no chance to do anything. Its containers go on.
 func (h *Host) Kill() { h.end(syscall.SIGKILL) }
 
-// Pause freezes swarmd, and Resume lets it go on where it was. Its containers go on meanwhile.
-func (h *Host) Pause()  { h.signal(syscall.SIGSTOP) }
+// Pause freezes swarmd. Its containers go on meanwhile.
+func (h *Host) Pause() { h.signal(syscall.SIGSTOP) }
+
+// Resume lets a frozen swarmd go on where it was.
 func (h *Host) Resume() { h.signal(syscall.SIGCONT) }
 
 func (h *Host) signal(s syscall.Signal) {

@@ -115,7 +115,7 @@ func newRelay(a, b int, d time.Duration) (*relay, error) {
 		s, err := packetSocket(index)
 		if err != nil {
 			if i > 0 {
-				unix.Close(r.sockets[0])
+				_ = unix.Close(r.sockets[0])
 			}
 			return nil, err
 		}
@@ -142,7 +142,7 @@ func packetSocket(index int) (int, error) {
 		unix.Bind(s, &unix.SockaddrLinklayer{Ifindex: index, Protocol: uint16(all)}),
 	)
 	if err != nil {
-		unix.Close(s)
+		_ = unix.Close(s)
 		return 0, fmt.Errorf("packet socket: %w", err)
 	}
 	return s, nil
@@ -187,6 +187,6 @@ func (r *relay) stop() {
 	close(r.ended)
 	r.done.Wait()
 	for _, s := range r.sockets {
-		unix.Close(s)
+		_ = unix.Close(s)
 	}
 }

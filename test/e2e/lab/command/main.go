@@ -40,7 +40,7 @@ const usage = `Usage: lab COMMAND
 `
 
 // errUsage says that the command line makes no sense.
-var errUsage = errors.New(usage)
+var errUsage = errors.New("that is no command of the lab")
 
 func main() {
 	err := run(os.Args[1:])
