@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -438,8 +439,8 @@ func (v *victim) unlockAny(keys []string) {
 	if err != nil || info.Swarm.LocalNodeState != v1.LocalNodeLocked {
 		return
 	}
-	for i := len(keys) - 1; i >= 0; i-- {
-		if v.client.Unlock(v.t.Context(), keys[i]) == nil {
+	for _, key := range slices.Backward(keys) {
+		if v.client.Unlock(v.t.Context(), key) == nil {
 			return
 		}
 	}

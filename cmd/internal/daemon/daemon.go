@@ -202,7 +202,7 @@ func (d *Daemon) path(name string) string { return filepath.Join(d.o.Root, name)
 
 // serve opens the doors, and returns how to close them.
 func (d *Daemon) serve(l net.Listener) (shut func(), err error) {
-	door := d.answer(l, d.server.Handler())
+	door := d.answer(l, d.patient(d.server.Handler()))
 	shutMetrics := func() {}
 	if d.o.MetricsAddr != "" {
 		only := http.NewServeMux()

@@ -69,7 +69,7 @@ func (m *manager) routes() http.Handler {
 		// Not 403 or 410: to a member they say that it was removed.
 		http.Error(w, "this manager's member does not run just now", http.StatusServiceUnavailable)
 	})
-	api := m.n.d.server.Door()
+	api := m.n.d.patient(m.n.d.server.Door())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if isPeerPath(r.URL.Path) {
 			peers(w, r)
@@ -77,6 +77,38 @@ func (m *manager) routes() http.Handler {
 		}
 		api.ServeHTTP(w, r)
 	})
+}
+
+// patienceFor is how long a request waits for an API that is closed for a moment only.
+const patienceFor = 5 * time.Second
+
+// patient has requests wait while this manager's member starts anew, which takes a second. Nobody need notice.
+func (d *Daemon) patient(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n := d.inside.Load(); n != nil && r.URL.Path != "/v1/info" && r.URL.Path != "/v1/version" {
+			n.awaitManager(r.Context())
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (n *node) awaitManager(ctx context.Context) {
+	n.mu.Lock()
+	m := n.manager
+	n.mu.Unlock()
+	if m == nil || !m.comesBack() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, patienceFor)
+	defer cancel()
+	_ = n.await(ctx, func() bool { return !m.comesBack() }) // in vain, the API says itself what is wrong
+}
+
+// comesBack tells whether the API is closed for a moment only.
+func (m *manager) comesBack() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.store == nil && m.resumes && !m.over()
 }
 
 func isPeerPath(path string) bool {
@@ -138,21 +170,17 @@ func (m *manager) listen(ctx context.Context, s *etcd.Store) {
 		asking, cancel := context.WithTimeout(ctx, hearWithin)
 		_, err := s.Sync(asking)
 		cancel()
-		m.mu.Lock()
 		if err == nil {
+			m.mu.Lock()
 			m.heard = time.Now()
-		}
-		silent := time.Since(m.heard) > cutOffAfter
-		m.mu.Unlock()
-		if silent {
-			m.n.poke()
+			m.mu.Unlock()
 		}
 	}
 }
 
-// cutOff tells whether the member runs, and has had no leader for a while.
+// cutOff tells whether the member has had no leader for a while.
 func (m *manager) cutOff() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.store != nil && time.Since(m.heard) > cutOffAfter
+	return time.Since(m.heard) > cutOffAfter
 }

@@ -158,6 +158,8 @@ func explainJoin(ctx context.Context, addr string, err error) error {
 		return err
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return badRequest(fmt.Errorf("the clock of this machine or that of the manager at %s is wrong: %w", addr, err))
+	case errors.Is(ctx.Err(), context.Canceled):
+		return context.Cause(ctx)
 	case ctx.Err() != nil:
 		return unavailable("No answer", fmt.Sprintf("the manager at %s did not answer in time: see that it runs, and that TCP port %s of it can be reached from here", addr, portOf(addr)))
 	}

@@ -97,6 +97,16 @@ func (l *link) open() bool {
 	return l.session
 }
 
+// known tells whether there is anybody to ask.
+func (l *link) known() bool {
+	select {
+	case <-l.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 // managers is the node's side of the client, as soon as there is one.
 func (l *link) managers(ctx context.Context) (*client.NodeClient, error) {
 	select {

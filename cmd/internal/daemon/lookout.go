@@ -158,14 +158,38 @@ func (l *lookout) isTurn(s *store.Snapshot, a *v1.Authority) bool {
 // reseal locks the node's key and the data keys with another unlock key, or with none. A crash leaves both with keys that open: see
 // certificates, and load and open in the order in which this writes.
 func (n *node) reseal(s *etcd.Store, unlockKey string) error {
-	var next []byte
-	if unlockKey != "" {
-		key, err := ca.ParseUnlockKey(unlockKey)
-		if err != nil {
-			return fmt.Errorf("the swarm's unlock key: %w", err)
-		}
-		next = key
+	next, err := parseUnlock(unlockKey)
+	if err != nil {
+		return err
 	}
+	return n.relock(next, func() error { return s.Rewrap(next) })
+}
+
+// seal locks the node's key for a member that is about to be made, whose data keys will be locked with the same from the start.
+func (n *node) seal(unlockKey string) error {
+	next, err := parseUnlock(unlockKey)
+	if err != nil || next == nil {
+		return err
+	}
+	return n.relock(next, func() error { return nil })
+}
+
+// unseal opens the node's key for good: workers are not locked.
+func (n *node) unseal() error { return n.relock(nil, func() error { return nil }) }
+
+func parseUnlock(text string) ([]byte, error) {
+	if text == "" {
+		return nil, nil
+	}
+	key, err := ca.ParseUnlockKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("the swarm's unlock key: %w", err)
+	}
+	return key, nil
+}
+
+// relock seals the node's key with another key, nil for none, and has the rest done before that counts.
+func (n *node) relock(next []byte, rest func() error) error {
 	n.files.Lock()
 	defer n.files.Unlock()
 	n.mu.Lock()
@@ -178,7 +202,7 @@ func (n *node) reseal(s *etcd.Store, unlockKey string) error {
 	if err := n.certs.stage(key, next); err != nil {
 		return err
 	}
-	if err := s.Rewrap(next); err != nil {
+	if err := rest(); err != nil {
 		return err
 	}
 	if err := n.certs.settle(); err != nil {
@@ -187,6 +211,6 @@ func (n *node) reseal(s *etcd.Store, unlockKey string) error {
 	n.mu.Lock()
 	n.unlock = next
 	n.mu.Unlock()
-	n.log.Info("this manager's keys are locked anew", "autolock", next != nil)
+	n.log.Info("the keys of this node are locked anew", "autolock", next != nil)
 	return nil
 }

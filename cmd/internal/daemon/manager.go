@@ -31,18 +31,18 @@ type manager struct {
 	done   chan struct{}
 	ended  error // once done: why
 
-	mu       sync.Mutex
-	store    *etcd.Store // nil while the API is not open
-	roots    []string    // that the member trusts
-	heard    time.Time   // when the member last had a leader
-	problem  error       // why the API is not open
-	startsAt time.Time   // when this try began
+	mu      sync.Mutex
+	store   *etcd.Store // nil while the API is not open
+	roots   []string    // that the member trusts
+	heard   time.Time   // when the member last had a leader, or when this began
+	problem error       // why the API is not open
+	resumes bool        // the API is closed for a moment only
 }
 
 // startManager is called with mu held.
 func (n *node) startManager(door net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &manager{n: n, door: door, again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), startsAt: time.Now()}
+	m := &manager{n: n, door: door, again: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}), heard: time.Now()}
 	n.manager = m
 	n.tellChange()
 	go func() {
@@ -126,7 +126,7 @@ func (m *manager) run(ctx context.Context) error {
 func (m *manager) stumble(err error) {
 	m.n.log.Error("the manager part of this node does not run; trying again", "err", err)
 	m.mu.Lock()
-	m.problem = err
+	m.problem, m.resumes = err, false
 	m.mu.Unlock()
 	m.n.mu.Lock()
 	m.n.tellChange()
@@ -170,10 +170,18 @@ func (m *manager) serve(ctx context.Context) error {
 		return nil
 	case <-m.again:
 		m.n.log.Info("this node's member of the managers' store starts anew")
+		m.resume(true)
 		return nil
 	case <-s.Done():
 		return fmt.Errorf("the swarm's store ended: %w", s.Err())
 	}
+}
+
+// resume tells whether the API is closed, but will be open again in a moment.
+func (m *manager) resume(soon bool) {
+	m.mu.Lock()
+	m.resumes = soon
+	m.mu.Unlock()
 }
 
 func drainChannel(c chan struct{}) {
@@ -186,8 +194,9 @@ func drainChannel(c chan struct{}) {
 func (m *manager) setStore(s *etcd.Store) {
 	m.mu.Lock()
 	m.store = s
-	m.problem = nil
-	m.heard = time.Now()
+	if s != nil {
+		m.problem, m.heard, m.resumes = nil, time.Now(), false
+	}
 	m.mu.Unlock()
 	m.n.mu.Lock()
 	m.n.tellChange()
@@ -216,18 +225,22 @@ func (m *manager) start(ctx context.Context, metrics *storeMetrics) (*etcd.Store
 		return etcd.Start(ctx, c)
 	}
 	cert := n.certificate()
-	c.Peer = &etcd.Peer{URL: "https://" + id.Addr, Certificate: cert.PEM, Serve: func(h http.Handler) { m.peers.Store(&h) }}
 	if id.Member == memberStarted && !n.disk.hasMember() {
 		return nil, m.lost()
 	}
 	// A member that was killed while it started may be one that the others need to decide anything: it goes on with what it has.
-	if id.Member != memberStarted && !(id.Member == memberJoining && n.disk.hasMember()) {
+	if id.Member == memberNone || id.Member == memberJoining && !n.disk.hasMember() {
 		place, err := m.join(ctx, id)
 		if err != nil {
 			return nil, err
 		}
+		if err := n.seal(place.UnlockKey); err != nil {
+			return nil, err
+		}
+		c = n.storeConfig(n.remembers(), metrics)
 		c.Join = &place
 	}
+	c.Peer = &etcd.Peer{URL: "https://" + id.Addr, Certificate: cert.PEM, Serve: func(h http.Handler) { m.peers.Store(&h) }}
 	m.mu.Lock()
 	m.roots = cert.RootDigests()
 	m.mu.Unlock()

@@ -74,7 +74,7 @@ func (n *node) start(door net.Listener) {
 	}
 	n.mu.Unlock()
 	if err != nil {
-		n.note(err, true)
+		n.note(true, err)
 	}
 	n.follow()
 	n.work.Go(n.runAgent)
@@ -187,7 +187,7 @@ func (n *node) observe(err error) {
 }
 
 // note remembers what keeps the node from the swarm, and whether it will pass; nil is nothing any more.
-func (n *node) note(err error, broken bool) {
+func (n *node) note(broken bool, err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()

@@ -23,6 +23,9 @@ func (n *node) tendCertificate(ctx context.Context, retry *backoff, not *time.Ti
 	if wait := not.Sub(now); wait > 0 {
 		return wait
 	}
+	if !n.link.known() {
+		return time.Second // until a manager is known, there is nobody to ask
+	}
 	err := n.renew(ctx)
 	if err == nil {
 		n.log.Info("this node has a new certificate", "why", why, "expires", n.certificate().Expires())
@@ -119,7 +122,7 @@ func (n *node) adopt(chain, key, roots []byte) error {
 	n.mu.Lock()
 	unlock := n.unlock
 	n.mu.Unlock()
-	if err := n.certs.save(chain, key, roots, unlock); err != nil {
+	if err := n.certs.save(chain, key, roots, unlock); err != nil { // a worker's is opened once it has no member any more
 		return err
 	}
 	if err := cert.Update(chain, key, roots); err != nil {

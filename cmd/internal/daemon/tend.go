@@ -54,15 +54,13 @@ func (n *node) tend(ctx context.Context) {
 	renewing.most = time.Hour
 	var renewNot time.Time // before
 	for ctx.Err() == nil {
-		wait := lookAgain
-		switch err := n.settleAgain(ctx); {
-		case err != nil:
+		var wait time.Duration
+		if err := n.settleAgain(ctx); err != nil {
 			wait = settling.pause()
-		default:
+		} else {
 			settling.reset()
 			n.follow()
-			n.tendManager()
-			wait = n.tendCertificate(ctx, &renewing, &renewNot)
+			wait = min(n.tendManager(), n.tendCertificate(ctx, &renewing, &renewNot))
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -85,7 +83,7 @@ func (n *node) settleAgain(ctx context.Context) error {
 		return nil
 	}
 	if ctx.Err() == nil {
-		n.note(err, err != nil)
+		n.note(err != nil, err)
 		if err != nil {
 			n.log.Error("the swarm's state cannot be made ready; trying again", "err", err)
 		}
@@ -178,12 +176,12 @@ func (n *node) wantsManager() bool {
 		(n.identity.Member != memberNone || n.wish == v1.RoleManager)
 }
 
-// tendManager starts and stops the manager.
-func (n *node) tendManager() {
+// tendManager starts and stops the manager, and says when to look again.
+func (n *node) tendManager() time.Duration {
 	n.mu.Lock()
 	m, id, wish := n.manager, n.identity, n.wish
 	worker := n.cert != nil && roleOf(n.cert.Subject().Role) == v1.RoleWorker
-	leftover := id.Member != memberNone || id.Step == stepNone && n.disk.exists(storeName)
+	leftover := id.Member != memberNone || id.Step == stepNone && n.disk.exists(storeName) || n.unlock != nil
 	if m == nil && n.wantsManager() {
 		n.startManager(nil)
 	}
@@ -194,17 +192,22 @@ func (n *node) tendManager() {
 	case m == nil:
 	case m.over():
 		n.managerEnded(m)
-	case wish == v1.RoleWorker && !m.up() && id.Member == memberJoining:
+	case wish != v1.RoleWorker:
+	case !m.up() && id.Member == memberJoining:
 		n.log.Info("this node is not to be a manager after all")
 		m.stop()
 		n.managerEnded(m)
-	case wish == v1.RoleWorker && m.cutOff() && n.link.open():
-		// The others removed this member while it could not hear of it: they decide without it.
+	case m.cutOff() && n.link.open():
+		// A manager that has a session with this node writes that down, so there are enough managers that decide, without this one:
+		// they removed it while it could not hear of that, or began anew without it.
 		n.log.Warn("this node is no manager any more, and the other managers go on without it")
 		m.stop()
 		m.ended = etcd.ErrRemoved
 		n.managerEnded(m)
+	default:
+		return time.Second
 	}
+	return lookAgain
 }
 
 // managerEnded draws the conclusions.
@@ -229,7 +232,7 @@ func (n *node) managerEnded(m *manager) {
 func (n *node) forgetMember() {
 	err := n.change(func(id *identity) { id.Member = memberNone })
 	if err == nil {
-		err = n.disk.remove(storeName)
+		err = errors.Join(n.disk.remove(storeName), n.unseal())
 	}
 	if err != nil {
 		n.log.Error("cannot remove what this node knew as a manager", "err", err)
@@ -244,19 +247,19 @@ func (n *node) forgetMember() {
 
 // explain makes of an error of a session what a person should do about it, and tells whether it does not pass by itself. It is nil
 // where there is nothing to tell.
-func (n *node) explain(err error) (told error, broken bool) {
+func (n *node) explain(err error) (broken bool, told error) {
 	if err == nil || errors.Is(err, errKicked) || errors.Is(err, context.Canceled) {
-		return nil, false
+		return false, nil
 	}
 	if cert := n.certificate(); cert != nil {
 		if late := cert.CheckTime(time.Now()); late != nil {
-			return fmt.Errorf("%w: set the clock if it is wrong; otherwise leave with \"swarmctl swarm leave --force\" and join again", late), true
+			return true, fmt.Errorf("%w: set the clock if it is wrong; otherwise leave with \"swarmctl swarm leave --force\" and join again", late)
 		}
 	}
 	switch client.Status(err) {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone:
-		return fmt.Errorf("the swarm does not know this node any more (%w): its containers go on. "+
-			"Leave with \"swarmctl swarm leave --force\", and join again if it is to be part of the swarm", err), true
+		return true, fmt.Errorf("the swarm does not know this node any more (%w): its containers go on. "+
+			"Leave with \"swarmctl swarm leave --force\", and join again if it is to be part of the swarm", err)
 	}
-	return err, false
+	return false, err
 }

@@ -79,6 +79,42 @@ func sealed(t *testing.T, h *host, want bool) {
 	}
 }
 
+// TestAutolockOfManagers: who comes as a manager locks itself too, and who is one no more does not.
+func TestAutolockOfManagers(t *testing.T) {
+	a, b := newHost(t, "a"), newHost(t, "b")
+	r := a.initRequest()
+	r.AutoLock = true
+	ia, err := a.client.Init(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := a.client.UnlockKey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ib := b.join(a.tokens().Manager, a)
+	sealed(t, b, true)
+	a.voters(ia, ib)
+	b.restart()
+	b.is(v1.LocalNodeLocked, false)
+	if err := b.client.Unlock(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	b.is(v1.LocalNodeActive, true)
+	a.ready(ib)
+	eventually(t, "the demotion", func() error { return a.trySetRole(ib, v1.RoleWorker) })
+	b.is(v1.LocalNodeActive, false)
+	a.voters(ia)
+	eventually(t, "the worker's key to be open", func() error { return opens(b.daemon.disk(), "") })
+	b.restart()
+	b.is(v1.LocalNodeActive, false)
+	if err := a.setRole(ib, v1.RoleManager); err != nil {
+		t.Fatal(err)
+	}
+	b.is(v1.LocalNodeActive, true)
+	eventually(t, "the manager's key to be locked", func() error { return opens(b.daemon.disk(), key) })
+}
+
 // TestLockedManagerLeaves: who lost the key can still leave.
 func TestLockedManagerLeaves(t *testing.T) {
 	a := newHost(t, "a")
@@ -127,6 +163,9 @@ func TestForceNewCluster(t *testing.T) {
 	if len(client1(t, a)) != 1 {
 		t.Errorf("the configs are %v", client1(t, a))
 	}
+	b.start() // after all: it has another swarm's state, in which it does not count
+	b.is(v1.LocalNodeActive, false)
+	a.ready(ib)
 }
 
 // client1 are the names of the configs that writes made before the last.
