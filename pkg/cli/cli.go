@@ -132,7 +132,7 @@ func Run(ctx context.Context, o Options, args []string) int {
 		}
 		return exit.code
 	}
-	text := err.Error()
+	text := paragraph(err.Error())
 	if !strings.HasPrefix(text, daemonPrefix) {
 		text = "Error: " + text
 	}

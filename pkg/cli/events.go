@@ -48,7 +48,7 @@ func (a *app) eventsCommand() *cobra.Command {
 					return daemonError(err)
 				}
 				if format == "" {
-					a.printf("%s\n", eventLine(&e))
+					a.printf("%s\n", cell(eventLine(&e)))
 					continue
 				}
 				if err := tmpl.Execute(a.Out, convertEvent(&e)); err != nil {

@@ -134,6 +134,9 @@ func (t table) write(w io.Writer, format string, quiet bool, rows []any) error {
 	}
 	var body bytes.Buffer
 	for _, row := range rows {
+		if isTable {
+			row = cells(row)
+		}
 		if err := tmpl.Execute(&body, row); err != nil {
 			return fmt.Errorf("template parsing error: %w", err)
 		}

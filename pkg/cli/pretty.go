@@ -213,7 +213,7 @@ func (a *app) writePretty(layout string, refs []string, get func(ref string) (an
 		if err := t.Execute(&b, o); err != nil {
 			return err
 		}
-		a.printf("%s\n", b.String())
+		a.printf("%s\n", paragraph(b.String()))
 	}
 	return errors.Join(errs...)
 }

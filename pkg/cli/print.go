@@ -87,16 +87,17 @@ func (p *printer) printRows(headings []string, rows [][]string) {
 		rows = slices.Insert(rows, 0, headings)
 	}
 	for _, row := range rows {
-		for i, cell := range row {
-			p.widths[i] = max(p.widths[i], utf8.RuneCountInString(cell))
+		for i := range row {
+			row[i] = cell(row[i])
+			p.widths[i] = max(p.widths[i], utf8.RuneCountInString(row[i]))
 		}
 	}
 	for _, row := range rows {
 		var b strings.Builder
-		for i, cell := range row {
-			b.WriteString(cell)
+		for i, text := range row {
+			b.WriteString(text)
 			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", p.widths[i]-utf8.RuneCountInString(cell)+3))
+				b.WriteString(strings.Repeat(" ", p.widths[i]-utf8.RuneCountInString(text)+3))
 			}
 		}
 		p.printf("%s\n", strings.TrimRight(b.String(), " "))
