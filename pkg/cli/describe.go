@@ -59,7 +59,7 @@ func (a *app) describe(ctx context.Context, c *client.Client, k v1.Descriptor, r
 		if err != nil {
 			return err
 		}
-		a.printf("%s", paragraph(text))
+		a.printf("%s", paragraph(string(text)))
 		return nil
 	}
 	if err != nil {
