@@ -25,6 +25,7 @@ const (
 func (m *manager) keepCopies(ctx context.Context, s *etcd.Store) {
 	next := time.Now().Add(copySoon)
 	for sleep(ctx, copiesLook) {
+		m.n.dropCopies()
 		every, keep := schedule(ctx, s)
 		if every <= 0 || time.Now().Before(next) || time.Since(m.n.d.newestCopy()) < every {
 			continue
@@ -41,6 +42,26 @@ func (m *manager) keepCopies(ctx context.Context, s *etcd.Store) {
 			m.n.log.Info("copied the swarm's state", "file", path)
 		}
 	}
+}
+
+// dropCopies removes the copies from before the manager's keys were last locked or opened, whatever came in between. A crash cannot
+// leave them for long: a node begins with this, also one that is locked.
+func (n *node) dropCopies() {
+	if err := n.tryDropCopies(); err != nil {
+		n.log.Error("cannot remove the copies of the swarm's state from before its keys were locked anew; trying again",
+			"folder", n.disk.path(copiesName), "err", err)
+	}
+}
+
+func (n *node) tryDropCopies() error {
+	n.files.Lock()
+	defer n.files.Unlock()
+	return n.dropCopiesNow()
+}
+
+// dropCopiesNow is called with files held.
+func (n *node) dropCopiesNow() error {
+	return etcd.DropCopies(n.storeConfig(n.remembers(), nil), n.disk.path(copiesName))
 }
 
 // schedule is how often the state is copied, not at all where that is not positive, and how many copies are kept.

@@ -266,7 +266,10 @@ func (d *Daemon) resume(ctx context.Context) error {
 		return err
 	}
 	id, err := loadIdentity(d.disk())
-	if err != nil || id == nil {
+	if err != nil {
+		return err
+	}
+	if err := d.dropArchive(id); err != nil || id == nil {
 		return err
 	}
 	n := d.newNode(id)

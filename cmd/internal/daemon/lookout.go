@@ -162,7 +162,13 @@ func (n *node) reseal(s *etcd.Store, unlockKey string) error {
 	if err != nil {
 		return err
 	}
-	return n.relock(next, func() error { return s.Rewrap(next) })
+	return n.relock(next, func() error {
+		if err := s.Rewrap(next); err != nil {
+			return err
+		}
+		n.disk.tell("remove " + copiesName)
+		return n.dropCopiesNow()
+	})
 }
 
 // seal locks the node's key for a member that is about to be made, whose data keys will be locked with the same from the start.

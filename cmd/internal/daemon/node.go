@@ -64,6 +64,7 @@ func (d *Daemon) newNode(id *identity) *node {
 
 // start begins the node's work: its containers at once, the swarm as soon as it can be reached.
 func (n *node) start(door net.Listener) {
+	n.dropCopies()
 	unsettled := n.unsettled()
 	n.mu.Lock()
 	err := n.loadCertificate()

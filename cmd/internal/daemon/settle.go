@@ -99,6 +99,19 @@ func (n *node) settle(ctx context.Context) error {
 // archiveName is the backup that a swarm is made of, for as long as that takes: until somebody brings the unlock key, maybe.
 const archiveName = "restore.tar"
 
+// dropArchive removes a backup that a crash left behind: it is as secret as all secrets.
+func (d *Daemon) dropArchive(id *identity) error {
+	names := []string{archiveName, archiveName + ".new"}
+	if id != nil && id.Step == stepRestore {
+		names = names[1:]
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !d.disk().exists(name) })
+	if len(names) == 0 {
+		return nil
+	}
+	return d.disk().remove(names...)
+}
+
 // unpack makes the state of a new member from the backup.
 func (n *node) unpack(ctx context.Context, id identity) error {
 	archive, err := os.Open(n.disk.path(archiveName))

@@ -181,7 +181,7 @@ func (n *node) tendManager() time.Duration {
 	n.mu.Lock()
 	m, id, wish := n.manager, n.identity, n.wish
 	worker := n.cert != nil && roleOf(n.cert.Subject().Role) == v1.RoleWorker
-	leftover := id.Member != memberNone || id.Step == stepNone && n.disk.exists(storeName) || n.unlock != nil
+	leftover := id.Member != memberNone || id.Step == stepNone && (n.disk.exists(storeName) || n.disk.exists(copiesName)) || n.unlock != nil
 	if m == nil && n.wantsManager() {
 		n.startManager(nil)
 	}
@@ -189,6 +189,7 @@ func (n *node) tendManager() time.Duration {
 	switch {
 	case m == nil && worker && leftover: // a crash came in between
 		n.forgetMember()
+		n.forgetCopies()
 	case m == nil:
 	case m.over():
 		n.managerEnded(m)
@@ -224,6 +225,9 @@ func (n *node) managerEnded(m *manager) {
 	case errors.Is(m.ended, etcd.ErrRemoved), errors.Is(m.ended, errLost), joining:
 		n.log.Info("this node is no member of the managers' store any more")
 		n.forgetMember()
+		if errors.Is(m.ended, etcd.ErrRemoved) {
+			n.forgetCopies()
+		}
 	}
 	n.poke()
 }
@@ -243,6 +247,14 @@ func (n *node) forgetMember() {
 	}
 	n.mu.Unlock()
 	n.link.kick()
+}
+
+// forgetCopies removes the copies of the state: who is no manager has no business with them. One that lost its state keeps them,
+// for they may be all that is left.
+func (n *node) forgetCopies() {
+	if err := n.disk.remove(copiesName); err != nil {
+		n.log.Error("cannot remove the copies of the swarm's state", "folder", n.disk.path(copiesName), "err", err)
+	}
 }
 
 // explain makes of an error of a session what a person should do about it, and tells whether it does not pass by itself. It is nil

@@ -89,15 +89,8 @@ func (m *manifest) check() error {
 // unpack writes the files of a backup to a directory, each held against the manifest, and returns that.
 func unpack(archive io.Reader, dir string) (*manifest, error) {
 	t := tar.NewReader(archive)
-	head, err := t.Next()
-	if err != nil || head.Name != manifestName || head.Size > maxManifest || head.Typeflag != tar.TypeReg {
-		return nil, errors.Join(errors.New("it is no backup of a swarm, or its beginning is missing"), err)
-	}
-	m := new(manifest)
-	if err := json.NewDecoder(t).Decode(m); err != nil {
-		return nil, fmt.Errorf("its manifest: %w", err)
-	}
-	if err := m.check(); err != nil {
+	m, err := readManifest(t)
+	if err != nil {
 		return nil, err
 	}
 	missing := slices.Clone(m.Files)
@@ -120,6 +113,22 @@ func unpack(archive io.Reader, dir string) (*manifest, error) {
 	}
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("its end is missing: there is no %s", missing[0].Name)
+	}
+	return m, nil
+}
+
+// readManifest reads the beginning of a backup.
+func readManifest(t *tar.Reader) (*manifest, error) {
+	head, err := t.Next()
+	if err != nil || head.Name != manifestName || head.Size > maxManifest || head.Typeflag != tar.TypeReg {
+		return nil, errors.Join(errors.New("it is no backup of a swarm, or its beginning is missing"), err)
+	}
+	m := new(manifest)
+	if err := json.NewDecoder(t).Decode(m); err != nil {
+		return nil, fmt.Errorf("its manifest: %w", err)
+	}
+	if err := m.check(); err != nil {
+		return nil, err
 	}
 	return m, nil
 }

@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/version"
@@ -27,35 +26,41 @@ type part struct {
 // Backup writes the whole state and what opens it, as it was at some moment during the call and with everything that was committed
 // before. Unless an operator has the wrapping key, whoever has the backup has all secrets. One is made at a time.
 func (s *Store) Backup(ctx context.Context, w io.Writer) error {
+	_, err := s.backup(ctx, w)
+	return err
+}
+
+// backup is Backup, and returns what it wrote.
+func (s *Store) backup(ctx context.Context, w io.Writer) (*manifest, error) {
 	ctx, cancel, err := s.begin(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer cancel()
 	select {
 	case s.backing <- struct{}{}:
 		defer func() { <-s.backing }()
 	case <-ctx.Done():
-		return s.readError(ctx, "back up", context.Cause(ctx))
+		return nil, s.readError(ctx, "back up", context.Cause(ctx))
 	}
 	revision, err := s.Sync(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m := &manifest{Format: archiveFormat, Kind: archiveKind, Created: time.Now().UTC(), Etcd: version.Version, Revision: revision}
 	parts, err := s.keyParts(m)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	db, err := s.dbPart(ctx)
 	if err != nil {
-		return s.readError(ctx, "back up", err)
+		return nil, s.readError(ctx, "back up", err)
 	}
 	defer db.content.(io.Closer).Close()
 	if err := writeArchive(w, m, append([]part{db}, parts...)); err != nil {
-		return fmt.Errorf("store: etcd: write the backup: %w", err)
+		return nil, fmt.Errorf("store: etcd: write the backup: %w", err)
 	}
-	return nil
+	return m, nil
 }
 
 // keyParts are the keyring's files as they are on the disk, of one moment.
@@ -94,7 +99,7 @@ func partOf(name string, content []byte) part {
 
 // dbPart is etcd's snapshot in a file without a name: a tar wants to know its size first.
 func (s *Store) dbPart(ctx context.Context) (part, error) {
-	f, err := os.CreateTemp(filepath.Dir(s.cfg.KeyFile), ".backup-*") // 0600
+	f, err := os.CreateTemp(filepath.Dir(s.cfg.KeyFile), backupTemp) // 0600
 	if err != nil {
 		return part{}, err
 	}
@@ -136,49 +141,4 @@ func writeArchive(w io.Writer, m *manifest, parts []part) error {
 		}
 	}
 	return t.Close()
-}
-
-// snapshots are the names of the copies that SnapshotTo makes. They sort by age.
-const snapshots = "swarm-*Z-*.tar"
-
-// SnapshotTo writes a backup to a new file in the directory, for this user alone, and then removes all but the newest of those that
-// it wrote there; keep is at least 1. It returns the file's path.
-func (s *Store) SnapshotTo(ctx context.Context, dir string, keep int) (path string, err error) {
-	fail := func(err error) (string, error) {
-		return "", fmt.Errorf("store: etcd: copy the state to %s: %w", dir, err)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fail(err)
-	}
-	f, err := os.CreateTemp(dir, ".new-*") // 0600
-	if err != nil {
-		return fail(err)
-	}
-	defer os.Remove(f.Name())
-	err = s.Backup(ctx, f)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fail(err)
-	}
-	path = filepath.Join(dir, fmt.Sprintf("swarm-%s-%d.tar", time.Now().UTC().Format("20060102T150405.000Z"), s.history.Newest().Revision()))
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fail(err)
-	}
-	if err := errors.Join(prune(dir, path, max(keep, 1)), syncDir(dir)); err != nil {
-		return fail(err)
-	}
-	return path, nil
-}
-
-// prune never removes the newest, whatever a clock that was set back makes of its name.
-func prune(dir, newest string, keep int) error {
-	names, err := filepath.Glob(filepath.Join(dir, snapshots))
-	if err != nil {
-		return err
-	}
-	slices.Sort(names)
-	names = slices.DeleteFunc(names, func(name string) bool { return name == newest })
-	for _, name := range names[:max(0, len(names)+1-keep)] {
-		err = errors.Join(err, os.Remove(name))
-	}
-	return err
 }

@@ -93,6 +93,9 @@ func startMember(ctx context.Context, c *Config) (_ *member, err error) {
 			err = errors.Join(err, m.close())
 		}
 	}()
+	if err := sweep(dir); err != nil {
+		return nil, err
+	}
 	data := filepath.Join(dir, "etcd")
 	there, err := examine(data)
 	if err != nil {
@@ -319,6 +322,27 @@ func (m *member) whyStopped(ctx context.Context) error {
 		return ErrRemoved
 	}
 	return fmt.Errorf("%w: the etcd member inside this process stopped", store.ErrUnavailable)
+}
+
+// sweep removes what a crash left half done beside the member: a copy of the database may be as large as that, and a backup that was
+// restored has what opens it.
+func sweep(dir string) error {
+	var left []string
+	for _, pattern := range []string{copyTemp, backupTemp, restoreTemp} {
+		names, _ := filepath.Glob(filepath.Join(dir, pattern))
+		left = append(left, names...)
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, name := range left {
+		errs = append(errs, os.RemoveAll(name))
+	}
+	if err := errors.Join(append(errs, syncDir(dir))...); err != nil {
+		return fmt.Errorf("store: etcd: remove what a crash left: %w", err)
+	}
+	return nil
 }
 
 // lockDir refuses a directory that is in use. etcd itself would wait for it without end.

@@ -47,7 +47,7 @@ func Restore(ctx context.Context, c Config, archive io.Reader) (err error) {
 			return fmt.Errorf("store: etcd: restore: %s is there already; a backup is restored where there is none", path)
 		}
 	}
-	work, err := os.MkdirTemp(dir, ".restore-*")
+	work, err := os.MkdirTemp(dir, restoreTemp)
 	if err != nil {
 		return fmt.Errorf("store: etcd: restore: %w", err)
 	}
