@@ -40,7 +40,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	from := remoteAddr(r)
+	from := network(remoteAddr(r))
 	if err := s.attempts.allow(from); err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) error {
 	}); err != nil {
 		return err
 	}
-	s.log.Info("a node was let in", "node.id", node.Meta.ID, "role", role, "from", from)
+	s.log.Info("a node was let in", "node.id", node.Meta.ID, "role", role, "from", remoteAddr(r))
 	noteWrite(r.Context(), v1.KindNode, node.Meta.ID, "", 0)
 	return writeJSON(w, http.StatusCreated, v1.Admission{NodeID: node.Meta.ID, Role: role, Certificate: certificate, Managers: managersOf(snapshot)})
 }

@@ -76,17 +76,21 @@ type Options struct {
 
 // Limits bound what clients may cost. Zero stands for the default.
 type Limits struct {
-	// Watches is how many watches, and LogReaders how many log requests, may be open at once; default 2,000 and 200.
+	// Watches is how many watches, and LogReaders how many log requests, may be open at once; default 2,000 and 200. Root's of this
+	// machine and those of users are counted apart.
 	Watches, LogReaders int
 	// Sessions is how many nodes may be connected; default 20,000.
 	Sessions int
-	// Requests is how many other requests may be under way; default 4,000.
+	// Requests is how many other requests of root of this machine, of nodes and of users may be under way, each counted apart;
+	// default 4,000. Those of nobody are 64.
 	Requests int
 	// Keepalive is how often an idle stream says that it is alive; default 5 s.
 	Keepalive time.Duration
 	// BodyTimeout is how long a request's body may take to arrive, WriteTimeout how long a client may take to read one
 	// write; default 30 s each.
 	BodyTimeout, WriteTimeout time.Duration
+	// StrangerTimeout is BodyTimeout for callers without an identity; default 5 s.
+	StrangerTimeout time.Duration
 	// SessionGap is what the least time between two messages of a session grows to with the number of sessions, so that
 	// changes gather; default 250 ms.
 	SessionGap time.Duration
@@ -110,7 +114,7 @@ func (l Limits) orDefaults() Limits {
 		value time.Duration
 	}{
 		{&l.Keepalive, 5 * time.Second}, {&l.BodyTimeout, 30 * time.Second}, {&l.WriteTimeout, 30 * time.Second},
-		{&l.SessionGap, 250 * time.Millisecond},
+		{&l.SessionGap, 250 * time.Millisecond}, {&l.StrangerTimeout, 5 * time.Second},
 		{&l.StreamWait, 10 * time.Second}, {&l.ResolveTimeout, 10 * time.Second},
 	} {
 		if *d.at == 0 {
@@ -133,7 +137,9 @@ type Server struct {
 	door     http.Handler
 	openapi  func() ([]byte, error)
 
-	watches, logReaders, requests, largeBodies, confirms, admissions, backups gate
+	places              map[callerKind]*places
+	confirms            *shared
+	admissions, backups gate
 
 	audit    *auditor  // nil where there is none
 	attempts *attempts // to be let in
@@ -159,11 +165,8 @@ func New(o Options) *Server {
 	}
 	s.metrics = newMetrics(s)
 	s.audit = newAuditor(o.AuditFile, s.log, s.registry, s.now)
-	s.watches = newGate(s.limits.Watches, "watches")
-	s.logReaders = newGate(s.limits.LogReaders, "log requests")
-	s.requests = newGate(s.limits.Requests, "requests")
-	s.largeBodies = newGate(maxLargeBodies, "large bodies")
-	s.confirms = newGate(maxConfirms, "requests of those that are not known yet")
+	s.places = newPlaces(s.limits)
+	s.confirms = newShared(maxConfirms, confirmsEach, "requests of those that are not known yet")
 	s.admissions = newGate(maxAdmissions, "requests for certificates")
 	s.backups = newGate(maxBackups, "backups")
 	s.attempts = newAttempts(maxTries, s.now)
@@ -220,6 +223,9 @@ func (s *Server) Close() {
 // errDetached ends what needs a store when the store goes.
 var errDetached = errors.New("apiserver: the server is stopping or has left the swarm")
 
+// maxStreams is how many requests one connection carries at a time; clients that have more make more connections.
+const maxStreams = 100
+
 // NewHTTPServer is an http.Server for the handler with the timeouts and header limits that a door should have. Bodies and
 // answers have their own, in the handler.
 func NewHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
@@ -228,36 +234,7 @@ func NewHTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
-
-// gate lets a bounded number in.
-type gate struct {
-	slots chan struct{}
-	what  string
-}
-
-func newGate(n int, what string) gate { return gate{make(chan struct{}, n), what} }
-
-// enter takes a place, or says that there is none.
-func (g gate) enter() (leave func(), err error) {
-	select {
-	case g.slots <- struct{}{}:
-		return func() { <-g.slots }, nil
-	default:
-		return nil, problemf(http.StatusTooManyRequests, "there are too many %s already (at most %d): try again later", g.what, cap(g.slots))
-	}
-}
-
-// wait takes a place as soon as there is one.
-func (g gate) wait(ctx context.Context) (leave func(), err error) {
-	select {
-	case g.slots <- struct{}{}:
-		return func() { <-g.slots }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-func (g gate) inside() int { return len(g.slots) }

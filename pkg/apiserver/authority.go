@@ -87,6 +87,9 @@ func (s *Server) sign(ctx context.Context, b *backend, a *v1.Authority, snapshot
 	ctx, cancel := context.WithTimeout(ctx, signTime)
 	defer cancel()
 	chain, err := signer.Sign(ctx, csr, ca.Subject{ID: id, Role: role, Cluster: a.Spec.ClusterID}, certExpiry(snapshot))
+	if errors.Is(err, context.Canceled) {
+		return v1.Certificate{}, err // nobody waits for it any more
+	}
 	if err != nil {
 		s.log.Error("a certificate could not be signed", "subject", clip(id), "error", err)
 		return v1.Certificate{}, problemf(http.StatusBadGateway, "the certificate could not be signed: %s", err)

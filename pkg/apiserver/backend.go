@@ -27,6 +27,7 @@ type backend struct {
 	streams  *streams
 	relays   *relays
 	counts   *counts
+	guests   *guests
 	ready    atomic.Bool // the first snapshot was seen
 
 	writes    gate          // one write of specs at a time, so that checks across objects hold when it commits
@@ -43,6 +44,7 @@ func newBackend(s *Server, st store.Store, backing Backing) *backend {
 	b.reports = newReporter(b)
 	b.streams = newStreams()
 	b.relays = newRelays(backing)
+	b.guests = newGuests(b)
 	b.work.Go(b.follow)
 	b.work.Go(b.reports.run)
 	return b
@@ -90,6 +92,7 @@ func (b *backend) followFrom() error {
 	}
 	b.counts.reset(snapshot)
 	b.sessions.reset(snapshot)
+	b.guests.reset(snapshot)
 	b.ready.Store(true)
 	for batch, err := range b.store.Watch(b.ctx, snapshot.Revision()) {
 		if err != nil {
@@ -99,6 +102,9 @@ func (b *backend) followFrom() error {
 		b.counts.change(batch.Changes)
 		b.noteFreed(batch.Changes)
 		b.sessions.touch(batch)
+		if err := b.guests.touch(batch); err != nil {
+			return err
+		}
 		if !slices.ContainsFunc(batch.Changes, func(c store.Change) bool { return concernsAll(&c) }) {
 			continue
 		}

@@ -17,16 +17,13 @@ const maxBody = 4 << 20
 
 // smallBody is the size up to which bodies are read at once, in bytes. Of larger ones only maxLargeBodies are being read at a
 // time, so that many clients together cannot fill the memory.
-const (
-	smallBody      = 128 << 10
-	maxLargeBodies = 32
-)
+const smallBody = 128 << 10
 
-// limitBody gives a request's body the time that bodies have, whether or not somebody reads it: before it answers, net/http
-// itself reads some of what was left. Whoever has read the body takes the limit away again.
-func (s *Server) limitBody(w http.ResponseWriter, r *http.Request) {
+// limitBody gives a request's body a time to arrive, whether or not somebody reads it: before it answers, net/http itself reads
+// some of what was left. Whoever has read the body takes the limit away again.
+func limitBody(w http.ResponseWriter, r *http.Request, within time.Duration) {
 	if r.ContentLength != 0 {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.limits.BodyTimeout)) // not possible in a test without a connection
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(within)) // not possible in a test without a connection
 	}
 }
 
@@ -44,7 +41,8 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, limit int64) (
 	for from := http.MaxBytesReader(w, r.Body, limit); ; {
 		if len(body) == cap(body) {
 			if !large && len(body) >= smallBody {
-				leave, err := s.largeBodies.wait(r.Context())
+				of, _ := s.placesOf(r)
+				leave, err := of.largeBodies.wait(r.Context())
 				if err != nil {
 					return nil, err
 				}
@@ -65,9 +63,17 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, limit int64) (
 		case err == io.ErrUnexpectedEOF:
 			return nil, problemf(http.StatusBadRequest, "the request's body ends too early")
 		case err != nil:
-			return nil, err
+			return nil, brokenBody(err)
 		}
 	}
+}
+
+// brokenBody is what is told of a body that cannot be read on. It is the client's doing, and no error of this side.
+func brokenBody(err error) error {
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return err
+	}
+	return problemf(http.StatusBadRequest, "the request's body broke off: %s", err)
 }
 
 // readInto reads a small body, which may be empty, into v.

@@ -2,8 +2,10 @@ package apiserver
 
 import (
 	"context"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
 )
 
 // callerKind is what kind of somebody makes a request.
@@ -23,9 +25,13 @@ type caller struct {
 	// node is the ID of a callerNode, role what it may act as: the lesser of its certificate's role and its spec's.
 	node string
 	role v1.NodeRole
-	// user is the name of a callerUser, rank what it may do.
-	user string
-	rank v1.UserRole
+	// user is the name of a callerUser and userID its ID, rank what it may do.
+	user, userID string
+	rank         v1.UserRole
+	// ends is when what the caller proved itself with does; zero for never. again says who it is in a newer snapshot, where that
+	// can change.
+	ends  time.Time
+	again func(*store.Snapshot) *caller
 	// refused says why somebody who said who it is counts as nobody.
 	refused *v1.Problem
 }

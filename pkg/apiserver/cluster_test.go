@@ -159,9 +159,12 @@ func (c *cluster) listen() {
 	})
 }
 
-// certify signs a certificate.
+// certify signs a certificate. A user may be called by its name.
 func (c *cluster) certify(id string, role ca.Role) (chain, key []byte) {
 	c.Helper()
+	if user, ok := c.snapshot().ByName(v1.KindUser, id); ok && role == ca.RoleUser {
+		id = user
+	}
 	return c.certificate(c.cert, c.key, ca.Subject{ID: id, Role: role, Cluster: clusterID}, time.Now())
 }
 

@@ -21,10 +21,8 @@ import (
 const (
 	// confirmTime is how long the store may take to tell what is current.
 	confirmTime = 5 * time.Second
-	// maxConfirms is how many requests may wait for that at a time.
-	maxConfirms = 64
-	// backdating is how long before it was made a certificate may say that it began, and how far the managers' clocks may differ.
-	backdating = time.Hour + 5*time.Minute
+	// maxConfirms is how many requests may wait for that at a time, confirmsEach how many of one certificate or address.
+	maxConfirms, confirmsEach = 64, 4
 )
 
 // identify tells who makes a request over TLS: by its certificate, or where it has none by its token.
@@ -66,13 +64,53 @@ func bearerOf(r *http.Request) (token string, ok bool, p *v1.Problem) {
 // certified is the caller with a certificate that the listener has verified.
 func (b *backend) certified(r *http.Request) *caller {
 	subject, p := subjectOf(r, b.backing.Identity)
-	switch {
-	case p != nil:
+	if p != nil {
 		return &caller{refused: p}
-	case subject.Role == ca.RoleUser:
-		return b.userOf(r, subject.ID)
 	}
-	return b.nodeOf(r.Context(), subject)
+	find := func(s *store.Snapshot) *caller { return nodeCaller(s, subject) }
+	removed := problemf(http.StatusForbidden, "node %s was removed from the swarm: leave it and join again", clip(subject.ID))
+	if subject.Role == ca.RoleUser {
+		find = func(s *store.Snapshot) *caller { return userCaller(s, subject.ID) }
+		removed = problemf(http.StatusForbidden, "the user of this certificate (ID %s) was removed from the swarm", clip(subject.ID))
+	}
+	c := b.find(r.Context(), find, func(c *caller) bool {
+		return c != nil && (c.kind == callerUser || c.manager() || subject.Role != ca.RoleManager)
+	}, removed, subject.ID)
+	c.ends = r.TLS.PeerCertificates[0].NotAfter
+	c.again = func(s *store.Snapshot) *caller {
+		if _, p := subjectOf(r, b.backing.Identity); p != nil {
+			return &caller{refused: p}
+		}
+		if now := find(s); now != nil {
+			return now
+		}
+		return &caller{refused: removed}
+	}
+	return c
+}
+
+// find is the caller that is found in what this server has seen, or else in what is current: a certificate may be newer than what
+// was seen here. enough tells whether what was found is all that the certificate says.
+func (b *backend) find(ctx context.Context, find func(*store.Snapshot) *caller, enough func(*caller) bool, removed *v1.Problem, who string) *caller {
+	snapshot, err := b.store.Snapshot(ctx, 0)
+	if err != nil {
+		return &caller{refused: problemOf(err)}
+	}
+	c := find(snapshot)
+	if enough(c) {
+		return c
+	}
+	newest, err := b.confirmed(ctx, who)
+	switch {
+	case err == nil:
+		c = find(newest)
+	case c == nil:
+		return &caller{refused: problemOf(err)}
+	}
+	if c == nil {
+		return &caller{refused: removed}
+	}
+	return c
 }
 
 // subjectOf is whose certificate a connection has, where it is of the same swarm as our own and in its time.
@@ -99,31 +137,8 @@ func stillTrusted(chains [][]*x509.Certificate, own *ca.Identity) bool {
 	})
 }
 
-// nodeOf is the node of a certificate. It counts only while the node is there, and as a manager only while its spec says so. A
-// certificate may be newer than what this server has seen, so that what looks wrong is looked at again.
-func (b *backend) nodeOf(ctx context.Context, subject ca.Subject) *caller {
-	snapshot, err := b.store.Snapshot(ctx, 0)
-	if err != nil {
-		return &caller{refused: problemOf(err)}
-	}
-	c := nodeCaller(snapshot, subject)
-	if c != nil && (c.manager() || subject.Role != ca.RoleManager) {
-		return c
-	}
-	newest, err := b.confirmed(ctx)
-	switch {
-	case err == nil:
-		c = nodeCaller(newest, subject)
-	case c == nil:
-		return &caller{refused: problemOf(err)}
-	}
-	if c == nil {
-		return &caller{refused: problemf(http.StatusForbidden, "node %s was removed from the swarm: leave it and join again", clip(subject.ID))}
-	}
-	return c
-}
-
-// nodeCaller is a node with the lesser of its two roles, or nil where there is none.
+// nodeCaller is a node with the lesser of its two roles, or nil where there is none. It counts only while the node is there, and as
+// a manager only while its spec says so.
 func nodeCaller(s *store.Snapshot, subject ca.Subject) *caller {
 	n, ok := store.Get(s, v1.Nodes, subject.ID)
 	if !ok || !there(n) {
@@ -136,87 +151,86 @@ func nodeCaller(s *store.Snapshot, subject ca.Subject) *caller {
 	return c
 }
 
-// userOf is the user of a certificate that is not older than the user.
-func (b *backend) userOf(r *http.Request, name string) *caller {
-	began := r.TLS.PeerCertificates[0].NotBefore.Add(backdating)
-	find := func(u *v1.User) (bool, *v1.Problem) {
-		return u.Meta.Name == name && !began.Before(u.Meta.CreatedAt), nil
+// userCaller is the user with the ID and the role that it has now, or nil where there is none. A certificate names the ID, which is
+// never given again: somebody who is called the same later on is somebody else.
+func userCaller(s *store.Snapshot, id string) *caller {
+	u, ok := store.Get(s, v1.Users, id)
+	if !ok || !there(u) {
+		return nil
 	}
-	return b.user(r.Context(), find, b.confirmed,
-		problemf(http.StatusForbidden, "user %s was removed from the swarm, or made again since the certificate was", clip(name)))
+	return callerFor(u)
 }
+
+func callerFor(u *v1.User) *caller {
+	return &caller{kind: callerUser, user: u.Meta.Name, userID: u.Meta.ID, rank: cmp.Or(u.Spec.Role, v1.UserView)}
+}
+
+// errWrongToken does not tell what is wrong with it.
+var errWrongToken = problemf(http.StatusUnauthorized, "the token is wrong, or was removed")
 
 // tokened is the caller with a user's token. An unknown one may be newer than what this server has seen; how often somebody may
 // have that looked up is bounded.
 func (b *backend) tokened(r *http.Request, token string) *caller {
-	wrong := problemf(http.StatusUnauthorized, "the token is wrong, or was removed")
 	id, hash, err := ca.ParseUserToken(token)
 	if err != nil {
-		return &caller{refused: wrong}
+		return &caller{refused: errWrongToken}
 	}
-	find := func(u *v1.User) (bool, *v1.Problem) {
-		at := slices.IndexFunc(u.Spec.Tokens, func(t v1.UserToken) bool { return t.ID == id })
-		switch {
-		case at < 0:
-			return false, nil
-		case subtle.ConstantTimeCompare([]byte(u.Spec.Tokens[at].Hash), []byte(hash)) != 1:
-			return false, wrong
-		}
-		ends := u.Spec.Tokens[at].Expires
-		if !ends.IsZero() && !b.server.now().Before(ends) {
-			return false, problemf(http.StatusUnauthorized, "the token ended at %s", ends.UTC().Format(time.RFC3339))
-		}
-		return true, nil
-	}
-	return b.user(r.Context(), find, func(ctx context.Context) (*store.Snapshot, error) {
-		from := remoteAddr(r)
-		if err := b.server.attempts.allow(from); err != nil {
-			return nil, err
-		}
-		b.server.attempts.failed(from)
-		return b.confirmed(ctx)
-	}, wrong)
-}
-
-// user is the user that is found in what this server has seen, or else in what is current. find says of a user whether it is the
-// one, or why the search is over.
-func (b *backend) user(ctx context.Context, find func(*v1.User) (bool, *v1.Problem), confirm func(context.Context) (*store.Snapshot, error), otherwise *v1.Problem) *caller {
-	snapshot, err := b.store.Snapshot(ctx, 0)
-	if err == nil {
-		if c := userCaller(snapshot, find); c != nil {
-			return c
-		}
-		snapshot, err = confirm(ctx)
-	}
+	snapshot, err := b.store.Snapshot(r.Context(), 0)
 	if err != nil {
 		return &caller{refused: problemOf(err)}
 	}
-	if c := userCaller(snapshot, find); c != nil {
-		return c
+	c := b.tokenCaller(snapshot, id, hash)
+	if c == nil {
+		if snapshot, err = b.confirmedToken(r); err != nil {
+			return &caller{refused: problemOf(err)}
+		}
+		if c = b.tokenCaller(snapshot, id, hash); c == nil {
+			return &caller{refused: errWrongToken}
+		}
 	}
-	return &caller{refused: otherwise}
+	c.again = func(s *store.Snapshot) *caller {
+		if now := b.tokenCaller(s, id, hash); now != nil {
+			return now
+		}
+		return &caller{refused: errWrongToken}
+	}
+	return c
 }
 
-// userCaller is the user that is found among those of a snapshot, with the role that it has now.
-func userCaller(s *store.Snapshot, find func(*v1.User) (bool, *v1.Problem)) *caller {
+// confirmedToken is what is current, for somebody with an unknown token.
+func (b *backend) confirmedToken(r *http.Request) (*store.Snapshot, error) {
+	from := network(remoteAddr(r))
+	if err := b.server.attempts.allow(from); err != nil {
+		return nil, err
+	}
+	b.server.attempts.failed(from)
+	return b.confirmed(r.Context(), from)
+}
+
+// tokenCaller is the user with the token, or why the token does not count; nil where there is none with that ID.
+func (b *backend) tokenCaller(s *store.Snapshot, id, hash string) *caller {
 	for u := range store.All(s, v1.Users) {
-		if !there(u) {
+		at := slices.IndexFunc(u.Spec.Tokens, func(t v1.UserToken) bool { return t.ID == id })
+		if at < 0 || !there(u) {
 			continue
 		}
-		found, p := find(u)
-		if p != nil {
-			return &caller{refused: p}
+		token := u.Spec.Tokens[at]
+		if subtle.ConstantTimeCompare([]byte(token.Hash), []byte(hash)) != 1 {
+			return &caller{refused: errWrongToken}
 		}
-		if found {
-			return &caller{kind: callerUser, user: u.Meta.Name, rank: cmp.Or(u.Spec.Role, v1.UserView)}
+		if !token.Expires.IsZero() && !b.server.now().Before(token.Expires) {
+			return &caller{refused: problemf(http.StatusUnauthorized, "the token ended at %s", token.Expires.UTC().Format(time.RFC3339))}
 		}
+		c := callerFor(u)
+		c.ends = token.Expires
+		return c
 	}
 	return nil
 }
 
 // confirmed is a snapshot that shows all that was written before it was asked for.
-func (b *backend) confirmed(ctx context.Context) (*store.Snapshot, error) {
-	leave, err := b.server.confirms.enter()
+func (b *backend) confirmed(ctx context.Context, who string) (*store.Snapshot, error) {
+	leave, err := b.server.confirms.enterAs(who)
 	if err != nil {
 		return nil, err
 	}

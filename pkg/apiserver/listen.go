@@ -23,8 +23,10 @@ func firstLine(lines *lineReader) (*v1.NodeDescription, error) {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, problemf(http.StatusBadRequest, "a session begins with a line that describes the node, and goes on with heartbeats: the body ended before")
-	case err != nil:
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, err
+	case err != nil:
+		return nil, brokenBody(err)
 	}
 	var line v1.SessionLine
 	if err := v1.DecodeStrict(text, &line); err != nil {

@@ -42,7 +42,8 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request, k v1.Kind) error {
 	if err != nil {
 		return err
 	}
-	leave, err := s.logReaders.enter()
+	of, who := s.placesOf(r)
+	leave, err := of.logReaders.enterAs(who)
 	if err != nil {
 		return err
 	}
@@ -179,7 +180,7 @@ func (l *logReading) pass(placed <-chan *v1.Task) error {
 				return err
 			}
 		case <-l.ctx.Done():
-			return context.Cause(l.ctx)
+			return l.farewell(context.Cause(l.ctx))
 		}
 		if l.options.Follow && len(l.failures) > 0 {
 			if err := l.tellFailures(); err != nil {
@@ -188,6 +189,15 @@ func (l *logReading) pass(placed <-chan *v1.Task) error {
 		}
 	}
 	return l.tellFailures()
+}
+
+// farewell tells whoever may not read on why that is.
+func (l *logReading) farewell(cause error) error {
+	if p, ok := errors.AsType[*v1.Problem](cause); ok && l.out.begun {
+		l.failures = append(l.failures, v1.TaskLogRecord{Error: p.Detail})
+		_ = l.tellFailures() // it ends either way
+	}
+	return cause
 }
 
 func (l *logReading) finished() bool {

@@ -100,7 +100,11 @@ func (c stateCollector) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, n int, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
 	}
-	gauge(descWatches, c.server.watches.inside())
+	watches := 0
+	for _, of := range c.server.places {
+		watches += of.watches.inside()
+	}
+	gauge(descWatches, watches)
 	b := c.server.current.Load()
 	if b == nil {
 		return

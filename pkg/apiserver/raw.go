@@ -115,7 +115,8 @@ func (s *Server) dump(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	leave, err := s.watches.enter()
+	of, who := s.placesOf(r)
+	leave, err := of.watches.enterAs(who)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -27,6 +29,8 @@ type route struct {
 	in, out any
 	// stream tells that the answer may go on for long; it has a gate of its own and no time.
 	stream bool
+	// free tells that it costs nothing and takes no place.
+	free bool
 	// audit says whether the audit log tells of it, where its method does not say so.
 	audit  auditing
 	handle func(w http.ResponseWriter, r *http.Request) error
@@ -124,7 +128,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt *route) {
 			s.log.Debug("request ended early", "path", r.URL.Path, "error", err)
 		}
 	}
-	if rec.code >= http.StatusInternalServerError && rec.code != http.StatusServiceUnavailable {
+	if rec.code >= http.StatusInternalServerError && rec.code != http.StatusServiceUnavailable && !gone(r, err) {
 		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	if !rec.streamed {
@@ -132,14 +136,28 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt *route) {
 	}
 }
 
+// gone tells whether a request failed because its client went away, which is no error of this side.
+func gone(r *http.Request, err error) bool {
+	return errors.Is(err, context.Canceled) && r.Context().Err() != nil
+}
+
 // enter checks what is common to all routes.
 func (s *Server) enter(w *recorder, r *http.Request, rt *route) error {
-	if !rt.stream && !watches(r, rt) {
-		leave, err := s.requests.enter()
+	if !rt.stream && !rt.free && !watches(r, rt) {
+		of, who := s.placesOf(r)
+		leave, err := of.requests.enterAs(who)
 		if err != nil {
 			return err
 		}
 		defer leave()
+	}
+	if rt.lasts(r) {
+		guest, leave, err := s.guest(r, rt)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		r = guest
 	}
 	if err := checkQuery(r.URL.RawQuery, rt.query); err != nil {
 		return err
@@ -189,7 +207,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			writeProblem(w, problemf(http.StatusInternalServerError, "an internal error; the daemon's log has more"))
 		}()
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		s.limitBody(w, r)
+		limitBody(w, r, s.limits.BodyTimeout)
 		next.ServeHTTP(&recorder{ResponseWriter: w, timeout: s.limits.WriteTimeout}, r)
 	})
 }

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -67,7 +68,7 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 	closeAfter(w, r)                                        // what was not read of the body would be in the way of another request,
 	defer func() { _ = control.SetReadDeadline(longAgo) }() // and nobody waits for the rest of it
 	lines := newLineReader(r.Body, maxSessionLine)
-	description, err := firstLine(lines) // before anything is refused: who still writes may not read the answer
+	description, err := s.begin(r, lines) // before anything else is refused: who still writes may not read the answer
 	if err != nil {
 		return err
 	}
@@ -96,6 +97,17 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 	se.work.Wait()
 	b.end(se, context.Cause(ctx))
 	return context.Cause(ctx)
+}
+
+// begin reads the line that a session begins with. How many of one node are at that is bounded.
+func (s *Server) begin(r *http.Request, lines *lineReader) (*v1.NodeDescription, error) {
+	of, who := s.placesOf(r)
+	leave, err := of.openings.enterAs(cmp.Or(who, r.PathValue("ref")))
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return firstLine(lines)
 }
 
 func newSession(r *http.Request, cancel context.CancelCauseFunc) *session {

@@ -121,8 +121,11 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 	}
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // a stream may be silent for as long as somebody listens
+	ctx, cancel := context.WithCancelCause(l.ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(r.Context(), func() { cancel(context.Cause(r.Context())) })() // the node may have lost the right to it
 	woken := make(chan struct{})
-	stop := context.AfterFunc(l.ctx, func() {
+	stop := context.AfterFunc(ctx, func() {
 		defer close(woken)
 		_ = control.SetReadDeadline(longAgo)
 	})
@@ -132,6 +135,9 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) error {
 		}
 	}()
 	why, err := s.receive(l, r.Body)
+	if p, ok := errors.AsType[*v1.Problem](context.Cause(r.Context())); ok {
+		why, err = p.Detail, p
+	}
 	l.send(logEvent{end: true, why: why})
 	if l.ctx.Err() != nil {
 		return problemf(http.StatusGone, "nobody reads this stream any more")

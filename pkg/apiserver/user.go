@@ -182,7 +182,8 @@ func (s *Server) removeToken(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// certifyUser signs a certificate whose holder is the user. What it may do is looked up each time it is used.
+// certifyUser signs a certificate whose holder is the user, by its ID. Its name and what it may do are looked up each time it is
+// used.
 func (s *Server) certifyUser(w http.ResponseWriter, r *http.Request) error {
 	b, err := s.attached()
 	if err != nil {
@@ -200,7 +201,7 @@ func (s *Server) certifyUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	certificate, err := s.sign(r.Context(), b, a, snapshot, request.CSR, u.Meta.Name, ca.RoleUser)
+	certificate, err := s.sign(r.Context(), b, a, snapshot, request.CSR, u.Meta.ID, ca.RoleUser)
 	if err != nil {
 		return err
 	}

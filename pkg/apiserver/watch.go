@@ -57,7 +57,8 @@ func (s *Server) watching(w http.ResponseWriter, r *http.Request, prepare func(*
 	if err != nil {
 		return err
 	}
-	leave, err := s.watches.enter()
+	of, who := s.placesOf(r)
+	leave, err := of.watches.enterAs(who)
 	if err != nil {
 		return err
 	}
@@ -175,7 +176,9 @@ func (f *feed) run(ctx context.Context, st store.Store) error {
 	defer f.mu.Unlock()
 	f.done = true
 	f.timer.Stop()
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errDetached) {
+	cause := context.Cause(ctx)
+	_, refused := errors.AsType[*v1.Problem](cause)
+	if cause != nil && !refused && !errors.Is(cause, errDetached) {
 		return cause // nobody is there to be told
 	} else if cause != nil {
 		err = cause

@@ -27,7 +27,7 @@ const maxSubject = 64
 
 // Subject is whose a certificate is.
 type Subject struct {
-	// ID is the node's ID, or the user's name; the certificate's CN.
+	// ID is the node's or the user's; the certificate's CN.
 	ID   string
 	Role Role
 	// Cluster is the swarm's ID, the certificate's O.
