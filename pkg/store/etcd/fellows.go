@@ -21,8 +21,8 @@ const (
 	askTimeout = 1500 * time.Millisecond
 	// missedAfter is how long after its last answer a member that does not answer is unreachable. One that refuses is at once.
 	missedAfter = 2 * time.Second
-	// heardFor is how long a member is known by hearsay.
-	heardFor = 30 * time.Second
+	// heardFor is how long a member is known by hearsay: some rounds of asking. One that this member removed is not, at once.
+	heardFor = 3 * time.Second
 )
 
 // fellows knows the other members: who can be reached, and who is one though this member has not caught up so far.
@@ -37,7 +37,13 @@ type fellows struct {
 	mu       sync.Mutex
 	asking   map[types.ID]bool
 	answered map[types.ID]time.Time // zero where it refused since
-	heard    map[string]time.Time   // by name
+	heard    map[types.ID]hearsay
+}
+
+// hearsay is what others know of a member.
+type hearsay struct {
+	name string
+	at   time.Time
 }
 
 // newFellows begins to ask, until close.
@@ -54,7 +60,7 @@ func newFellows(server *etcdserver.EtcdServer, p *Peer) (*fellows, error) {
 			Transport:     &http.Transport{TLSClientConfig: config, MaxIdleConnsPerHost: 1, IdleConnTimeout: 10 * askEvery},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		asking: make(map[types.ID]bool), answered: make(map[types.ID]time.Time), heard: make(map[string]time.Time),
+		asking: make(map[types.ID]bool), answered: make(map[types.ID]time.Time), heard: make(map[types.ID]hearsay),
 	}
 	f.wait.Go(func() { f.run(ctx) })
 	return f, nil
@@ -146,14 +152,14 @@ func (f *fellows) ask(ctx context.Context, m *membership.Member) bool {
 		f.answered[m.ID] = now
 		for _, known := range list {
 			name, _ := nameOf(known)
-			f.heard[name] = now
+			f.heard[known.ID] = hearsay{name, now}
 		}
 	case !timedOut(err):
 		f.answered[m.ID] = time.Time{}
 	}
-	for name, at := range f.heard {
-		if now.Sub(at) > heardFor {
-			delete(f.heard, name)
+	for id, h := range f.heard {
+		if now.Sub(h.at) > heardFor {
+			delete(f.heard, id)
 		}
 	}
 	return err == nil
@@ -190,7 +196,31 @@ func (f *fellows) knows(name string) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return time.Since(f.heard[name]) <= heardFor
+	for id, h := range f.heard {
+		if h.name == name && f.believes(id, h) {
+			return true
+		}
+	}
+	return false
+}
+
+// believes tells whether hearsay still counts. It is called with mu held.
+func (f *fellows) believes(id types.ID, h hearsay) bool {
+	return time.Since(h.at) <= heardFor && !f.server.IsIDRemoved(uint64(id))
+}
+
+// nameFor is the name of the member with an ID, or empty.
+func (f *fellows) nameFor(id types.ID) string {
+	if m := f.server.Cluster().Member(id); m != nil {
+		name, _ := nameOf(m)
+		return name
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h, ok := f.heard[id]; ok && f.believes(id, h) {
+		return h.name
+	}
+	return ""
 }
 
 // reachable tells whether a member answered lately. A nil fellows reaches nobody but the member itself.

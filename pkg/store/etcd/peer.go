@@ -46,7 +46,7 @@ const (
 )
 
 // PeerHandler answers raft and its fellows at PeerPaths: only to managers, by the certificate that they showed, that are members
-// of the cluster, as this member or one that it can reach knows. The TLS below must have verified the certificate. It is nil where
+// of the cluster, as this member or one that it can reach knows, and speak for themselves. The TLS below must have verified the certificate. It is nil where
 // the member has no Peer.
 func (s *Store) PeerHandler() http.Handler {
 	if s.member == nil || s.member.handler == nil {
@@ -73,7 +73,12 @@ func (h *peerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case name == "":
 		http.Error(w, "a manager's certificate is needed", http.StatusUnauthorized)
 	case h.fellows.knows(name):
-		h.next.ServeHTTP(newPeerWriter(w), withPatience(w, r))
+		r = withPatience(w, r)
+		if err := h.checkSpeaker(name, r); err != nil {
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		}
+		h.next.ServeHTTP(newPeerWriter(w), r)
 	case h.removed(r):
 		w.Header().Set("X-Etcd-Cluster-ID", h.server.Cluster().ID().String())
 		w.Header().Set("X-Server-Version", version.Version) // else etcd takes it for an answer of long ago
