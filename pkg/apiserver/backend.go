@@ -28,7 +28,9 @@ type backend struct {
 	relays   *relays
 	counts   *counts
 	guests   *guests
-	ready    atomic.Bool // the first snapshot was seen
+
+	allowances *allowances
+	ready      atomic.Bool // the first snapshot was seen
 
 	writes    gate          // one write of specs at a time, so that checks across objects hold when it commits
 	lastWrite int64         // the revision of the latest
@@ -45,6 +47,7 @@ func newBackend(s *Server, st store.Store, backing Backing) *backend {
 	b.streams = newStreams()
 	b.relays = newRelays(backing)
 	b.guests = newGuests(b)
+	b.allowances = newAllowances(s.now)
 	b.work.Go(b.follow)
 	b.work.Go(b.reports.run)
 	return b

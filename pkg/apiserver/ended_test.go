@@ -31,7 +31,7 @@ func TestReportsNeverChangeAnEnd(t *testing.T) {
 		}
 		var result v1.StatusResult
 		report := v1.TaskReport{ID: "t", Status: v1.TaskStatus{State: c.reported, At: time.Unix(1, 0)}}
-		ops := appendReport(nil, s, "n", &report, &result)
+		ops := appendReport(nil, s, "n", &report, &result, new(int))
 		if written := len(ops) == 1; written != c.written {
 			t.Errorf("%s, then a report of %s: written %v, want %v", c.known, c.reported, written, c.written)
 		}

@@ -35,7 +35,7 @@ func firstLine(lines *lineReader) (*v1.NodeDescription, error) {
 	if line.Description == nil {
 		return nil, problemf(http.StatusBadRequest, "the first line of a session has to describe the node")
 	}
-	return line.Description, nil
+	return line.Description, checkDescription(line.Description)
 }
 
 // listen takes what the node says until it says no more, and tells why that is. Each line is a heartbeat.
@@ -58,11 +58,20 @@ func (b *backend) listen(ctx context.Context, se *session, lines *lineReader, ad
 		if err := b.heartbeat(ctx, se); err != nil {
 			return err
 		}
-		if line.Description == nil || reflect.DeepEqual(line.Description, known) {
+		if line.Description == nil {
+			continue
+		}
+		if err := checkDescription(line.Description); err != nil {
+			return err
+		}
+		if reflect.DeepEqual(line.Description, known) {
 			continue
 		}
 		if !pause(ctx, describeEvery-time.Since(described)) {
 			return context.Cause(ctx)
+		}
+		if err := b.allowances.take(se.node, descriptionSize(line.Description)); err != nil {
+			return err
 		}
 		if err := b.describeNode(ctx, se.node, addr, *line.Description); err != nil {
 			return err

@@ -73,6 +73,15 @@ type visitor struct {
 	unheard bool
 }
 
+// misspelt is a token with another last character.
+func misspelt(token string) string {
+	last := "0"
+	if strings.HasSuffix(token, last) {
+		last = "1"
+	}
+	return token[:len(token)-1] + last
+}
+
 // may tells whether the visitor is one of those that a door is for, at a path with this {ref}.
 func (v *visitor) may(who, ref string) bool {
 	if v.class == "root" {
@@ -136,7 +145,7 @@ func visitors(c *cluster) []visitor {
 		{name: "user by the name of a node", someone: c.node("m1", ca.RoleUser), class: "nobody", turned: gone},
 		{name: "node by the name of a user", someone: c.node("ada", ca.RoleManager), class: "nobody", turned: gone},
 		{name: "malformed token", someone: c.as(nil, nil, "SWMUSR-1-nonsense"), class: "nobody", turned: no},
-		{name: "wrong secret", someone: c.as(nil, nil, adaToken[:len(adaToken)-1]+"0"), class: "nobody", turned: no},
+		{name: "wrong secret", someone: c.as(nil, nil, misspelt(adaToken)), class: "nobody", turned: no},
 		{name: "join token as bearer", someone: c.as(nil, nil, ca.Token{Digest: ca.Digest(c.cert), Secret: managerSecret}.String()), class: "nobody", turned: no},
 		{name: "nobody", someone: c.as(nil, nil, ""), class: "nobody", turned: no},
 		{name: "expired certificate", someone: c.as(expired, expiredKey, adaToken), unheard: true},

@@ -76,6 +76,9 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := b.allowances.take(r.PathValue("ref"), openingCost+descriptionSize(description)); err != nil {
+		return err
+	}
 	_ = control.SetReadDeadline(time.Time{}) // from now on its lease tells whether the node is there
 	ctx, cancel := b.bind(r.Context())
 	defer cancel(nil)

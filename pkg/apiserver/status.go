@@ -14,13 +14,6 @@ import (
 // reportTries is how often what is written of nodes and tasks is decided again when someone else wrote in between.
 const reportTries = 5
 
-// Limits on a status report.
-const (
-	maxReport     = 10_000 // tasks
-	maxReportBody = 16 << 20
-	maxStatusText = 4096 // bytes of a message or an error; more is cut off
-)
-
 // reporter writes the status of tasks and nodes for their agents. One goroutine writes for everybody: what comes while a
 // commit is under way goes into the next one together, and each is decided on a snapshot that shows all those before, so
 // that no state goes back.
@@ -177,21 +170,28 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var result v1.StatusResult
-	var missing error
+	var refused error
+	taken := 0
 	_, err = b.reports.do(r.Context(), func(snapshot *store.Snapshot) []store.Op {
-		result, missing = v1.StatusResult{}, nil
+		result, refused = v1.StatusResult{}, nil
+		_ = b.allowances.take(node, -taken) // what it would have written before is decided anew
 		if _, ok := snapshot.Lookup(v1.KindNode, node); !ok {
-			missing = &store.NotFoundError{Kind: v1.KindNode, Ref: clip(node)}
+			refused = &store.NotFoundError{Kind: v1.KindNode, Ref: clip(node)}
 			return nil
 		}
 		ops := make([]store.Op, 0, len(report.Tasks))
+		taken = 0
 		for i := range report.Tasks {
-			ops = appendReport(ops, snapshot, node, &report.Tasks[i], &result)
+			ops = appendReport(ops, snapshot, node, &report.Tasks[i], &result, &taken)
+		}
+		if refused = b.allowances.take(node, taken); refused != nil {
+			taken = 0
+			return nil
 		}
 		return ops
 	})
 	if err == nil {
-		err = missing
+		err = refused
 	}
 	if err != nil {
 		return err
@@ -217,31 +217,9 @@ func (b *backend) caughtUp(ctx context.Context, told int64) error {
 	return err
 }
 
-// decodeReport reads a report strictly, and cuts what is too long to be stored.
-func decodeReport(body []byte, report *v1.StatusReport) error {
-	if err := v1.DecodeStrict(body, report); err != nil {
-		return err
-	}
-	if len(report.Tasks) > maxReport {
-		return problemf(http.StatusRequestEntityTooLarge, "%d tasks are too many in one report: at most %d", len(report.Tasks), maxReport)
-	}
-	for i := range report.Tasks {
-		st := &report.Tasks[i].Status
-		st.Message, st.Err = cut(st.Message), cut(st.Err)
-	}
-	return nil
-}
-
-func cut(text string) string {
-	if len(text) <= maxStatusText {
-		return text
-	}
-	return text[:maxStatusText] + "…"
-}
-
 // appendReport appends the write of one task's status, if it is one: the task has to be the node's, its state never goes
-// back nor from one end to another, and what is known already is not written again.
-func appendReport(ops []store.Op, s *store.Snapshot, node string, report *v1.TaskReport, result *v1.StatusResult) []store.Op {
+// back nor from one end to another, and what is known already is not written again. It adds to size what that counts for.
+func appendReport(ops []store.Op, s *store.Snapshot, node string, report *v1.TaskReport, result *v1.StatusResult, size *int) []store.Op {
 	t, ok := store.Get(s, v1.Tasks, report.ID)
 	if !ok || v1.TaskNode(t) != node {
 		result.Unknown = append(result.Unknown, report.ID)
@@ -254,6 +232,7 @@ func appendReport(ops []store.Op, s *store.Snapshot, node string, report *v1.Tas
 		}
 	}
 	status := report.Status
+	*size += cost(t.Status, &status)
 	return append(ops, store.Op{Kind: v1.KindTask, ID: report.ID, Section: v1.SectionStatus, Value: &status,
 		If: store.AtRevision(t.Meta.Revisions[v1.SectionStatus])})
 }
