@@ -101,11 +101,16 @@ func (s *swarm) comesBack(h *lab.Host, services ...string) {
 	s.t.Helper()
 	s.Settled(s.otherThan(h), s.managers)
 	s.settled(s.otherThan(h), generous, services...)
+	for _, service := range services {
+		s.converged(s.otherThan(h), service, replicas, 0)
+	}
 }
 
 // spread has tasks of the service on a host, which it may have lost all of by being lost.
 func (s *swarm) spread(h *lab.Host, service string, onto *lab.Host) {
 	s.t.Helper()
+	s.current(h)
+	s.converged(h, service, replicas, generous)
 	if len(containersOf(s.t, onto)) > 0 {
 		return
 	}
@@ -115,6 +120,17 @@ func (s *swarm) spread(h *lab.Host, service string, onto *lab.Host) {
 	if len(containersOf(s.t, onto)) == 0 {
 		s.t.Fatalf("no task of %s runs on %s, of %d", service, onto.Name, replicas)
 	}
+}
+
+// current has a manager write something: what it shows afterwards is at least as new. One that was cut off a moment ago shows what was
+// until it has caught up.
+func (s *swarm) current(h *lab.Host) {
+	s.t.Helper()
+	name := fmt.Sprintf("current-%d", time.Now().UnixNano())
+	if r := h.CtlInput("x", "config", "create", name, "-"); r.Err != nil {
+		s.t.Fatal(r.Err)
+	}
+	h.Must("config", "rm", name)
 }
 
 // TestHostDies kills a host's swarmd and all its containers: the kernel closes its connections, and that is noticed at once.

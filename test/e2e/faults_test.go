@@ -141,26 +141,16 @@ func (f *faults) managerHosts() ([]*lab.Host, error) {
 
 // fault does one random thing, and notes what undoes it.
 func (f *faults) fault(random *rand.Rand) (string, error) {
-	h := f.Hosts[random.IntN(len(f.Hosts))]
-	other := f.Hosts[random.IntN(len(f.Hosts))]
-	switch kind := random.IntN(10); kind {
+	pair := random.Perm(len(f.Hosts))[:2]
+	h, other := f.Hosts[pair[0]], f.Hosts[pair[1]]
+	switch random.IntN(12) {
 	case 0, 1:
 		return "cut off " + h.Name, f.do(f.Cut(h), f.Heal)
 	case 2:
-		if other == h {
-			return "nothing", nil
-		}
 		return "cut " + h.Name + " from " + other.Name, f.do(f.CutBetween(h, other), f.Heal)
 	case 3:
-		groups := [][]*lab.Host{{}, {}}
-		var names []string
-		for i, at := range random.Perm(len(f.Hosts)) {
-			groups[i%2] = append(groups[i%2], f.Hosts[at])
-			if i%2 == 1 {
-				names = append(names, f.Hosts[at].Name)
-			}
-		}
-		return "partition off " + strings.Join(names, " and "), f.do(f.Partition(groups...), f.Heal)
+		rest := slices.DeleteFunc(slices.Clone(f.Hosts), func(x *lab.Host) bool { return x == h || x == other })
+		return "partition off " + h.Name + " and " + other.Name, f.do(f.Partition([]*lab.Host{h, other}, rest), f.Heal)
 	case 4:
 		return "kill swarmd of " + h.Name, f.down(h, h.Kill)
 	case 5:
@@ -187,8 +177,14 @@ func (f *faults) fault(random *rand.Rand) (string, error) {
 			}
 			return nil
 		})
+	case 9:
+		if h.Namespace == nil {
+			return "nothing", nil
+		}
+		d := time.Duration(1+random.IntN(200)) * time.Millisecond
+		return fmt.Sprintf("slow the link of %s down by %s", h.Name, d), f.do(f.Delay(h, d), func() error { return f.Delay(h, 0) })
 	default:
-		return f.changeRole(h)
+		return f.changeRole(random)
 	}
 }
 
@@ -199,55 +195,55 @@ func (f *faults) do(err error, mend func() error) error {
 
 // down ends a host's daemon in some way; mending starts it again.
 func (f *faults) down(h *lab.Host, how func()) error {
-	if !h.Alive() {
+	if h.Namespace == nil || !h.Alive() {
 		return nil // by an earlier fault of this round
 	}
 	how()
 	return f.do(nil, func() error { return h.Launch() })
 }
 
-// changeRole promotes a worker while there are fewer than five managers, and demotes a manager while there are more than three. Where
-// the swarm cannot decide just now, that is as good.
-func (f *faults) changeRole(h *lab.Host) (string, error) {
+// changeRole promotes a worker or demotes a manager, so that there are three to five managers. Where the swarm cannot decide just now,
+// that is as good.
+func (f *faults) changeRole(random *rand.Rand) (string, error) {
+	up, pick := random.IntN(2) == 0, random.IntN(len(f.Hosts))
 	for _, at := range f.Hosts {
 		ctx, cancel := context.WithTimeout(f.t.Context(), answerWithin)
-		c := f.clients[at.Name]
-		nodes, err := client.List(ctx, c, v1.Nodes, nil)
-		if err != nil {
-			cancel()
-			continue
-		}
-		managers := 0
-		var node *v1.Node
-		for _, n := range nodes {
-			if n.Spec.Role == v1.RoleManager {
-				managers++
-			}
-			if n.Meta.ID == f.nodes[h.Name] {
-				node = n
-			}
-		}
-		what := "promote "
-		switch {
-		case node == nil:
-			cancel()
-			return "", fmt.Errorf("%s is no node", h.Name)
-		case node.Spec.Role == v1.RoleWorker:
-			node.Spec.Role = v1.RoleManager
-		case managers > 3:
-			what, node.Spec.Role = "demote ", v1.RoleWorker
-		default:
-			cancel()
-			return "nothing", nil
-		}
-		_, _, err = client.Update(ctx, c, v1.Nodes, node)
+		nodes, err := client.List(ctx, f.clients[at.Name], v1.Nodes, nil)
 		cancel()
-		if err != nil {
-			return what + h.Name + " (refused)", nil
+		if err == nil {
+			return f.changeRoleBy(at, nodes, up, pick)
 		}
-		return what + h.Name, nil
 	}
 	return "nothing", nil
+}
+
+func (f *faults) changeRoleBy(at *lab.Host, nodes []*v1.Node, up bool, pick int) (string, error) {
+	var managers, workers []*lab.Host
+	byHost := make(map[*lab.Host]*v1.Node)
+	for _, h := range f.Hosts {
+		i := slices.IndexFunc(nodes, func(n *v1.Node) bool { return n.Meta.ID == f.nodes[h.Name] })
+		if i < 0 {
+			return "", fmt.Errorf("%s is no node", h.Name)
+		}
+		if byHost[h] = nodes[i]; nodes[i].Spec.Role == v1.RoleManager {
+			managers = append(managers, h)
+		} else {
+			workers = append(workers, h)
+		}
+	}
+	from, role, what := workers, v1.RoleManager, "promote "
+	if len(workers) == 0 || !up && len(managers) > 3 {
+		from, role, what = managers, v1.RoleWorker, "demote "
+	}
+	h := from[pick%len(from)]
+	node := byHost[h]
+	node.Spec.Role = role
+	ctx, cancel := context.WithTimeout(f.t.Context(), answerWithin)
+	defer cancel()
+	if _, _, err := client.Update(ctx, f.clients[at.Name], v1.Nodes, node); err != nil {
+		return what + h.Name + " (refused, or not decided in time)", nil
+	}
+	return what + h.Name, nil
 }
 
 // settles waits until the swarm is well: all nodes ready, the members of etcd the managers of the node list, every service as it is

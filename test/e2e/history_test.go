@@ -100,13 +100,15 @@ func (h *history) note(client int, in attempt, call int64, out outcome) {
 	h.all = append(h.all, porcupine.Operation{ClientId: client, Input: in, Call: call, Output: out, Return: back})
 }
 
-// counts are how many attempts there were, by outcome.
+// counts are how many writes there were, by outcome.
 func (h *history) counts() map[outcomeState]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	counts := make(map[outcomeState]int)
 	for _, o := range h.all {
-		counts[o.Output.(outcome).state]++
+		if o.Input.(attempt).kind != readNow {
+			counts[o.Output.(outcome).state]++
+		}
 	}
 	return counts
 }
