@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -86,6 +87,10 @@ func checkInit(r *v1.InitRequest) error {
 	r.Spec.SubnetSize = cmp.Or(r.SubnetSize, r.Spec.SubnetSize)
 	if len(r.DefaultAddrPool) > 0 {
 		r.Spec.DefaultAddrPool = r.DefaultAddrPool
+	}
+	if e := r.Spec.ExternalCAs; len(e) > 0 && !slices.ContainsFunc(e, func(e v1.ExternalCA) bool { return e.CACert != "" }) {
+		return errors.New("a swarm that an external CA signs for needs that CA's root certificate when it is made: " +
+			"give it with --external-ca protocol=cfssl,url=URL,cacert=FILE")
 	}
 	cluster := &v1.Cluster{Meta: v1.Meta{Name: v1.ClusterName}, Spec: r.Spec}
 	v1.Default(cluster)

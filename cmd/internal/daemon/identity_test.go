@@ -93,6 +93,7 @@ func TestCheckInit(t *testing.T) {
 		"dataPathPort":    {DataPathPort: 80},
 		"defaultAddrPool": {DefaultAddrPool: []string{"10.0.0.0"}},
 		"subnetSize":      {SubnetSize: 31},
+		"cacert=FILE":     {Spec: &v1.ClusterSpec{ExternalCAs: []v1.ExternalCA{{Protocol: "cfssl", URL: "https://ca.example.org/sign"}}}},
 		"minimum":         {Spec: &v1.ClusterSpec{NodeCertExpiry: new(v1.Duration)}},
 	} {
 		if err := checkInit(&r); err == nil || !strings.Contains(err.Error(), want) {
