@@ -149,7 +149,7 @@ func manyTasks(f *fixture, n int) []string {
 func reportOf(ids []string, state v1.TaskState, message int, seed byte) string {
 	r := v1.StatusReport{}
 	for i, id := range ids {
-		r.Tasks = append(r.Tasks, v1.TaskReport{ID: id, Status: v1.TaskStatus{State: state, Message: strings.Repeat(string(rune('a'+seed)), message),
+		r.Tasks = append(r.Tasks, v1.TaskReport{ID: id, Status: v1.TaskStatus{State: state, Message: strings.Repeat(string(rune('0'+seed)), message),
 			Container: &v1.ContainerStatus{ID: id, PID: uint32(i + 1)}, Address: "10.0.0.1"}})
 	}
 	body, _ := json.Marshal(r)
@@ -160,7 +160,9 @@ func reportOf(ids []string, state v1.TaskState, message int, seed byte) string {
 // to on their way is not held up, and other nodes are not.
 func TestOneNodeCannotFillTheStore(t *testing.T) {
 	began, ahead := time.Now(), new(atomic.Int64)
-	c := form(t, func(o *apiserver.Options) { o.Clock = func() time.Time { return began.Add(time.Duration(ahead.Load())) } })
+	c := form(t, func(o *apiserver.Options) {
+		o.Clock = func() time.Time { return began.Add(time.Duration(ahead.Load())) }
+	})
 	ids := manyTasks(c.fixture, 10_000)
 	c.commit(taskOp("other", "s", "w2", "r1", 1))
 	worker, other := c.node("w1", ca.RoleWorker), c.node("w2", ca.RoleWorker)
@@ -170,7 +172,7 @@ func TestOneNodeCannotFillTheStore(t *testing.T) {
 	worker.expect(http.StatusOK, "POST", "/v1/nodes/w1/status", reportOf(ids[:2000], v1.TaskRunning, 150, 1)) // two thousand say something else
 	written, refused := 0, 0
 	for i := range 60 {
-		got := worker.must("POST", "/v1/nodes/w1/status", reportOf(ids[:10], v1.TaskRunning, 4000, byte(i%2+2)))
+		got := worker.must("POST", "/v1/nodes/w1/status", reportOf(ids[:10], v1.TaskRunning, 4000, byte(i+2)))
 		switch got.code {
 		case http.StatusOK:
 			written += 40_000
@@ -197,7 +199,7 @@ func TestOneNodeCannotFillTheStore(t *testing.T) {
 	}
 	other.expect(http.StatusOK, "POST", "/v1/nodes/w2/status", reportOf([]string{"other"}, v1.TaskRunning, 4000, 0))
 	ahead.Store(int64(time.Second))
-	worker.expect(http.StatusOK, "POST", "/v1/nodes/w1/status", reportOf(ids[:10], v1.TaskRunning, 4000, 5))
+	worker.expect(http.StatusOK, "POST", "/v1/nodes/w1/status", reportOf(ids[:10], v1.TaskRunning, 4000, 70))
 }
 
 // TestKnownStatusCostsNothing: a node that says again what is known, as after a restart, is never held up by that.
