@@ -108,6 +108,20 @@ func (c certificates) stage(key, unlock []byte) error {
 
 func (c certificates) settle() error { return c.disk.rename(keyNext, keyName) }
 
+// sealedBy tells whether the key that counts is sealed with the unlock key, or not at all where that is nil, and no other lies beside
+// it. A crash in the middle of a change leaves it otherwise.
+func (c certificates) sealedBy(unlock []byte) bool {
+	key, err := c.disk.read(keyName)
+	if err != nil || c.disk.exists(keyNext) {
+		return false
+	}
+	if unlock == nil || !ca.Sealed(key) {
+		return unlock == nil && !ca.Sealed(key)
+	}
+	_, err = ca.OpenKey(key, unlock)
+	return err == nil
+}
+
 // saveRoots writes the roots that the node trusts from now on.
 func (c certificates) saveRoots(roots []byte) error {
 	if had, err := c.disk.read(rootsName); err == nil && bytes.Equal(had, roots) {

@@ -7,16 +7,13 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/apiserver"
 	"github.com/swarmd/swarmd/pkg/store/etcd"
 )
-
-// maxConnections is how many connections a manager's port has at once. A node has two or three; sessions alone may be 20,000.
-const maxConnections = 65_536
 
 // listenAt opens the port for the other nodes.
 func listenAt(addr string) (net.Listener, error) {
@@ -47,8 +44,10 @@ func (m *manager) openDoor(ctx context.Context) (shut func(), err error) {
 	}
 	server := apiserver.NewHTTPServer(m.routes(), m.n.d.log)
 	server.TLSConfig = m.n.certificate().ServerTLS()
+	guests := newVisitors(l, connectionLimit(m.n.log))
+	server.ConnState = guests.watch
 	go func() {
-		if err := server.ServeTLS(limit(l, maxConnections), "", ""); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		if err := server.ServeTLS(guests, "", ""); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			m.n.d.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
 		}
 	}()
@@ -120,42 +119,6 @@ func isPeerPath(path string) bool {
 	return false
 }
 
-// limited is a listener that closes connections beyond a number at once.
-type limited struct {
-	net.Listener
-	places chan struct{}
-}
-
-func limit(l net.Listener, most int) net.Listener { return &limited{l, make(chan struct{}, most)} }
-
-// Accept implements net.Listener.
-func (l *limited) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.places <- struct{}{}:
-			return &counted{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
-		default:
-			c.Close()
-		}
-	}
-}
-
-// counted is a connection that gives its place back.
-type counted struct {
-	net.Conn
-	leave func()
-}
-
-// Close implements net.Conn.
-func (c *counted) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
-}
-
 // hearWithin is how long one look for a leader may take, and cutOffAfter how long there is none before a member that is to go
 // counts as cut off.
 const (
@@ -164,9 +127,12 @@ const (
 	cutOffAfter = 10 * time.Second
 )
 
-// listen notes when the member last had a leader.
+// listen notes when the member last had a leader, while this node is not to be a manager any more.
 func (m *manager) listen(ctx context.Context, s *etcd.Store) {
 	for sleep(ctx, hearEvery) {
+		if !m.n.isUnwanted() {
+			continue
+		}
 		asking, cancel := context.WithTimeout(ctx, hearWithin)
 		_, err := s.Sync(asking)
 		cancel()
@@ -178,9 +144,17 @@ func (m *manager) listen(ctx context.Context, s *etcd.Store) {
 	}
 }
 
-// cutOff tells whether the member has had no leader for a while.
-func (m *manager) cutOff() bool {
+// isUnwanted tells whether the node is not to be a manager.
+func (n *node) isUnwanted() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.wish == v1.RoleWorker
+}
+
+// cutOff tells whether the member has had no leader for a while, all of it since then: until the others had the time to remove it,
+// they may need it for that.
+func (m *manager) cutOff(since time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return time.Since(m.heard) > cutOffAfter
+	return time.Since(m.heard) > cutOffAfter && time.Since(since) > cutOffAfter
 }

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -170,48 +169,4 @@ func TestLoneAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.ready(id.NodeID) // it stays what it is
-}
-
-func TestLimit(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := limit(inner, 2)
-	defer l.Close()
-	accepted := make(chan net.Conn)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				close(accepted)
-				return
-			}
-			accepted <- c
-		}
-	}()
-	dial := func() net.Conn {
-		c, err := net.Dial("tcp", inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
-	dial()
-	first := <-accepted
-	dial()
-	<-accepted
-	over := dial()
-	if _, err := over.Read(make([]byte, 1)); err == nil {
-		t.Error("a connection beyond the limit is kept")
-	}
-	first.Close()
-	first.Close() // gives its place back once
-	dial()
-	<-accepted
-	over = dial()
-	if _, err := over.Read(make([]byte, 1)); err == nil {
-		t.Error("a second connection beyond the limit is kept")
-	}
 }

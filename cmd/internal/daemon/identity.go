@@ -81,9 +81,10 @@ func loadIdentity(d disk) (*identity, error) {
 	return id.modern(), nil
 }
 
-// modern reads a file that an earlier version wrote. Until the state is upgraded, the file stays as it is.
+// modern reads a file that an earlier version wrote. Until the state is upgraded, the file stays as it is. A manager that knows its
+// place among members is of a version that had them, and goes on as it is.
 func (id *identity) modern() *identity {
-	if id.Version == 0 && id.Role == v1.RoleManager {
+	if id.Version == 0 && id.Role == v1.RoleManager && id.Member == memberNone {
 		id.Step = stepUpgrade
 		if id.Init != nil {
 			id.Step = stepFound

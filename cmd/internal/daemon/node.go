@@ -45,6 +45,7 @@ type node struct {
 	news     *v1.SwarmNews // told, and not followed yet
 	issuer   string        // of the certificate that the node is to have
 	wish     v1.NodeRole   // what the node is to be; empty while nobody said so
+	wishAt   time.Time     // when that last changed
 	arrived  bool          // a session was opened since the daemon started
 	trouble  string        // what keeps the node from the swarm, for people
 	broken   bool          // and does not pass by itself
@@ -168,6 +169,7 @@ func (n *node) onNode(o *v1.Node) {
 	n.mu.Lock()
 	if n.wish != o.Spec.Role {
 		n.log.Debug("the swarm wants this node in a role", "role", o.Spec.Role)
+		n.wishAt = time.Now()
 	}
 	n.wish = o.Spec.Role
 	n.mu.Unlock()

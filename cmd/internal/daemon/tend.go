@@ -152,10 +152,6 @@ func (n *node) hosts() []string {
 	n.mu.Lock()
 	id, m := n.identity.NodeID, n.manager
 	n.mu.Unlock()
-	var hosts []string
-	if m != nil && m.up() {
-		hosts = append(hosts, "unix://"+n.d.o.Socket)
-	}
 	others := n.otherManagers()
 	place := func(p v1.Peer) uint64 {
 		h := fnv.New64a()
@@ -163,8 +159,12 @@ func (n *node) hosts() []string {
 		return h.Sum64()
 	}
 	slices.SortFunc(others, func(a, b v1.Peer) int { return cmp.Compare(place(a), place(b)) })
+	var hosts []string
 	for _, p := range others {
 		hosts = append(hosts, p.Addr)
+	}
+	if m != nil && m.up() {
+		hosts = append(hosts, "unix://"+n.d.o.Socket)
 	}
 	return hosts
 }
@@ -179,7 +179,7 @@ func (n *node) wantsManager() bool {
 // tendManager starts and stops the manager, and says when to look again.
 func (n *node) tendManager() time.Duration {
 	n.mu.Lock()
-	m, id, wish := n.manager, n.identity, n.wish
+	m, id, wish, since := n.manager, n.identity, n.wish, n.wishAt
 	worker := n.cert != nil && roleOf(n.cert.Subject().Role) == v1.RoleWorker
 	leftover := id.Member != memberNone || id.Step == stepNone && (n.disk.exists(storeName) || n.disk.exists(copiesName)) || n.unlock != nil
 	if m == nil && n.wantsManager() {
@@ -198,7 +198,7 @@ func (n *node) tendManager() time.Duration {
 		n.log.Info("this node is not to be a manager after all")
 		m.stop()
 		n.managerEnded(m)
-	case m.cutOff() && n.link.open():
+	case m.cutOff(since) && n.link.open():
 		// A manager that has a session with this node writes that down, so there are enough managers that decide, without this one:
 		// they removed it while it could not hear of that, or began anew without it.
 		n.log.Warn("this node is no manager any more, and the other managers go on without it")

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -69,6 +70,50 @@ func TestAutolock(t *testing.T) {
 	a.restart()
 	a.is(v1.LocalNodeActive, true)
 	sealed(t, a, false)
+}
+
+// TestAutolockDropsCopies: copies from before the lock, which hold what opens the data keys, do not stay; nor do they where a crash
+// came before they were removed, though the manager is locked then.
+func TestAutolockDropsCopies(t *testing.T) {
+	a := newHost(t, "a")
+	a.init()
+	before := a.copyState()
+	copied, err := os.ReadFile(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.restart()
+	if gone(before) == nil {
+		t.Error("a copy is gone after a restart")
+	}
+	key, err := a.setAutolock(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the disk to follow", func() error { return opens(a.daemon.disk(), key) })
+	if err := gone(before); err != nil {
+		t.Error(err)
+	}
+	a.stop()
+	for _, path := range []string{before, a.daemon.path(archiveName)} { // what crashes left
+		if err := os.WriteFile(path, copied, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.start()
+	a.is(v1.LocalNodeLocked, false)
+	if err := errors.Join(gone(before), gone(a.daemon.path(archiveName))); err != nil {
+		t.Errorf("locked: %v", err)
+	}
+	if err := a.client.Unlock(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	a.is(v1.LocalNodeActive, true)
+	after := a.copyState()
+	a.restart()
+	if gone(after) == nil {
+		t.Error("a copy of now is gone after a restart")
+	}
 }
 
 func sealed(t *testing.T, h *host, want bool) {

@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -127,6 +129,30 @@ func (h *host) restart() {
 	h.t.Helper()
 	h.stop()
 	h.start()
+}
+
+// copyState leaves a copy of the state on the host's disk as its daemon does on a schedule.
+func (h *host) copyState() (path string) {
+	h.t.Helper()
+	path = h.daemon.path(copiesName + "/swarm-20260102T150405.000Z-7.tar")
+	var copied bytes.Buffer
+	err := errors.Join(h.client.Backup(h.t.Context(), &copied), os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, copied.Bytes(), 0o600))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return path
+}
+
+// gone tells whether a file is no more.
+func gone(path string) error {
+	_, err := os.Lstat(path)
+	switch {
+	case err == nil:
+		return errors.New(path + " is there")
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return err
 }
 
 // eventually waits until there is no error any more.
