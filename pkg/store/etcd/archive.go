@@ -31,7 +31,7 @@ const (
 	// around it.
 	maxManifest = 64 << 10
 	maxRing     = 1 << 20
-	maxDB       = quota + 2<<30
+	maxDB       = memberQuota + 2<<30
 )
 
 // manifest describes a backup.

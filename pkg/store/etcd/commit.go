@@ -15,9 +15,9 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// counters are what Stats tells, and seen, the keys that anybody wrote or removed.
+// counters are what Stats tells, and seen, the keys that anybody wrote or removed, with seenBytes, what they and their values take.
 type counters struct {
-	commits, failed, keys, compacted, defragmented, seen atomic.Int64
+	commits, failed, keys, compacted, defragmented, seen, seenBytes atomic.Int64
 }
 
 // Commit implements store.Store.
@@ -50,6 +50,9 @@ func (s *Store) commit(ctx context.Context, c *store.Commit) (int64, error) {
 	}
 	if c.Fence != nil && c.Fence.Revision <= 0 {
 		return 0, store.ErrFenced // to etcd, a key that is not there has revision 0
+	}
+	if err := s.fits(c); err != nil {
+		return 0, err
 	}
 	ctx, cancel := s.joined(ctx)
 	defer cancel()
@@ -141,7 +144,7 @@ func (s *Store) writeError(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: commit: %w", store.ErrUnavailable, cause)
 	}
 	if errors.Is(err, rpctypes.ErrNoSpace) {
-		return fmt.Errorf("%w: commit: etcd's space is used up, and it takes nothing until it is compacted, defragmented and its alarm is disarmed: %w",
+		return fmt.Errorf("%w: commit: etcd's space is used up, and it takes nothing until there is room: %w",
 			store.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%w: commit: %w", store.ErrUnavailable, err)

@@ -44,7 +44,7 @@ type Config struct {
 
 	// LeaseTTL is how long a leader that is not heard of stays the leader; default 10 s, and at least 2 s.
 	LeaseTTL time.Duration
-	// KeepHistory is how long old revisions are kept in etcd, where no more than 200,000 keys were written since; default
+	// KeepHistory is how long old revisions are kept in etcd, where no more than 200,000 keys and 256 MB were written since; default
 	// 5 minutes, negative leaves compaction to others.
 	KeepHistory time.Duration
 
@@ -52,6 +52,8 @@ type Config struct {
 	Log *slog.Logger
 	// OnCommit, if set, is called after every commit, on the committer's goroutine. It must not block.
 	OnCommit func(CommitStats)
+
+	quota int64 // of the member's file, in bytes; default memberQuota
 }
 
 // CommitStats is what became of one commit.
@@ -96,6 +98,9 @@ func (c *Config) complete() error {
 	c.LeaseTTL = max(c.LeaseTTL, 2*time.Second)
 	if c.KeepHistory == 0 {
 		c.KeepHistory = 5 * time.Minute
+	}
+	if c.quota == 0 {
+		c.quota = memberQuota
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

@@ -268,10 +268,10 @@ func TestCompactedWatch(t *testing.T) {
 
 func TestMaintenanceSchedule(t *testing.T) {
 	var m maintenance
-	at := time.Unix(0, 0)
+	at, size := time.Unix(0, 0), int64(0)
 	turn := func(revision, keys int64) int64 {
 		at = at.Add(maintainEvery)
-		return m.turn(mark{at, revision, keys}, time.Minute)
+		return m.turn(mark{at, revision, keys, size}, time.Minute)
 	}
 	for i := int64(1); i <= 7; i++ {
 		if upTo := turn(i*10, i*10); upTo != 0 {
@@ -300,6 +300,14 @@ func TestMaintenanceSchedule(t *testing.T) {
 	turn(100, 81+2*keepKeys)
 	if m.shouldDefragment(at, 400<<20, 100<<20) {
 		t.Error("is defragmented while it is written to")
+	}
+	size += keepBytes / 2
+	if upTo := turn(110, 82+2*keepKeys); upTo >= 100 {
+		t.Errorf("after some bytes: %d", upTo)
+	}
+	size += keepBytes/2 + 1
+	if upTo := turn(120, 83+2*keepKeys); upTo != 100 {
+		t.Errorf("after very many bytes: %d", upTo)
 	}
 }
 

@@ -10,8 +10,10 @@ import (
 
 const (
 	maintainEvery = 10 * time.Second
-	// keepKeys is how many keys may be written before history is cut, however young.
-	keepKeys = 200_000
+	// keepKeys is how many keys may be written before history is cut, however young, and keepBytes how much: large values would fill
+	// the member's quota long before.
+	keepKeys  = 200_000
+	keepBytes = 256 << 20
 	// A file is defragmented, which stops the member for as long as it takes to copy what is in use, where at least half
 	// of it and so many bytes are free, no key was written for a while, and not too often.
 	defragFree  = 128 << 20
@@ -24,6 +26,7 @@ type mark struct {
 	at       time.Time
 	revision int64
 	keys     int64
+	bytes    int64
 }
 
 // maintenance is the memory of the schedule.
@@ -31,6 +34,7 @@ type maintenance struct {
 	marks     []mark // oldest first, no more than keepHistory/maintainEvery
 	quiet     int
 	defragged time.Time
+	full      bool // it was told
 }
 
 // maintain compacts and defragments on a schedule until the store ends.
@@ -44,13 +48,17 @@ func (s *Store) maintain() {
 		case <-s.ctx.Done():
 			return
 		}
-		now := mark{time.Now(), s.history.Newest().Revision(), s.counters.seen.Load()}
+		now := mark{time.Now(), s.history.Newest().Revision(), s.counters.seen.Load(), s.counters.seenBytes.Load()}
 		// One of several members is enough.
 		if upTo := m.turn(now, s.cfg.KeepHistory); upTo > 0 && s.cfg.KeepHistory > 0 && (s.member == nil || s.member.leads()) {
 			s.compact(upTo)
 		}
 		if s.member == nil {
 			continue // when to stop a member of somebody's own is theirs to say
+		}
+		if s.full() || s.tight() {
+			s.makeRoom(&m)
+			continue
 		}
 		if total, used := s.size(s.ctx); m.shouldDefragment(now.at, total, used) {
 			s.defragment(total)
@@ -67,7 +75,8 @@ func (m *maintenance) turn(now mark, keep time.Duration) int64 {
 	}
 	m.marks = append(m.marks, now)
 	upTo := int64(0)
-	for len(m.marks) > 1 && (now.at.Sub(m.marks[0].at) > keep || now.keys-m.marks[0].keys > keepKeys) {
+	for len(m.marks) > 1 && (now.at.Sub(m.marks[0].at) > keep || now.keys-m.marks[0].keys > keepKeys ||
+		now.bytes-m.marks[0].bytes > keepBytes) {
 		if m.marks[0].revision < now.revision {
 			upTo = m.marks[0].revision
 		}

@@ -37,7 +37,8 @@ const (
 	// catchUp is how many entries of the log stay in memory for slow followers, each of up to a whole commit; etcd's
 	// 5,000 would be a gigabyte after a scale to many tasks.
 	catchUp = 200
-	quota   = 8 << 30
+	// memberQuota is how large the member's file may become: etcd recommends no more.
+	memberQuota = 8 << 30
 
 	// heartbeat and election, in milliseconds, are how soon a dead leader is replaced: within twice the election time.
 	heartbeat = 100
@@ -232,7 +233,7 @@ func (m *member) config(c *Config, data string, there found) (*embed.Config, err
 	// three at times. RemoveMember has its own, and members are added as learners, who take no part in decisions.
 	cfg.StrictReconfigCheck = false
 	cfg.MaxLearners = maxLearners
-	cfg.MaxTxnOps, cfg.MaxRequestBytes, cfg.QuotaBackendBytes = memberTxnOps, memberRequestBytes, quota
+	cfg.MaxTxnOps, cfg.MaxRequestBytes, cfg.QuotaBackendBytes = memberTxnOps, memberRequestBytes, c.quota
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = c.SnapshotCount, catchUp
 	cfg.MaxSnapFiles = uint(c.KeepSnapshots) + 1
 	cfg.AutoCompactionRetention = "0" // see maintain

@@ -203,7 +203,9 @@ func (s *Store) advance(pending []clientv3.WatchResponse) error {
 			upTo = max(upTo, resp.Header.Revision)
 		}
 	}
-	s.counters.seen.Add(int64(count(pending)))
+	keys, size := count(pending)
+	s.counters.seen.Add(keys)
+	s.counters.seenBytes.Add(size)
 	base := s.history.Newest()
 	if upTo <= base.Revision() {
 		return nil
@@ -217,12 +219,16 @@ func (s *Store) advance(pending []clientv3.WatchResponse) error {
 	return nil
 }
 
-func count(pending []clientv3.WatchResponse) int {
-	n := 0
+// count is how many keys were written or removed, and about what etcd keeps for that.
+func count(pending []clientv3.WatchResponse) (keys, size int64) {
+	const overhead = 64 // of an entry of the history
 	for i := range pending {
-		n += len(pending[i].Events)
+		for _, e := range pending[i].Events {
+			keys++
+			size += overhead + int64(len(e.Kv.Key)+len(e.Kv.Value))
+		}
 	}
-	return n
+	return keys, size
 }
 
 // decodeEvent makes the operation of an event, where its key is state.
