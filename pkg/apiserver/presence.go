@@ -326,7 +326,7 @@ func (b *backend) end(se *session, cause error) {
 		// Nothing lives under it any more.
 	case errors.Is(cause, errDetached), errors.Is(cause, store.ErrClosed), errors.Is(cause, errNoQuorum), errors.Is(cause, errUntrusted):
 		// The node is not to blame: it has until its lease runs out to open a session elsewhere.
-	case errors.Is(cause, errLeaving), errors.Is(cause, errNodeRemoved):
+	case errors.Is(cause, errLeaving), errors.Is(cause, errNodeRemoved), errors.Is(cause, errMissed):
 		b.spawn(func() { b.revoke(se.node, id) })
 	case errors.Is(cause, errStopped):
 		b.spawn(func() { b.expect(se, id) })
@@ -346,13 +346,28 @@ func (b *backend) expect(se *session, id store.LeaseID) {
 	}
 }
 
-// revoke ends a lease. Nothing happens to a node that another session has taken from it.
+// revoke ends a lease. Nothing happens to a node that another session has taken from it. The node that is lost may have been the
+// managers' leader, and then this takes as long as they need for another.
 func (b *backend) revoke(node string, id store.LeaseID) {
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, backWithin)
 	defer cancel()
-	if err := b.leaser.Revoke(ctx, id); err != nil && b.ctx.Err() == nil {
-		b.server.log.Debug("a lease could not be revoked, and runs out", "node.id", node, "error", err)
+	for {
+		err := b.leaser.Revoke(ctx, id)
+		if err == nil || b.ctx.Err() != nil {
+			return
+		}
+		if !pause(ctx, retryRenewal) {
+			b.server.log.Debug("a lease could not be revoked, and runs out", "node.id", node, "error", err)
+			return
+		}
 	}
+}
+
+// patience is how long the session waits for the next heartbeat: as long as its lease.
+func (se *session) patience() time.Duration {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	return se.lease.ttl
 }
 
 // nodeAddr is the address that a node is reached at: the one that it was told to give, or else the connection's.

@@ -49,6 +49,7 @@ var (
 	errNoLeases    = problemf(http.StatusServiceUnavailable, "this API server holds no sessions, because its store gives no leases: try a manager")
 
 	errGone    = errors.New("apiserver: the connection to the node broke")
+	errMissed  = errors.New("apiserver: the node is silent")
 	errStopped = errors.New("apiserver: the node's agent stopped in order")
 	errLeaving = problemf(http.StatusGone, "the node leaves the swarm")
 )
@@ -79,7 +80,6 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 	if err := b.allowances.take(r.PathValue("ref"), openingCost+descriptionSize(description)); err != nil {
 		return err
 	}
-	_ = control.SetReadDeadline(time.Time{}) // from now on its lease tells whether the node is there
 	ctx, cancel := b.bind(r.Context())
 	defer cancel(nil)
 	se := newSession(r, cancel)
@@ -88,6 +88,7 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer leave()
+	_ = control.SetReadDeadline(time.Time{}) // from now on heartbeats tell whether the node is there
 	addr := nodeAddr(r, description)
 	if err := b.open(ctx, se, addr, *description); err != nil {
 		return err
@@ -129,6 +130,9 @@ func (s *Server) speak(ctx context.Context, b *backend, se *session, out *lineSt
 	gap := time.NewTimer(0)
 	defer gap.Stop()
 	<-gap.C
+	missed := time.NewTimer(se.patience())
+	defer missed.Stop()
+	heard := time.Now()
 	wake := se.wake
 	complete := true
 	for {
@@ -137,7 +141,17 @@ func (s *Server) speak(ctx context.Context, b *backend, se *session, out *lineSt
 		case <-gap.C:
 			wake = se.wake
 			continue
+		case <-missed.C:
+			// The lease would run out by itself, but where the managers' leader is lost too, its successor lengthens all leases.
+			left := se.patience() - time.Since(heard)
+			if left <= 0 && len(se.beats) == 0 {
+				_ = farewell(out, errSilent) // if there is anybody to hear it
+				return errMissed
+			}
+			missed.Reset(max(left, retryRenewal))
+			continue
 		case <-se.beats:
+			heard = time.Now()
 			if complete {
 				continue // the first message answers it
 			}

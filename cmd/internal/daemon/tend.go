@@ -146,8 +146,8 @@ func (n *node) followRoots(cert *ca.Identity, news *v1.SwarmNews) {
 	n.log.Info("this node trusts other root certificates now", "roots", cert.RootDigests())
 }
 
-// hosts are where the managers may be reached: on this machine, if there is one, and then the others in an order that differs from
-// node to node, so that the nodes spread over them.
+// hosts are where the managers may be reached: the others, in an order that differs from node to node, so that the nodes spread over
+// them, and last the one on this machine, if there is one. It would die with this node, and nobody would be left to see that at once.
 func (n *node) hosts() []string {
 	n.mu.Lock()
 	id, m := n.identity.NodeID, n.manager
