@@ -216,7 +216,7 @@ func (s *Server) Close() {
 	s.closed = true
 	s.detach()
 	if s.audit != nil {
-		s.audit.file.close()
+		s.audit.close()
 	}
 }
 

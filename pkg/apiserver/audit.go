@@ -84,26 +84,27 @@ func (s *Server) noting(r *http.Request, rt *route) (*http.Request, func(code in
 		n.mu.Lock()
 		line.Kind, line.ID, line.Name, line.Revision = n.kind, n.id, n.name, n.revision
 		n.mu.Unlock()
-		s.audit.write(line)
+		s.tell(line)
 	}
 }
 
-// auditRefused writes that somebody with an identity tried what it may not do. Nobody is not told of: anyone could fill the log. Of
-// each of the others only so many are, for the same reason.
+// tell writes a record, or counts it. On a machine that is in no swarm the log begins with what succeeds.
+func (s *Server) tell(record *v1.AuditRecord) {
+	if record.Status >= http.StatusBadRequest && s.current.Load() == nil && !s.audit.file.there() {
+		return
+	}
+	s.audit.tell(record)
+}
+
+// auditRefused writes that somebody with an identity tried what it may not do. Nobody is not told of, but for tries to join.
 func (s *Server) auditRefused(r *http.Request, rt *route, p *v1.Problem) {
 	c := callerOf(r.Context())
 	if s.audit == nil || !rt.audited() || c.kind == callerNobody {
 		return
 	}
-	who := c.node + c.user
-	if s.audit.refused.allow(who) != nil {
-		s.audit.dropped.Inc()
-		return
-	}
-	s.audit.refused.failed(who)
 	line := s.auditRecord(r, p.Status)
 	line.Error = p.Title
-	s.audit.write(line)
+	s.tell(line)
 }
 
 func (s *Server) auditRecord(r *http.Request, code int) *v1.AuditRecord {
@@ -115,14 +116,11 @@ func (s *Server) auditRecord(r *http.Request, code int) *v1.AuditRecord {
 	return &v1.AuditRecord{Time: s.now().UTC(), Who: who, From: remoteAddr(r), Method: r.Method, Path: clip(r.URL.Path), Status: code}
 }
 
-// maxRefused is how many refused requests of one caller the audit log tells of in a tryWindow.
-const maxRefused = 60
-
 // auditor is the audit log: one line of JSON for each record, in files of a bounded size and number.
 type auditor struct {
 	log     *slog.Logger
 	file    *rotated
-	refused *attempts
+	lines   *tally
 	failed  prometheus.Counter
 	dropped prometheus.Counter
 }
@@ -132,14 +130,40 @@ func newAuditor(path string, log *slog.Logger, registry *prometheus.Registry, no
 	if path == "" {
 		return nil
 	}
-	a := &auditor{log: log, file: &rotated{path: path, size: auditSize, keep: auditKeep}, refused: newAttempts(maxRefused, now),
+	a := &auditor{log: log, file: &rotated{path: path, size: auditSize, keep: auditKeep}, lines: newTally(now),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "apiserver_audit_errors_total", Help: "Requests that the audit log does not tell of because it could not be written."}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "apiserver_audit_refused_dropped_total", Help: "Refused requests that the audit log does not tell of because there were too many of one caller."}),
+			Name: "apiserver_audit_refused_dropped_total", Help: "Requests that the audit log only counts because there were too many of one caller."}),
 	}
 	registry.MustRegister(a.failed, a.dropped)
 	return a
+}
+
+// tell writes a record, or where there are too many like it, counts it.
+func (a *auditor) tell(record *v1.AuditRecord) {
+	own, counted := a.lines.add(record, a.count)
+	for _, line := range counted {
+		a.write(line)
+	}
+	if own {
+		a.write(record)
+	} else {
+		a.dropped.Inc()
+	}
+}
+
+// count writes the lines that count others.
+func (a *auditor) count() {
+	for _, line := range a.lines.end() {
+		a.write(line)
+	}
+}
+
+// close writes what was only counted so far.
+func (a *auditor) close() {
+	a.count()
+	a.file.close()
 }
 
 // write writes a record. The request has been answered by then: where the log cannot be written, that is told in the daemon's own log

@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/apiserver"
@@ -147,7 +149,7 @@ func TestAuditThatCannotBeWritten(t *testing.T) {
 	c.local().expect(http.StatusOK, "GET", "/metrics", "", "\napiserver_audit_errors_total 1\n")
 }
 
-// TestRefusedDoNotFloodTheAudit: of one caller that may not, only so many requests are told of.
+// TestRefusedDoNotFloodTheAudit: of one caller that may not, only so many requests are told of. The others are counted.
 func TestRefusedDoNotFloodTheAudit(t *testing.T) {
 	c, _ := audited(t)
 	worker := c.node("w1", ca.RoleWorker)
@@ -156,7 +158,78 @@ func TestRefusedDoNotFloodTheAudit(t *testing.T) {
 	}
 	c.node("w2", ca.RoleWorker).expect(http.StatusForbidden, "DELETE", "/v1/services/web", "")
 	got := c.records("?limit=1000")
-	if len(got) != 61 || got[60].Who.Name != "w2" || got[0].Who.Name != "w1" {
+	if len(got) != 11 || got[10].Who.Name != "w2" || got[0].Who.Name != "w1" {
 		t.Errorf("%d records", len(got))
+	}
+}
+
+// TestStrangersDoNotFloodTheAudit: whoever is not let in has a few lines with all others, and a count each minute; who is let in has a
+// line in any case. A node's own requests that fail are counted as well, and so are those that do not.
+func TestStrangersDoNotFloodTheAudit(t *testing.T) {
+	now := new(clock)
+	file := filepath.Join(t.TempDir(), "audit.log")
+	c := form(t, now.option, func(o *apiserver.Options) { o.AuditFile = file })
+	_, csr := c.request()
+	for i := range 30 {
+		c.from("127.0.0."+strconv.Itoa(2+i%3)).expect(http.StatusBadRequest, "POST", "/v1/nodes/join", admission("nonsense", csr))
+	}
+	c.from("127.0.0.2").expect(http.StatusCreated, "POST", "/v1/nodes/join", admission(c.joinToken(workerSecret), csr))
+	worker := c.node("w1", ca.RoleWorker)
+	for range 25 {
+		worker.expect(http.StatusBadRequest, "POST", "/v1/nodes/w1/certificate", `{"csr":"AAAA"}`)
+	}
+	body, err := json.Marshal(v1.CertificateRequest{CSR: csr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 65 {
+		worker.expect(http.StatusOK, "POST", "/v1/nodes/w1/certificate", string(body))
+	}
+	if got := c.records("?limit=1000"); len(got) != 10+1+10+60 || got[10].Status != http.StatusCreated || got[10].From != "127.0.0.2" {
+		t.Fatalf("%d records: %+v", len(got), got)
+	}
+	now.advance(time.Minute)
+	c.from("127.0.0.9").expect(http.StatusBadRequest, "POST", "/v1/nodes/join", admission("nonsense", csr))
+	counted := make(map[string]v1.AuditRecord)
+	got := c.records("?limit=1000")
+	for _, r := range got[82:] {
+		counted[r.Error] = r
+	}
+	if r := counted["and 20 more refused from 3 addresses"]; r.Who.Kind != "" || r.Path != "/v1/nodes/join" || r.Status != 400 || r.From != "" {
+		t.Errorf("of strangers: %+v", counted)
+	}
+	if r := counted["and 15 more refused"]; r.Who.Name != "w1" || r.From != "127.0.0.1" {
+		t.Errorf("of the node: %+v", counted)
+	}
+	if r := counted["and 5 more like it"]; r.Who.Name != "w1" || r.Status != http.StatusOK {
+		t.Errorf("of the node: %+v", counted)
+	}
+	if last := got[len(got)-1]; last.From != "127.0.0.9" {
+		t.Errorf("a new minute begins with %+v", last)
+	}
+}
+
+// TestAuditCountsAtTheEnd: what was only counted is told when the daemon stops.
+func TestAuditCountsAtTheEnd(t *testing.T) {
+	c, file := audited(t)
+	for range 13 {
+		c.as(nil, nil, "").expect(http.StatusBadRequest, "POST", "/v1/nodes/join", "{}")
+	}
+	c.server.Close()
+	raw, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(raw), `"and 3 more refused"`) {
+		t.Errorf("%s, %v", raw, err)
+	}
+}
+
+// TestNoAuditWithoutASwarm: what was refused on a machine in no swarm leaves nothing behind.
+func TestNoAuditWithoutASwarm(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "audit.log")
+	f := serve(t, func(o *apiserver.Options) { o.Store, o.Host, o.AuditFile = nil, new(idleHost), file })
+	if got := f.do("POST", "/v1/swarm/join", "{}"); got.code != http.StatusConflict {
+		t.Fatalf("%d %s", got.code, got.body)
+	}
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("the log is there: %v", err)
 	}
 }

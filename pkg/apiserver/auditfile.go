@@ -94,6 +94,12 @@ func (f *rotated) begin() error {
 	return err
 }
 
+// there tells whether there is a file.
+func (f *rotated) there() bool {
+	_, err := os.Stat(f.path)
+	return err == nil
+}
+
 func (f *rotated) rotate() error {
 	f.drop()
 	for i := f.keep; i > 0; i-- {

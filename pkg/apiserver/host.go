@@ -19,17 +19,17 @@ func (s *Server) hostRoutes() []route {
 		return nil
 	}
 	return []route{
-		{method: http.MethodGet, path: "/v1/info", resource: "info", summary: "Read what the daemon says of its node and the swarm.",
+		{method: http.MethodGet, path: "/v1/info", unlocked: true, resource: "info", summary: "Read what the daemon says of its node and the swarm.",
 			may: rightsView, out: v1.Info{}, handle: s.info},
-		{method: http.MethodGet, path: "/v1/version", resource: "version", may: rightsView, summary: "Read the daemon's version.",
+		{method: http.MethodGet, path: "/v1/version", unlocked: true, resource: "version", may: rightsView, summary: "Read the daemon's version.",
 			out: v1.VersionInfo{}, handle: s.version},
 		{method: http.MethodPost, path: "/v1/swarm/init", resource: "swarm", may: rightsRoot, in: v1.InitRequest{}, out: v1.InitResult{},
 			summary: "Make a new swarm, of which this node is the first manager.", handle: s.init},
 		{method: http.MethodPost, path: "/v1/swarm/join", resource: "swarm", may: rightsRoot, in: v1.JoinRequest{}, out: v1.JoinResult{},
 			summary: "Join a swarm.", handle: s.join},
-		{method: http.MethodPost, path: "/v1/swarm/unlock", resource: "swarm", may: rightsRoot, in: v1.UnlockRequest{},
+		{method: http.MethodPost, path: "/v1/swarm/unlock", unlocked: true, resource: "swarm", may: rightsRoot, in: v1.UnlockRequest{},
 			summary: "Unlock a manager that was restarted.", handle: s.unlock},
-		{method: http.MethodPost, path: "/v1/swarm/leave", resource: "swarm", may: rightsRoot, query: []string{"force"},
+		{method: http.MethodPost, path: "/v1/swarm/leave", unlocked: true, resource: "swarm", may: rightsRoot, query: []string{"force"},
 			summary: "Leave the swarm.", handle: s.leave},
 		{method: http.MethodPost, path: "/v1/swarm/restore", resource: "backup", stream: true, may: rightsRoot, out: v1.InitResult{},
 			query:   []string{"listenAddr", "advertiseAddr", "dataPathAddr", "availability"},

@@ -17,7 +17,7 @@ func (s *Server) ownRoutes() []route {
 		{method: http.MethodGet, path: "/v1/audit", resource: "audit", may: rightsAdmin, audit: auditAlways, query: []string{"since", "limit"}, out: v1.AuditLog{},
 			summary: "Read the newest of this manager's audit log, newest last.", handle: s.showAudit},
 		{method: http.MethodGet, path: "/openapi.json", resource: "openapi", may: rightsView, summary: "This document.", handle: s.document},
-		{method: http.MethodGet, path: "/healthz", resource: "healthz", may: rightsAnyone, free: true, summary: "Tell whether the server lives.", handle: healthy},
+		{method: http.MethodGet, path: "/healthz", resource: "healthz", may: rightsAnyone, free: true, unlocked: true, summary: "Tell whether the server lives.", handle: healthy},
 		{method: http.MethodGet, path: "/readyz", resource: "readyz", may: rightsView, summary: "Tell whether the server has a store and has read it.", handle: s.ready},
 		{method: http.MethodGet, path: "/metrics", resource: "metrics", may: rightsView, summary: "Metrics for Prometheus.", handle: s.showMetrics},
 	}

@@ -24,7 +24,7 @@ const (
 )
 
 // unattached is why there is no store, as the daemon knows it.
-func (s *Server) unattached() error {
+func (s *Server) unattached() *v1.Problem {
 	words := notManager
 	if s.host != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), confirmTime)

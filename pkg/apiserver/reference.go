@@ -150,7 +150,7 @@ func labelsOnly(was, is any) error {
 	if same, err := equalJSON(was, is); err != nil || same {
 		return err
 	}
-	return problemf(http.StatusBadRequest, "only updates to Labels are allowed")
+	return errLabelsOnly
 }
 
 func checkNodeChange(was, is *v1.NodeSpec) error {

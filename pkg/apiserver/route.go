@@ -31,6 +31,8 @@ type route struct {
 	stream bool
 	// free tells that it costs nothing and takes no place.
 	free bool
+	// unlocked tells that a locked manager answers it too.
+	unlocked bool
 	// audit says whether the audit log tells of it, where its method does not say so.
 	audit  auditing
 	handle func(w http.ResponseWriter, r *http.Request) error
@@ -150,6 +152,11 @@ func (s *Server) enter(w *recorder, r *http.Request, rt *route) error {
 			return err
 		}
 		defer leave()
+	}
+	if !rt.unlocked && s.host != nil && s.current.Load() == nil {
+		if p := s.unattached(); p.Detail == locked {
+			return p
+		}
 	}
 	if rt.lasts(r) {
 		guest, leave, err := s.guest(r, rt)

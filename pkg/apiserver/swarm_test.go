@@ -330,6 +330,22 @@ func TestNotAManager(t *testing.T) {
 	}
 }
 
+// TestLocked: a locked manager answers what it takes to unlock it or to give it up, and nothing else.
+func TestLocked(t *testing.T) {
+	f := serve(t, func(o *apiserver.Options) {
+		o.Host, o.Store, o.AuditFile = &idleHost{v1.SwarmInfo{LocalNodeState: v1.LocalNodeLocked}}, nil, t.TempDir()+"/audit.log"
+	})
+	open := map[string]bool{"GET /v1/info": true, "GET /v1/version": true, "GET /healthz": true, "POST /v1/swarm/unlock": true, "POST /v1/swarm/leave": true}
+	for _, rt := range f.server.Routes() {
+		path := strings.NewReplacer("{ref}", "x", "{stream}", "x", "{task}", "x", "{id}", "x").Replace(rt.Path)
+		got := f.do(rt.Method, path, "")
+		told := got.code == http.StatusServiceUnavailable && strings.Contains(got.body, "needs to be unlocked before it can be used")
+		if at := rt.Method + " " + rt.Path; told == open[at] {
+			t.Errorf("%s: %d %s", at, got.code, got.body)
+		}
+	}
+}
+
 // leaderless is a store that has lost its quorum: what was seen can be read, and nothing else.
 type leaderless struct{ store.Store }
 
