@@ -44,6 +44,7 @@ func (a *app) infoCommand() *cobra.Command {
 			}
 			writeInfo(a.Out, &info, settings)
 			a.warn(info.Warnings)
+			a.warn(info.Swarm.Warnings)
 			return nil
 		},
 	}

@@ -74,6 +74,9 @@ func (a *app) listNodes(ctx context.Context, f *listFlags) error {
 	if err != nil {
 		return daemonError(err)
 	}
+	if info.Swarm.Error != "" {
+		a.warn([]string{info.Swarm.Error})
+	}
 	r, err := newRoster(ctx, c, f.format == "json" || strings.Contains(f.format, "TLSStatus"))
 	if err != nil {
 		return err

@@ -68,7 +68,7 @@ func (n *node) info(ctx context.Context) v1.SwarmInfo {
 	case locked:
 		i.LocalNodeState = v1.LocalNodeLocked
 	case i.ControlAvailable:
-		i.Error = ""
+		i.Error = m.leaderless(ctx)
 		i.Warnings = n.managerWarnings(ctx, m)
 	case m != nil:
 		i.LocalNodeState = v1.LocalNodePending
@@ -88,6 +88,21 @@ func hostOf(addr string) string {
 		return host
 	}
 	return addr
+}
+
+// leaderless is what is to be said where the managers have no leader just now, and empty where they have.
+func (m *manager) leaderless(ctx context.Context) string {
+	s := m.opened()
+	if s == nil {
+		return ""
+	}
+	asking, cancel := context.WithTimeout(ctx, hearWithin)
+	defer cancel()
+	if _, err := s.Sync(asking); err != nil && ctx.Err() == nil {
+		return "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers " +
+			"are online. What this manager shows is from before."
+	}
+	return ""
 }
 
 // twoManagers is Docker's advice.
