@@ -26,6 +26,7 @@ func main() {
 		Flags: func(flags *flag.FlagSet) {
 			o.Etcd.EtcdFlags(flags)
 			flags.StringVar(&o.Socket, "socket", daemon.DefaultSocket, "`PATH` of the unix socket to listen on")
+			flags.StringVar(&o.AuditFile, "audit-file", "", "`FILE` to note every change in, and who made it (default: none)")
 		},
 		Run: func(ctx context.Context, log *slog.Logger) error {
 			o.Log = log

@@ -60,6 +60,7 @@ type Daemon struct {
 	managing managerMetrics // part of the registry
 	server   *apiserver.Server
 	failed   chan error // what the daemon cannot go on after
+	parts    *parts
 
 	mu     sync.Mutex           // of entering and leaving a swarm
 	inside atomic.Pointer[node] // nil while the machine is in no swarm
@@ -73,18 +74,25 @@ type network interface {
 	Close() error
 }
 
-// Run is the daemon's life, until ctx ends or it cannot go on. Containers outlive it.
+// Run is the daemon's life, until ctx ends or it cannot go on. Containers outlive it. Where something keeps it from ending, it returns
+// all the same after a while, and the process has to end.
 func Run(ctx context.Context, o Options) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
-	lock, err := acquireSoon(ctx, o.Root)
+	d := newDaemon(o)
+	return d.parts.within(ctx, d.log, endWithin, func() error { return d.live(ctx) })
+}
+
+// live is all of a daemon's life.
+func (d *Daemon) live(ctx context.Context) error {
+	lock, err := acquireSoon(ctx, d.o.Root)
 	if err != nil {
 		return err
 	}
 	defer lock.release()
-	d := newDaemon(o)
 	defer d.close()
+	defer d.parts.stop()
 	if err := d.open(ctx); err != nil {
 		return err
 	}
@@ -92,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 }
 
 func newDaemon(o Options) *Daemon {
-	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4)}
+	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4), parts: newParts()}
 	d.registry.MustRegister(&d.managing)
 	return d
 }
@@ -126,6 +134,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		d.log.Info("swarmd stops; containers go on")
 		return nil
 	case err := <-d.failed:
+		d.parts.stop()
 		return err
 	}
 }
@@ -213,6 +222,7 @@ func (d *Daemon) serve(l net.Listener) (shut func(), err error) {
 		}
 	}
 	return func() {
+		defer d.parts.begin("requests")()
 		d.server.Close() // ends watches and sessions, which would not end by themselves
 		shutdown(door)
 		shutMetrics()
@@ -300,12 +310,14 @@ func (d *Daemon) links() netplugin.Network {
 
 // close lets go of everything in the reverse order. Containers and links stay.
 func (d *Daemon) close() {
+	defer d.parts.begin("entering or leaving a swarm, or closing")()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if n := d.inside.Swap(nil); n != nil {
 		n.stop()
 	}
 	if d.network != nil {
+		defer d.parts.begin("the network or the container runtime")()
 		if err := d.network.Close(); err != nil {
 			d.log.Warn("let go of the network", "err", err)
 		}

@@ -47,6 +47,7 @@ func (n *node) startManager(door net.Listener) {
 	n.tellChange()
 	go func() {
 		defer n.poke()
+		defer n.d.parts.begin("the manager")()
 		defer close(m.done)
 		m.ended = m.run(ctx)
 	}()
@@ -161,10 +162,17 @@ func (m *manager) serve(ctx context.Context) error {
 	m.setStore(s)
 	defer m.setStore(nil)
 	m.n.log.Info("this node serves the swarm's API as a manager")
-	work.Go(func() { m.lead(live, s, metrics) })
-	work.Go(func() { watch.run(live) })
-	work.Go(func() { m.keepCopies(live, s) })
-	work.Go(func() { m.listen(live, s) })
+	for name, do := range map[string]func(){
+		"the rules":                  func() { m.lead(live, s, metrics) },
+		"following the swarm's keys": func() { watch.run(live) },
+		"copying the state":          func() { m.keepCopies(live, s) },
+		"listening for a leader":     func() { m.listen(live, s) },
+	} {
+		work.Go(func() {
+			defer m.n.d.parts.begin(name)()
+			do()
+		})
+	}
 	select {
 	case <-ctx.Done():
 		return nil

@@ -107,6 +107,7 @@ func (n *node) setCertificate(cert *ca.Identity) {
 }
 
 func (n *node) runAgent() {
+	defer n.d.parts.begin("the agent")()
 	a := agent.New(agent.Options{
 		NodeID:   n.identity.NodeID,
 		Dir:      n.d.path("agent"),

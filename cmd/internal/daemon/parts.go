@@ -37,12 +37,14 @@ func (o EtcdOptions) start(ctx context.Context, log *slog.Logger, m *storeMetric
 type APIServerOptions struct {
 	Etcd   EtcdOptions
 	Socket string
-	Log    *slog.Logger
+	// AuditFile is where changes are noted, and by whom; nowhere where it is empty.
+	AuditFile string
+	Log       *slog.Logger
 }
 
 // RunAPIServer serves the API of a swarm whose state is in an etcd of its own, until ctx ends.
 func RunAPIServer(ctx context.Context, o APIServerOptions) error {
-	d := &Daemon{log: o.Log, registry: newRegistry(), failed: make(chan error, 4)}
+	d := &Daemon{log: o.Log, registry: newRegistry(), failed: make(chan error, 4), parts: newParts()}
 	s, err := o.Etcd.start(ctx, o.Log, newStoreMetrics(d.registry))
 	if err != nil {
 		return err
@@ -54,7 +56,7 @@ func RunAPIServer(ctx context.Context, o APIServerOptions) error {
 	if d.machine, err = thisMachine(); err != nil {
 		return err
 	}
-	d.server = apiserver.New(apiserver.Options{Store: s, Host: apiHost{d.machine}, Registry: d.registry, Log: o.Log})
+	d.server = apiserver.New(apiserver.Options{Store: s, Host: apiHost{d.machine}, Registry: d.registry, Log: o.Log, AuditFile: o.AuditFile})
 	l, err := listen(o.Socket)
 	if err != nil {
 		return err
@@ -100,7 +102,7 @@ type ControllerOptions struct {
 
 // RunControllers runs the rules whenever this process is the leader, until ctx ends.
 func RunControllers(ctx context.Context, o ControllerOptions) error {
-	d := &Daemon{log: o.Log, registry: newRegistry(), failed: make(chan error, 4)}
+	d := &Daemon{log: o.Log, registry: newRegistry(), failed: make(chan error, 4), parts: newParts()}
 	s, err := o.Etcd.start(ctx, o.Log, newStoreMetrics(d.registry))
 	if err != nil {
 		return err

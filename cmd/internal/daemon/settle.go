@@ -60,6 +60,7 @@ func (n *node) storeConfig(id identity, metrics *storeMetrics) etcd.Config {
 }
 
 func (n *node) closeStore(s *etcd.Store) {
+	defer n.d.parts.begin("the state's end")()
 	if err := s.Close(); err != nil {
 		n.log.Warn("close the swarm's store", "err", err)
 	}

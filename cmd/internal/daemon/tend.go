@@ -50,6 +50,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // tend makes the node what it is to be, until ctx ends.
 func (n *node) tend(ctx context.Context) {
+	defer n.d.parts.begin("tending the node")()
 	var settling, renewing backoff
 	renewing.most = time.Hour
 	var renewNot time.Time // before
