@@ -30,13 +30,19 @@ func RunAgent(ctx context.Context, o AgentOptions) error {
 	if err := o.Node.complete(); err != nil {
 		return err
 	}
-	lock, err := acquireSoon(ctx, o.Node.Root)
+	d := newDaemon(o.Node)
+	return d.parts.within(ctx, d.log, endWithin, func() error { return d.liveLone(ctx, o) })
+}
+
+// liveLone is all of an agent's life.
+func (d *Daemon) liveLone(ctx context.Context, o AgentOptions) error {
+	lock, err := acquireSoon(ctx, d.o.Root)
 	if err != nil {
 		return err
 	}
 	defer lock.release()
-	d := newDaemon(o.Node)
 	defer d.close()
+	defer d.parts.stop()
 	if err := d.open(ctx); err != nil {
 		return err
 	}
@@ -73,6 +79,7 @@ func (d *Daemon) runLone(ctx context.Context, o AgentOptions) error {
 	case <-ctx.Done():
 		return nil
 	case err := <-d.failed:
+		d.parts.stop()
 		return err
 	}
 }

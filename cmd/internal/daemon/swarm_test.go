@@ -2,14 +2,18 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/client"
 )
 
 func TestInitAndLeave(t *testing.T) {
@@ -180,4 +184,31 @@ func TestPromoteAndDemote(t *testing.T) {
 	}
 	a.is(v1.LocalNodeActive, true)
 	b.voters(ia, ib)
+}
+
+// TestStopAtAnyTime: a daemon ends when it is told to, whatever it is at: making a swarm, opening its state, leading, writing.
+func TestStopAtAnyTime(t *testing.T) {
+	for round := range 6 {
+		h := newHost(t, "a")
+		entered := make(chan struct{})
+		go func() {
+			defer close(entered)
+			_, _ = h.client.Init(t.Context(), h.initRequest()) // it may be cut off
+			for i := range 20 {
+				c := &v1.Config{Meta: v1.Meta{Name: fmt.Sprint("c", i)}, Spec: &v1.ConfigSpec{Data: []byte("x")}}
+				if _, _, err := client.Create(t.Context(), h.client, v1.Configs, c); err != nil {
+					return
+				}
+			}
+		}()
+		select {
+		case <-entered:
+		case <-time.After(rand.N(time.Duration(round+1) * 200 * time.Millisecond)): // any moment will do
+		}
+		h.stop()
+		<-entered
+		if left := h.daemon.parts.names(); len(left) > 0 {
+			t.Errorf("after its end, under way: %q", left)
+		}
+	}
 }

@@ -160,7 +160,7 @@ func (c *visit) wait(d time.Duration) {
 		c.timer = nil
 	}
 	if d > 0 && c.stranger && !c.left {
-		c.timer = time.AfterFunc(d, func() { c.Close() })
+		c.timer = time.AfterFunc(d, func() { _ = c.Close() }) // it is gone, whatever that says
 	}
 }
 

@@ -17,9 +17,8 @@ import (
 // leaves the file as large as it was; so each member compacts, copies what is in use, and takes its own alarm back. What is in use is
 // bounded below the quota by ourselves, for in that state nothing could be removed either: a removal writes, too.
 const (
-	// tightAt is the part of the quota from which on commits that remove nothing are refused, and roomyAt the size of the file at which
-	// the alarm is taken back, as percentages.
-	tightAt, roomyAt = 95, 98
+	// reserve is how much of the quota is for removals only: a twentieth, and some of the steps of 16 MB in which the file grows.
+	reserveShare, reserveLeast = 20, 64 << 20
 	// roomWithin bounds compacting. Defragmenting takes as long as copying what is in use.
 	roomWithin = time.Minute
 )
@@ -39,8 +38,10 @@ func (s *Store) full() bool {
 
 // tight tells whether so much is in use, with the history, that there is room for removals only.
 func (s *Store) tight() bool {
-	return s.member != nil && s.member.server().Backend().SizeInUse() >= s.cfg.quota/100*tightAt
+	return s.member != nil && s.member.server().Backend().SizeInUse() >= s.cfg.quota-s.cfg.reserve()
 }
+
+func (c *Config) reserve() int64 { return max(c.quota/reserveShare, reserveLeast) }
 
 // fits refuses a commit that there is no room for.
 func (s *Store) fits(c *store.Commit) error {
@@ -60,7 +61,7 @@ func (s *Store) makeRoom(m *maintenance) {
 		s.compactAll()
 	}
 	total, used := s.size(s.ctx)
-	roomy := s.cfg.quota / 100 * roomyAt
+	roomy := s.cfg.quota - s.cfg.reserve()/4 // below this the alarm is taken back
 	if total >= roomy && used < roomy {
 		s.defragment(total)
 		m.defragged = time.Now()

@@ -46,7 +46,7 @@ func TestSpeakers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := proto.Marshal(&raftpb.Message{Type: kind.Enum(), From: proto.Uint64(uint64(from)), Term: proto.Uint64(1)})
+		data, err := proto.Marshal(&raftpb.Message{Type: kind.Enum(), From: new(uint64(from)), Term: new(uint64(1))})
 		if err != nil {
 			t.Fatal(err)
 		}
