@@ -40,8 +40,8 @@ func cells(row any) any {
 	}
 	clean := reflect.New(v.Type()).Elem()
 	clean.Set(v)
-	for i := range clean.NumField() {
-		if f := clean.Field(i); f.Kind() == reflect.String && f.CanSet() {
+	for _, f := range clean.Fields() {
+		if f.Kind() == reflect.String && f.CanSet() {
 			f.SetString(cell(f.String()))
 		}
 	}
