@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -194,7 +195,7 @@ func (l *logReading) pass(placed <-chan *v1.Task) error {
 // farewell tells whoever may not read on why that is.
 func (l *logReading) farewell(cause error) error {
 	if p, ok := errors.AsType[*v1.Problem](cause); ok && l.out.begun {
-		l.failures = append(l.failures, v1.TaskLogRecord{Error: p.Detail})
+		l.failures = append(l.failures, v1.TaskLogRecord{Task: l.target, Name: strings.ToLower(string(l.kind)), Error: p.Detail})
 		_ = l.tellFailures() // it ends either way
 	}
 	return cause

@@ -159,7 +159,7 @@ func (c *checker) addr(field, text string) {
 	if text == "" {
 		return
 	}
-	if _, err := netip.ParseAddr(text); err != nil || len(text) > maxAddr {
+	if _, err := netip.ParseAddr(text); err != nil || len(text) > maxAddr || !isLine(text) {
 		c.wrong(field, "want an IP address, or none")
 	}
 }

@@ -37,6 +37,7 @@ func TestStatusIsBounded(t *testing.T) {
 		{"container ID of a line", running(func(s *v1.TaskStatus) { s.Container = &v1.ContainerStatus{ID: "a\nb"} }), "tasks[0].status.container.id"},
 		{"address", running(func(s *v1.TaskStatus) { s.Address = large }), "tasks[0].status.address"},
 		{"no address", running(func(s *v1.TaskStatus) { s.Address = "\x1b[2J" }), "tasks[0].status.address"},
+		{"zone of an address", running(func(s *v1.TaskStatus) { s.Address = "fe80::1%\x1b[2J" }), "tasks[0].status.address"},
 		{"ports", running(func(s *v1.TaskStatus) { s.Ports = make([]v1.PortConfig, 1001) }), "tasks[0].status.ports"},
 		{"port's name", running(func(s *v1.TaskStatus) { s.Ports = []v1.PortConfig{{Name: large}} }), "tasks[0].status.ports[0].name"},
 		{"port's protocol", running(func(s *v1.TaskStatus) { s.Ports = []v1.PortConfig{{Protocol: v1.Protocol(large)}} }), "tasks[0].status.ports[0].protocol"},
