@@ -53,7 +53,8 @@ type Config struct {
 	// OnCommit, if set, is called after every commit, on the committer's goroutine. It must not block.
 	OnCommit func(CommitStats)
 
-	quota int64 // of the member's file, in bytes; default memberQuota
+	quota    int64         // of the member's file, in bytes; default memberQuota
+	maintain time.Duration // between two looks at history and space; default maintainEvery
 }
 
 // CommitStats is what became of one commit.
@@ -98,6 +99,9 @@ func (c *Config) complete() error {
 	c.LeaseTTL = max(c.LeaseTTL, 2*time.Second)
 	if c.KeepHistory == 0 {
 		c.KeepHistory = 5 * time.Minute
+	}
+	if c.maintain == 0 {
+		c.maintain = maintainEvery
 	}
 	if c.quota == 0 {
 		c.quota = memberQuota

@@ -39,7 +39,7 @@ type maintenance struct {
 
 // maintain compacts and defragments on a schedule until the store ends.
 func (s *Store) maintain() {
-	ticker := time.NewTicker(maintainEvery)
+	ticker := time.NewTicker(s.cfg.maintain)
 	defer ticker.Stop()
 	var m maintenance
 	for {
