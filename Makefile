@@ -40,14 +40,18 @@ $(BIN)/hello-%.tar: deploy/examples/hello/main.go deploy/examples/image/main.go
 
 .PHONY: test
 test: lint unit runtime build e2e-images ## Run everything that a machine like CI's can run (root)
-	go test -count=1 -timeout 15m -p 1 $(ROOT_TESTS)
+	go test -count=1 -timeout 25m -p 1 $(ROOT_TESTS)
 	go test -count=1 ./test/sim -seeds 1000
 	$(MAKE) --no-print-directory bench-scale NODES=50 TASKS=2000
 	$(MAKE) --no-print-directory churn ROUNDS=60
 
 .PHONY: unit
 unit: ## Run the tests that need no root, in about a minute
-	go test $$(go list ./... | grep -vE '/(runtime/containerd|netplugin|test/e2e)')
+	go test -short $$(go list ./... | grep -vE '/(runtime/containerd|netplugin|test/e2e)')
+
+.PHONY: crash
+crash: ## Kill the daemon before each change of its disk, one after the other, and go on (root)
+	go test -count=1 -v -timeout 40m ./cmd/internal/daemon -run TestCrash
 
 .PHONY: e2e-images
 e2e-images: $(BIN)/hello-1.tar $(BIN)/hello-2.tar $(BIN)/etcd $(TUTORIAL:%=$(BIN)/tutorial-%.tar)
