@@ -54,7 +54,7 @@ func TestAlone(t *testing.T) {
 		if len(now) != 3 || now[victim] == webs[victim] {
 			return fmt.Errorf("%d containers run, want 3, and a new one for task %s: %v", len(now), victim, now)
 		}
-		return nil
+		return s.answers(worker, 30) // without a health check, the port leads to a process that runs and does not listen yet
 	})
 	s.answersFor(worker, alone/3)
 	after := containersOf(t, worker)
@@ -84,13 +84,22 @@ const alone = 12 * time.Second
 // answersFor asks a host's published port again and again for a while: every request is answered.
 func (s *swarm) answersFor(h *lab.Host, d time.Duration) {
 	s.t.Helper()
-	asked := 0
-	for end := time.Now().Add(d); time.Now().Before(end); asked++ {
-		if _, err := s.Client.Get(fmt.Sprintf("http://%s:8080/", h.Addr)); err != nil {
-			s.t.Errorf("request %d: %v", asked, err)
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		if err := s.answers(h, 1); err != nil {
+			s.t.Error(err)
 			return
 		}
 	}
+}
+
+// answers asks a host's published port a number of times, and is the error of the first request that is not answered.
+func (s *swarm) answers(h *lab.Host, requests int) error {
+	for n := range requests {
+		if _, err := s.Client.Get(fmt.Sprintf("http://%s:8080/", h.Addr)); err != nil {
+			return fmt.Errorf("request %d: %w", n, err)
+		}
+	}
+	return nil
 }
 
 // kept is how many containers are in both, as the same process.
