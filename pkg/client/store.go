@@ -17,9 +17,6 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// remembered is how many changes a Store keeps for its watches to go on from.
-const remembered = 100_000
-
 // remote is a store.Store on the other side of a connection. It follows the server's store with one watch, from the first
 // use on, and keeps the newest snapshot; reading and watching then cost no request.
 type remote struct {
@@ -191,7 +188,7 @@ func (r *remote) load() error {
 		return err
 	}
 	if r.history == nil {
-		r.history = store.NewHistory(s, remembered)
+		r.history = store.NewHistory(s, store.HistoryLimit)
 		close(r.begun)
 	} else {
 		r.history.Reset(s)

@@ -15,14 +15,20 @@ type History struct {
 	batches  []Batch // ring, oldest at head
 	head     int
 	held     int // changes in all batches
-	limit    int // of held
+	limit    int // of held, or what the snapshot holds, if that is more
 	oldest   int64
 	changed  chan struct{} // closed at the next change
 	err      error         // the end, or why it is broken
 	closed   bool
 }
 
-// NewHistory begins with a snapshot, and keeps at least the latest batch and at most limit changes (or one batch).
+// HistoryLimit is how many changes a store remembers at least, where there are as many. What is remembered costs memory that is there
+// for good, so it grows only with what is there for good, too: one change for each object, so that a watch can be as slow as a write
+// of everything takes.
+const HistoryLimit = 10_000
+
+// NewHistory begins with a snapshot. It keeps the latest batch at least, and at most as many changes (or one batch) as limit says, or
+// as there are objects, if these are more.
 func NewHistory(s *Snapshot, limit int) *History {
 	return &History{snapshot: s, limit: limit, oldest: s.revision, changed: make(chan struct{})}
 }
@@ -49,7 +55,7 @@ func (h *History) Append(s *Snapshot, batches ...Batch) {
 			h.held += len(b.Changes)
 		}
 	}
-	for h.held > h.limit && len(h.batches)-h.head > 1 {
+	for limit := max(h.limit, s.size()); h.held > limit && len(h.batches)-h.head > 1; {
 		h.held -= len(h.batches[h.head].Changes)
 		h.oldest = h.batches[h.head].Revision
 		h.batches[h.head] = Batch{}

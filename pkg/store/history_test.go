@@ -11,7 +11,7 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// appended makes a history with batches of one change at the revisions 2 to n.
+// appended makes a history with batches of one change at the revisions 2 to n. They are changes of the same ten objects.
 func appended(t *testing.T, limit int, n int64) *store.History {
 	t.Helper()
 	s := store.NewSnapshot()
@@ -24,7 +24,12 @@ func appended(t *testing.T, limit int, n int64) *store.History {
 
 func appendOne(t *testing.T, h *store.History, revision int64) {
 	t.Helper()
-	op := store.Op{Kind: v1.KindSecret, ID: fmt.Sprint(revision), Value: &v1.SecretSpec{}}
+	appendOf(t, h, revision, fmt.Sprint(revision%10))
+}
+
+func appendOf(t *testing.T, h *store.History, revision int64, id string) {
+	t.Helper()
+	op := store.Op{Kind: v1.KindSecret, ID: id, Value: &v1.SecretSpec{}}
 	next, changes, err := h.Newest().With(revision, []store.Op{op})
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +62,20 @@ func TestHistoryForgets(t *testing.T) {
 		if err != nil || got[0] != after+1 || got[len(got)-1] != 1000 {
 			t.Fatalf("watch after %d: %v %v", after, got, err)
 		}
+	}
+}
+
+// TestHistoryGrowsWithTheState: where there are more objects than the limit, a change of each is remembered.
+func TestHistoryGrowsWithTheState(t *testing.T) {
+	h := store.NewHistory(store.NewSnapshot(), 10)
+	for r := int64(2); r <= 1000; r++ {
+		appendOf(t, h, r, fmt.Sprint(r%100))
+	}
+	if got, err := follow(t.Context(), h, 900, 100); err != nil || len(got) != 100 {
+		t.Errorf("watch after 900, with 100 objects: %d batches, %v", len(got), err)
+	}
+	if got, err := follow(t.Context(), h, 899, 1); !errors.Is(err, store.ErrCompacted) {
+		t.Errorf("watch after 899, with 100 objects: %v, %v", got, err)
 	}
 }
 

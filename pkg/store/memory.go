@@ -20,14 +20,11 @@ type Memory struct {
 	granted   LeaseID
 }
 
-// historyLimit is how many changes a store remembers for watches to go on from.
-const historyLimit = 100_000
-
 // NewMemory is an empty store at revision 1.
 func NewMemory() *Memory {
 	s := NewSnapshot()
 	s.revision = 1
-	return &Memory{history: NewHistory(s, historyLimit), vacated: make(chan struct{}),
+	return &Memory{history: NewHistory(s, HistoryLimit), vacated: make(chan struct{}),
 		leases: make(map[LeaseID]*memoryLease), under: make(map[leased]LeaseID)}
 }
 

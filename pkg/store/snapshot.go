@@ -68,6 +68,15 @@ func (s *Snapshot) Count(kind v1.Kind) int {
 	return 0
 }
 
+// size is the number of objects of all kinds.
+func (s *Snapshot) size() int {
+	n := 0
+	for i := range s.objects {
+		n += s.objects[i].tree.Len()
+	}
+	return n
+}
+
 // Get finds an object by its ID.
 func Get[S, D, T any](s *Snapshot, k v1.KindOf[S, D, T], id string) (*v1.Resource[S, D, T], bool) {
 	o, ok := s.Lookup(k.Kind(), id)

@@ -52,6 +52,7 @@ func startManager(ctx context.Context, o options, dir string, log *slog.Logger, 
 	ctx, cancel := context.WithCancel(ctx)
 	m := &manager{store: &counted{backing: s}, cancel: cancel, fail: fail}
 	if m.server = apiserver.New(apiserver.Options{Log: log}); o.churn == 0 {
+		m.store.times = make(map[int64]time.Time)
 		m.server.Attach(m.store, apiserver.Backing{}) // openGate does it with more
 	}
 	m.http = apiserver.NewHTTPServer(m.server.Handler(), log)
@@ -92,7 +93,7 @@ type counted struct {
 	commits, ops, byRules, byAgents atomic.Int64
 
 	mu    sync.Mutex
-	times map[int64]time.Time // of each revision, since remember
+	times map[int64]time.Time // of each revision; nil where nobody asks
 }
 
 // counts are how many operations were committed so far.
@@ -110,10 +111,9 @@ func (c *counted) Commit(ctx context.Context, commit store.Commit) (int64, error
 	}
 	now := time.Now()
 	c.mu.Lock()
-	if c.times == nil {
-		c.times = make(map[int64]time.Time)
+	if c.times != nil {
+		c.times[revision] = now
 	}
-	c.times[revision] = now
 	c.mu.Unlock()
 	c.commits.Add(1)
 	c.ops.Add(int64(len(commit.Ops)))

@@ -81,7 +81,7 @@ func (s *Store) start(ctx context.Context) error {
 	return s.ready(ctx, func(ctx context.Context) error {
 		snapshot, err := s.load(ctx)
 		if err == nil {
-			s.history = store.NewHistory(snapshot, historyLimit)
+			s.history = store.NewHistory(snapshot, store.HistoryLimit)
 		}
 		return err
 	})

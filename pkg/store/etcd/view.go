@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// historyLimit is how many changes are remembered for watches to go on from.
-	historyLimit = 100_000
 	// loadPage is how many keys are loaded at a time.
 	loadPage = 5000
 	// watchAtOnce bounds how many events go into one new snapshot.
