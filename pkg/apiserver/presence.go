@@ -30,8 +30,12 @@ const (
 	beginning = 8 * time.Second
 	// retryRenewal is the time between two attempts to renew.
 	retryRenewal = 100 * time.Millisecond
-	// lostAfter is how long a node whose connection broke may take to open another.
-	lostAfter = 500 * time.Millisecond
+	// lostAfter is how long a node whose connection broke may take to open another: an init system starts a daemon that crashed
+	// within that. Where there was no leader meanwhile nobody could open one, and it has afterElection from when there is one.
+	lostAfter     = 700 * time.Millisecond
+	afterElection = 500 * time.Millisecond
+	// shortRead is how long a linearizable read takes at most where there is a leader.
+	shortRead = 200 * time.Millisecond
 	// backWithin is how long a node whose agent stopped in order may take to be back: a daemon is restarted, a binary replaced.
 	backWithin = 10 * time.Second
 )
@@ -329,10 +333,35 @@ func (b *backend) end(se *session, cause error) {
 	case errors.Is(cause, errLeaving), errors.Is(cause, errNodeRemoved), errors.Is(cause, errMissed):
 		b.spawn(func() { b.revoke(se.node, id) })
 	case errors.Is(cause, errStopped):
-		b.spawn(func() { b.expect(se, id) })
+		b.expect(se, id) // before the session is over for the agent, whose machine may stop this manager next
 	default:
-		time.AfterFunc(lostAfter, func() { b.spawn(func() { b.revoke(se.node, id) }) })
+		b.spawn(func() { b.miss(se.node, id) })
 	}
+}
+
+// miss ends the lease of a node whose connection broke, after the time that it has to open another. Where the managers' leader broke with
+// it, which shows in that nobody answers a read, that time begins with the next leader: before, no session can be opened.
+func (b *backend) miss(node string, id store.LeaseID) {
+	ctx, cancel := context.WithTimeout(b.ctx, backWithin)
+	defer cancel()
+	wait := lostAfter
+	for !b.readable(ctx) {
+		wait = afterElection
+		if !pause(ctx, retryRenewal) {
+			return // the lease has run out by now
+		}
+	}
+	if pause(ctx, wait) {
+		b.revoke(node, id)
+	}
+}
+
+// readable tells whether the store's managers have a leader.
+func (b *backend) readable(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, shortRead)
+	defer cancel()
+	_, err := b.store.Sync(ctx)
+	return err == nil
 }
 
 // expect gives a node whose agent stopped in order the time to be back: a longer lease, that runs out by itself.

@@ -291,13 +291,13 @@ func TestHowASessionEnds(t *testing.T) {
 		there, gone   time.Duration
 		statusProblem int
 	}{
-		"killed":     {func(s *raw) { s.cancel() }, 450 * time.Millisecond, 550 * time.Millisecond, 0},
+		"killed":     {func(s *raw) { s.cancel() }, 650 * time.Millisecond, 750 * time.Millisecond, 0},
 		"in order":   {func(s *raw) { s.up.Close() }, 9900 * time.Millisecond, 10100 * time.Millisecond, 0},
 		"leaving":    {func(s *raw) { s.up.Write([]byte(`{"leaving":true}` + "\n")) }, -1, 0, http.StatusGone},
-		"nonsense":   {func(s *raw) { s.up.Write([]byte("hello\n")) }, 450 * time.Millisecond, 550 * time.Millisecond, http.StatusBadRequest},
-		"half line":  {func(s *raw) { s.up.Write([]byte(`{"lea`)); s.up.Close() }, 450 * time.Millisecond, 550 * time.Millisecond, 0},
-		"endless":    {func(s *raw) { s.up.Write(make([]byte, 1<<20)) }, 450 * time.Millisecond, 550 * time.Millisecond, http.StatusRequestEntityTooLarge},
-		"says twice": {func(s *raw) { s.up.Write([]byte(`{"leaving":true,"leaving":false}` + "\n")) }, 450 * time.Millisecond, 550 * time.Millisecond, http.StatusBadRequest},
+		"nonsense":   {func(s *raw) { s.up.Write([]byte("hello\n")) }, 650 * time.Millisecond, 750 * time.Millisecond, http.StatusBadRequest},
+		"half line":  {func(s *raw) { s.up.Write([]byte(`{"lea`)); s.up.Close() }, 650 * time.Millisecond, 750 * time.Millisecond, 0},
+		"endless":    {func(s *raw) { s.up.Write(make([]byte, 1<<20)) }, 650 * time.Millisecond, 750 * time.Millisecond, http.StatusRequestEntityTooLarge},
+		"says twice": {func(s *raw) { s.up.Write([]byte(`{"leaving":true,"leaving":false}` + "\n")) }, 650 * time.Millisecond, 750 * time.Millisecond, http.StatusBadRequest},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, st *store.Memory, m *manager) {
@@ -323,6 +323,43 @@ func TestHowASessionEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestBackAfterAnElection: where the managers have no leader when a node's connection breaks, the node has a while from when there is
+// one, and no longer.
+func TestBackAfterAnElection(t *testing.T) {
+	for name, back := range map[string]bool{"back": true, "lost": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := &stuck{Memory: swarmOf(t, 1)}
+				m := startManager(t, "m1", st)
+				defer st.Close()
+				defer m.close()
+				lost := watchForLoss(t, st)
+				st.loseWith(m.open("node1", described))
+				time.Sleep(1200 * time.Millisecond)
+				st.off.Store(false)
+				time.Sleep(400 * time.Millisecond)
+				if lost.Load() != 0 {
+					t.Fatal("the node is missed before it could come back")
+				}
+				if back {
+					m.open("node1", described).beat(time.Second, 10*time.Second)
+				}
+				time.Sleep(400 * time.Millisecond)
+				if missed := lost.Load() != 0; missed == back {
+					t.Errorf("the node is missed: %v", missed)
+				}
+			})
+		})
+	}
+}
+
+// loseWith breaks a session at the moment at which the leader is lost.
+func (s *stuck) loseWith(r *raw) {
+	r.beat(time.Second, 3*time.Second)
+	s.off.Store(true)
+	r.cancel()
 }
 
 // TestBackInTime: a node whose agent was killed, or restarted, and is back soon enough was never away.

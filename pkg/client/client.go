@@ -86,8 +86,17 @@ func (c *Client) SetHosts(hosts []string) {
 	}
 	c.hosts = next
 	if !slices.Contains(next, c.current) {
-		c.current = next[rand.N(len(next))] // those who lose their manager together do not all choose the same
+		c.current = pick(next) // those who lose their manager together do not all choose the same
 	}
+}
+
+// pick is one of the hosts. A socket of this machine is chosen only where there is nothing else: whoever is on the same machine is lost
+// together with it.
+func pick(hosts []*host) *host {
+	if far := slices.DeleteFunc(slices.Clone(hosts), (*host).socket); len(far) > 0 {
+		hosts = far
+	}
+	return hosts[rand.N(len(hosts))]
 }
 
 // Refresh lets every request from now on use a new connection, and so the certificate and roots that TLS has now. Requests
@@ -112,14 +121,22 @@ func (c *Client) at() *host {
 	return c.current
 }
 
-// order is the hosts in the order in which to try them: the one in use, and then the others in any order.
+// order is the hosts in the order in which to try them: the one in use, and then the others in any order, a socket last.
 func (c *Client) order() []*host {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	order := slices.Clone(c.hosts)
 	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-	i := slices.Index(order, c.current)
-	order[0], order[i] = order[i], order[0]
+	place := func(h *host) int {
+		switch {
+		case h == c.current:
+			return 0
+		case h.socket():
+			return 2
+		}
+		return 1
+	}
+	slices.SortStableFunc(order, func(a, b *host) int { return place(a) - place(b) })
 	return order
 }
 
@@ -143,9 +160,14 @@ func (c *Client) leave(h *host, lost bool) {
 	if c.current != h || len(c.hosts) < 2 {
 		return
 	}
-	i := rand.N(len(c.hosts) - 1)
-	if i >= slices.Index(c.hosts, h) {
-		i++
+	c.current = pick(slices.DeleteFunc(slices.Clone(c.hosts), func(other *host) bool { return other == h }))
+}
+
+// Elsewhere has the next request go to another machine, where one that goes to this one would be the next.
+func (c *Client) Elsewhere() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current.socket() {
+		c.current = pick(c.hosts)
 	}
-	c.current = c.hosts[i]
 }

@@ -83,6 +83,9 @@ func newHost(name string, config *tls.Config) (*host, error) {
 	return h, nil
 }
 
+// socket tells whether the host is a socket of this machine.
+func (h *host) socket() bool { return h.network == "unix" }
+
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()

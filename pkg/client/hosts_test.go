@@ -313,6 +313,39 @@ func TestSetHosts(t *testing.T) {
 }
 
 // TestRefresh: requests go over connections of the identity as it is, though a session still uses one of the older identity.
+// TestSocketComesLast: the socket of this machine is used where there is nothing else, for whoever is behind it is lost with the machine.
+func TestSocketComesLast(t *testing.T) {
+	const socket = "unix:///run/nobody.sock"
+	config := newSwarm(t).identity("n1", ca.RoleWorker).ClientTLS()
+	for range 50 {
+		c, err := Dial(Options{Hosts: []string{"10.0.0.1:2377", socket, "10.0.0.2:2377", "10.0.0.3:2377"}, TLS: config})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if order := c.order(); order[0].name != "10.0.0.1:2377" || order[3].name != socket {
+			t.Fatalf("they are tried in the order %s, %s, %s, %s", order[0].name, order[1].name, order[2].name, order[3].name)
+		}
+		if c.leave(c.at(), true); c.Host() == socket {
+			t.Fatal("after one manager was lost, the socket comes before the others")
+		}
+		c.SetHosts([]string{"10.0.0.1:2377", socket})
+		c.use(c.hosts[0])
+		if c.leave(c.at(), true); c.Host() != socket {
+			t.Fatalf("after all others were lost, %s is next, not the socket", c.Host())
+		}
+		if order := c.order(); order[0].name != socket {
+			t.Fatal("the host that was lost is tried before the socket")
+		}
+		if c.Elsewhere(); c.Host() != "10.0.0.1:2377" {
+			t.Fatalf("the next request goes to %s", c.Host())
+		}
+		c.SetHosts([]string{socket})
+		if c.Elsewhere(); c.Host() != socket {
+			t.Fatalf("with nobody else, the next request goes to %s", c.Host())
+		}
+	}
+}
+
 func TestRefresh(t *testing.T) {
 	s := newSwarm(t)
 	hold := make(chan struct{})

@@ -25,6 +25,12 @@ func (c *Client) Node(id string) *NodeClient {
 	return n.(*NodeClient)
 }
 
+// OnThisMachine tells whether the latest session was opened over a socket of this machine.
+func (n *NodeClient) OnThisMachine() bool {
+	h := n.session.Load()
+	return h != nil && h.socket()
+}
+
 // Report tells the manager what was observed. Tasks that the result calls unknown are not, or no longer, the node's.
 // Reporting the same again does nothing.
 func (n *NodeClient) Report(ctx context.Context, r v1.StatusReport) (v1.StatusResult, error) {

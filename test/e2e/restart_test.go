@@ -21,6 +21,7 @@ func TestRestart(t *testing.T) {
 	for _, h := range s.Hosts {
 		stop := s.keepWriting(s.otherThan(h))
 		h.Stop()
+		time.Sleep(away)
 		h.Start()
 		s.Settled(s.otherThan(h), s.managers)
 		stop()
@@ -32,6 +33,9 @@ func TestRestart(t *testing.T) {
 	}
 	s.settled(first, generous, "web")
 }
+
+// away is for how long a daemon is stopped: longer than a silent node is waited for, and not as long as one is that stopped in order.
+const away = 5 * time.Second
 
 // keepAsking asks port 8080 of every host that runs a container, from outside, until the function that it returns is called. Every
 // request must be answered.

@@ -132,6 +132,9 @@ func (d *Daemon) run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		d.log.Info("swarmd stops; containers go on")
+		if n := d.inside.Load(); n != nil {
+			n.rest()
+		}
 		return nil
 	case err := <-d.failed:
 		d.parts.stop()

@@ -82,6 +82,21 @@ func (l *link) kick() {
 	}
 }
 
+// home tells whether there is a session with the manager on this machine.
+func (l *link) home() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.session && !l.fixed && l.client.Node(l.node).OnThisMachine()
+}
+
+// leaveHome has the session opened anew with a manager on another machine.
+func (l *link) leaveHome() {
+	l.mu.Lock()
+	l.client.Elsewhere()
+	l.mu.Unlock()
+	l.kick()
+}
+
 func (l *link) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

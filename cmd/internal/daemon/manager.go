@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/apiserver"
+	"github.com/swarmd/swarmd/pkg/store"
 	"github.com/swarmd/swarmd/pkg/store/etcd"
 )
 
@@ -77,6 +78,24 @@ func (m *manager) opened() *etcd.Store {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.store
+}
+
+// hasReachable tells whether the managers' leader hears of one beside the node itself.
+func (m *manager) hasReachable(ctx context.Context, id string) bool {
+	opened := m.opened()
+	if opened == nil {
+		return false
+	}
+	snapshot, err := opened.Snapshot(ctx, 0)
+	if err != nil {
+		return false
+	}
+	for o := range store.All(snapshot, v1.Members) {
+		if o.Meta.ID != id && o.Status.Voter && o.Status.Reachable {
+			return true
+		}
+	}
+	return false
 }
 
 // trusted are the digests of the roots by which the member knows the other managers; they count from its start on.

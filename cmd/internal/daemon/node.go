@@ -124,10 +124,16 @@ func (n *node) runAgent() {
 	}
 }
 
-// stop ends the node's parts; its containers go on.
-func (n *node) stop() {
+// rest ends the agent, and with it the session in order: whoever holds it knows then that the node is to be back soon. A manager goes
+// on, as that may be the one on this machine.
+func (n *node) rest() {
 	n.cancel()
 	n.work.Wait()
+}
+
+// stop ends the node's parts; its containers go on.
+func (n *node) stop() {
+	n.rest()
 	n.mu.Lock()
 	m := n.manager
 	n.mu.Unlock()

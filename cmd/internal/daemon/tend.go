@@ -20,6 +20,7 @@ import (
 // Times of tending.
 const (
 	lookAgain = time.Minute            // though nothing happened
+	lookOut   = 5 * time.Second        // for another manager, while the session is with the one on this machine
 	retryMin  = 500 * time.Millisecond // between two tries, doubled with each
 	retryMost = 30 * time.Second
 	// callWithin bounds one call to the managers.
@@ -61,7 +62,7 @@ func (n *node) tend(ctx context.Context) {
 		} else {
 			settling.reset()
 			n.follow()
-			wait = min(n.tendManager(), n.tendCertificate(ctx, &renewing, &renewNot))
+			wait = min(n.tendManager(), n.tendCertificate(ctx, &renewing, &renewNot), n.tendSession(ctx))
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -210,6 +211,22 @@ func (n *node) tendManager() time.Duration {
 		return time.Second
 	}
 	return lookAgain
+}
+
+// tendSession has the session of a manager's agent go to another manager, as soon as there is one again, and says when to look again.
+// While it is with the manager on this machine, nobody would see at once that both are lost.
+func (n *node) tendSession(ctx context.Context) time.Duration {
+	if !n.link.home() {
+		return lookAgain
+	}
+	n.mu.Lock()
+	m, id := n.manager, n.identity.NodeID
+	n.mu.Unlock()
+	if m != nil && m.hasReachable(ctx, id) {
+		n.log.Debug("another manager is there again: the session goes there")
+		n.link.leaveHome()
+	}
+	return lookOut
 }
 
 // managerEnded draws the conclusions.
