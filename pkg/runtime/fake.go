@@ -82,7 +82,7 @@ type fakeContainer struct {
 }
 
 // fakeEnds bounds the ends that a Fake remembers for Events; a reader further behind is told that the runtime was lost.
-const fakeEnds = 4096
+const fakeEnds = 512
 
 // NewFake is a runtime without containers.
 func NewFake(o FakeOptions) *Fake {
