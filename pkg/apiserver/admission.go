@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/ca"
@@ -60,6 +61,11 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) error {
 	node := &v1.Node{Meta: v1.Meta{ID: v1.NewID()}, Spec: &v1.NodeSpec{Role: role, Availability: request.Availability}}
 	if err := check(node); err != nil {
 		return err
+	}
+	if role == v1.RoleManager && request.Addr != "" {
+		if err := s.reach(r.Context(), request.Addr); err != nil {
+			return err
+		}
 	}
 	certificate, err := s.sign(r.Context(), b, a, snapshot, request.CSR, node.Meta.ID, certRole(role))
 	if err != nil {
@@ -165,6 +171,9 @@ func (s *Server) membership(w http.ResponseWriter, r *http.Request) error {
 	if node.Spec.Role != v1.RoleManager {
 		return problemf(http.StatusForbidden, "node %s is no manager: promote it first", node.Meta.ID)
 	}
+	if err := s.reach(r.Context(), request.Addr); err != nil {
+		return err
+	}
 	m, err := b.backing.Members.AddMember(r.Context(), node.Meta.ID, "https://"+request.Addr)
 	if err != nil {
 		return memberProblem(err)
@@ -173,6 +182,26 @@ func (s *Server) membership(w http.ResponseWriter, r *http.Request) error {
 	noteWrite(r.Context(), v1.KindMember, node.Meta.ID, "", 0)
 	return writeJSON(w, http.StatusOK, m)
 }
+
+// reach refuses who is to be a manager, and is not reached where it says. A member that nobody reaches counts against the quorum.
+func (s *Server) reach(ctx context.Context, addr string) error {
+	if s.reaches == nil {
+		return nil
+	}
+	if !isAddr(addr) {
+		return v1.FieldErrors{{Field: "addr", Message: "want host:port at which the other managers reach this one"}}
+	}
+	ctx, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
+	if err := s.reaches(ctx, addr); err != nil {
+		return problemf(http.StatusBadRequest, "the managers cannot reach this node at its advertised address %s (%v): give one that they reach "+
+			"with --advertise-addr, and see that its TCP port is open to them", addr, err)
+	}
+	return nil
+}
+
+// reachWithin is how long somebody who is to be a manager has to take a connection.
+const reachWithin = 3 * time.Second
 
 // errOwnEtcd is what is said where the members are none of this daemon's business.
 var errOwnEtcd = problemf(http.StatusBadRequest, "this swarm's state is in an etcd of its own, whose members and backups are its operator's")

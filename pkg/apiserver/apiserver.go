@@ -64,6 +64,9 @@ type Options struct {
 	Host Host
 	// Resolver pins images; without one they stay as they were written.
 	Resolver ImageResolver
+	// Reach finds out whether something listens at host:port, as other managers have to reach one that is to be a member; without one
+	// nobody looks.
+	Reach func(ctx context.Context, addr string) error
 	// Registry gets the server's metrics, and is what /metrics shows.
 	Registry *prometheus.Registry
 	Log      *slog.Logger
@@ -128,6 +131,7 @@ func (l Limits) orDefaults() Limits {
 type Server struct {
 	host     Host
 	resolver ImageResolver
+	reaches  func(ctx context.Context, addr string) error // nil where nobody looks
 	registry *prometheus.Registry
 	metrics  *metrics
 	log      *slog.Logger
@@ -152,7 +156,7 @@ type Server struct {
 // New is a server. It starts no listener: Handler is for http.Server, best one made by NewHTTPServer.
 func New(o Options) *Server {
 	s := &Server{
-		host: o.Host, resolver: o.Resolver, registry: o.Registry, log: o.Log, now: o.Clock, limits: o.Limits.orDefaults(),
+		host: o.Host, resolver: o.Resolver, reaches: o.Reach, registry: o.Registry, log: o.Log, now: o.Clock, limits: o.Limits.orDefaults(),
 	}
 	if s.registry == nil {
 		s.registry = prometheus.NewRegistry()

@@ -6,9 +6,18 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// usageError is a line that makes no sense, with how to write it: exit status 125, as Docker's.
+// usageError is a line whose flags make no sense, with how to write it: exit status 125, as Docker's.
 func usageError(cmd *cobra.Command, format string, args ...any) error {
-	return &exitError{code: 125, text: fmt.Sprintf(format, args...) + fmt.Sprintf("\n\nUsage:  %s\n\nRun '%s --help' for more information", cmd.UseLine(), cmd.CommandPath())}
+	return &exitError{code: 125, text: withUsage(cmd, format, args...)}
+}
+
+// countError is a line with too few or too many arguments: exit status 1, as Docker's.
+func countError(cmd *cobra.Command, format string, args ...any) error {
+	return &exitError{code: 1, text: withUsage(cmd, format, args...)}
+}
+
+func withUsage(cmd *cobra.Command, format string, args ...any) string {
+	return fmt.Sprintf(format, args...) + fmt.Sprintf("\n\nUsage:  %s\n\nRun '%s --help' for more information", cmd.UseLine(), cmd.CommandPath())
 }
 
 func flagError(cmd *cobra.Command, err error) error { return usageError(cmd, "%v", err) }
@@ -36,7 +45,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return usageError(cmd, "%s: '%s' accepts no arguments", cmd.Root().Name(), cmd.CommandPath())
+	return countError(cmd, "%s: '%s' accepts no arguments", cmd.Root().Name(), cmd.CommandPath())
 }
 
 func exactArgs(n int) cobra.PositionalArgs {
@@ -44,7 +53,7 @@ func exactArgs(n int) cobra.PositionalArgs {
 		if len(args) == n {
 			return nil
 		}
-		return usageError(cmd, "%s: '%s' requires %d %s", cmd.Root().Name(), cmd.CommandPath(), n, plural("argument", n))
+		return countError(cmd, "%s: '%s' requires %d %s", cmd.Root().Name(), cmd.CommandPath(), n, plural("argument", n))
 	}
 }
 
@@ -53,7 +62,7 @@ func minArgs(n int) cobra.PositionalArgs {
 		if len(args) >= n {
 			return nil
 		}
-		return usageError(cmd, "%s: '%s' requires at least %d %s", cmd.Root().Name(), cmd.CommandPath(), n, plural("argument", n))
+		return countError(cmd, "%s: '%s' requires at least %d %s", cmd.Root().Name(), cmd.CommandPath(), n, plural("argument", n))
 	}
 }
 
@@ -62,7 +71,7 @@ func rangeArgs(low, high int) cobra.PositionalArgs {
 		if len(args) >= low && len(args) <= high {
 			return nil
 		}
-		return usageError(cmd, "%s: '%s' requires at least %d and at most %d %s", cmd.Root().Name(), cmd.CommandPath(), low, high, plural("argument", high))
+		return countError(cmd, "%s: '%s' requires at least %d and at most %d %s", cmd.Root().Name(), cmd.CommandPath(), low, high, plural("argument", high))
 	}
 }
 

@@ -62,11 +62,15 @@ func (n *NodeClient) Leave(ctx context.Context) error {
 // whoever reads it. It returns when the records end, or at once when nobody reads them any more (a *v1.Problem, 404 or 410):
 // the caller then ends the context that the records come from.
 func (n *NodeClient) Stream(ctx context.Context, id string, records iter.Seq2[v1.LogRecord, error]) error {
+	var hosts []*host
+	if h := n.session.Load(); h != nil {
+		hosts = []*host{h}
+	}
 	r, w := io.Pipe()
 	defer r.CloseWithError(io.ErrClosedPipe)
 	go func() { w.CloseWithError(writeRecords(w, records)) }()
 	resp, _, err := n.client.send(ctx, request{
-		method: http.MethodPost, path: n.path + "/streams/" + url.PathEscape(id), body: once(r), only: n.session.Load(),
+		method: http.MethodPost, path: n.path + "/streams/" + url.PathEscape(id), body: once(r), hosts: hosts,
 	})
 	if err != nil {
 		return err

@@ -25,8 +25,8 @@ type request struct {
 	// body makes what is sent, for each try anew; nil where it cannot be made again. No body at all is a nil body.
 	body func() io.Reader
 	kind string // the body's content type; JSON where it is empty
-	// only is the one host to ask; nil for any.
-	only *host
+	// hosts are those to ask, in this order; nil for all of the client's.
+	hosts []*host
 	// again tells that the request may be made twice, as those that only read.
 	again bool
 	// patience is how long one host may take to begin its answer; 0 for as long as ctx lasts.
@@ -99,9 +99,9 @@ func fill(ctx context.Context, resp *http.Response, out any) (cut bool, err erro
 // send makes a request and returns the answer, whose body the caller closes, and who gave it, unless it is a refusal. It asks
 // one host after the other as Dial says.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, *host, error) {
-	hosts := c.order()
-	if r.only != nil {
-		hosts = []*host{r.only}
+	hosts := r.hosts
+	if hosts == nil {
+		hosts = c.order()
 	}
 	var failed []attempt
 	for _, h := range hosts {

@@ -21,6 +21,8 @@ const (
 	openGrace = 10 * time.Second
 	// minGrace is the least silence that ends a session, however short its heartbeat's period is.
 	minGrace = 2 * time.Second
+	// spare is how many periods before the managers miss a node it gives up a manager that is silent: time for another session.
+	spare = 1
 	// endGrace is how long a manager may take to see that a session is over.
 	endGrace = time.Second
 	// maxPeriod bounds what a manager may say of the period.
@@ -32,7 +34,7 @@ const (
 // another goroutine.
 //
 // It sends heartbeats for as long as it lasts, also while the caller works on what was yielded. It ends with an error when the
-// manager has said nothing for v1.HeartbeatGrace heartbeats, at least 2 s, when the connection is lost, when a newer session of
+// manager has said nothing for one heartbeat less than v1.HeartbeatGrace, at least 2 s, when the connection is lost, when a newer session of
 // the same node takes its place (409), or with ctx; the caller opens the next one.
 //
 // A caller that stops, or whose ctx ends, ends the session in order: the manager is told, and has a second to take note. So it
@@ -132,6 +134,7 @@ func (s *session) change() error {
 func (s *session) begin(ctx context.Context) (*http.Response, *host, error) {
 	return s.node.client.send(ctx, request{
 		method: http.MethodPost, path: s.node.path + "/session",
+		hosts: s.node.client.nearest(ctx),
 		again: true, patience: openGrace, // a session takes the place of the one before it
 		body: func() io.Reader {
 			r, w := io.Pipe()
@@ -190,7 +193,7 @@ func (s *session) read(h *host, body io.Reader, to func(v1.Assignment) bool) err
 		}
 		if line.Swarm != nil && line.Swarm.Heartbeat > 0 {
 			period := min(time.Duration(line.Swarm.Heartbeat), maxPeriod)
-			alive.limit = max(v1.HeartbeatGrace*period, minGrace)
+			alive.limit = max((v1.HeartbeatGrace-spare)*period, minGrace)
 			s.keep(period)
 		}
 		if !to(line.Assignment) {

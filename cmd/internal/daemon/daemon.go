@@ -116,7 +116,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		return err
 	}
 	defer door.Close()
-	d.server = apiserver.New(apiserver.Options{Host: d, Resolver: d.runtime, Registry: d.registry, Log: d.log, AuditFile: d.path(auditName)})
+	d.server = apiserver.New(apiserver.Options{Host: d, Resolver: d.runtime, Reach: reach, Registry: d.registry, Log: d.log, AuditFile: d.path(auditName)})
 	if err := d.resume(ctx); err != nil {
 		return err
 	}

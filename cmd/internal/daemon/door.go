@@ -29,6 +29,15 @@ func listenAt(addr string) (net.Listener, error) {
 	return l, nil
 }
 
+// reach finds out whether something listens at host:port.
+func reach(ctx context.Context, addr string) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
 // openDoor serves the other nodes over TLS, and returns how to end that. It is open before the member starts, which may need the
 // other members for it, and tries for as long as the port cannot be had.
 func (m *manager) openDoor(ctx context.Context) (shut func(), err error) {

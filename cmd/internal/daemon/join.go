@@ -37,7 +37,7 @@ func (d *Daemon) Join(ctx context.Context, r v1.JoinRequest) (v1.JoinResult, err
 	}
 	admitting, cancel := context.WithTimeout(ctx, enterWithin)
 	defer cancel()
-	a, err := admit(admitting, r, token)
+	a, err := admit(admitting, r, token, p.addr)
 	if err != nil {
 		door.Close()
 		return v1.JoinResult{}, err
@@ -101,13 +101,13 @@ type admitted struct {
 }
 
 // admit asks one manager after the other to let this machine in.
-func admit(ctx context.Context, r v1.JoinRequest, token ca.Token) (*admitted, error) {
+func admit(ctx context.Context, r v1.JoinRequest, token ca.Token, advertised string) (*admitted, error) {
 	var errs []error
 	for i, addr := range r.RemoteAddrs {
 		// Each gets its share of the time that is left.
 		deadline, _ := ctx.Deadline()
 		trying, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(r.RemoteAddrs)-i))
-		a, err := admitAt(trying, addr, r, token)
+		a, err := admitAt(trying, addr, r, token, advertised)
 		cancel()
 		if err == nil {
 			return a, nil
@@ -120,7 +120,7 @@ func admit(ctx context.Context, r v1.JoinRequest, token ca.Token) (*admitted, er
 	return nil, errors.Join(errs...)
 }
 
-func admitAt(ctx context.Context, addr string, r v1.JoinRequest, token ca.Token) (*admitted, error) {
+func admitAt(ctx context.Context, addr string, r v1.JoinRequest, token ca.Token, advertised string) (*admitted, error) {
 	roots, err := client.FetchRoots(ctx, addr, token.Digest)
 	if err != nil {
 		return nil, explainJoin(ctx, addr, err)
@@ -133,7 +133,7 @@ func admitAt(ctx context.Context, addr string, r v1.JoinRequest, token ca.Token)
 	if err != nil {
 		return nil, err
 	}
-	a, err := client.Admit(ctx, addr, roots, v1.AdmissionRequest{Token: r.Token, CSR: csr, Availability: r.Availability})
+	a, err := client.Admit(ctx, addr, roots, v1.AdmissionRequest{Token: r.Token, CSR: csr, Availability: r.Availability, Addr: advertised})
 	if err != nil {
 		return nil, explainJoin(ctx, addr, err)
 	}

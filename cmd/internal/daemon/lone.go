@@ -111,7 +111,7 @@ func (d *Daemon) joinLone(ctx context.Context, o AgentOptions) (*identity, error
 	}
 	ctx, cancel := context.WithTimeout(ctx, enterWithin)
 	defer cancel()
-	a, err := admit(ctx, r, token)
+	a, err := admit(ctx, r, token, "")
 	if err != nil {
 		return nil, fmt.Errorf("join the swarm: %w", err)
 	}

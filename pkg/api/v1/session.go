@@ -39,7 +39,8 @@ type Assignment struct {
 type SwarmNews struct {
 	// Managers are where to find the swarm from now on.
 	Managers []Peer `json:"managers"`
-	// Heartbeat is how often the node says that it is there. Silence of HeartbeatGrace times as long, on either side, ends the session.
+	// Heartbeat is how often the node says that it is there. Silence of HeartbeatGrace times as long ends the session; a node gives
+	// a silent manager up a heartbeat earlier, to have the time for another session.
 	Heartbeat Duration `json:"heartbeat"`
 	// Roots are the roots to trust, in PEM.
 	Roots []byte `json:"roots,omitempty"`

@@ -27,6 +27,8 @@ type AdmissionRequest struct {
 	// CSR is a certificate request, in PEM.
 	CSR          []byte           `json:"csr"`
 	Availability NodeAvailability `json:"availability,omitempty"`
+	// Addr is host:port at which the node listens. One that is to be a manager has to be reached there before it is let in.
+	Addr string `json:"addr,omitempty"`
 }
 
 // Admission answers an AdmissionRequest: the node exists from now on.
