@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -131,6 +132,46 @@ func (s *swarm) current(h *lab.Host) {
 		s.t.Fatal(r.Err)
 	}
 	h.Must("config", "rm", name)
+}
+
+// TestManagersCutOff cuts two of five managers off: the other hosts have sessions with the managers that are left before they are
+// missed, whomever they ask first, and keep every task.
+func TestManagersCutOff(t *testing.T) {
+	s := form(t, 5, 1)
+	s.serve(s.Hosts[0], "web", 2*len(s.Hosts))
+	for range rounds(4) {
+		leader := s.leader(s.Hosts[0])
+		lost := []*lab.Host{leader, s.otherThan(leader)}
+		left := s.otherThan(lost...)
+		before := s.untouched(nil)
+		delete(before, lost[0].Name)
+		delete(before, lost[1].Name)
+		if err := s.Cut(lost[0]); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Cut(lost[1]); err != nil {
+			t.Fatal(err)
+		}
+		s.Eventually(generous, "the two are missed", func() error {
+			out := left.Ctl("node", "ls", "--format", "{{.Status}}").Stdout
+			if strings.Count(out, "Down") < 2 {
+				return fmt.Errorf("node ls:\n%s", out)
+			}
+			return nil
+		})
+		for range 30 { // in which somebody else would be missed
+			if down := strings.Count(left.Ctl("node", "ls", "--format", "{{.Status}}").Stdout, "Down"); down > 2 {
+				t.Fatalf("%d nodes are missed, want the two that are cut off", down)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		s.stillRun("two managers are cut off", before)
+		if err := s.Heal(); err != nil {
+			t.Fatal(err)
+		}
+		s.Settled(s.Hosts[0], s.managers)
+		s.settled(s.Hosts[0], generous, "web")
+	}
 }
 
 // TestHostDies kills a host's swarmd and all its containers: the kernel closes its connections, and that is noticed at once.

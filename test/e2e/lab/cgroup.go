@@ -31,10 +31,15 @@ func removeCgroups(dir string) error {
 	return nil
 }
 
+// engineName is what the container runtime in a folder calls what it has outside of it.
+func engineName(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return "swarmd-" + hex.EncodeToString(sum[:4])
+}
+
 // cgroups are the control groups of the container runtime in a folder, the inner before the outer.
 func cgroups(dir string) []string {
-	sum := sha256.Sum256([]byte(dir))
-	name := "swarmd-" + hex.EncodeToString(sum[:4])
+	name := engineName(dir)
 	tops, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
 	var all []string
 	for _, top := range append(tops, "/sys/fs/cgroup/"+name) {

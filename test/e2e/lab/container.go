@@ -13,10 +13,14 @@ import (
 // is the living child of a shim, whatever containerd and swarmd think of it.
 func (h *Host) Containers() (map[string]int, error) {
 	ids := make(map[int]string) // of the shims' containers
+	// Where the path is too long for a socket, containerd's is in a folder of /run.
+	sockets := []string{h.Root + "/", "/run/" + engineName(filepath.Join(h.Root, "containerd")) + "/"}
 	_, err := processes(func(pid int, line []string) bool {
 		at := slices.Index(line, "-id")
 		if !strings.HasPrefix(filepath.Base(line[0]), "containerd-shim") || at < 0 || at+1 >= len(line) ||
-			!slices.ContainsFunc(line, func(word string) bool { return strings.HasPrefix(word, h.Root+"/") }) {
+			!slices.ContainsFunc(line, func(word string) bool {
+				return strings.HasPrefix(word, sockets[0]) || strings.HasPrefix(word, sockets[1])
+			}) {
 			return false
 		}
 		ids[pid] = line[at+1]
