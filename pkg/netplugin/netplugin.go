@@ -11,7 +11,8 @@ import (
 	"net/netip"
 )
 
-// Config is the whole desired network of this machine.
+// Config is the whole desired network of this machine. The Overlays, and what they hold, are not changed once they were given to
+// Apply: one that is the same pointer as before is taken to be the same without a look.
 type Config struct {
 	// Node is this node's index in the swarm, from 1.
 	Node uint32
@@ -19,27 +20,93 @@ type Config struct {
 	// usable address of the block is not given to tasks.
 	Gateway netip.Prefix
 	Pool    netip.Prefix
+	// Underlay is this machine's address that the other nodes' traffic of tasks comes to, at the UDP port DataPort (0 is 4789). Where
+	// it is not valid, the machine reaches no other node: its networks are its own tasks'.
+	Underlay netip.Addr
+	DataPort uint16
+	// Peers are the other nodes.
+	Peers []Peer
+	// Overlays are the networks that tasks of this machine are on.
+	Overlays []*Overlay
 	// Tasks are those that need a link, in no order.
 	Tasks []TaskLink
 	// Published are the ports that this machine answers on. A port and protocol is there once.
 	Published []PublishedPort
 }
 
-// TaskLink is one task's connection to the gateway network: a namespace with a default route out.
+// Peer is another node.
+type Peer struct {
+	// Node is its index, Underlay its address, Gateway its block of gateway addresses.
+	Node     uint32
+	Underlay netip.Addr
+	Gateway  netip.Prefix
+	// Key is its public key for encrypted networks; zero while it is not known.
+	Key [32]byte
+}
+
+// Overlay is an overlay network: a router namespace of its own on each machine that has a task on it. Networks are apart, also
+// where they have the same subnets.
+type Overlay struct {
+	// ID becomes a file's name.
+	ID string
+	// VNI is the network's on the wire.
+	VNI     uint32
+	Subnets []Subnet
+	// MTU is that of the tasks' links, where it is to be less than what fits; 0 is what fits.
+	MTU int
+	// Encrypted networks never send a packet in the clear: what cannot be sent encrypted is not sent.
+	Encrypted bool
+	// Remote are the addresses of tasks on other nodes.
+	Remote []RemoteAddress
+	// VIPs are the virtual addresses of services. One without backends refuses connections.
+	VIPs []VIP
+}
+
+// Subnet is an address range of a network, of either IP version. The gateway is the router's address, the same on every machine.
+type Subnet struct {
+	Prefix  netip.Prefix
+	Gateway netip.Addr
+}
+
+// RemoteAddress is a task's address on another node.
+type RemoteAddress struct {
+	Address netip.Addr
+	Node    uint32
+}
+
+// VIP leads to its backends, evenly, on every port and protocol. Backends are addresses of tasks of the network, here or elsewhere.
+// Established connections stay with their backend for as long as it has its address.
+type VIP struct {
+	Address  netip.Addr
+	Backends []netip.Addr
+}
+
+// TaskLink is one task's connection to the gateway network, with a default route out, and to overlay networks.
 type TaskLink struct {
 	// ID is the task's.
 	ID string
 	// Address is the task's gateway address, in Config.Gateway.
 	Address netip.Addr
+	// Networks are the overlay networks that the task is on, the first as eth1, and so on.
+	Networks []Attachment
 	// Sysctls are net.* settings for the namespace.
 	Sysctls map[string]string
 }
 
-// PublishedPort leads to the containers behind it, evenly, with the client's address kept.
+// Attachment is a task's link to an overlay network.
+type Attachment struct {
+	// Overlay is the network's ID.
+	Overlay string
+	// Addresses are the task's there, one of each IP version at most, each in one of the network's subnets.
+	Addresses []netip.Addr
+}
+
+// PublishedPort leads to the containers behind it, here or on other nodes, evenly, with the client's address kept.
 type PublishedPort struct {
 	// Protocol is tcp, udp or sctp.
 	Protocol string
 	Port     uint16
+	// Backends are gateway addresses, of this node's block or a peer's, and ports in the containers.
 	Backends []netip.AddrPort
 }
 

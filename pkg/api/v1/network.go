@@ -22,6 +22,25 @@ type SubnetSpec struct {
 
 // NetworkDesired is what the rules decided about a network.
 type NetworkDesired struct {
-	VNI     uint32       `json:"vni,omitempty"`
+	// VNI tells the network's packets between nodes from those of others. It is unique among networks, from FirstVNI.
+	VNI uint32 `json:"vni,omitempty"`
+	// Subnets are those of the spec, or cut from the swarm's pool where it has none, each with its gateway. No task and no service
+	// has the gateway's address.
 	Subnets []SubnetSpec `json:"subnets,omitempty"`
+	// Problem is why the network has no subnet or VNI, for the user to read.
+	Problem string `json:"problem,omitempty"`
+}
+
+// FirstVNI is the lowest VNI that is given; Docker Swarm's. GatewayVNI is that of the gateway network.
+const (
+	FirstVNI   = 4096
+	GatewayVNI = 1
+)
+
+// NetworkAddress is where a task, or a service, is on a network.
+type NetworkAddress struct {
+	// Network is the network's ID.
+	Network string `json:"network"`
+	// Addresses have their subnet's length, such as 10.0.1.5/24; at most one of each IP version.
+	Addresses []string `json:"addresses"`
 }

@@ -65,7 +65,9 @@ type NodeDescription struct {
 	Addr     string `json:"addr,omitempty"`
 	DataAddr string `json:"dataAddr,omitempty"`
 	// TLS is the certificate that the node has.
-	TLS       *NodeTLS      `json:"tls,omitempty"`
+	TLS *NodeTLS `json:"tls,omitempty"`
+	// DataKey is the public key, in base64, that encrypted networks reach the node with.
+	DataKey   string        `json:"dataKey,omitempty"`
 	Hostname  string        `json:"hostname"`
 	Platform  Platform      `json:"platform"`
 	Resources NodeResources `json:"resources"`

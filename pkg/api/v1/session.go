@@ -31,6 +31,8 @@ type Assignment struct {
 	Removed []string `json:"removed,omitempty"`
 	// Services are the revisions that Tasks refer to and that this session has not sent yet.
 	Services []*ServiceRevision `json:"services,omitempty"`
+	// Peers is what changed of what the node has to know of others; all of it where Complete is set.
+	Peers *Peers `json:"peers,omitempty"`
 	// Streams are what the manager wants streamed to it.
 	Streams []StreamRequest `json:"streams,omitempty"`
 }

@@ -92,6 +92,9 @@ type TaskDesired struct {
 	StartAfter time.Time `json:"startAfter,omitzero"`
 	// Restarts is the slot's record of failures, which the restart delay and max attempts go by.
 	Restarts *Restarts `json:"restarts,omitempty"`
+	// Networks are the task's addresses on overlay networks, in the order of its spec. The task holds them until it is observed to
+	// have ended.
+	Networks []NetworkAddress `json:"networks,omitempty"`
 	// Placement is where the task runs; nil until the scheduler found a node.
 	Placement *TaskPlacement `json:"placement,omitempty"`
 	// Pending is why there is no node yet, for the user to read.

@@ -1,0 +1,81 @@
+package v1
+
+// Peers is what a node has to know of others for its tasks to reach them, for names to be answered, and for published ports to lead
+// to tasks elsewhere: what is new or changed, whole, and what is gone. A node is told of
+//
+//   - the networks that its own tasks are on,
+//   - the services and tasks on those networks, wherever they are, its own included,
+//   - the services that publish ports through the routing mesh, and their tasks, wherever they are,
+//   - every other node.
+//
+// Nothing in it is secret, and it says nothing of networks that the node has no task on.
+type Peers struct {
+	Nodes    []PeerNode    `json:"nodes,omitempty"`
+	Networks []PeerNetwork `json:"networks,omitempty"`
+	Services []PeerService `json:"services,omitempty"`
+	Tasks    []PeerTask    `json:"tasks,omitempty"`
+	// Gone are the IDs of those that the node need not know of any more, by kind. IDs are unique over all kinds.
+	Gone []string `json:"gone,omitempty"`
+	// DataPort is the UDP port of the traffic between nodes, where Peers is complete; 0 is DefaultDataPort.
+	DataPort uint16 `json:"dataPort,omitempty"`
+}
+
+// DefaultDataPort is VXLAN's, and Docker Swarm's.
+const DefaultDataPort = 4789
+
+// PeerNode is another node, as the traffic between tasks reaches it.
+type PeerNode struct {
+	ID       string `json:"id"`
+	Hostname string `json:"hostname,omitempty"`
+	// Index is the node's; its gateway block follows from it.
+	Index uint32 `json:"index"`
+	// Addr is the IP address of its data path; empty while it is not known.
+	Addr string `json:"addr,omitempty"`
+	// DataKey is its public key for encrypted networks.
+	DataKey string `json:"dataKey,omitempty"`
+}
+
+// PeerNetwork is a network that the node has a task on.
+type PeerNetwork struct {
+	ID      string            `json:"id"`
+	Name    string            `json:"name"`
+	Options map[string]string `json:"options,omitempty"`
+	// Internal networks have no way out.
+	Internal bool         `json:"internal,omitempty"`
+	VNI      uint32       `json:"vni"`
+	Subnets  []SubnetSpec `json:"subnets"`
+}
+
+// PeerService is a service as others reach it.
+type PeerService struct {
+	ID       string               `json:"id"`
+	Name     string               `json:"name"`
+	Networks []PeerServiceNetwork `json:"networks,omitempty"`
+	// Ports are those published through the routing mesh, with their numbers.
+	Ports []PortConfig `json:"ports,omitempty"`
+}
+
+// PeerServiceNetwork is a service on one network.
+type PeerServiceNetwork struct {
+	Network string `json:"network"`
+	// VIPs are the service's addresses there, without a length; none in the endpoint mode dnsrr, where the name leads to the tasks.
+	VIPs []string `json:"vips,omitempty"`
+	// Aliases are the other names that the service has there.
+	Aliases []string `json:"aliases,omitempty"`
+}
+
+// PeerTask is a task as others reach it: from when it has addresses until it is observed to have ended.
+type PeerTask struct {
+	ID      string `json:"id"`
+	Service string `json:"service"`
+	// Name is such as web.1.
+	Name string `json:"name"`
+	// Hostname is the one that its container has, where the spec gives one.
+	Hostname string `json:"hostname,omitempty"`
+	Node     string `json:"node"`
+	// Gateway is its address on the gateway network, which published ports lead to; empty until its node has told.
+	Gateway  string           `json:"gateway,omitempty"`
+	Networks []NetworkAddress `json:"networks,omitempty"`
+	// Ready tasks run, are healthy, and are not to be stopped: only they are in DNS and take new connections.
+	Ready bool `json:"ready,omitempty"`
+}

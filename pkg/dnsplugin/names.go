@@ -1,0 +1,43 @@
+package dnsplugin
+
+import "net/netip"
+
+// Names are all the names that tasks of this machine may ask for. They are not changed once they were given to a Server; what did not
+// change may be shared with the Names before.
+type Names struct {
+	// Askers tells by the source address of a question who asks: a task's gateway address.
+	Askers map[netip.Addr]*Asker
+	// Zones are the networks' names, by network ID.
+	Zones map[string]*Zone
+}
+
+// Asker is a task that asks: it gets the names of its own networks, in their order, and nothing of others.
+type Asker struct {
+	// Task is the task's ID, for the log.
+	Task string
+	// Zones are the IDs of its networks.
+	Zones []string
+	// Nameservers are those that the task's spec gives for names that are not the swarm's; the server's own where it gives none.
+	Nameservers []netip.AddrPort
+}
+
+// Zone is the names of one network.
+type Zone struct {
+	// Name is the network's; each name is also there with it appended, as in web.backend.
+	Name string
+	// Hosts are addresses by name, in lower case, without a dot at the end. A name without addresses is there and has none: it is
+	// the swarm's, and not asked elsewhere.
+	Hosts map[string][]netip.Addr
+	// Reverse is the name of each address.
+	Reverse map[netip.Addr]string
+	// Ports are the services' ports, for SRV: _http._tcp.web, where the port has a name, by service name in lower case.
+	Ports map[string][]Port
+}
+
+// Port is a port of a service's tasks.
+type Port struct {
+	// Name is what the user calls it, such as http; Protocol is tcp, udp or sctp.
+	Name     string
+	Protocol string
+	Port     uint16
+}
