@@ -34,7 +34,9 @@ type Lab struct {
 	Hosts []*Host
 	// Client is a machine outside of the swarm, on the same network.
 	Client *Namespace
-	bridge *Namespace
+	// ClientAddr is the client's address.
+	ClientAddr netip.Addr
+	bridge     *Namespace
 
 	mu    sync.Mutex // of what links do
 	cut   map[[2]string]bool
@@ -118,6 +120,7 @@ func (l *Lab) build(hosts []string) error {
 	if l.Client, err = l.join("client", clientNumber); err != nil {
 		return err
 	}
+	l.ClientAddr = address(clientNumber)
 	for _, name := range hosts {
 		if _, err := l.Add(name); err != nil {
 			return err

@@ -22,6 +22,12 @@ type Namespace struct {
 	file *os.File
 }
 
+// InsideOf is the network namespace of a process, such as a container's. The caller closes it with Leave.
+func InsideOf(pid int) (*Namespace, error) { return openNamespace(fmt.Sprintf("/proc/%d/ns/net", pid)) }
+
+// Leave lets go of a namespace that InsideOf gave.
+func (n *Namespace) Leave() { n.file.Close() }
+
 // newNamespace makes namespaces, gives the host its name, and mounts them at the path.
 func newNamespace(path, hostname string) (*Namespace, error) {
 	made := make(chan error, 1)
@@ -101,6 +107,13 @@ func (n *Namespace) DialContext(ctx context.Context, network, addr string) (conn
 		return nil
 	})
 	return conn, errors.Join(err, inside)
+}
+
+// Resolver asks the name server at the address, in the namespace.
+func (n *Namespace) Resolver(addr string) *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return n.DialContext(ctx, network, addr)
+	}}
 }
 
 // HTTP is a client whose connections are made in the namespace, a new one for each request.
