@@ -1,0 +1,133 @@
+package dnsplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// receiveBuffer holds some thousand questions that come at once, so that none is lost: one that is lost costs its asker 5 s.
+	receiveBuffer = 4 << 20
+	// maxConnections and maxConnectionsPerAsker bound the TCP connections, most of which bring one question.
+	maxConnections         = 2048
+	maxConnectionsPerAsker = 64
+)
+
+// sockets are those of one address, with the same port.
+type sockets struct {
+	addr netip.AddrPort
+	udp  net.PacketConn
+	tcp  net.Listener
+}
+
+func (s *sockets) close() {
+	s.udp.Close()
+	s.tcp.Close()
+}
+
+// listen opens the sockets of an address, whether the machine has it yet or not. For port 0 it takes one that is free for both.
+func listen(ctx context.Context, addr netip.AddrPort) (*sockets, error) {
+	config := net.ListenConfig{Control: control}
+	for tries := 0; ; tries++ {
+		udp, err := config.ListenPacket(ctx, "udp", addr.String())
+		if err != nil {
+			return nil, err
+		}
+		actual := udp.LocalAddr().(*net.UDPAddr).AddrPort()
+		actual = netip.AddrPortFrom(addr.Addr(), actual.Port())
+		tcp, err := config.Listen(ctx, "tcp", actual.String())
+		if err == nil {
+			return &sockets{actual, udp, &listener{Listener: tcp, by: map[netip.Addr]int{}}}, nil
+		}
+		udp.Close()
+		if addr.Port() != 0 || tries == 10 || !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, err
+		}
+	}
+}
+
+// control lets a socket have an address that the machine does not have: the agent may come up before its link does, and the link may go and come
+// back. The buffer is a wish; without the right to exceed the system's limit, the limit is what we get.
+func control(network, _ string, raw syscall.RawConn) error {
+	var err error
+	controlErr := raw.Control(func(fd uintptr) {
+		s := int(fd)
+		if err = unix.SetsockoptInt(s, unix.SOL_IP, unix.IP_FREEBIND, 1); err != nil {
+			err = fmt.Errorf("dns: allow an address that is not there: %w", err)
+			return
+		}
+		if network == "udp4" || network == "udp6" {
+			if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+				_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+			}
+		}
+	})
+	return errors.Join(controlErr, err)
+}
+
+// listener bounds the connections, those of each asker and all. One too many is closed at once.
+type listener struct {
+	net.Listener
+	mu  sync.Mutex
+	all int
+	by  map[netip.Addr]int
+}
+
+// Accept implements net.Listener. Where the system has nothing left to accept with, it waits a little before it says so: who calls tries again at
+// once.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) {
+				time.Sleep(10 * time.Millisecond)
+			}
+			return nil, err
+		}
+		asker, _ := addrOf(c.RemoteAddr())
+		if l.take(asker) {
+			return &connection{Conn: c, done: sync.OnceFunc(func() { l.give(asker) })}, nil
+		}
+		c.Close()
+	}
+}
+
+func (l *listener) take(asker netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all >= maxConnections || l.by[asker] >= maxConnectionsPerAsker {
+		return false
+	}
+	l.all++
+	l.by[asker]++
+	return true
+}
+
+func (l *listener) give(asker netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all--
+	if l.by[asker]--; l.by[asker] == 0 {
+		delete(l.by, asker)
+	}
+}
+
+// connection tells its listener when it is closed.
+type connection struct {
+	net.Conn
+	done func()
+}
+
+// Close implements net.Conn.
+func (c *connection) Close() error {
+	defer c.done()
+	return c.Conn.Close()
+}
