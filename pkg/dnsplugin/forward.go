@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
@@ -43,6 +44,7 @@ type forwarder struct {
 	own    []netip.AddrPort
 	probes probes
 	turns  turns
+	told   atomic.Int64 // when it may be told again that there are too many
 
 	mu     sync.Mutex
 	routes map[string]*route
@@ -63,11 +65,17 @@ type route struct {
 	used      time.Time // guarded by the forwarder's mutex
 }
 
-// direct is the key of the context's value that holds the writer before the cache's.
-type direct struct{}
+// origin is what a context says of a question on its way through the cache: whose it is, and where to write what the cache is not to keep.
+type origin struct {
+	task   string
+	writer dns.ResponseWriter
+}
+
+// originKey is where a context has it.
+type originKey struct{}
 
 // serve asks the nameservers. It writes an answer in any case.
-func (f *forwarder) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, nameservers []netip.AddrPort) error {
+func (f *forwarder) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, task string, nameservers []netip.AddrPort) error {
 	rt := f.route(nameservers)
 	if len(rt.upstreams) == 0 {
 		if rt.looped {
@@ -75,7 +83,8 @@ func (f *forwarder) serve(ctx context.Context, w dns.ResponseWriter, r *dns.Msg,
 		}
 		return fail(w, r, errNoNameserver)
 	}
-	rcode, err := plugin.NextOrFailure(pluginName, rt.cache, context.WithValue(ctx, direct{}, w), w, r)
+	ctx = context.WithValue(ctx, originKey{}, origin{task, w})
+	rcode, err := plugin.NextOrFailure(pluginName, rt.cache, ctx, w, r)
 	if plugin.ClientWrite(rcode) {
 		return err
 	}
@@ -122,7 +131,7 @@ func (f *forwarder) newRoute(nameservers []netip.AddrPort) *route {
 		}
 		if slices.ContainsFunc(f.own, func(own netip.AddrPort) bool { return same(own, n) }) {
 			rt.looped = true
-			f.log.Warn("a nameserver is this resolver itself: it is not asked", "nameserver", n)
+			f.log.Info("a nameserver is this resolver itself: it is not asked", "nameserver", n)
 			continue
 		}
 		rt.upstreams = append(rt.upstreams, &upstream{addr: n})
@@ -141,13 +150,14 @@ func (*route) Name() string { return "forward" }
 // ServeDNS implements plugin.Handler: it has the nameservers asked, once for all who ask the same at the same time. What goes to w is
 // kept by the cache.
 func (rt *route) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	past, _ := ctx.Value(direct{}).(dns.ResponseWriter)
-	if past == nil {
-		past = w
+	from, ok := ctx.Value(originKey{}).(origin)
+	if !ok {
+		from.writer = w
 	}
 	asker, _ := addrOf(w.RemoteAddr())
 	if !rt.forwarder.turns.take(asker) {
-		return dns.RcodeSuccess, fail(past, r, errTooMany)
+		rt.forwarder.tooMany(from.task)
+		return dns.RcodeSuccess, fail(from.writer, r, errTooMany)
 	}
 	defer rt.forwarder.turns.give(asker)
 	reply, err := rt.ask(newOutgoing(r, network(w)))
@@ -156,9 +166,17 @@ func (rt *route) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 	}
 	reply.Id, reply.Question = r.Id, r.Question
 	if bounded(reply) < shortest {
-		w = past
+		w = from.writer
 	}
 	return dns.RcodeSuccess, w.WriteMsg(reply)
+}
+
+// tooMany tells of a task that asks too much, at most every 10 s.
+func (f *forwarder) tooMany(task string) {
+	if at, now := f.told.Load(), time.Now(); at < now.UnixNano() && f.told.CompareAndSwap(at, now.Add(10*time.Second).UnixNano()) {
+		f.log.Warn("questions fail because too many are waiting for other nameservers", "task.id", task,
+			"most", maxForwarded, "most.per.task", maxForwardedPerAsker)
+	}
 }
 
 // ask is one flight for all who ask the same. That bounds a loop as well: a question that comes back as itself waits for itself, and

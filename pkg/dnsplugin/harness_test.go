@@ -131,7 +131,8 @@ func newInside(t testing.TB, o Options, n *Names) *inside {
 		cancel()
 		handler.forwarder.probes.running.Wait()
 	})
-	core, err := dnsserver.NewServer("dns://test", []*dnsserver.Config{{Zone: ".", Plugin: []plugin.Plugin{
+	// With Debug, CoreDNS lets a panic be one.
+	core, err := dnsserver.NewServer("dns://test", []*dnsserver.Config{{Zone: ".", Debug: true, Plugin: []plugin.Plugin{
 		func(plugin.Handler) plugin.Handler { return handler }}}})
 	if err != nil {
 		t.Fatal(err)

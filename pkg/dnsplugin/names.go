@@ -23,14 +23,15 @@ type Asker struct {
 
 // Zone is the names of one network.
 type Zone struct {
-	// Name is the network's; each name is also there with it appended, as in web.backend.
+	// Name is the network's; each name is also answered with it appended, as in web.backend, whether Hosts has it so or not.
 	Name string
 	// Hosts are addresses by name, in lower case, without a dot at the end. A name without addresses is there and has none: it is
 	// the swarm's, and not asked elsewhere.
 	Hosts map[string][]netip.Addr
-	// Reverse is the name of each address.
+	// Reverse is the name of each address, without a dot at the end.
 	Reverse map[netip.Addr]string
-	// Ports are the services' ports, for SRV: _http._tcp.web, where the port has a name, by service name in lower case.
+	// Ports are the services' ports, for SRV, by service name in lower case: _http._tcp.web where the port has a name, and _80._tcp.web.
+	// A record for tasks.web leads to the name that Reverse has for each address, where Hosts has that with the address.
 	Ports map[string][]Port
 }
 

@@ -72,7 +72,7 @@ func (r *resolver) answer(ctx context.Context, w dns.ResponseWriter, m *dns.Msg)
 	if len(nameservers) == 0 && r.server.options.Nameservers != nil {
 		nameservers = r.server.options.Nameservers()
 	}
-	return forwarded, dns.RcodeServerFailure, r.forwarder.serve(ctx, w, m, nameservers)
+	return forwarded, dns.RcodeServerFailure, r.forwarder.serve(ctx, w, m, asker.Task, nameservers)
 }
 
 // message makes the reply the answer to a question.

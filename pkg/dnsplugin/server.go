@@ -71,8 +71,10 @@ func New(o Options) *Server {
 func (s *Server) Set(n *Names) {
 	p := &published{Names: n}
 	ids := make([]string, 0, len(n.Zones))
-	for id := range n.Zones {
-		ids = append(ids, id)
+	for id, z := range n.Zones {
+		if z != nil {
+			ids = append(ids, id)
+		}
 	}
 	slices.SortFunc(ids, func(a, b string) int {
 		return cmp.Or(cmp.Compare(n.Zones[a].Name, n.Zones[b].Name), cmp.Compare(a, b))

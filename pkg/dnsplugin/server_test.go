@@ -3,6 +3,7 @@ package dnsplugin
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -162,6 +163,27 @@ func TestTaken(t *testing.T) {
 	}
 	if err := New(Options{}).Run(t.Context()); err == nil {
 		t.Error("a server without addresses runs")
+	}
+}
+
+// TestListen opens sockets of addresses that this machine has and does not have, of both families.
+func TestListen(t *testing.T) {
+	for _, a := range []string{"127.0.0.1:0", "169.254.77.53:0", "[::1]:0", "[fd00:77::53]:0"} {
+		addr := netip.MustParseAddrPort(a)
+		s, err := listen(t.Context(), addr)
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			t.Logf("%s: this machine has no IPv6", a)
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", a, err)
+			continue
+		}
+		udp, tcp := s.udp.LocalAddr().(*net.UDPAddr).AddrPort(), s.tcp.Addr().(*net.TCPAddr).AddrPort()
+		if udp != tcp || s.addr != udp || udp.Addr() != addr.Addr() || udp.Port() == 0 {
+			t.Errorf("%s: listens on %s and %s, and says %s", a, udp, tcp, s.addr)
+		}
+		s.close()
 	}
 }
 

@@ -128,7 +128,7 @@ func (rt *route) order(now time.Time) []*upstream {
 func (u *upstream) exchange(ctx context.Context, out outgoing) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
-	client := dns.Client{Net: out.network, Timeout: tryTime}
+	client := dns.Client{Net: out.network, Timeout: tryTime, UDPSize: 4096} // also of those that send more than they may
 	conn, err := client.DialContext(ctx, u.addr.String())
 	if err != nil {
 		return nil, err
