@@ -10,7 +10,7 @@ import (
 )
 
 // Times to live in seconds. Who asks is on this machine, so asking again costs some 20 µs and no packet on a wire, while an answer that is
-// kept leads to a task that is gone. 2 s is no longer than a task that stops is given between leaving the names and its end.
+// kept leads to a task that is gone. 2 s is no longer than what Docker gives a task between leaving the names and its end.
 const (
 	positiveTTL = 2
 	negativeTTL = 1
