@@ -29,7 +29,7 @@ type sockets struct {
 }
 
 func (s *sockets) close() {
-	s.udp.Close()
+	_ = s.udp.Close()
 	s.tcp.Close()
 }
 
@@ -47,7 +47,7 @@ func listen(ctx context.Context, addr netip.AddrPort) (*sockets, error) {
 		if err == nil {
 			return &sockets{actual, udp, &listener{Listener: tcp, by: map[netip.Addr]int{}}}, nil
 		}
-		udp.Close()
+		_ = udp.Close()
 		if addr.Port() != 0 || tries == 10 || !errors.Is(err, syscall.EADDRINUSE) {
 			return nil, err
 		}

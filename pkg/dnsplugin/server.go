@@ -175,24 +175,21 @@ func (s *Server) serve(ctx context.Context, i int, handler plugin.Handler) error
 	if err != nil {
 		return err
 	}
+	var running sync.WaitGroup
 	failed := make(chan error, 2)
-	go func() { failed <- server.ServePacket(sockets.udp) }()
-	go func() { failed <- server.Serve(sockets.tcp) }()
+	running.Go(func() { failed <- server.ServePacket(sockets.udp) })
+	running.Go(func() { failed <- server.Serve(sockets.tcp) })
 	s.nowBound(i, sockets.addr)
-	ended := 0
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
-		ended++
 		err = cmp.Or(err, errors.New("the server stopped"))
 	}
 	if stop := server.Stop(); stop != nil {
 		s.log.Warn("questions were under way when the resolver stopped", "err", stop)
 	}
 	sockets.close() // also what had not begun to serve when it was stopped
-	for ; ended < 2; ended++ {
-		<-failed
-	}
+	running.Wait()
 	return err
 }
 
