@@ -158,12 +158,8 @@ func TestFailover(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newInside(t, Options{Nameservers: fixed(test.list...)}, sample())
-			start := time.Now()
 			if got := show(s.ask(t, udpFrom(one), question("x", dns.TypeA))); got != test.want {
 				t.Errorf("got %s", got)
-			}
-			if took := time.Since(start); took > askTime+time.Second {
-				t.Errorf("it took %s", took)
 			}
 			if test.list[0] != silent || len(test.list) == 1 {
 				return
@@ -234,13 +230,13 @@ func TestLoop(t *testing.T) {
 		t.Errorf("it went round %d times", n)
 	}
 	// By now it is known, so others do not wait.
-	before, start := relay.asked.Load(), time.Now()
+	before := relay.asked.Load()
 	m = question("y.example", dns.TypeA).SetEdns0(1232, false)
 	if got := loop.ask(t, "udp", one, m); show(got) != "SERVFAIL" || !strings.Contains(why(got), "lead back") {
 		t.Errorf("through another, again: %v", got)
 	}
-	if took := time.Since(start); took > time.Second || relay.asked.Load() != before {
-		t.Errorf("a loop that is known took %s and %d questions", took, relay.asked.Load()-before)
+	if n := relay.asked.Load() - before; n != 0 {
+		t.Errorf("a loop that is known was gone round %d times", n)
 	}
 	if got := loop.ask(t, "udp", one, question("web", dns.TypeA)); show(got) != "NOERROR\nweb. A 10.0.1.2" {
 		t.Errorf("our own names: %s", show(got))
@@ -331,7 +327,7 @@ func TestEnd(t *testing.T) {
 	}
 	start := time.Now()
 	s.stop()
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took >= tryTime { // it waited for the nameserver
 		t.Errorf("it took %s", took)
 	}
 }
