@@ -50,9 +50,13 @@ func selectionOf(f v1.Filter, k v1.Kind, s *store.Snapshot) (selection, error) {
 }
 
 func (sel *selection) one(k v1.Kind, s *store.Snapshot, key string, values []string) (match, error) {
+	like := beginsWith
+	if k == v1.KindNetwork {
+		like = contains
+	}
 	switch key {
 	case "id":
-		return func(o v1.Object) bool { return beginsWith(o.GetMeta().ID, values) }, nil
+		return func(o v1.Object) bool { return like(o.GetMeta().ID, values) }, nil
 	case "names":
 		return func(o v1.Object) bool { return slices.Contains(values, o.GetMeta().Name) }, nil
 	case "label", "node.label":
@@ -61,7 +65,7 @@ func (sel *selection) one(k v1.Kind, s *store.Snapshot, key string, values []str
 		}
 		return func(o v1.Object) bool { return labelled(o.GetMeta().Labels, values) }, nil
 	case "name":
-		return func(o v1.Object) bool { return beginsWith(nameOf(o), values) }, nil
+		return func(o v1.Object) bool { return like(nameOf(o), values) }, nil
 	}
 	switch k {
 	case v1.KindTask:
@@ -99,6 +103,11 @@ func engineLabels(o v1.Object) map[string]string {
 
 func beginsWith(text string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(text, p) })
+}
+
+// contains is beginsWith for networks, of which Docker matches any part of a name or ID.
+func contains(text string, parts []string) bool {
+	return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(text, p) })
 }
 
 // labelled tells whether the labels have one of key or key=value.

@@ -14,27 +14,23 @@ import (
 // checkReferences refuses an object that does not go with those that there are, in Docker's words. The object has, or will
 // have, the ID.
 func checkReferences(s *store.Snapshot, obj v1.Object, id string) error {
-	service, ok := obj.(*v1.Service)
-	if !ok {
-		return nil
-	}
-	c := &service.Spec.Task.Container
-	if err := allThere(s, v1.KindSecret, c.Secrets); err != nil {
-		return err
-	}
-	if err := allThere(s, v1.KindConfig, c.Configs); err != nil {
-		return err
-	}
-	for _, n := range service.Spec.Task.Networks {
-		network, err := exact(s, v1.KindNetwork, n.Target)
-		if err != nil {
-			return problemf(http.StatusBadRequest, "network %s not found", clip(n.Target))
+	switch obj := obj.(type) {
+	case *v1.Network:
+		return checkSubnets(s, obj.Spec)
+	case *v1.Service:
+		c := &obj.Spec.Task.Container
+		if err := allThere(s, v1.KindSecret, c.Secrets); err != nil {
+			return err
 		}
-		if network.(*v1.Network).Spec.Ingress {
-			return problemf(http.StatusBadRequest, "Service cannot be explicitly attached to the ingress network %q", network.GetMeta().Name)
+		if err := allThere(s, v1.KindConfig, c.Configs); err != nil {
+			return err
 		}
+		if err := checkAttachments(s, obj.Spec.Task.Networks); err != nil {
+			return err
+		}
+		return portsFree(s, obj, id)
 	}
-	return portsFree(s, service, id)
+	return nil
 }
 
 // exact finds an object by its whole ID or its name.
@@ -135,7 +131,7 @@ func checkUnchanged(old, obj v1.Object) error {
 	case *v1.Config:
 		return labelsOnly(old.Spec, obj.(*v1.Config).Spec)
 	case *v1.Network:
-		return labelsOnly(old.Spec, obj.(*v1.Network).Spec)
+		return networkUnchanged(old, obj.(*v1.Network))
 	case *v1.Volume:
 		return labelsOnly(old.Spec, obj.(*v1.Volume).Spec)
 	}
@@ -204,27 +200,4 @@ func unreferenced(s *store.Snapshot, kind string, m v1.Meta, refs func(*v1.Conta
 	}
 	slices.Sort(users)
 	return problemf(http.StatusBadRequest, "%s '%s' is in use by the following services: %s", kind, m.Name, strings.Join(users, ", "))
-}
-
-// networkUser names what uses a network: a service's spec, or a live task of an earlier revision. "" is nobody.
-func networkUser(s *store.Snapshot, n *v1.Network) string {
-	uses := func(t *v1.TaskSpec) bool {
-		return slices.ContainsFunc(t.Networks, func(a v1.NetworkAttachment) bool { return a.Target == n.Meta.Name || a.Target == n.Meta.ID })
-	}
-	for service := range store.All(s, v1.Services) {
-		if there(service) && uses(&service.Spec.Task) {
-			return "service " + service.Meta.Name
-		}
-	}
-	for revision := range store.All(s, v1.ServiceRevisions) {
-		if !uses(&revision.Spec.Task) {
-			continue
-		}
-		for t := range s.TasksOfService(revision.Spec.Service) {
-			if t.Desired.Revision == revision.Meta.ID && !v1.Observed(t).Terminal() {
-				return "task " + t.Meta.ID
-			}
-		}
-	}
-	return ""
 }
