@@ -21,6 +21,9 @@ func convertTask(t *v1.Task, revision *v1.ServiceRevision, n names) *dockerTask 
 	if t.Desired != nil {
 		d.ServiceID, d.Slot, d.DesiredState = t.Desired.Service, t.Desired.Slot, t.Desired.State.String()
 		d.Status.Err = t.Desired.Pending
+		for _, address := range t.Desired.Networks {
+			d.NetworksAttachments = append(d.NetworksAttachments, convertAttachment(address, n.networks.exact(address.Network)))
+		}
 	}
 	if s := t.Status; s != nil {
 		d.Status.Message, d.Status.Err = s.Message, s.Err

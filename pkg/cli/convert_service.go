@@ -8,7 +8,22 @@ import (
 
 // names finds the names and IDs that specs refer to. A reference that it does not know stays as it is.
 type names struct {
-	ids map[v1.Kind]map[string]string // name → ID
+	ids      map[v1.Kind]map[string]string // name → ID
+	networks networkBook
+	// people tells that networks are called by their names, not by their IDs.
+	people bool
+}
+
+// network is what a network is called that a spec refers to by name or ID.
+func (n names) network(ref string) string {
+	found := n.networks.exact(ref)
+	switch {
+	case found == nil:
+		return n.id(v1.KindNetwork, ref)
+	case n.people:
+		return found.Meta.Name
+	}
+	return found.Meta.ID
 }
 
 // id is the ID of the object of that kind that ref names.
@@ -37,6 +52,11 @@ func convertService(s *v1.Service, previous *v1.ServiceRevision, n names) *docke
 	if s.Desired != nil {
 		if len(s.Desired.Ports) > 0 {
 			d.Endpoint.Ports = convertPorts(s.Desired.Ports)
+		}
+		for _, vip := range s.Desired.VIPs {
+			for _, address := range vip.Addresses {
+				d.Endpoint.VirtualIPs = append(d.Endpoint.VirtualIPs, dockerVirtualIP{n.network(vip.Network), address})
+			}
 		}
 		d.UpdateStatus = convertUpdateStatus(s.Desired.Update)
 	}
@@ -142,7 +162,7 @@ func convertTaskSpec(t *v1.TaskSpec, n names) dockerTaskSpec {
 		Runtime:       "container",
 	}
 	for _, net := range t.Networks {
-		d.Networks = append(d.Networks, dockerNetwork{n.id(v1.KindNetwork, net.Target), net.Aliases, net.DriverOpts})
+		d.Networks = append(d.Networks, dockerNetwork{n.network(net.Target), net.Aliases, net.DriverOpts})
 	}
 	return d
 }

@@ -94,7 +94,21 @@ spec:
       oomScoreAdj: 5
 desired:
   ports: [{target: 80, published: 8080, protocol: tcp, mode: ingress}, {target: 53, published: 30000, protocol: udp, mode: host}]
+  vips: [{network: networkid, addresses: [10.0.1.2/24, "fd00::2/64"]}]
   update: {state: completed, revision: r, startedAt: 2026-01-02T03:05:05Z, completedAt: 2026-01-02T03:06:05Z, message: update completed}
+`
+
+// fullNetwork has every field that there is.
+const fullNetwork = `
+metadata: {id: networkid, name: front, labels: {tier: front}, createdAt: 2026-01-02T03:04:05Z, updatedAt: 2026-01-02T03:04:05Z, revisions: {spec: 3, desired: 4}}
+spec:
+  driver: overlay
+  options: {encrypted: "", com.docker.network.driver.mtu: "1400"}
+  attachable: true
+  internal: true
+  ipv6: true
+  subnets: [{subnet: 10.0.1.0/24, ipRange: 10.0.1.128/25}]
+desired: {vni: 4097, subnets: [{subnet: 10.0.1.0/24, gateway: 10.0.1.1, ipRange: 10.0.1.128/25}, {subnet: "fd00::/64", gateway: "fd00::1"}], problem: "no room"}
 `
 
 func object[T any](t *testing.T, text string) *T {
@@ -109,7 +123,8 @@ func object[T any](t *testing.T, text string) *T {
 func TestConvertService(t *testing.T) {
 	svc := object[v1.Service](t, fullService)
 	previous := &v1.ServiceRevision{Spec: &v1.ServiceRevisionSpec{Task: v1.TaskSpec{Container: v1.ContainerSpec{Image: "nginx:1.26"}}}}
-	n := names{ids: map[v1.Kind]map[string]string{v1.KindSecret: {"key": "secretid"}, v1.KindConfig: {"page": "configid"}, v1.KindNetwork: {"front": "networkid"}}}
+	n := names{ids: map[v1.Kind]map[string]string{v1.KindSecret: {"key": "secretid"}, v1.KindConfig: {"page": "configid"}},
+		networks: networkBook{object[v1.Network](t, fullNetwork)}}
 	var out bytes.Buffer
 	if err := writeInspected(&out, "", []any{convertService(svc, previous, n)}); err != nil {
 		t.Fatal(err)
@@ -118,7 +133,9 @@ func TestConvertService(t *testing.T) {
 
 	a := &app{Options: withDefaults(Options{Out: &out, Now: func() time.Time { return time.Date(2026, 1, 2, 4, 6, 5, 0, time.UTC) }})}
 	out.Reset()
-	if err := a.writePretty(servicePretty, []string{"web"}, func(string) (any, error) { return convertService(svc, nil, names{}), nil }); err != nil {
+	if err := a.writePretty(servicePretty, []string{"web"}, func(string) (any, error) {
+		return convertService(svc, nil, names{networks: n.networks, people: true}), nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "service.pretty", out.Bytes())
@@ -169,14 +186,15 @@ status:
 `)
 	task := object[v1.Task](t, `
 metadata: {id: taskid, createdAt: 2026-01-02T03:04:05Z, updatedAt: 2026-01-02T03:04:05Z, revisions: {desired: 4, status: 6}}
-desired: {service: serviceid, serviceName: web, slot: 2, attempt: 1, revision: r, state: shutdown, placement: {node: nodeid}}
+desired: {service: serviceid, serviceName: web, slot: 2, attempt: 1, revision: r, state: shutdown, placement: {node: nodeid},
+  networks: [{network: networkid, addresses: [10.0.1.5/24]}, {network: gone, addresses: [10.0.2.5/24]}]}
 status: {state: failed, at: 2026-01-02T03:04:06Z, message: started, err: "task: non-zero exit (1)", container: {id: c, pid: 7, exitCode: 1},
   ports: [{target: 80, published: 32768, protocol: tcp, mode: host}]}
 `)
 	d := (&roster{managers: 1}).convert(node)
 	var out bytes.Buffer
 	revision := &v1.ServiceRevision{Spec: &v1.ServiceRevisionSpec{Task: v1.TaskSpec{Container: v1.ContainerSpec{Image: "hello:1"}}}}
-	if err := writeInspected(&out, "", []any{d, convertTask(task, revision, names{})}); err != nil {
+	if err := writeInspected(&out, "", []any{d, convertTask(task, revision, names{networks: networkBook{object[v1.Network](t, fullNetwork)}})}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "node-task.json", out.Bytes())

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +21,8 @@ func (a *app) deleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete (KIND NAME... | -f FILE)",
 		Short: "Remove objects",
-		Long: `Remove objects by name, or all those that manifests describe: services first, so that what they use is free.
+		Long: `Remove objects by name, or all those that manifests describe: services first, so that what they use is free. Networks wait for
+their tasks to end, at most a minute.
 
 The tasks of a service stop within their grace period, after the command has ended: "swarmctl wait service/web
 --for=deleted" waits for that.`,
@@ -69,10 +71,17 @@ func (a *app) deleteManifests(ctx context.Context, c *client.Client, f *fileFlag
 		return slices.Index(applyOrder, y.Kind) - slices.Index(applyOrder, x.Kind)
 	})
 	var errs []error
+	var removed []string // IDs of services
 	for _, d := range docs {
 		k, _ := v1.Describe(d.Kind)
 		name := d.Object.GetMeta().Name
 		old, err := lookup(ctx, c, k, name)
+		if d.Kind == v1.KindNetwork && old != nil {
+			if err := tasksEnded(ctx, c, removed); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+			removed = nil
+		}
 		switch {
 		case err != nil && !notFound(err):
 			errs = append(errs, daemonError(err))
@@ -80,9 +89,39 @@ func (a *app) deleteManifests(ctx context.Context, c *client.Client, f *fileFlag
 			errs = append(errs, &notFoundError{k.Kind(), name})
 		case old != nil:
 			errs = append(errs, a.deleteOne(ctx, c, k, old.GetMeta().ID, name, ignore))
+			if d.Kind == v1.KindService {
+				removed = append(removed, old.GetMeta().ID)
+			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// patienceForTasks bounds how long a network's removal waits for tasks to let go of it: those of a node that is gone may take a day.
+const patienceForTasks = time.Minute
+
+// tasksEnded waits until the tasks of services that were removed have ended, or patience is over: then the daemon says which task
+// it is.
+func tasksEnded(ctx context.Context, c *client.Client, services []string) error {
+	waiting, stop := context.WithTimeout(ctx, patienceForTasks)
+	defer stop()
+	for _, id := range services {
+		filter := v1.Filter{"service": {id}, "state": liveStates}
+		for waiting.Err() == nil {
+			tasks, err := client.List(waiting, c, v1.Tasks, filter)
+			if err != nil && waiting.Err() == nil {
+				return daemonError(err)
+			}
+			if len(tasks) == 0 {
+				break
+			}
+			select {
+			case <-waiting.Done():
+			case <-time.After(drainPoll):
+			}
+		}
+	}
+	return ctx.Err()
 }
 
 func (a *app) deleteOne(ctx context.Context, c *client.Client, k v1.Descriptor, id, name string, ignore bool) error {

@@ -14,8 +14,8 @@ func (a *app) describeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "describe KIND NAME...",
 		Short: "Show objects in detail, with what belongs to them",
-		Long: `Show objects in detail: a service with its tasks and why they are not running, a node with whether it is there, its certificate and its tasks, everything else
-as its manifest.`,
+		Long: `Show objects in detail: a service with its tasks and why they are not running, a node with whether it is there, its certificate and its tasks,
+a network with its subnets and who is on it, everything else as its manifest.`,
 		Example:           "  swarmctl describe service web",
 		Args:              minArgs(1),
 		ValidArgsFunction: a.completeKindAndNames,
@@ -54,6 +54,8 @@ func (a *app) describe(ctx context.Context, c *client.Client, k v1.Descriptor, r
 	case v1.KindNode:
 		key = "node"
 		err = a.describeNode(ctx, c, o.(*v1.Node))
+	case v1.KindNetwork:
+		return a.describeNetwork(ctx, c, o.(*v1.Network))
 	default:
 		text, err := manifestYAML(o)
 		if err != nil {

@@ -13,6 +13,8 @@ type dockerTask struct {
 	NodeID       string `json:",omitempty"`
 	Status       dockerTaskStatus
 	DesiredState string `json:",omitempty"`
+	// NetworksAttachments are in Docker's plural.
+	NetworksAttachments []dockerAttachment `json:",omitempty"`
 }
 
 type dockerTaskStatus struct {

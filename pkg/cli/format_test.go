@@ -72,6 +72,7 @@ func TestPortsText(t *testing.T) {
 		{nil, ""},
 		{[]dockerPort{p(8080, 80, "tcp", "ingress")}, "*:8080->80/tcp"},
 		{[]dockerPort{p(8080, 80, "tcp", "host")}, ""},
+		{[]dockerPort{p(0, 80, "tcp", "ingress"), p(8081, 81, "tcp", "ingress")}, "*:8081->81/tcp"},
 		{[]dockerPort{p(81, 81, "tcp", "ingress"), p(80, 80, "tcp", "ingress")}, "*:80-81->80-81/tcp"},
 		{[]dockerPort{p(80, 80, "tcp", "ingress"), p(81, 80, "tcp", "ingress")}, "*:80-81->80/tcp"},
 		{[]dockerPort{p(80, 80, "tcp", "ingress"), p(81, 81, "tcp", "ingress"), p(82, 80, "tcp", "ingress")}, "*:80-81->80-81/tcp, *:82->80/tcp"},

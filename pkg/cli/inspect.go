@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"text/template"
 )
 
 // inspect prints each object that the refs mean: as indented JSON in one list, as compact JSON (format "json"), or through
@@ -39,7 +40,7 @@ func writeInspected(w io.Writer, format string, elements []any) error {
 	var out bytes.Buffer
 	for _, e := range elements {
 		var line bytes.Buffer
-		if err := tmpl.Execute(&line, e); err != nil {
+		if err := execute(tmpl, &line, e); err != nil {
 			return fmt.Errorf("template parsing error: %w", err)
 		}
 		out.Write(line.Bytes())
@@ -50,6 +51,34 @@ func writeInspected(w io.Writer, format string, elements []any) error {
 	}
 	_, err = out.WriteTo(w)
 	return err
+}
+
+// execute runs a template on an object, and where it does not know a field so, on the object as JSON: Docker takes {{.Id}} for a
+// network's {{.ID}}, because that is what the field is called in JSON.
+func execute(tmpl *template.Template, out *bytes.Buffer, e any) error {
+	failed := tmpl.Execute(out, e)
+	if failed == nil {
+		return nil
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	var fields any
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(&fields); err != nil {
+		return err
+	}
+	strict, err := tmpl.Clone()
+	if err != nil {
+		return err
+	}
+	out.Reset()
+	if strict.Option("missingkey=error").Execute(out, fields) != nil {
+		return failed
+	}
+	return nil
 }
 
 func writeJSON(w io.Writer, elements []any, indent bool) error {

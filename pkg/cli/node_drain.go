@@ -26,6 +26,9 @@ type drain struct {
 // beforeRunning are the states of tasks that may come to run.
 var beforeRunning = []string{"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"}
 
+// liveStates are the states of tasks that have not ended.
+var liveStates = append(slices.Clone(beforeRunning), "running")
+
 func lookAtDrain(ctx context.Context, c *client.Client, id string) (*drain, error) {
 	n, err := client.Get(ctx, c, v1.Nodes, id)
 	if err != nil {

@@ -110,6 +110,9 @@ Resources:
 {{- with .Spec.TaskTemplate.Networks}}
 Networks:{{range .}} {{.Target}}{{end}} {{end}}
 Endpoint Mode:	{{with .Spec.EndpointSpec}}{{.Mode}}{{end}}
+{{- with .Endpoint.VirtualIPs}}
+Virtual IPs:{{range .}}
+ {{.NetworkID}} = {{.Addr}}{{end}}{{end}}
 {{- with .Endpoint.Ports}}
 Ports:{{range .}}
  PublishedPort = {{.PublishedPort}}
@@ -189,10 +192,21 @@ Data:
 {{printf "%s" .}}{{end}}
 `
 
+// agoText is how long ago a time was that a layout shows.
+func (a *app) agoText(t any) string {
+	switch t := t.(type) {
+	case *time.Time:
+		return ago(a.Now(), *t)
+	case time.Time:
+		return ago(a.Now(), t)
+	}
+	return ""
+}
+
 // writePretty prints each object through one of the layouts.
 func (a *app) writePretty(layout string, refs []string, get func(ref string) (any, error)) error {
 	t, err := template.New("").Funcs(templateFuncs).Funcs(template.FuncMap{
-		"ago":    func(t *time.Time) string { return units.HumanDuration(a.Now().Sub(*t)) + " ago" },
+		"ago":    a.agoText,
 		"cpus":   func(nano int64) float64 { return float64(nano) / 1e9 },
 		"cores":  func(nano int64) int64 { return nano / 1e9 },
 		"size":   func(n int64) string { return units.BytesSize(float64(n)) },

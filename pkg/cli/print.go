@@ -185,6 +185,11 @@ func (p *printer) rows(ctx context.Context, objects []v1.Object) (headings []str
 		headings, rows, err = p.nodeRows(ctx, objects)
 	case v1.KindMember:
 		headings, rows, err = p.memberRows(ctx, objects)
+	case v1.KindNetwork:
+		headings = []string{"NAME", "ID", "DRIVER", "SUBNETS", "VNI", "CREATED", "PROBLEM"}
+		for _, o := range objects {
+			rows = append(rows, p.networkCells(o.(*v1.Network)))
+		}
 	case v1.KindUser:
 		headings = []string{"NAME", "ID", "ROLE", "TOKENS", "CREATED"}
 		for _, o := range objects {
@@ -227,6 +232,19 @@ func until(now, t time.Time) string {
 		return "expired " + ago(now, t)
 	}
 	return "in " + strings.ToLower(units.HumanDuration(t.Sub(now)))
+}
+
+func (p *printer) networkCells(n *v1.Network) []string {
+	d := convertNetwork(n)
+	subnets := make([]string, len(d.IPAM.Config))
+	for i, s := range d.IPAM.Config {
+		subnets[i] = s.Subnet
+	}
+	vni := ""
+	if n.Desired != nil && n.Desired.VNI != 0 {
+		vni = strconv.FormatUint(uint64(n.Desired.VNI), 10)
+	}
+	return []string{d.Name, d.ID, d.Driver, strings.Join(subnets, ","), vni, p.ago(d.Created), d.Problem}
 }
 
 func (p *printer) serviceRows(ctx context.Context, objects []v1.Object) ([]string, [][]string, error) {

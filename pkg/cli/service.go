@@ -24,7 +24,7 @@ func (a *app) serviceCommand() *cobra.Command {
 			"Remove one or more services. Their tasks stop within their grace period; networks, secrets and configs stay."))
 }
 
-// removeCommand is the rm of a kind.
+// removeCommand is the rm of a kind. With a flag --force, which some have, what is not there is no error.
 func removeCommand[S, D, T any](a *app, k v1.KindOf[S, D, T], plural, long string) *cobra.Command {
 	singular := strings.ToLower(string(k.Kind()))
 	return &cobra.Command{
@@ -40,10 +40,13 @@ func removeCommand[S, D, T any](a *app, k v1.KindOf[S, D, T], plural, long strin
 			if err != nil {
 				return err
 			}
+			force, _ := cmd.Flags().GetBool("force") // not of every kind
 			var errs []error
 			for _, ref := range args {
-				if err := client.Delete(cmd.Context(), c, k, ref); err != nil {
-					errs = append(errs, apiError(err, k.Kind(), ref))
+				if err := apiError(client.Delete(cmd.Context(), c, k, ref), k.Kind(), ref); err != nil {
+					if !force || !notFound(err) {
+						errs = append(errs, err)
+					}
 					continue
 				}
 				a.printf("%s\n", ref)

@@ -204,6 +204,13 @@ func (a *app) createService(ctx context.Context, svc *v1.Service, wait *waitFlag
 	if err != nil {
 		return err
 	}
+	if list := svc.Spec.Task.Networks; len(list) > 0 {
+		book, err := newNetworkBook(ctx, c)
+		if err != nil {
+			return err
+		}
+		svc.Spec.Task.Networks = book.whole(list)
+	}
 	started := a.Now()
 	created, warnings, err := client.Create(ctx, c, v1.Services, svc)
 	if err != nil {

@@ -262,11 +262,18 @@ func (f *editFlags) editMounts(c *v1.ContainerSpec) error {
 }
 
 func (f *editFlags) editNetworks(t *v1.TaskSpec) error {
-	kept := slices.DeleteFunc(slices.Clone(t.Networks), func(n v1.NetworkAttachment) bool {
-		return slices.Contains(f.networks.remove.all, n.Target)
-	})
-	for _, n := range f.networks.add.all {
-		if slices.ContainsFunc(kept, func(o v1.NetworkAttachment) bool { return o.Target == n.Target }) {
+	kept := slices.Clone(t.Networks)
+	for _, ref := range f.networks.remove.all {
+		id := f.book.id(ref)
+		rest := slices.DeleteFunc(slices.Clone(kept), func(n v1.NetworkAttachment) bool { return f.book.id(n.Target) == id })
+		if len(rest) == len(kept) && f.book.find(ref) == nil {
+			return &notFoundError{v1.KindNetwork, ref}
+		}
+		kept = rest
+	}
+	for _, n := range f.book.whole(f.networks.add.all) {
+		id := f.book.id(n.Target)
+		if slices.ContainsFunc(kept, func(o v1.NetworkAttachment) bool { return f.book.id(o.Target) == id }) {
 			return fmt.Errorf("service is already attached to network %s", n.Target)
 		}
 		kept = append(kept, n)

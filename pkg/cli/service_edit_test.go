@@ -123,6 +123,7 @@ func TestEditErrors(t *testing.T) {
 		{"spec: {}", []string{"--max-concurrent", "2"}, "max-concurrent can only be used with replicated-job mode"},
 		{"spec: {}", []string{"--mount-add", "target=/a", "--mount-add", "target=/a"}, "duplicate mount target"},
 		{"spec: {task: {networks: [{target: 'n'}]}}", []string{"--network-add", "n"}, "service is already attached to network n"},
+		{"spec: {}", []string{"--network-rm", "n"}, "no such network: n"},
 		{"spec: {}", []string{"--generic-resource-rm", "gpu"}, "could not find generic-resource `gpu` to remove it"},
 		{"spec: {}", []string{"--no-healthcheck", "--health-cmd", "x"}, "--no-healthcheck conflicts with --health-* options"},
 		{"spec: {}", []string{"--isolation", "hyperv"}, "--isolation is only for Windows"},

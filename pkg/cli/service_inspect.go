@@ -70,9 +70,14 @@ func inspectService(ctx context.Context, c *client.Client, ref string, ids bool)
 	if err != nil {
 		return nil, err
 	}
-	var n names
+	n := names{people: !ids}
 	if ids {
 		if n, err = referenceNames(ctx, c, svc.Spec); err != nil {
+			return nil, err
+		}
+	}
+	if len(svc.Spec.Task.Networks) > 0 || svc.Desired != nil && len(svc.Desired.VIPs) > 0 {
+		if n.networks, err = newNetworkBook(ctx, c); err != nil {
 			return nil, err
 		}
 	}
@@ -83,10 +88,7 @@ func inspectService(ctx context.Context, c *client.Client, ref string, ids bool)
 func referenceNames(ctx context.Context, c *client.Client, s *v1.ServiceSpec) (names, error) {
 	n := names{ids: map[v1.Kind]map[string]string{}}
 	var err error
-	if len(s.Task.Networks) > 0 {
-		n.ids[v1.KindNetwork], err = idsByName(ctx, c, v1.Networks)
-	}
-	if err == nil && len(s.Task.Container.Secrets) > 0 {
+	if len(s.Task.Container.Secrets) > 0 {
 		n.ids[v1.KindSecret], err = idsByName(ctx, c, v1.Secrets)
 	}
 	if err == nil && len(s.Task.Container.Configs) > 0 {

@@ -163,7 +163,7 @@ func portsText(ports []dockerPort) string {
 	}
 	var spans []span
 	for _, p := range ports {
-		if p.PublishMode != string(v1.PublishIngress) {
+		if p.PublishMode != string(v1.PublishIngress) || p.PublishedPort == 0 { // 0 is not chosen yet
 			continue
 		}
 		if n := len(spans); n > 0 {

@@ -37,6 +37,8 @@ type editFlags struct {
 	networks                        edit[v1.NetworkAttachment]
 	preferences, removedPreferences *list[v1.PlacementPreference]
 	published, unpublished          *list[v1.PortConfig]
+	// book is what networks there are, where the flags name any.
+	book networkBook
 }
 
 func (a *app) serviceUpdateCommand() *cobra.Command {
@@ -61,6 +63,15 @@ What no flag names stays as it is. An update that was paused goes on with any up
 					return err
 				}
 				return a.rollbackService(cmd.Context(), args[0], &f.wait)
+			}
+			if f.changed("network-add", "network-rm") {
+				c, err := a.daemon()
+				if err != nil {
+					return err
+				}
+				if f.book, err = newNetworkBook(cmd.Context(), c); err != nil {
+					return err
+				}
 			}
 			return a.updateService(cmd.Context(), args[0], &f.wait, f.edit)
 		},

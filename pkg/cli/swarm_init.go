@@ -15,6 +15,7 @@ type initFlags struct {
 	settings  settingsFlags
 	pools     *list[string]
 	mask      uint32
+	gateways  string
 }
 
 func (a *app) swarmInitCommand() *cobra.Command {
@@ -40,6 +41,7 @@ have to leave and join anew, the workers come back on their own.`,
 	s.Uint32Var(&f.request.DataPathPort, "data-path-port", 0, "Port number to use for data path traffic (1024 - 49151). If no value is set or is set to 0, the default port (4789) is used.")
 	s.Var(f.pools, "default-addr-pool", "default address pool in CIDR format")
 	s.Uint32Var(&f.mask, "default-addr-pool-mask-length", v1.DefaultSubnetSize, "default address pool subnet mask length")
+	s.StringVar(&f.gateways, "gateway-pool", v1.DefaultGatewayPool, "Addresses of the gateway network, in CIDR format: the way in and out of every task, a /24 for each node")
 	s.BoolVar(&f.request.ForceNewCluster, "force-new-cluster", false, "Force create a new cluster from current state")
 	return cmd
 }
@@ -56,6 +58,12 @@ func (a *app) swarmInit(cmd *cobra.Command, f *initFlags) error {
 	}
 	if spec := new(v1.ClusterSpec); f.settings.merge(cmd, spec) {
 		r.Spec = spec
+	}
+	if cmd.Flags().Changed("gateway-pool") {
+		if r.Spec == nil {
+			r.Spec = new(v1.ClusterSpec)
+		}
+		r.Spec.GatewayPool = f.gateways
 	}
 	c, err := a.daemon()
 	if err != nil {

@@ -49,6 +49,11 @@ func inspectTask(ctx context.Context, c *client.Client, ref string) (*dockerTask
 			return nil, err
 		}
 	}
+	if t.Desired != nil && len(t.Desired.Networks) > 0 || revision != nil && revision.Spec != nil && len(revision.Spec.Task.Networks) > 0 {
+		if n.networks, err = newNetworkBook(ctx, c); err != nil {
+			return nil, err
+		}
+	}
 	return convertTask(t, revision, n), nil
 }
 

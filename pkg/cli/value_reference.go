@@ -74,11 +74,11 @@ func parseNetwork(text string) (v1.NetworkAttachment, error) {
 		return n, err
 	}
 	for _, field := range fields {
-		key, val, ok := strings.Cut(strings.ToLower(field), "=")
+		key, val, ok := strings.Cut(field, "=")
 		if !ok || key == "" {
 			return n, fmt.Errorf("invalid field %s", field)
 		}
-		if err := setNetworkField(&n, strings.TrimSpace(key), strings.TrimSpace(val)); err != nil {
+		if err := setNetworkField(&n, strings.ToLower(strings.TrimSpace(key)), strings.TrimSpace(val)); err != nil {
 			return n, err
 		}
 	}

@@ -77,7 +77,7 @@ func TestParseReferences(t *testing.T) {
 		t.Errorf("short form: %v -want +got\n%s", err, d)
 	}
 	net, err := parseNetwork("name=Front,alias=a,alias=b,driver-opt=k=v")
-	if d := cmp.Diff(v1.NetworkAttachment{Target: "front", Aliases: []string{"a", "b"}, DriverOpts: map[string]string{"k": "v"}}, net); d != "" || err != nil {
+	if d := cmp.Diff(v1.NetworkAttachment{Target: "Front", Aliases: []string{"a", "b"}, DriverOpts: map[string]string{"k": "v"}}, net); d != "" || err != nil {
 		t.Errorf("network: %v -want +got\n%s", err, d)
 	}
 }
