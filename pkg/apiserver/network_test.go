@@ -97,8 +97,8 @@ func TestNetworksRefused(t *testing.T) {
 		{"a", `{"ingress":true}`, "swarmctl swarm init --gateway-pool"},
 		{"a", `{"driver":"bridge"}`, "want overlay"},
 		{"a", `{"subnets":[{"subnet":"10.1.0.0/33"}]}`, "spec.subnets[0].subnet"},
-		{"a", `{"subnets":[{"subnet":"10.1.0.0/24"},{"subnet":"100.64.7.0/24"}]}`, "spec.subnets[1].subnet: 100.64.7.0/24 overlaps 100.64.0.0/10"},
-		{"a", `{"subnets":[{"subnet":"0.0.0.0/1"}]}`, "is not for hosts' addresses"},
+		{"a", `{"ipv6":true,"subnets":[{"subnet":"fd00::/64"},{"subnet":"100.64.7.0/24"}]}`, "spec.subnets[1].subnet: 100.64.7.0/24 overlaps 100.64.0.0/10"},
+		{"a", `{"subnets":[{"subnet":"0.0.0.0/1"}]}`, "has addresses that are not for hosts"},
 		{"a", `{"options":{"mtu":"1400"}}`, "unknown option: want encrypted"},
 	} {
 		got := f.do("POST", "/v1/networks", `{"apiVersion":"swarm/v1","kind":"Network","metadata":{"name":"`+c.name+`"},"spec":`+c.spec+`}`)

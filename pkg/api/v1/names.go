@@ -15,10 +15,6 @@ const (
 	MaxUserName    = 64 // it goes into certificates
 )
 
-// predefinedNetworks are the names that Docker's own networks have. Here they are nobody's: a network of such a name would be taken
-// for something else.
-var predefinedNetworks = []string{"bridge", "docker_gwbridge", "host", "ingress", "none"}
-
 // ValidateName tells what is wrong with the name of an object that a user makes, or nil. The name of a node may be empty.
 // Names of kinds that the swarm makes are not for users to give, and an error.
 func ValidateName(kind Kind, name string) error {

@@ -14,11 +14,6 @@ func Unsupported(obj Object) FieldErrors {
 		if o.Spec != nil {
 			u.service(o.Spec)
 		}
-	case *Network:
-		if o.Spec != nil && o.Spec.Ingress {
-			u.fail("spec.ingress", "is not supported: published ports use the gateway network, whose addresses are chosen when the swarm is "+
-				"made: swarmctl swarm init --gateway-pool")
-		}
 	case *Secret:
 		if o.Spec != nil {
 			u.when(o.Spec.Driver != nil, "spec.driver")
@@ -64,27 +59,12 @@ func (u unsupported) service(s *ServiceSpec) {
 		}
 	}
 	u.task("spec.task", &s.Task)
-	u.attachments("spec.task.networks", s.Task.Networks)
-}
-
-// insteadOf says what to do instead of attaching a service to one of Docker's predefined networks.
-var insteadOf = map[string]string{
-	"bridge":          "is not needed: every task has a way out without it",
-	"docker_gwbridge": "is not needed: every task has a way out without it",
-	"host":            "is not supported yet: for a port of the machine itself, publish it in mode host",
-	"none":            "is not supported yet: want overlay networks, or no networks",
-}
-
-func (u unsupported) attachments(field string, list []NetworkAttachment) {
-	for i, n := range list {
-		if instead, ok := insteadOf[n.Target]; ok {
-			u.fail(at(field, i)+".target", "the network %s %s", n.Target, instead)
-		}
-		u.when(len(n.DriverOpts) > 0, at(field, i)+".driverOpts")
-	}
 }
 
 func (u unsupported) task(field string, t *TaskSpec) {
+	for i, n := range t.Networks {
+		u.when(len(n.DriverOpts) > 0, at(field+".networks", i)+".driverOpts")
+	}
 	if r := t.Resources; r != nil && r.Reservations != nil {
 		u.when(len(r.Reservations.Generic) > 0, field+".resources.reservations.generic")
 	}

@@ -19,6 +19,7 @@ const (
 func (c *checker) network(field string, n *NetworkSpec) {
 	c.size(field, n)
 	choice(c, field+".driver", n.Driver, "overlay")
+	c.ordinary(field, n)
 	c.dictionary(field+".options", n.Options, "an option", maxOptions, MaxLabelKey, MaxString)
 	for key, value := range n.Options {
 		entry := field + ".options[" + strconv.Quote(cut(key)) + "]"
@@ -62,16 +63,13 @@ func (c *checker) subnets(field string, n *NetworkSpec) {
 		if subnet.Addr().Is6() && !n.IPv6 {
 			c.fail(entry+".subnet", "%s is of IP version 6: set ipv6 too", subnet)
 		}
-		if a := subnet.Addr(); a.Is4In6() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() {
-			c.fail(entry+".subnet", "%s is not for hosts' addresses: want one such as 10.1.0.0/24", subnet)
-		}
 		if slices.ContainsFunc(seen, subnet.Overlaps) {
 			c.fail(entry+".subnet", "%s overlaps one before it", subnet)
 		}
 		seen = append(seen, subnet)
 		if s.Gateway != "" {
-			if gateway, err := netip.ParseAddr(s.Gateway); err != nil || !subnet.Contains(gateway) || gateway == subnet.Masked().Addr() {
-				c.fail(entry+".gateway", "%q is not a host's address of %s", cut(s.Gateway), subnet)
+			if gateway, err := netip.ParseAddr(s.Gateway); err != nil || !subnet.Contains(gateway) {
+				c.fail(entry+".gateway", "%q is not an address of %s", cut(s.Gateway), subnet)
 			}
 		}
 		if s.IPRange != "" {

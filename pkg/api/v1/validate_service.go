@@ -254,8 +254,8 @@ func (c *checker) attachments(field string, list []NetworkAttachment) {
 		switch {
 		case n.Target == "":
 			c.fail(entry+".target", "is missing: want the name or ID of a network")
-		case n.Target == "ingress":
-			c.fail(entry+".target", "services cannot be attached to the ingress network: publish a port instead")
+		case insteadOf[n.Target] != "":
+			c.fail(entry+".target", "services cannot be attached to the %s network: %s", n.Target, insteadOf[n.Target])
 		case seen[n.Target]:
 			c.fail(entry+".target", "%q is given twice", cut(n.Target))
 		}

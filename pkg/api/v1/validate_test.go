@@ -222,13 +222,8 @@ func TestValidate(t *testing.T) {
 			"spec.subnets[0].subnet: 10.1.0.1/24 has bits beyond its mask: want 10.1.0.0/24\nspec.subnets[1].subnet: 10.1.0.128/25 overlaps one before it\n" +
 				"spec.subnets[2].subnet: fd00::/64 is of IP version 6: set ipv6 too\nspec.subnets[3].subnet: \"x\" is not a subnet: want one such as 10.1.0.0/24\n" +
 				"spec.subnets[4].subnet: 10.9.0.0/31 has no room: want at least 4 addresses"},
-		{"Network", "%s", `{"ipv6":true,"subnets":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.0"},{"subnet":"127.0.0.0/8"},{"subnet":"ff02::/64"},{"subnet":"fe80::/64"}]}`,
-			"spec.subnets[0].gateway: \"10.1.0.0\" is not a host's address of 10.1.0.0/24\n" +
-				"spec.subnets[1].subnet: 127.0.0.0/8 is not for hosts' addresses: want one such as 10.1.0.0/24\n" +
-				"spec.subnets[2].subnet: ff02::/64 is not for hosts' addresses: want one such as 10.1.0.0/24\n" +
-				"spec.subnets[3].subnet: fe80::/64 is not for hosts' addresses: want one such as 10.1.0.0/24"},
 		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.0/24","gateway":"10.2.0.1","ipRange":"10.0.0.0/8"}]}`,
-			"spec.subnets[0].gateway: \"10.2.0.1\" is not a host's address of 10.1.0.0/24\nspec.subnets[0].ipRange: \"10.0.0.0/8\" is not a part of 10.1.0.0/24"},
+			"spec.subnets[0].gateway: \"10.2.0.1\" is not an address of 10.1.0.0/24\nspec.subnets[0].ipRange: \"10.0.0.0/8\" is not a part of 10.1.0.0/24"},
 		// Volumes, nodes, the cluster.
 		{"Volume", "%s", `{"options":{"type":"nfs"}}`, ""},
 		{"Volume", "%s", `{"options":{"":"x"}}`, `spec.options[""]: an option needs a name`},
