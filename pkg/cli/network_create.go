@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -133,10 +134,8 @@ func (f *networkFlags) matched() ([]v1.SubnetSpec, error) {
 	}
 	var specs []v1.SubnetSpec
 	for i, s := range f.subnets.all {
-		for _, other := range f.subnets.all[:i] {
-			if s.Overlaps(other) {
-				return nil, errors.New("multiple overlapping subnet configuration is not supported")
-			}
+		if slices.ContainsFunc(f.subnets.all[:i], s.Overlaps) {
+			return nil, errors.New("multiple overlapping subnet configuration is not supported")
 		}
 		specs = append(specs, v1.SubnetSpec{Subnet: s.String()})
 	}
