@@ -58,7 +58,7 @@ func (b *batch) decide(key string) {
 
 // overlay is the snapshot with operations that were not committed yet.
 func overlay(s *store.Snapshot, ops []store.Op) *store.Snapshot {
-	next, _, err := s.With(s.Revision()+1, ops)
+	next, err := s.Over(ops)
 	if err != nil {
 		panic("reconcile: a rule's operation cannot be: " + err.Error())
 	}

@@ -18,6 +18,7 @@ type index struct {
 	revisions grouped[*v1.ServiceRevision]
 	loads     lazy[*btree.Map[string, Load]]       // by node
 	counts    lazy[*btree.Map[string, TaskCounts]] // by service
+	network   networkIndex
 }
 
 func newIndex() index {
@@ -29,13 +30,14 @@ func newIndex() index {
 		revisions: newGrouped[*v1.ServiceRevision](),
 		loads:     lazy[*btree.Map[string, Load]]{tree: new(btree.Map[string, Load])},
 		counts:    lazy[*btree.Map[string, TaskCounts]]{tree: new(btree.Map[string, TaskCounts])},
+		network:   newNetworkIndex(),
 	}
 }
 
 // shared is the same index for the next snapshot, where it is copied tree by tree when one is first written.
 func (x *index) shared() index {
 	return index{x.names.shared(), x.byService.shared(), x.byNode.shared(), x.unplaced.shared(), x.revisions.shared(),
-		x.loads.shared(), x.counts.shared()}
+		x.loads.shared(), x.counts.shared(), x.network.shared()}
 }
 
 // change replaces what the index knows of an object; old is nil where it is new, next where it is gone.
@@ -58,17 +60,31 @@ func (x *index) change(old, next v1.Object) {
 		if is != nil {
 			x.revisions.set(is.Spec.Service, is.Meta.ID, is)
 		}
+	case *v1.Service:
+		was, _ := old.(*v1.Service)
+		is, _ := next.(*v1.Service)
+		x.network.changeService(was, is)
+		x.changeName(old, next)
+	case *v1.Network:
+		was, _ := old.(*v1.Network)
+		is, _ := next.(*v1.Network)
+		x.network.changeNetwork(was, is)
+		x.changeName(old, next)
 	default:
-		was, is := nameKey(old), nameKey(next)
-		if was == is {
-			return
-		}
-		if was != "" {
-			x.names.edit().Delete(was)
-		}
-		if is != "" {
-			x.names.edit().Set(is, next.GetMeta().ID)
-		}
+		x.changeName(old, next)
+	}
+}
+
+func (x *index) changeName(old, next v1.Object) {
+	was, is := nameKey(old), nameKey(next)
+	if was == is {
+		return
+	}
+	if was != "" {
+		x.names.edit().Delete(was)
+	}
+	if is != "" {
+		x.names.edit().Set(is, next.GetMeta().ID)
 	}
 }
 
@@ -125,6 +141,7 @@ func (x *index) changeTask(was, is *v1.Task) {
 	}
 	x.changeLoads(was, is)
 	x.changeCounts(was, is)
+	x.network.changeTask(was, is)
 }
 
 func nodeOf(t *v1.Task) string {

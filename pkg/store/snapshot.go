@@ -16,6 +16,7 @@ type Snapshot struct {
 	revision int64
 	objects  []lazy[*objects] // in the order of v1.Kinds
 	index    index
+	stored   *Snapshot // see Stored; nil is itself
 }
 
 // objects are those of one kind, by ID.
@@ -105,6 +106,26 @@ func (s *Snapshot) With(revision int64, ops []Op) (*Snapshot, []Change, error) {
 		return next, nil, err
 	}
 	return next, batches[0].Changes, nil
+}
+
+// Over is the snapshot after operations that are not committed yet, at the next revision, and remembers what is. The snapshot it
+// is called on stays as it was.
+func (s *Snapshot) Over(ops []Op) (*Snapshot, error) {
+	next, _, err := s.With(s.revision+1, ops)
+	if err != nil {
+		return nil, err
+	}
+	next.stored = s.Stored()
+	return next, nil
+}
+
+// Stored is what the store has: the snapshot itself, or the one that operations were laid over that are not committed yet. A
+// commit of many operations may be cut into parts, so what those give up is still held there until all of it is written.
+func (s *Snapshot) Stored() *Snapshot {
+	if s.stored != nil {
+		return s.stored
+	}
+	return s
 }
 
 // Revised are the operations of one revision.

@@ -220,10 +220,10 @@ const (
 type ServiceDesired struct {
 	// Update is the state of the latest rollout; nil until the first.
 	Update *UpdateStatus `json:"update,omitempty"`
-	// Ports are the published ports with those that were asked for as "any" filled in.
+	// Ports are all published ports, with those that were asked for as "any" filled in; nil where none was. See PublishedPorts.
 	Ports []PortConfig `json:"ports,omitempty"`
-	// VIPs are the service's virtual addresses, one for each network that it is on; none in the endpoint mode dnsrr. The service holds
-	// them until it is gone.
+	// VIPs are the service's virtual addresses, one entry for each network that it is on, without addresses where none is free; no
+	// entries in the endpoint mode dnsrr. The service holds them until it is gone.
 	VIPs []NetworkAddress `json:"vips,omitempty"`
 	// Attempts is the highest attempt that any slot without tasks ever had: every next task is numbered above it, so that
 	// no task ID is used twice while the service lives.
