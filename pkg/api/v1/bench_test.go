@@ -13,6 +13,7 @@ func hotTask() *Task {
 		Meta: Meta{ID: HashID("t"), CreatedAt: at, UpdatedAt: at},
 		Desired: &TaskDesired{
 			Service: HashID("s"), ServiceName: "hello", Slot: 12345, Attempt: 1, Revision: HashID("r"), State: TaskRunning,
+			Networks:  []NetworkAddress{{Network: HashID("a"), Addresses: []string{"10.0.1.5/24"}}},
 			Placement: &TaskPlacement{Node: HashID("n"), At: at, CPUs: 5e8, Memory: 64 << 20},
 		},
 		Status: &TaskStatus{State: TaskRunning, At: at, Message: "started",

@@ -15,7 +15,7 @@ import (
 
 // UnmarshalJSON reads what encoding/json would read.
 func (d *TaskDesired) UnmarshalJSON(data []byte) error {
-	if d.Placement == nil && d.Restarts == nil {
+	if d.Placement == nil && d.Restarts == nil && d.Networks == nil {
 		next, r := *d, lean{data: data}
 		if r.desired(&next); r.done() {
 			*d = next
@@ -62,6 +62,9 @@ func (r *lean) desired(d *TaskDesired) {
 	if r.field("startAfter", &first) {
 		d.StartAfter = r.time()
 	}
+	if r.field("networks", &first) {
+		d.Networks = list(r, (*lean).network)
+	}
 	if r.field("placement", &first) {
 		d.Placement = r.placement()
 	}
@@ -69,6 +72,18 @@ func (r *lean) desired(d *TaskDesired) {
 		d.Pending = r.text()
 	}
 	r.close()
+}
+
+func (r *lean) network() NetworkAddress {
+	n, first := NetworkAddress{}, r.open()
+	if r.field("network", &first) {
+		n.Network = r.text()
+	}
+	if r.field("addresses", &first) {
+		n.Addresses = list(r, (*lean).text)
+	}
+	r.close()
+	return n
 }
 
 func (r *lean) placement() *TaskPlacement {
@@ -161,6 +176,20 @@ func (r *lean) open() (first bool) {
 }
 
 func (r *lean) close() { r.take('}') }
+
+// list reads an array, element by element.
+func list[V any](r *lean, element func(*lean) V) []V {
+	r.take('[')
+	values := []V{}
+	for !r.bad && r.at < len(r.data) && r.data[r.at] != ']' {
+		if len(values) > 0 {
+			r.take(',')
+		}
+		values = append(values, element(r))
+	}
+	r.take(']')
+	return values
+}
 
 // field tells whether the next field is the named one, and if so passes over its name.
 func (r *lean) field(name string, first *bool) bool {

@@ -79,6 +79,16 @@ func TestTaskSectionsTakeTheShortWay(t *testing.T) {
 	if r.desired(new(TaskDesired)); !r.done() {
 		t.Errorf("desired stops at %s", r.data[r.at:])
 	}
+	task.Desired.Networks = append(task.Desired.Networks, NetworkAddress{"back", []string{"10.0.2.5/24", "fd00::5/64"}}, NetworkAddress{"none", []string{}})
+	r = lean{data: encode(t, task.Desired)}
+	if r.desired(new(TaskDesired)); !r.done() {
+		t.Errorf("desired on several networks stops at %s", r.data[r.at:])
+	}
+	task.Desired.Networks = nil
+	r = lean{data: encode(t, task.Desired)}
+	if r.desired(new(TaskDesired)); !r.done() {
+		t.Errorf("desired on no network stops at %s", r.data[r.at:])
+	}
 	r = lean{data: encode(t, task.Status)}
 	if r.status(new(TaskStatus)); !r.done() {
 		t.Errorf("status stops at %s", r.data[r.at:])
@@ -111,6 +121,9 @@ func FuzzTaskSections(f *testing.F) {
 		`{"slot":01}`, `{"slot":1e2}`, `{"state":"ready","state":"running"}`, `{"State":"ready"}`, `{"placement":null}`, `null`, ` {}`,
 		`{"placement":{"node":"a"},"placement":{"memory":5}}`, `{"at":"2026-01-02T03:04:05+25:00"}`, `{"container":{"pid":4294967296}}`,
 		`{"pending":"\u003cb\ud800"}`, `{"placement":{"cpus":1e3,"memory":-1}}`, `{"placement":{"cpus":}}`, `{"container":{"exitCode":-1}}`,
+		`{"networks":[]}`, `{"networks":null}`, `{"networks":[{"network":"a","addresses":null},{"network":"b","addresses":[]}]}`,
+		`{"networks":[{"network":"a","addresses":["x","y"]},]}`, `{"networks":[{"network":"a","addresses":["x""y"]}]}`, `{"networks":[{"addresses":[`,
+		`{"networks":[{"network":"a","addresses":["x"]}],"networks":[{"addresses":[]}]}`, `{"networks":[{}{}]}`, `{"networks":[,{}]}`,
 	} {
 		f.Add([]byte(s))
 	}

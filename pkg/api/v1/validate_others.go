@@ -32,8 +32,8 @@ func (c *checker) network(field string, n *NetworkSpec) {
 			}
 		case OptionVXLANIDs:
 			for id := range strings.SplitSeq(value, ",") {
-				if vni, err := strconv.Atoi(strings.TrimSpace(id)); err != nil || vni < 1 || vni >= 1<<24 {
-					c.fail(entry, "%q is not a VXLAN ID: want 1 to 16777215, with commas between", cut(id))
+				if vni, err := strconv.Atoi(strings.TrimSpace(id)); err != nil || vni <= GatewayVNI || vni >= 1<<24 {
+					c.fail(entry, "%q is not a VXLAN ID: want 2 to 16777215, with commas between", cut(id))
 				}
 			}
 		default:
@@ -50,7 +50,7 @@ func (c *checker) subnets(field string, n *NetworkSpec) {
 	for i, s := range n.Subnets {
 		entry := at(field, i)
 		subnet, err := netip.ParsePrefix(s.Subnet)
-		if err != nil {
+		if err != nil || subnet.Addr().Is4In6() {
 			c.fail(entry+".subnet", "%q is not a subnet: want one such as 10.1.0.0/24", cut(s.Subnet))
 			continue
 		}
@@ -63,19 +63,34 @@ func (c *checker) subnets(field string, n *NetworkSpec) {
 		if subnet.Addr().Is6() && !n.IPv6 {
 			c.fail(entry+".subnet", "%s is of IP version 6: set ipv6 too", subnet)
 		}
-		if slices.ContainsFunc(seen, subnet.Overlaps) {
-			c.fail(entry+".subnet", "%s overlaps one before it", subnet)
+		if j := slices.IndexFunc(seen, func(p netip.Prefix) bool { return p.Addr().Is4() == subnet.Addr().Is4() }); j >= 0 {
+			c.fail(entry+".subnet", "%s is a second one of its IP version, beside %s: want one of each at most", subnet, seen[j])
 		}
 		seen = append(seen, subnet)
-		if s.Gateway != "" {
-			if gateway, err := netip.ParseAddr(s.Gateway); err != nil || !subnet.Contains(gateway) {
-				c.fail(entry+".gateway", "%q is not an address of %s", cut(s.Gateway), subnet)
-			}
+		c.within(entry, s, subnet)
+	}
+}
+
+// within checks what is given beside a subnet against it.
+func (c *checker) within(entry string, s SubnetSpec, subnet netip.Prefix) {
+	if s.Gateway != "" {
+		gateway, err := netip.ParseAddr(s.Gateway)
+		switch {
+		case err != nil || !subnet.Contains(gateway):
+			c.fail(entry+".gateway", "%q is not an address of %s", cut(s.Gateway), subnet)
+		case gateway == subnet.Masked().Addr():
+			c.fail(entry+".gateway", "%s is the address of the subnet itself: want another of %s", gateway, subnet)
+		case gateway.Is4() && !subnet.Contains(gateway.Next()):
+			c.fail(entry+".gateway", "%s is the broadcast address: want another of %s", gateway, subnet)
 		}
-		if s.IPRange != "" {
-			if p, err := netip.ParsePrefix(s.IPRange); err != nil || p.Bits() < subnet.Bits() || !subnet.Contains(p.Addr()) {
-				c.fail(entry+".ipRange", "%q is not a part of %s", cut(s.IPRange), subnet)
-			}
+	}
+	if s.IPRange != "" {
+		p, err := netip.ParsePrefix(s.IPRange)
+		switch {
+		case err != nil || p.Bits() < subnet.Bits() || !subnet.Contains(p.Addr()):
+			c.fail(entry+".ipRange", "%q is not a part of %s", cut(s.IPRange), subnet)
+		case p != p.Masked():
+			c.fail(entry+".ipRange", "%s has bits beyond its mask: want %s", p, p.Masked())
 		}
 	}
 }

@@ -218,10 +218,21 @@ func TestValidate(t *testing.T) {
 		{"Network", "%s", `{"options":{"com.docker.network.driver.mtu":"9","x":"y"}}`,
 			"spec.options[\"com.docker.network.driver.mtu\"]: \"9\" is not an MTU: want 576 to 65535\n" +
 				"spec.options[\"x\"]: unknown option: want encrypted, com.docker.network.driver.mtu or com.docker.network.driver.overlay.vxlanid_list"},
-		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.1/24"},{"subnet":"10.1.0.128/25"},{"subnet":"fd00::/64"},{"subnet":"x"},{"subnet":"10.9.0.0/31"}]}`,
-			"spec.subnets[0].subnet: 10.1.0.1/24 has bits beyond its mask: want 10.1.0.0/24\nspec.subnets[1].subnet: 10.1.0.128/25 overlaps one before it\n" +
+		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.1/24"},{"subnet":"10.2.0.0/25"},{"subnet":"fd00::/64"},{"subnet":"x"},{"subnet":"::ffff:10.9.0.0/120"}]}`,
+			"spec.subnets[0].subnet: 10.1.0.1/24 has bits beyond its mask: want 10.1.0.0/24\n" +
+				"spec.subnets[1].subnet: 10.2.0.0/25 is a second one of its IP version, beside 10.1.0.1/24: want one of each at most\n" +
 				"spec.subnets[2].subnet: fd00::/64 is of IP version 6: set ipv6 too\nspec.subnets[3].subnet: \"x\" is not a subnet: want one such as 10.1.0.0/24\n" +
-				"spec.subnets[4].subnet: 10.9.0.0/31 has no room: want at least 4 addresses"},
+				"spec.subnets[4].subnet: \"::ffff:10.9.0.0/120\" is not a subnet: want one such as 10.1.0.0/24"},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.9.0.0/31"}]}`, "spec.subnets[0].subnet: 10.9.0.0/31 has no room: want at least 4 addresses"},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.0"}]}`,
+			"spec.subnets[0].gateway: 10.1.0.0 is the address of the subnet itself: want another of 10.1.0.0/24"},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.255"}]}`,
+			"spec.subnets[0].gateway: 10.1.0.255 is the broadcast address: want another of 10.1.0.0/24"},
+		{"Network", "%s", `{"ipv6":true,"subnets":[{"subnet":"10.1.0.0/24"},{"subnet":"fd00::/64","gateway":"fd00::ffff:ffff:ffff:ffff"}]}`, ""},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.0/24","ipRange":"10.1.0.130/25"}]}`,
+			"spec.subnets[0].ipRange: 10.1.0.130/25 has bits beyond its mask: want 10.1.0.128/25"},
+		{"Network", "%s", `{"options":{"com.docker.network.driver.overlay.vxlanid_list":"1"}}`,
+			"spec.options[\"com.docker.network.driver.overlay.vxlanid_list\"]: \"1\" is not a VXLAN ID: want 2 to 16777215, with commas between"},
 		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.0/24","gateway":"10.2.0.1","ipRange":"10.0.0.0/8"}]}`,
 			"spec.subnets[0].gateway: \"10.2.0.1\" is not an address of 10.1.0.0/24\nspec.subnets[0].ipRange: \"10.0.0.0/8\" is not a part of 10.1.0.0/24"},
 		// Volumes, nodes, the cluster.
