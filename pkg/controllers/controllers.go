@@ -7,17 +7,22 @@
 //
 //	node       by node
 //	  node       is it there                                     Node.desired
+//	network    by network
+//	  network    which subnets, and which VNI                    Network.desired
 //	service    by service
 //	  rollout    when may which slot move to the new revision    Service.desired.update
 //	  service    what tasks exist, and what is to stop           Task.desired
 //	  gc         what is over and may go                         removes tasks, revisions, services
+//	  address    with which addresses and ports, or why none      Service.desired.vips and ports, Task.desired.networks
 //	  scheduler  where the tasks run, or why nowhere             Task.desired.placement
 //	authority  the one
 //	  authority  which root every node has come to trust         Authority.desired
 //
 // The order of the service pipeline is that of the questions. Rollout comes before service, so that a slot is admitted and
-// moved in one step. Gc comes after service, which says what to remove. The scheduler is last, because all the others can be
-// decided without a node, and so that what it places need not be shown to another rule.
+// moved in one step. Gc comes after service, which says what to remove. Address comes after both, so that new tasks have their
+// addresses when they are first seen, and before the scheduler, which places no task without. The scheduler is last, because all
+// the others can be decided without a node, and so that what it places need not be shown to another rule. The networks are a
+// pipeline of their own: a network is there without any service.
 //
 // Package member beside them is pure too, and no rule: what it decides about is etcd's list of members, which is in no
 // snapshot.
@@ -33,6 +38,7 @@ import (
 
 	"github.com/swarmd/swarmd/pkg/controllers/authority"
 	"github.com/swarmd/swarmd/pkg/controllers/gc"
+	"github.com/swarmd/swarmd/pkg/controllers/network"
 	"github.com/swarmd/swarmd/pkg/controllers/node"
 	"github.com/swarmd/swarmd/pkg/controllers/rollout"
 	"github.com/swarmd/swarmd/pkg/controllers/scheduler"
@@ -45,6 +51,7 @@ import (
 func Pipelines() []reconcile.Pipeline {
 	return []reconcile.Pipeline{
 		{Name: "node", AllKeys: node.AllKeys, Rules: []reconcile.Rule{node.Rule{}}},
+		{Name: "network", AllKeys: network.AllKeys, Rules: []reconcile.Rule{network.Rule{}}},
 		{Name: "service", AllKeys: reconcile.AllKeys, Rules: Rules()},
 		{Name: "authority", AllKeys: authority.AllKeys, Rules: []reconcile.Rule{authority.Rule{}}},
 	}
@@ -52,7 +59,7 @@ func Pipelines() []reconcile.Pipeline {
 
 // Rules are those that are keyed by service, in the order in which they decide.
 func Rules() []reconcile.Rule {
-	return []reconcile.Rule{rollout.Rule{}, service.Rule{}, gc.Rule{}, scheduler.Rule{}}
+	return []reconcile.Rule{rollout.Rule{}, service.Rule{}, gc.Rule{}, network.Addresses{}, scheduler.Rule{}}
 }
 
 // Run runs all pipelines for as long as the lead lasts. It ends when the first of them does, with that one's error, and not

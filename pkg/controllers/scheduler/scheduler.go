@@ -45,10 +45,10 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 // Decide implements reconcile.Rule.
 func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
 	groups := unplaced(s, key)
-	if len(groups) == 0 {
+	service, ok := store.Get(s, v1.Services, key)
+	if len(groups) == 0 || ok && v1.WaitsForPorts(service) {
 		return reconcile.Plan{}
 	}
-	service, _ := store.Get(s, v1.Services, key)
 	d := &decision{now: now, snapshot: s, key: key, nodes: candidates(s)}
 	d.countTasks()
 	for _, g := range groups {
@@ -57,6 +57,7 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 			d.explain(g.tasks, "service revision "+g.revision+" is not there")
 			continue
 		}
+		g.tasks = slices.DeleteFunc(g.tasks, func(t *v1.Task) bool { return !v1.HasAddresses(t, &spec.Task) }) // rule address says why
 		d.place(g, spec)
 	}
 	return d.plan
@@ -156,6 +157,9 @@ func (d *decision) spec(service *v1.Service, revision string) (*v1.ServiceRevisi
 
 // place gives nodes to the tasks of a group, until no node is left.
 func (d *decision) place(g group, spec *v1.ServiceRevisionSpec) {
+	if len(g.tasks) == 0 {
+		return
+	}
 	filters := filtersFor(spec)
 	for _, n := range d.nodes {
 		n.failed = n.failures[g.revision]

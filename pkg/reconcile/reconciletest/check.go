@@ -8,7 +8,8 @@ import (
 )
 
 // Check tells what of a snapshot must never be, after the rules came to rest: a slot with two live tasks, but for the two
-// of a start-first update or a drain, and a node that holds more than it has or has two tasks with one host port.
+// of a start-first update or a drain, a node that holds more than it has or has two tasks with one host port, and what
+// checkNetworks says.
 func Check(s *store.Snapshot) error {
 	for o := range store.All(s, v1.Services) {
 		if err := checkSlots(s, o); err != nil {
@@ -20,7 +21,7 @@ func Check(s *store.Snapshot) error {
 			return err
 		}
 	}
-	return nil
+	return checkNetworks(s)
 }
 
 func checkSlots(s *store.Snapshot, o *v1.Service) error {
@@ -42,8 +43,11 @@ func checkSlots(s *store.Snapshot, o *v1.Service) error {
 }
 
 // CheckStep tells which operations, that led from one snapshot to the next, let a task run while another of its slot that
-// is to stop may still be running, or place one on a node that has not enough left.
+// is to stop may still be running, or place one on a node that has not enough left; and what checkGiven says.
 func CheckStep(before, after *store.Snapshot, ops []store.Op) error {
+	if err := checkGiven(before, after, ops); err != nil {
+		return err
+	}
 	type slot struct {
 		service string
 		number  uint64

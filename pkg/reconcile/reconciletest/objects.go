@@ -71,6 +71,8 @@ func (w *World) complete(o v1.Object) error {
 	case *v1.Service:
 		meta.Generation = max(meta.Generation, 1)
 		v1.Default(o)
+	case *v1.Network:
+		v1.Default(o)
 	case *v1.Node:
 		completeNode(o)
 	case *v1.Task:

@@ -34,11 +34,16 @@ var update = flag.Bool("update", false, "rewrite what scenarios expect; review t
 //	node ID drain|active|pause|remove|label KEY=VALUE|cpus N
 //	node ID tls ISSUER[,ROOT …]   what the node says of its certificate, and of the roots that it trusts besides the issuer
 //	rotate ROOT                   ask for another root certificate, whose digest is that word
+//	network NAME [SUBNET …]       a network is made
+//	network NAME remove
+//	pool SIZE PREFIX …            what subnets are cut from, and the length of their prefix
 //	history N                     the cluster's task history limit
 //	tasks [SERVICE]               print the tasks
 //	nodes                         print how many tasks the nodes hold, and of which services they run how many
 //	update SERVICE                print where the rollout stands
 //	services, revisions           print those that are there
+//	networks, addresses [NETWORK] print what the networks have, and who has it
+//	ports SERVICE                 print what it publishes
 //	authority                     print which roots are wanted and settled
 func Run(t *testing.T, pattern string, pipelines []reconcile.Pipeline) {
 	t.Helper()

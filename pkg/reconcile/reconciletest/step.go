@@ -35,6 +35,12 @@ func (w *World) Do(step string) (string, error) {
 		return w.revisions(), nil
 	case "authority":
 		return w.authority(), nil
+	case "networks":
+		return w.networks(), nil
+	case "addresses":
+		return w.addresses(args[1]), nil
+	case "ports":
+		return w.ports(args[1])
 	}
 	return "", w.change(args[0], args[1:])
 }
@@ -65,6 +71,10 @@ func (w *World) change(name string, args []string) error {
 		return w.history(args[0])
 	case "rotate":
 		return w.rotate(args[0])
+	case "network":
+		return w.network(args[0], args[1:])
+	case "pool":
+		return w.pool(args[0], args[1:])
 	}
 	return errUsage
 }

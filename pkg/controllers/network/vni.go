@@ -1,0 +1,83 @@
+package network
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// lastVNI is the largest that VXLAN has.
+const lastVNI = 1<<24 - 1
+
+// keepsVNI tells whether a network has a VNI that it may keep. Where several have the same, which no rule would have given, the
+// oldest keeps it: their packets would mix.
+func keepsVNI(s *store.Snapshot, n *v1.Network) bool {
+	if n.Desired == nil || n.Desired.VNI <= v1.GatewayVNI || n.Desired.VNI > lastVNI {
+		return false
+	}
+	for id := range s.NetworksWithVNI(n.Desired.VNI) {
+		other, ok := store.Get(s, v1.Networks, id)
+		if !ok || id == n.Meta.ID {
+			continue
+		}
+		if c := other.Meta.CreatedAt.Compare(n.Meta.CreatedAt); c < 0 || c == 0 && id < n.Meta.ID {
+			return false
+		}
+	}
+	return true
+}
+
+// vniFor is a VNI that no other network has: one that the user named, where any is named. problem says why there is none.
+func vniFor(s *store.Snapshot, n *v1.Network) (vni uint32, problem string) {
+	if list := n.Spec.Options[v1.OptionVXLANIDs]; list != "" {
+		return named(s, n, list)
+	}
+	next := uint32(v1.FirstVNI)
+	for {
+		free := s.Stored().NextFreeVNI(s.NextFreeVNI(next)) // none that is given up and not yet written so
+		switch {
+		case free > lastVNI:
+			return 0, "every VXLAN ID is in use: remove networks that are not needed"
+		case free == next:
+			return free, ""
+		}
+		next = free
+	}
+}
+
+func named(s *store.Snapshot, n *v1.Network, list string) (vni uint32, problem string) {
+	var holders []string
+	for text := range strings.SplitSeq(list, ",") {
+		id, err := strconv.ParseUint(strings.TrimSpace(text), 10, 24)
+		if err != nil || id <= v1.GatewayVNI {
+			holders = append(holders, strings.TrimSpace(text)+" cannot be given")
+			continue
+		}
+		holder := holderOfVNI(s, uint32(id), n.Meta.ID)
+		if holder == "" {
+			holder = holderOfVNI(s.Stored(), uint32(id), n.Meta.ID)
+		}
+		if holder == "" {
+			return uint32(id), ""
+		}
+		holders = append(holders, strconv.FormatUint(id, 10)+" is that of network "+holder)
+	}
+	return 0, fmt.Sprintf("no VXLAN ID of its option %s is free: %s", v1.OptionVXLANIDs, strings.Join(holders, ", "))
+}
+
+// holderOfVNI is the name of a network that has a VNI, but the one with that ID; "" where there is none.
+func holderOfVNI(s *store.Snapshot, vni uint32, but string) string {
+	for id := range s.NetworksWithVNI(vni) {
+		if id == but {
+			continue
+		}
+		if n, ok := store.Get(s, v1.Networks, id); ok && n.Meta.Name != "" {
+			return n.Meta.Name
+		}
+		return id
+	}
+	return ""
+}
