@@ -67,6 +67,7 @@ func drawCluster(t *rapid.T) string {
 	for i, id := range nodeIDs {
 		fmt.Fprintf(&y, "---\nkind: Node\nmetadata: {id: %s, labels: {zone: z%d}}\n", id, i%2)
 	}
+	drawNetworks(t, &y)
 	for _, name := range []string{"web", "db"} {
 		order := rapid.SampledFrom([]v1.UpdateOrder{v1.StopFirst, v1.StartFirst}).Draw(t, "order")
 		parallelism := rapid.IntRange(0, 3).Draw(t, "parallelism")
@@ -77,9 +78,11 @@ func drawCluster(t *rapid.T) string {
 		if extra != "" {
 			extra = ", " + extra
 		}
+		extra += ", networks: " + drawAttachments(t)
 		fmt.Fprintf(&y, "---\nkind: Service\nmetadata: {name: %s}\nspec: {replicas: %d, update: {order: %s, parallelism: %d, delay: %ds, "+
-			"failureAction: %s}, task: {container: {image: a:1}, restartPolicy: {delay: %ds}%s}}\n", name,
-			rapid.IntRange(0, 5).Draw(t, "replicas"), order, parallelism, delay, action, rapid.IntRange(0, 2).Draw(t, "restart"), extra)
+			"failureAction: %s}, task: {container: {image: a:1}, restartPolicy: {delay: %ds}%s}, endpoint: %s}\n%s", name,
+			rapid.IntRange(0, 5).Draw(t, "replicas"), order, parallelism, delay, action, rapid.IntRange(0, 2).Draw(t, "restart"), extra,
+			rapid.SampledFrom([]string{"{}", "{mode: dnsrr}", "{ports: [{target: 80}]}"}).Draw(t, "endpoint"), drawVIPs(t))
 		drawTasks(t, &y, name)
 	}
 	return y.String()
@@ -98,6 +101,9 @@ func drawTasks(t *rapid.T, y *strings.Builder, service string) {
 		fmt.Fprintf(y, "---\nkind: Task\ndesired: {service: %s, slot: %d, attempt: %d, revision: %s, state: %s", service, slot, attempt,
 			rapid.SampledFrom([]string{"current", "foreign"}).Draw(t, "revision"),
 			rapid.SampledFrom([]string{"ready", "running", "shutdown", "remove"}).Draw(t, "desired"))
+		if on := drawHeld(t); on != "[]" {
+			fmt.Fprintf(y, ", networks: %s", on)
+		}
 		if node := rapid.SampledFrom(append([]string{"", "nowhere"}, nodeIDs...)).Draw(t, "node"); node != "" {
 			fmt.Fprintf(y, ", placement: {node: %s}}\n", node)
 			if state := rapid.SampledFrom([]string{"", "starting", "running", "failed", "shutdown"}).Draw(t, "observed"); state != "" {
@@ -113,7 +119,7 @@ func drawTasks(t *rapid.T, y *strings.Builder, service string) {
 func drawStep(t *rapid.T, w *reconciletest.World) string {
 	service := rapid.SampledFrom([]string{"web", "db"}).Draw(t, "service")
 	node := rapid.SampledFrom(nodeIDs).Draw(t, "node")
-	switch rapid.IntRange(0, 9).Draw(t, "step") {
+	switch rapid.IntRange(0, 12).Draw(t, "step") {
 	case 0:
 		return fmt.Sprintf("scale %s %d", service, rapid.IntRange(0, 5).Draw(t, "replicas"))
 	case 1:
@@ -128,6 +134,13 @@ func drawStep(t *rapid.T, w *reconciletest.World) string {
 		return drawStatus(t, w)
 	case 8:
 		return "resume " + service
+	case 10:
+		return fmt.Sprintf("set %s task.networks=%s", service, drawAttachments(t))
+	case 11:
+		return drawNetworkStep(t, w)
+	case 12:
+		return fmt.Sprintf("set %s endpoint=%s", service, rapid.SampledFrom([]string{`{"mode":"vip"}`, `{"mode":"dnsrr"}`,
+			`{"mode":"vip","ports":[{"target":80,"protocol":"tcp","mode":"ingress"},{"target":80,"protocol":"tcp","mode":"ingress"}]}`}).Draw(t, "endpoint"))
 	default:
 		return fmt.Sprintf("set %s task.placement.constraints=[node.labels.zone!=z%d]", service, rapid.IntRange(0, 5).Draw(t, "zone"))
 	}
@@ -160,7 +173,10 @@ func heal(t *rapid.T, w *reconciletest.World) {
 		steps = append(steps, "node "+id+" ready", "node "+id+" active", "node "+id+" cpus 100")
 	}
 	for _, name := range []string{"web", "db"} {
-		steps = append(steps, "set "+name+" task.placement=null task.restartPolicy.condition=any")
+		steps = append(steps, "set "+name+" task.placement=null task.restartPolicy.condition=any task.networks=[{\"target\":\"wide\"}]")
+	}
+	if _, err := w.Snapshot().Resolve(v1.KindNetwork, "wide"); err != nil {
+		steps = append(steps, "network wide")
 	}
 	for range 30 {
 		steps = append(steps, "settle", "tick 5m")

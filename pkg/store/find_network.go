@@ -74,6 +74,17 @@ func (s *Snapshot) Contests() iter.Seq[Contest] {
 	}
 }
 
+// Contested tells whether an address of a network has more than one holder.
+func (s *Snapshot) Contested(network string, a netip.Addr) bool {
+	contested := s.index.network.contested.tree
+	if contested.Len() == 0 {
+		return false
+	}
+	a = a.Unmap()
+	_, is := contested.Get(takenGroup(network, a.Is6()) + addressKey(a))
+	return is
+}
+
 // ServicesPublishing yields the services that publish a port in whatever mode, in the order of their IDs.
 func (s *Snapshot) ServicesPublishing(protocol v1.Protocol, port uint16) iter.Seq[*v1.Service] {
 	return func(yield func(*v1.Service) bool) {

@@ -202,6 +202,9 @@ func networkIndexes(s *store.Snapshot) map[string][]string {
 				note(m, fmt.Sprint("taken of ", network, a.Is6()), "%s %s/%s", a, h.Kind, h.ID)
 				count[a.Is6()]++
 			}
+			if got := len(slices.Collect(s.AddressHolders(network, a))) > 1; got != s.Contested(network, a) {
+				panic(fmt.Sprintf("%s on %s has several holders (%v), and says otherwise", a, network, got))
+			}
 			checkNextFree(s, network, a)
 		}
 		for v6, n := range count {

@@ -36,7 +36,7 @@ func (Addresses) Keys(s *store.Snapshot, c store.Change) []string {
 			keys = waitingFor(s, t.Old.Desired.Networks)
 		}
 		if t.Decided() || t.Ended() {
-			keys = append(append(keys, contestants(s)...), t.Service())
+			keys = append(append(keys, reconcile.Contestants(s)...), t.Service())
 		}
 		return keys
 	}
@@ -46,7 +46,7 @@ func (Addresses) Keys(s *store.Snapshot, c store.Change) []string {
 func sameNetworks(a, b []v1.NetworkAddress) bool { return reflect.DeepEqual(a, b) }
 
 func wokenByService(s *store.Snapshot, before, after *v1.Service) []string {
-	keys := contestants(s)
+	keys := reconcile.Contestants(s)
 	if before != nil && before.Desired != nil && (after == nil || after.Desired == nil ||
 		!sameNetworks(before.Desired.VIPs, after.Desired.VIPs)) {
 		keys = append(keys, waitingFor(s, before.Desired.VIPs)...)
@@ -115,9 +115,7 @@ func attached(t *v1.TaskSpec, id, name string) bool {
 
 // Decide implements reconcile.Rule.
 func (Addresses) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
-	d := &decision{now: now, snapshot: s, key: key, pools: make(map[string]*pool), revisions: make(map[string]*revision),
-		stopped: make(map[string]bool)}
-	d.contests = slices.Collect(s.Contests())
+	d := &decision{now: now, snapshot: s, key: key, pools: make(map[string]*pool), revisions: make(map[string]*revision)}
 	if service, ok := store.Get(s, v1.Services, key); ok {
 		d.service = service
 		if service.Meta.Deleting.IsZero() {
@@ -125,7 +123,6 @@ func (Addresses) Decide(now time.Time, s *store.Snapshot, key string) reconcile.
 		}
 	}
 	d.tasks()
-	d.settle()
 	return d.plan
 }
 
@@ -139,8 +136,6 @@ type decision struct {
 	portless  string
 	pools     map[string]*pool     // by network
 	revisions map[string]*revision // by ID
-	contests  []store.Contest
-	stopped   map[string]bool // tasks
 	plan      reconcile.Plan
 }
 

@@ -57,9 +57,8 @@ func nameOf(n *v1.Network) string {
 	return n.Meta.ID
 }
 
-// revision is what tasks of a revision are attached to.
+// revision is what tasks of a revision are attached to: nothing where it is not in the store.
 type revision struct {
-	spec  *v1.TaskSpec // nil where it is not in the store
 	pools []*pool
 	why   string
 }
@@ -71,12 +70,9 @@ func (d *decision) revision(id string) *revision {
 	r := &revision{}
 	d.revisions[id] = r
 	if found, ok := store.Get(d.snapshot, v1.ServiceRevisions, id); ok {
-		r.spec = &found.Spec.Task
+		r.pools, r.why = d.attach(&found.Spec.Task)
 	} else if d.service != nil && v1.RevisionID(d.service) == id {
-		r.spec = &d.service.Spec.Task
-	} else {
-		return r
+		r.pools, r.why = d.attach(&d.service.Spec.Task)
 	}
-	r.pools, r.why = d.attach(r.spec)
 	return r
 }

@@ -9,7 +9,7 @@
 // network, Addresses by service. See docs/design/009-network-addresses.md for why no address has two holders.
 //
 // Reading order: network.go (a network), subnet.go, vni.go (what it gets), address.go (a service), attach.go (what it is on), vip.go,
-// port.go (what it gets), task.go (what its tasks get), pool.go (which address), contest.go (an address with two holders).
+// port.go (what it gets), task.go (what its tasks get), pool.go (which address).
 package network
 
 import (

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
@@ -187,7 +188,7 @@ func (d *decision) mayKeep(p *pool, h store.Holder, on v1.NetworkAddress) bool {
 	}
 	for i, r := range p.ranges {
 		a, err := netip.ParsePrefix(on.Addresses[i])
-		if err != nil || a.Bits() != r.subnet.Bits() || !r.usable(a.Addr()) || !d.prevails(h, p.id, a.Addr()) {
+		if err != nil || a.Bits() != r.subnet.Bits() || !r.usable(a.Addr()) || !reconcile.Prevails(d.snapshot, h, p.id, a.Addr()) {
 			return false
 		}
 	}

@@ -12,8 +12,7 @@ import (
 func (d *decision) tasks() {
 	var lacking []*v1.Task
 	for t := range d.snapshot.Unplaced(d.key) {
-		r := d.revision(t.Desired.Revision)
-		if r.spec != nil && (d.portless != "" || !d.right(t, r)) {
+		if d.portless != "" || !d.right(t, d.revision(t.Desired.Revision)) {
 			lacking = append(lacking, t)
 		}
 	}

@@ -1,9 +1,11 @@
 package network
 
 import (
+	"net/netip"
 	"slices"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
@@ -53,4 +55,12 @@ func (d *decision) lingers(network string) bool {
 		}
 	}
 	return false
+}
+
+// undisputed tells whether nobody has a better claim to a holder's addresses on a network.
+func (d *decision) undisputed(h store.Holder, on v1.NetworkAddress) bool {
+	return !slices.ContainsFunc(on.Addresses, func(text string) bool {
+		p, err := netip.ParsePrefix(text)
+		return err != nil || !reconcile.Prevails(d.snapshot, h, on.Network, p.Addr())
+	})
 }

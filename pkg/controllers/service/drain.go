@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
 )
 
 // A task that runs on a drained node goes on until another runs in its stead, which is started beside it on another node: a
@@ -28,7 +29,7 @@ type leaver struct {
 // leaves tells whether a task is one that waits for another to take over. A slot that a rollout is moving stop-first is that
 // rollout's: the user asked for it.
 func (v *view) leaves(s *slot, t *v1.Task) bool {
-	if !v1.Live(t) || v1.Observed(t) != v1.TaskRunning {
+	if !v1.Live(t) || v1.Observed(t) != v1.TaskRunning || v.contested && reconcile.Displaced(v.snapshot, t) != "" {
 		return false
 	}
 	n, placed := v.nodeOf(t)

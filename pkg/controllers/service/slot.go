@@ -16,6 +16,7 @@ const (
 	reasonRemoved = "node was removed"
 	reasonDrained = "node is drained"
 	reasonExtra   = "another task has the slot"
+	reasonAddress = "another has its address " // and which
 )
 
 // why tells why a task that is desired to run cannot stay, and "" where it can.
@@ -28,6 +29,8 @@ func (v *view) why(t *v1.Task) string {
 		return reasonRemoved
 	case n.lost:
 		return reasonLost
+	case v.contested && reconcile.Displaced(v.snapshot, t) != "":
+		return reasonAddress + reconcile.Displaced(v.snapshot, t)
 	case n.drained:
 		return reasonDrained
 	case !v.fits(t, n):

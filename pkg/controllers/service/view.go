@@ -24,6 +24,8 @@ type view struct {
 	leavers   []leaver
 	nodes     map[string]node
 	revisions map[string]*revision
+	// contested: some address has two holders, whosever.
+	contested bool
 	plan      reconcile.Plan
 }
 
@@ -56,6 +58,10 @@ type revision struct {
 func look(now time.Time, s *store.Snapshot, service *v1.Service) *view {
 	v := &view{now: now, snapshot: s, service: service, target: v1.RevisionID(service), admitted: v1.UpdateEverySlot,
 		nodes: make(map[string]node), revisions: make(map[string]*revision)}
+	for range s.Contests() {
+		v.contested = true
+		break
+	}
 	if d := service.Desired; d != nil && d.Update != nil && d.Update.Revision == v.target {
 		v.admitted = d.Update.Admitted
 	}

@@ -177,7 +177,9 @@ func checkGiven(before, after *store.Snapshot, ops []store.Op) error {
 		var on []v1.NetworkAddress
 		switch d := op.Value.(type) {
 		case *v1.TaskDesired:
-			on = d.Networks
+			if t, ok := store.Get(after, v1.Tasks, op.ID); ok && v1.HoldsAddresses(t) {
+				on = d.Networks
+			}
 			if err := checkPlaced(before, after, op.ID, d); err != nil {
 				return err
 			}
