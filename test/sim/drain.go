@@ -158,7 +158,7 @@ func (w *World) drainCalmly() {
 	}
 	w.watched = make(map[string]int)
 	for _, s := range w.services() {
-		if r := s.Spec.Task.Resources; s.Meta.Deleting.IsZero() && s.Spec.Task.Placement == nil && len(s.Spec.Endpoint.Ports) == 0 && (r == nil || r.Reservations == nil) {
+		if r := s.Spec.Task.Resources; s.Meta.Deleting.IsZero() && s.Spec.Task.Placement == nil && !hostPort(s.Spec) && (r == nil || r.Reservations == nil) {
 			w.watched[s.Meta.ID] = int(*s.Spec.Replicas)
 		}
 	}

@@ -88,6 +88,53 @@ func (r many) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Pla
 	return r.Rule.Decide(now, s, key)
 }
 
+// forgetful is a rule that takes what was decided for what is stored: it gives away what is given up in the same go.
+type forgetful struct{ reconcile.Rule }
+
+// Decide implements reconcile.Rule.
+func (r forgetful) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	return r.Rule.Decide(now, with(s), key)
+}
+
+// greedy is a rule that gives away the addresses of tasks that are to stop.
+type greedy struct{ reconcile.Rule }
+
+// Decide implements reconcile.Rule.
+func (r greedy) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	var ops []store.Op
+	for t := range store.All(s, v1.Tasks) {
+		if t.Desired.State > v1.TaskComplete && len(t.Desired.Networks) > 0 {
+			next := *t.Desired
+			next.Networks = nil
+			ops = append(ops, store.Op{Kind: v1.KindTask, ID: t.Meta.ID, Section: v1.SectionDesired, Value: &next, Meta: &t.Meta})
+		}
+	}
+	return r.Rule.Decide(now, with(s, ops...), key)
+}
+
+// rash is a rule that places tasks whether or not they have their addresses.
+type rash struct{ reconcile.Rule }
+
+// Decide implements reconcile.Rule.
+func (r rash) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	var ops []store.Op
+	for rev := range s.RevisionsOfService(key) {
+		spec := *rev.Spec
+		spec.Task.Networks = nil
+		ops = append(ops, store.Op{Kind: v1.KindServiceRevision, ID: rev.Meta.ID, Value: &spec, Meta: &rev.Meta})
+	}
+	return r.Rule.Decide(now, with(s, ops...), key)
+}
+
+// with is a snapshot with operations, as if they had been committed.
+func with(s *store.Snapshot, ops ...store.Op) *store.Snapshot {
+	next, _, err := s.With(s.Revision(), ops)
+	if err != nil {
+		panic(err)
+	}
+	return next
+}
+
 // broken are all pipelines, of which one rule is broken.
 func broken(name string, as func(reconcile.Rule) reconcile.Rule) []reconcile.Pipeline {
 	pipelines := controllers.Pipelines()
@@ -114,6 +161,13 @@ func TestTheSimCanFail(t *testing.T) {
 		{"a drain that stops everything at once", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return hasty{r} })}},
 		{"a drain that stops nothing", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return idle{r} })}},
 		{"a drain that moves everything at once", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return many{r} })}},
+		{"addresses given away in the go in which they are given up", Options{
+			Pipelines: broken("address", func(r reconcile.Rule) reconcile.Rule { return forgetful{r} })}},
+		{"addresses given away before their tasks have stopped", Options{
+			Pipelines: broken("address", func(r reconcile.Rule) reconcile.Rule { return greedy{r} })}},
+		{"tasks placed without their addresses", Options{
+			Pipelines: broken("scheduler", func(r reconcile.Rule) reconcile.Rule { return rash{r} })}},
+		{"networks that get nothing", Options{Pipelines: broken("network", func(r reconcile.Rule) reconcile.Rule { return blind{r} })}},
 		{"no fence, and stale snapshots", Options{Pipelines: controllers.Pipelines(), NoFence: true, NoFloor: true}},
 		{"large commits written in any order", Options{Pipelines: controllers.Pipelines(), NoPhases: true}},
 		{"reports written by what a server saw long ago", Options{Pipelines: controllers.Pipelines(), NoReportCondition: true}},

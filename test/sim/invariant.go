@@ -29,6 +29,7 @@ type checks struct {
 	// drained are the revisions at which a node was drained last, by ID; ended the attempts of a slot that ended by themselves.
 	drained map[string]int64
 	ended   map[string][]uint64
+	held    map[spot]string // who has an address
 }
 
 // birth is where a task comes from.
@@ -40,7 +41,7 @@ type birth struct {
 
 func newChecks() checks {
 	return checks{made: make(map[string]bool), lost: make(map[string][]int64), born: make(map[string]birth), fits: make(map[string]fitCheck),
-		drained: make(map[string]int64), ended: make(map[string][]uint64)}
+		drained: make(map[string]int64), ended: make(map[string][]uint64), held: make(map[spot]string)}
 }
 
 // mayWrite tells whether sections are written by nobody but their writers.
@@ -49,11 +50,11 @@ func (c *checks) mayWrite(w *World, who actor, ops []store.Op) error {
 		ok := false
 		switch {
 		case who == actorUser:
-			ok = op.Section == v1.SectionSpec && (op.Kind == v1.KindService || op.Kind == v1.KindClaim || op.Kind == v1.KindNode)
+			ok = op.Section == v1.SectionSpec && (op.Kind == v1.KindService || op.Kind == v1.KindClaim || op.Kind == v1.KindNode || op.Kind == v1.KindNetwork)
 		case who == actorServer:
 			ok = op.Section == v1.SectionStatus && (op.Kind == v1.KindPresence || op.Kind == v1.KindNode)
 		case who == actorLeader:
-			ok = op.Section == v1.SectionDesired && (op.Kind == v1.KindTask || op.Kind == v1.KindService || op.Kind == v1.KindNode) ||
+			ok = op.Section == v1.SectionDesired && (op.Kind == v1.KindTask || op.Kind == v1.KindService || op.Kind == v1.KindNode || op.Kind == v1.KindNetwork) ||
 				op.Kind == v1.KindServiceRevision || op.Value == nil && (op.Kind == v1.KindService || op.Kind == v1.KindClaim)
 		default:
 			t, found := store.Get(w.current(), v1.Tasks, op.ID)
@@ -68,6 +69,7 @@ func (c *checks) mayWrite(w *World, who actor, ops []store.Op) error {
 
 // changed checks what a commit did.
 func (c *checks) changed(w *World, changes []store.Change) {
+	c.addresses(w, changes)
 	nodes := make(map[string]bool)
 	for _, change := range changes {
 		switch change.Kind {
@@ -78,11 +80,15 @@ func (c *checks) changed(w *World, changes []store.Change) {
 			if after != nil && v1.TaskNode(after) != "" && (before == nil || v1.TaskNode(before) == "") {
 				nodes[v1.TaskNode(after)] = true
 				c.placed(w, after)
+				c.equipped(w, after)
 			}
 		case v1.KindNode:
 			before, _ := change.Old.(*v1.Node)
 			after, _ := change.New.(*v1.Node)
 			c.node(w, before, after)
+		case v1.KindNetwork:
+			after, _ := change.New.(*v1.Network)
+			c.network(w, after)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {
@@ -103,9 +109,15 @@ func (c *checks) task(w *World, before, after *v1.Task) {
 		}
 		c.made[id] = true
 		c.born[id] = birth{w.newest(), fmt.Sprintf("%s/%d", d.Service, d.Slot), d}
+		if strings.HasSuffix(d.Pending, "are in use)") {
+			w.stats.Waited++
+		}
 		return
 	}
 	was := before.Desired
+	if strings.HasSuffix(d.Pending, "are in use)") && was.Pending == "" {
+		w.stats.Waited++
+	}
 	if state := v1.Observed(after); state != v1.Observed(before) &&
 		(state == v1.TaskFailed || state == v1.TaskRejected || state == v1.TaskComplete) {
 		slot := c.born[id].slot
@@ -125,6 +137,9 @@ func (c *checks) task(w *World, before, after *v1.Task) {
 
 // node remembers when a node was lost, and when it was drained.
 func (c *checks) node(w *World, before, after *v1.Node) {
+	if after == nil {
+		return // the user removed it
+	}
 	if v1.NodeDrained(before) || v1.NodeDrained(after) {
 		c.drained[after.Meta.ID] = w.newest()
 	}
@@ -151,6 +166,7 @@ func (c *checks) removed(w *World, t *v1.Task) {
 // them, so the swarm went on without them, and they are stopped as soon as their node hears of it.
 func (c *checks) started(w *World, m *machine, t *task) {
 	w.stats.Starts++
+	c.apart(w, t)
 	mine, known := c.born[t.id]
 	if !known {
 		w.fail("%s starts %s, which was never decided", m.id, t.id)
@@ -275,6 +291,9 @@ func describeOps(ops []store.Op) string {
 		switch v := op.Value.(type) {
 		case *v1.TaskDesired:
 			word := nameOf(v) + " " + v.State.String()
+			if len(v.Networks) > 0 {
+				word += fmt.Sprintf(" at %v", spotsIn(v.Networks))
+			}
 			if v.Placement != nil {
 				word += " on " + v.Placement.Node
 			} else if v.Pending != "" {
@@ -285,6 +304,9 @@ func describeOps(ops []store.Op) string {
 			word := "service"
 			if u := v.Update; u != nil {
 				word += fmt.Sprintf(" %s up to %d", u.State, u.Admitted)
+			}
+			if len(v.VIPs) > 0 {
+				word += fmt.Sprintf(" at %v", spotsIn(v.VIPs))
 			}
 			words = append(words, word)
 		case nil:

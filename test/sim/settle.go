@@ -72,6 +72,9 @@ func (w *World) settle() {
 	if w.failure == nil {
 		w.drainCalmly()
 	}
+	if w.failure == nil {
+		w.leave()
+	}
 }
 
 // rests sees that the rules want nothing more.
@@ -90,7 +93,7 @@ func (w *World) reconsider(s *v1.Service) {
 	policy := s.Spec.Task.RestartPolicy
 	switch {
 	case !s.Meta.Deleting.IsZero():
-	case w.chance(0.5) || policy.Condition != v1.RestartAny || policy.MaxAttempts > 0 || *s.Spec.Replicas > w.most(s.Spec):
+	case w.chance(0.5) || policy.Condition != v1.RestartAny || policy.MaxAttempts > 0 || *s.Spec.Replicas > w.most(s.Spec) || w.crowded(s.Spec):
 		w.update(s, w.possible)
 	case s.Desired != nil && s.Desired.Update != nil && s.Desired.Update.State == v1.UpdatePaused:
 		w.update(s, func(*v1.ServiceSpec) {})
@@ -108,7 +111,7 @@ func (w *World) reconsider(s *v1.Service) {
 // most is how many replicas of a service fit in any case.
 func (w *World) most(s *v1.ServiceSpec) uint64 {
 	switch p := s.Task.Placement; {
-	case len(s.Endpoint.Ports) > 0:
+	case hostPort(s):
 		return 1 // a host port is there once on a node, and another service may have it
 	case p != nil && len(p.Constraints) > 0:
 		return 1
@@ -123,6 +126,7 @@ func (w *World) most(s *v1.ServiceSpec) uint64 {
 func (w *World) possible(s *v1.ServiceSpec) {
 	s.Task.RestartPolicy = &v1.RestartPolicy{Condition: v1.RestartAny, Delay: s.Task.RestartPolicy.Delay}
 	s.Task.ForceUpdate += 100
+	w.ample(s)
 	n := min(*s.Replicas, w.most(s))
 	s.Replicas = &n
 }
@@ -194,6 +198,9 @@ func (w *World) serviceAmiss(s *v1.Service, wanted map[string]bool) string {
 		if n > v1.DefaultTaskHistoryLimit {
 			return fmt.Sprintf("slot %d has %d tasks in its history", slot, n)
 		}
+	}
+	if what := w.networkAmiss(s); what != "" {
+		return what
 	}
 	if d := s.Desired; d != nil && d.Update != nil && d.Update.State != v1.UpdateCompleted {
 		return "the rollout has not ended" + updateOf(s)

@@ -12,7 +12,7 @@ import (
 
 // user is whoever works with the swarm.
 type user struct {
-	made int // services, for their IDs
+	made int // services and networks, for their IDs
 }
 
 // names are those that services get, and get again once they are free.
@@ -30,6 +30,9 @@ func (w *World) userActs() {
 func (w *World) act() {
 	name := names[w.rng.IntN(len(names))]
 	service := w.named(name)
+	if w.chance(0.15) {
+		w.networkActs()
+	}
 	switch {
 	case service == nil:
 		w.create(name)
@@ -44,6 +47,8 @@ func (w *World) act() {
 		})
 	case w.chance(0.3):
 		w.update(service, func(s *v1.ServiceSpec) { s.Task.ForceUpdate++ })
+	case w.chance(0.3):
+		w.update(service, func(s *v1.ServiceSpec) { s.Task.Networks = w.attachments() })
 	case w.chance(0.7):
 		w.drain()
 	default:
@@ -99,6 +104,16 @@ func (w *World) spec() *v1.ServiceSpec {
 	if w.chance(0.1) {
 		s.Task.RestartPolicy.Condition = []v1.RestartCondition{v1.RestartNone, v1.RestartOnFailure}[w.rng.IntN(2)]
 	}
+	if w.chance(0.6) {
+		s.Task.Networks = w.attachments()
+	}
+	s.Endpoint = &v1.EndpointSpec{}
+	switch {
+	case w.chance(0.1):
+		s.Endpoint.Mode = v1.EndpointDNSRR
+	case w.chance(0.2):
+		s.Endpoint.Ports = []v1.PortConfig{{Target: 80}}
+	}
 	if w.chance(0.3) {
 		s.Update.Order = v1.StartFirst
 	} else {
@@ -126,11 +141,16 @@ func (w *World) restrict(s *v1.ServiceSpec) {
 // withHostPort counts the services that want the host port.
 func (w *World) withHostPort() (n int) {
 	for _, s := range w.services() {
-		if s.Meta.Deleting.IsZero() && len(s.Spec.Endpoint.Ports) > 0 {
+		if s.Meta.Deleting.IsZero() && hostPort(s.Spec) {
 			n++
 		}
 	}
 	return n
+}
+
+// hostPort tells whether a service wants the host port.
+func hostPort(s *v1.ServiceSpec) bool {
+	return slices.ContainsFunc(s.Endpoint.Ports, func(p v1.PortConfig) bool { return p.Mode == v1.PublishHost })
 }
 
 // update changes the spec of a service.
