@@ -13,7 +13,7 @@
 //	  rollout    when may which slot move to the new revision    Service.desired.update
 //	  service    what tasks exist, and what is to stop           Task.desired
 //	  gc         what is over and may go                         removes tasks, revisions, services
-//	  address    with which addresses and ports, or why none      Service.desired.vips and ports, Task.desired.networks
+//	  address    with which addresses and ports, or why none     Service.desired.vips and ports, Task.desired.networks
 //	  scheduler  where the tasks run, or why nowhere             Task.desired.placement
 //	authority  the one
 //	  authority  which root every node has come to trust         Authority.desired
@@ -22,7 +22,7 @@
 // moved in one step. Gc comes after service, which says what to remove. Address comes after both, so that new tasks have their
 // addresses when they are first seen, and before the scheduler, which places no task without. The scheduler is last, because all
 // the others can be decided without a node, and so that what it places need not be shown to another rule. The networks are a
-// pipeline of their own: a network is there without any service.
+// pipeline of their own, for a network is there without any service; both rules are in package network.
 //
 // Package member beside them is pure too, and no rule: what it decides about is etcd's list of members, which is in no
 // snapshot.

@@ -84,6 +84,9 @@ func (c *cutting) check(before *store.Snapshot, ops []store.Op) {
 			c.t.Fatalf("%s has %d live tasks, at most %d may be", n.Meta.ID, live, cutMost)
 		}
 	}
+	for contest := range after.Contests() {
+		c.t.Fatalf("%s has two holders", contest.Address)
+	}
 	for t := range store.All(after, v1.Tasks) {
 		if _, ok := store.Get(after, v1.ServiceRevisions, t.Desired.Revision); !ok {
 			c.t.Fatalf("%s refers to a revision that is not there", v1.TaskName(t.Desired))
@@ -100,7 +103,7 @@ func (c *cutting) put(image string, replicas uint64, deleting bool) {
 	none := v1.Duration(0)
 	all := uint64(0)
 	o := &v1.Service{Spec: &v1.ServiceSpec{Replicas: &replicas, Update: &v1.UpdateConfig{Parallelism: &all},
-		Task: v1.TaskSpec{Container: v1.ContainerSpec{Image: image}, Placement: &v1.Placement{MaxReplicas: cutMost},
+		Task: v1.TaskSpec{Container: v1.ContainerSpec{Image: image}, Networks: []v1.NetworkAttachment{{Target: "back"}}, Placement: &v1.Placement{MaxReplicas: cutMost},
 			RestartPolicy: &v1.RestartPolicy{Delay: &none}}}}
 	v1.Default(o)
 	meta := &v1.Meta{Name: "web", Generation: 1}
@@ -159,9 +162,13 @@ func TestCutCommits(t *testing.T) {
 			commit(t, c.Memory, store.Op{Kind: v1.KindNode, ID: n.Meta.ID, Section: v1.SectionSpec, Value: n.Spec, Meta: &n.Meta, If: store.Absent()},
 				store.Op{Kind: v1.KindNode, ID: n.Meta.ID, Section: v1.SectionStatus, Value: n.Status, If: store.Always()})
 		}
+		// There are not enough addresses for all old tasks and all new ones.
+		commit(t, c.Memory, store.Op{Kind: v1.KindNetwork, ID: "back", Value: &v1.NetworkSpec{}, Meta: &v1.Meta{Name: "back"}, If: store.Absent()},
+			store.Op{Kind: v1.KindNetwork, ID: "back", Section: v1.SectionDesired, If: store.Always(), Value: &v1.NetworkDesired{VNI: v1.FirstVNI,
+				Subnets: []v1.SubnetSpec{{Subnet: "10.0.0.0/24", Gateway: "10.0.0.1"}}}})
 		runs := func(want int) {
 			t.Helper()
-			for range 3 { // what is to stop has to, before what is ready may run
+			for range 4 { // what is to stop has to, before what is ready may run, and has an address
 				cuts += c.decide()
 				c.report()
 			}

@@ -36,7 +36,8 @@ type Rule interface {
 	// few.
 	Keys(s *store.Snapshot, c store.Change) []string
 	// Decide says what the key needs now. Deciding twice on the same snapshot gives the same plan; deciding on the
-	// snapshot after a plan gives no further operations.
+	// snapshot after a plan gives no further operations. The snapshot may hold what is not committed yet, and of that only a
+	// part may ever be: what must not have two holders is taken only where it is free in its Stored, too.
 	Decide(now time.Time, s *store.Snapshot, key string) Plan
 }
 

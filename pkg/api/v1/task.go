@@ -74,7 +74,7 @@ func (s *TaskState) UnmarshalText(text []byte) error {
 func (s TaskState) Terminal() bool { return s > TaskRunning }
 
 // TaskDesired is what the rules decided about a task. Its writer is the leader; the service rule decides all but the
-// placement, which is the scheduler's.
+// networks, which are the address rule's, and the placement, which is the scheduler's.
 type TaskDesired struct {
 	// Service is the ID of the service.
 	Service string `json:"service"`
@@ -97,7 +97,7 @@ type TaskDesired struct {
 	Networks []NetworkAddress `json:"networks,omitempty"`
 	// Placement is where the task runs; nil until the scheduler found a node.
 	Placement *TaskPlacement `json:"placement,omitempty"`
-	// Pending is why there is no node yet, for the user to read.
+	// Pending is why there are no addresses, or no node, yet, for the user to read.
 	Pending string `json:"pending,omitempty"`
 	// Reason is why the rules stop a task that the user did not ask to stop, for the user to read.
 	Reason string `json:"reason,omitempty"`

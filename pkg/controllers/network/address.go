@@ -32,7 +32,7 @@ func (Addresses) Keys(s *store.Snapshot, c store.Change) []string {
 			return nil
 		}
 		var keys []string
-		if v1.HoldsAddresses(t.Old) && (!v1.HoldsAddresses(t.New) || !sameNetworks(t.Old.Desired.Networks, t.New.Desired.Networks)) {
+		if gaveUpAddresses(t) {
 			keys = waitingFor(s, t.Old.Desired.Networks)
 		}
 		if t.Decided() || t.Ended() {
@@ -41,6 +41,17 @@ func (Addresses) Keys(s *store.Snapshot, c store.Change) []string {
 		return keys
 	}
 	return nil
+}
+
+// gaveUpAddresses tells whether a task no longer holds all that it held.
+func gaveUpAddresses(t reconcile.TaskChange) bool {
+	switch {
+	case !v1.HoldsAddresses(t.Old):
+		return false
+	case !v1.HoldsAddresses(t.New):
+		return true
+	}
+	return t.Old.Desired != t.New.Desired && !sameNetworks(t.Old.Desired.Networks, t.New.Desired.Networks)
 }
 
 func sameNetworks(a, b []v1.NetworkAddress) bool { return reflect.DeepEqual(a, b) }

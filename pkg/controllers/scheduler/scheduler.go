@@ -1,8 +1,8 @@
 // Package scheduler decides where tasks run: filters say which nodes can take a task, an order says which of them is best,
 // and where none can, the reasons are counted into the sentence that the user reads.
 //
-// It owns TaskDesired.Placement and Pending. It never moves a task that has a node, never makes or stops one, and never
-// looks at how busy a node is: what counts is what was set aside.
+// It owns TaskDesired.Placement, and Pending once a task has its addresses: before, it is not placed. It never moves a task
+// that has a node, never makes or stops one, and never looks at how busy a node is: what counts is what was set aside.
 //
 // Reading order: scheduler.go (a service), filter.go (which nodes), spread.go (which is best), explain.go (why not).
 package scheduler

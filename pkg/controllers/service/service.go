@@ -1,7 +1,7 @@
 // Package service decides what tasks a service consists of: how many slots, which task in each, when a task that ended is
 // replaced, and which tasks are to stop.
 //
-// It owns the desired section of tasks, all but the placement, and creates the revisions that tasks refer to. It never
+// It owns the desired section of tasks, all but the addresses and the placement, and creates the revisions that tasks refer to. It never
 // chooses a node, never decides when a slot moves to a new revision (rollout does, and this rule obeys), and never
 // removes an object (gc does).
 //
