@@ -23,6 +23,7 @@ import (
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/dnsplugin"
 	"github.com/swarmd/swarmd/pkg/netplugin"
 	engine "github.com/swarmd/swarmd/pkg/runtime"
 )
@@ -39,6 +40,11 @@ type Manager interface {
 	Stream(ctx context.Context, id string, records iter.Seq2[v1.LogRecord, error]) error
 }
 
+// Names takes the names that tasks of this machine may ask for.
+type Names interface {
+	Set(names *dnsplugin.Names)
+}
+
 // Options are what an agent is made of.
 type Options struct {
 	// NodeID is the ID of this node.
@@ -50,6 +56,14 @@ type Options struct {
 	Runtime engine.Runtime
 	// Network links the tasks; nil for a node whose tasks have no links.
 	Network netplugin.Network
+	// Names, unless nil, is given the names that tasks may ask for, whenever they changed and the network leads to what they name.
+	// Set does not block. It needs a Network: who asks is known by a task's gateway address.
+	Names Names
+	// Underlay is this machine's address of the traffic between tasks; one that is not valid reaches no other node.
+	Underlay netip.Addr
+	// Programmed, unless nil, is given how long it took from when a message about others came until the network and the names
+	// followed it.
+	Programmed func(time.Duration)
 	// Manager is who assigns and is reported to. One whose Session always fails is fine: the agent goes on alone.
 	Manager Manager
 	// Describe says what this node is. It is asked at the beginning of each session and before each heartbeat, from several
@@ -77,7 +91,12 @@ type Options struct {
 
 // Limits of an agent.
 const (
-	batchDelay  = 100 * time.Millisecond // how long a status waits for others, and how long a state must last to be told
+	batchDelay = 100 * time.Millisecond // how long a status waits for others, and how long a state must last to be told
+	soonDelay  = 10 * time.Millisecond  // how long one waits that others go by: the whole swarm's names and ports follow it
+	// othersDelay is how long others may take to learn that a task is to stop, before it is told to; namesDelay where its name leads to
+	// it without a virtual address, so that they may have remembered the answer. It is how long names are good for.
+	othersDelay = 300 * time.Millisecond
+	namesDelay  = 2 * time.Second
 	batchTasks  = 2000                   // statuses in one report
 	maxStreams  = 64                     // log streams at once
 	maxError    = 1024                   // bytes of an error told to the user
@@ -119,6 +138,8 @@ type Agent struct {
 	stops      queue
 	pulls      map[string]*pull
 	links      links
+	peers      *peers
+	peersFile  peersFile
 	state      stateFile
 	reports    reporter
 	streams    map[string]context.CancelFunc
@@ -147,7 +168,7 @@ func New(o Options) *Agent {
 		inbox: make(chan func(), 16), quit: make(chan struct{}),
 		tasks: map[string]*task{}, revisions: map[string]*v1.ServiceRevision{}, strays: map[string]engine.State{},
 		starts: queue{limit: o.Starts}, stops: queue{limit: o.Stops},
-		pulls: map[string]*pull{}, links: links{used: map[netip.Addr]string{}},
+		pulls: map[string]*pull{}, links: links{used: map[netip.Addr]string{}}, peers: newPeers(o.NodeID),
 		reports: reporter{pending: map[string]*task{}, size: batchTasks},
 		streams: map[string]context.CancelFunc{},
 	}
@@ -215,7 +236,7 @@ func (a *Agent) pump() time.Time {
 	}
 	a.dispatch(&a.starts)
 	a.dispatch(&a.stops)
-	at := earliest(a.pumpSave(now), a.pumpLinks(now), a.pumpReports(now))
+	at := earliest(a.pumpSave(now), a.pumpPeers(now), a.pumpLinks(now), a.pumpReports(now))
 	if len(a.timers) > 0 {
 		at = earliest(at, a.timers[0].at)
 	}

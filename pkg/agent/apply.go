@@ -14,7 +14,7 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 		l.have = l.want
 		return time.Time{}
 	}
-	if l.applying || !a.adopted || !l.block.IsValid() {
+	if l.applying || !a.adopted || !l.block.IsValid() || !a.complete && a.blind() {
 		return time.Time{}
 	}
 	if !l.again.IsZero() && !now.Before(l.again) {
@@ -31,8 +31,9 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 	case now.Before(l.retry):
 		return l.retry
 	}
-	number, config, resync := l.want, a.config(), l.resync
-	l.applying, l.resync = true, false
+	number, resync, told := l.want, l.resync, l.told
+	config, names := a.config()
+	l.applying, l.resync, l.told = true, false, nil
 	a.workers.Go(func() {
 		if a.at("before apply") {
 			return
@@ -42,11 +43,14 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 		}
 		began := time.Now()
 		err := a.o.Network.Apply(a.ctx, config)
+		if names != nil {
+			a.o.Names.Set(names) // after the ways are there; and though some of them may not be
+		}
 		if a.at("after apply") {
 			return
 		}
 		took := time.Since(began)
-		a.post(func() { a.applied(number, err, len(config.Tasks) > 0, took) })
+		a.post(func() { a.applied(number, err, len(config.Tasks) > 0, took, told) })
 	})
 	return time.Time{}
 }
@@ -56,13 +60,15 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 const resyncEvery = 10 * time.Second
 
 // applied takes note of what came of an Apply. What fails alone, one task's link or one port, holds up nobody else.
-func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration) {
+func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration, told []time.Time) {
 	l := &a.links
 	l.applying = false
 	if a.ctx.Err() != nil {
 		return
 	}
 	l.retry, l.again, l.brokenPorts, l.broken = time.Time{}, time.Time{}, nil, nil
+	byTask, alone := netplugin.TaskErrors(err)
+	a.programmed(told, err != nil && !alone)
 	if err == nil {
 		l.failures, l.down, l.have = 0, false, number
 		if inUse && l.resyncAt.IsZero() {
@@ -74,7 +80,6 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 	l.failures++
 	at := a.o.Now().Add(min(batchDelay<<min(l.failures-1, 10), retryMost))
 	a.log.Error("the network is not as it should be; trying again", "err", err, "failures", l.failures)
-	byTask, alone := netplugin.TaskErrors(err)
 	if l.down = !alone; alone {
 		l.have, l.again, l.broken, l.brokenPorts = number, at, byTask, portErrors(err, nil)
 	} else {
@@ -86,6 +91,36 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 	a.wakeLinks() // for those that stop, and those that are not at fault
 }
 
+// maxTold bounds how many messages are measured at once.
+const maxTold = 1024
+
+// programmed tells how long the network took to follow what managers told. What it does not follow yet, goes on counting.
+func (a *Agent) programmed(told []time.Time, failed bool) {
+	if failed {
+		told = append(told, a.links.told...)
+		a.links.told = told[:min(len(told), maxTold)]
+		return
+	}
+	if a.o.Programmed == nil {
+		return
+	}
+	now := a.o.Now()
+	for _, at := range told {
+		a.o.Programmed(now.Sub(at))
+	}
+}
+
+// blind tells whether a link of an earlier process is on a network that this one knows nothing of yet. Nothing is touched until a
+// manager has told.
+func (a *Agent) blind() bool {
+	for _, t := range a.tasks {
+		if t.linked && a.unknownNetwork(t) != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // notLinked tells a task that waits for the network why it has to, and gives it up if it alone is at fault for too long.
 func (a *Agent) notLinked(t *task, err error) {
 	l := &a.links
@@ -94,7 +129,7 @@ func (a *Agent) notLinked(t *task, err error) {
 	}
 	if !l.down {
 		if err = l.broken[t.id]; err == nil {
-			for _, p := range t.ports() {
+			for _, p := range a.ports(t) {
 				if e := l.brokenPorts[keyOf(p)]; e != nil && t.published {
 					err = e
 				}

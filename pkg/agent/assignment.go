@@ -32,7 +32,11 @@ func (a *Agent) assign(m v1.Assignment) {
 	}
 	a.revision = m.Revision
 	a.place(m)
-	saved := a.dirty()
+	a.takePeers(m)
+	saved := a.state.number
+	if !onlyPeers(m) { // which change often, and are kept in a file of their own
+		saved = a.dirty()
+	}
 	changed := make(map[*task]bool, len(m.Tasks))
 	a.meet(changed)
 	for _, t := range m.Tasks {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,7 +47,7 @@ func TestContainer(t *testing.T) {
 			t.Errorf("link is %+v", c.Tasks[0])
 		}
 		for name, want := range map[string]string{"hostname": "web-1\n", "hosts": hostsHead + "10.0.0.9\tdb database\n100.64.7.2\tweb-1\n",
-			"resolv.conf": "nameserver 8.8.8.8\nnameserver 8.8.4.4\nsearch example.org\n"} {
+			"resolv.conf": "nameserver 127.0.0.11\nsearch example.org\noptions ndots:0\n"} {
 			if got, err := os.ReadFile(filepath.Join(dir, name)); string(got) != want || err != nil {
 				t.Errorf("%s is %q (%v), want %q", name, got, err, want)
 			}
@@ -81,7 +80,7 @@ func TestBadSpecsAreRejected(t *testing.T) {
 		{"log size", logOption("max-size", "much"), `log option max-size "much" is not a size such as 10m`},
 		{"log files", logOption("max-file", "0"), `log option max-file "0" is not a number from 1`},
 		{"log option", logOption("tag", "x"), `log option "tag" is not supported: want max-size or max-file`},
-		{"any port", published(v1.PortConfig{Target: 80}), "target port 80 is to be published on any free port, which is not supported yet"},
+		{"any port", published(v1.PortConfig{Target: 80, Mode: v1.PublishHost}), "target port 80 is to be published on any free port, which is not supported yet"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
@@ -130,8 +129,26 @@ func TestResolver(t *testing.T) {
 	}
 }
 
+// TestResolverBySwarm: tasks ask the swarm's resolver, with the machine's search domains and options, or the spec's.
+func TestResolverBySwarm(t *testing.T) {
+	for _, c := range []struct {
+		machine string
+		dns     *v1.DNSConfig
+		want    string
+	}{
+		{"nameserver 10.0.0.1\nsearch a.example\noptions timeout:1\n", nil, "nameserver 127.0.0.11\nsearch a.example\noptions timeout:1 ndots:0\n"},
+		{"nameserver 10.0.0.1\noptions ndots:2\n", nil, "nameserver 127.0.0.11\noptions ndots:2\n"},
+		{"search a.example\noptions ndots:2\n", &v1.DNSConfig{Nameservers: []string{"9.9.9.9"}, Search: []string{"b.example"}, Options: []string{"rotate"}},
+			"nameserver 127.0.0.11\nsearch b.example\noptions rotate ndots:0\n"},
+	} {
+		if got := string(parseResolver([]byte(c.machine)).forContainer().override(c.dns).bySwarm().file()); got != c.want {
+			t.Errorf("%q: %q, want %q", c.machine, got, c.want)
+		}
+	}
+}
+
 func TestHostsFileWithoutAddress(t *testing.T) {
-	if got := string(hostsFile(netip.Addr{}, "x", nil)); got != hostsHead {
+	if got := string(hostsFile(nil, "x", nil)); got != hostsHead {
 		t.Errorf("hosts is %q", got)
 	}
 }

@@ -302,7 +302,7 @@ func TestDiskFull(t *testing.T) {
 
 func TestOtherNodesStateFile(t *testing.T) {
 	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
-		if err := write(l.dir, &saved{Format: stateFormat, NodeID: "another", Revision: 1 << 40}); err != nil {
+		if err := write(l.dir, stateName, &saved{Format: stateFormat, NodeID: "another", Revision: 1 << 40}); err != nil {
 			t.Fatal(err)
 		}
 		l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskRunning)

@@ -29,14 +29,14 @@ const (
 )
 
 // hostsFile is a task's /etc/hosts.
-func hostsFile(addr netip.Addr, hostname string, extra []string) []byte {
+func hostsFile(own []netip.Addr, hostname string, extra []string) []byte {
 	var b bytes.Buffer
 	b.WriteString(hostsHead)
 	for _, line := range extra {
 		ip, names, _ := strings.Cut(strings.TrimSpace(line), " ")
 		fmt.Fprintf(&b, "%s\t%s\n", ip, strings.TrimSpace(names))
 	}
-	if addr.IsValid() {
+	for _, addr := range own {
 		fmt.Fprintf(&b, "%s\t%s\n", addr, hostname)
 	}
 	return b.Bytes()
@@ -113,6 +113,30 @@ func (r resolver) file() []byte {
 	return b.Bytes()
 }
 
+// swarmResolver is where tasks find the swarm's own resolver, as with Docker.
+const swarmResolver = "127.0.0.11"
+
+// bySwarm has the swarm's resolver asked first, which asks the others where it has to. Options are those of the machine, or of the
+// spec, with Docker's default of ndots.
+func (r resolver) bySwarm() resolver {
+	r.nameservers = []string{swarmResolver}
+	if !slices.ContainsFunc(r.options, func(o string) bool { return strings.HasPrefix(o, "ndots:") }) {
+		r.options = append(slices.Clone(r.options), "ndots:0")
+	}
+	return r
+}
+
+// ownAddresses are those that a task knows itself by: on its first network, as with Docker, or else on the gateway network.
+func (a *Agent) ownAddresses(t *task) []netip.Addr {
+	for _, at := range placedAt(t.networks()) {
+		return at.addresses
+	}
+	if t.addr.IsValid() {
+		return []netip.Addr{t.addr}
+	}
+	return nil
+}
+
 // hostResolver is the machine's resolver configuration; one that cannot be read is like an empty one.
 func (a *Agent) hostResolver() resolver {
 	text, err := os.ReadFile(a.o.ResolvConf)
@@ -129,7 +153,7 @@ func (a *Agent) hostResolver() resolver {
 }
 
 // writeFiles writes a task's files. Workers call it.
-func (a *Agent) writeFiles(id string, addr netip.Addr, spec *v1.ContainerSpec) error {
+func (a *Agent) writeFiles(id string, own []netip.Addr, spec *v1.ContainerSpec) error {
 	if a.o.Dir == "" {
 		return nil
 	}
@@ -137,10 +161,14 @@ func (a *Agent) writeFiles(id string, addr netip.Addr, spec *v1.ContainerSpec) e
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return err
 	}
+	r := a.hostResolver().forContainer().override(spec.DNS)
+	if a.o.Names != nil && a.o.Network != nil {
+		r = r.bySwarm()
+	}
 	files := map[string][]byte{
 		"hostname":    []byte(spec.Hostname + "\n"),
-		"hosts":       hostsFile(addr, spec.Hostname, spec.Hosts),
-		"resolv.conf": a.hostResolver().forContainer().override(spec.DNS).file(),
+		"hosts":       hostsFile(own, spec.Hostname, spec.Hosts),
+		"resolv.conf": r.file(),
 	}
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {

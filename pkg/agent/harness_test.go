@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/dnsplugin"
 	"github.com/swarmd/swarmd/pkg/netplugin"
 	engine "github.com/swarmd/swarmd/pkg/runtime"
 )
@@ -29,6 +30,7 @@ type swarm struct {
 	revision int64
 	tasks    map[string]*v1.Task
 	services map[string]*v1.ServiceRevision
+	peers    v1.Peers // with every Complete
 	away     bool
 	changed  chan struct{}
 	messages []v1.Assignment // sent to every session as they are, after its Complete
@@ -122,6 +124,8 @@ func (s *swarm) leave(away bool) {
 
 func (s *swarm) whole() v1.Assignment {
 	m := v1.Assignment{Revision: s.revision, Complete: true, Node: &v1.Node{Meta: v1.Meta{ID: nodeID}, Spec: &v1.NodeSpec{Index: 7}}}
+	told := s.peers
+	m.Peers = &told
 	for _, t := range s.tasks {
 		m.Tasks = append(m.Tasks, t)
 	}
@@ -281,12 +285,35 @@ func (n *network) config() netplugin.Config {
 	return n.applied
 }
 
+// names is a resolver in memory.
+type names struct {
+	mu   sync.Mutex
+	now  *dnsplugin.Names
+	sets int
+}
+
+// Set takes the newest names.
+func (n *names) Set(now *dnsplugin.Names) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.now = now
+	n.sets++
+}
+
+func (n *names) get() *dnsplugin.Names {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.now
+}
+
 // lab is a machine with a manager to talk to.
 type lab struct {
 	t     *testing.T
 	swarm *swarm
 	fake  *engine.Fake
 	net   *network
+	names *names
+	took  []time.Duration // what was programmed
 	dir   string
 	boot  string
 	agent *Agent
@@ -295,7 +322,7 @@ type lab struct {
 
 // newLab makes one, in a synctest bubble.
 func newLab(t *testing.T, o engine.FakeOptions) *lab {
-	return &lab{t: t, swarm: newSwarm(), fake: engine.NewFake(o), net: newNetwork(), dir: t.TempDir(), boot: "first"}
+	return &lab{t: t, swarm: newSwarm(), fake: engine.NewFake(o), net: newNetwork(), names: new(names), dir: t.TempDir(), boot: "first"}
 }
 
 // start starts an agent on the machine.
@@ -305,7 +332,8 @@ func (l *lab) start(hook func(string) bool) {
 		Log: slog.New(slog.NewTextHandler(testWriter{l.t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Describe: func() v1.NodeDescription {
 			return v1.NodeDescription{Hostname: "host7", Platform: v1.Platform{OS: "linux", Architecture: "amd64"}}
-		}, ResolvConf: "/nonexistent", Starts: 4})
+		}, ResolvConf: "/nonexistent", Starts: 4, Names: l.names, Underlay: netip.MustParseAddr("192.0.2.7"),
+		Programmed: func(d time.Duration) { l.took = append(l.took, d) }})
 	l.agent.hook = hook
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

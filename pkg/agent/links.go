@@ -2,7 +2,6 @@ package agent
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/dnsplugin"
 	"github.com/swarmd/swarmd/pkg/netplugin"
 )
 
@@ -27,10 +27,11 @@ type links struct {
 	resync     bool           // the next Apply reads all back
 	resyncAt   time.Time      // when it is to
 	applying   bool
-	failures   int       // in a row
-	down       bool      // the latest Apply failed as a whole
-	retry      time.Time // no Apply before, if so
-	again      time.Time // to apply once more for what is broken
+	failures   int         // in a row
+	down       bool        // the latest Apply failed as a whole
+	retry      time.Time   // no Apply before, if so
+	again      time.Time   // to apply once more for what is broken
+	told       []time.Time // when the messages about others came that the network does not follow yet
 	// broken are the links, and brokenPorts the published ports, that alone are not as they should be.
 	broken      map[string]error
 	brokenPorts map[portKey]error
@@ -52,11 +53,11 @@ func (l *links) ready(t *task) bool {
 }
 
 // leads tells whether the network's published ports lead to the task.
-func (l *links) leads(t *task) bool {
+func (l *links) leads(t *task, ports []v1.PortConfig) bool {
 	if !l.ready(t) {
 		return false
 	}
-	for _, p := range t.ports() {
+	for _, p := range ports {
 		if l.brokenPorts[keyOf(p)] != nil {
 			l.waiting = addTo(l.waiting, t)
 			return false
@@ -71,14 +72,12 @@ func (a *Agent) setBlock() {
 	if a.node == nil || a.node.Spec.Index == 0 {
 		return
 	}
-	pool, err := netip.ParsePrefix(cmp.Or(a.pool, v1.DefaultGatewayPool))
-	if err != nil || !pool.Addr().Is4() || pool.Bits() > 24 || uint64(a.node.Spec.Index) >= 1<<(24-pool.Bits()) {
+	pool, _ := netip.ParsePrefix(cmp.Or(a.pool, v1.DefaultGatewayPool)) // what is none has no block
+	block, ok := blockOf(pool, a.node.Spec.Index)
+	if !ok {
 		l.unusable = fmt.Errorf("gateway pool %q has no block for node index %d", a.pool, a.node.Spec.Index)
 		return
 	}
-	base := pool.Masked().Addr().As4()
-	binary.BigEndian.PutUint32(base[:], binary.BigEndian.Uint32(base[:])+a.node.Spec.Index<<8)
-	block := netip.PrefixFrom(netip.AddrFrom4(base), 24)
 	if block == l.block {
 		return
 	}
@@ -129,6 +128,11 @@ func (a *Agent) link(t *task) {
 	}
 	if err := a.portConflict(t); err != nil {
 		a.end(t, v1.TaskRejected, "preparing", err.Error())
+		return
+	}
+	if id := a.unknownNetwork(t); id != "" && a.o.Network != nil {
+		a.observe(t, t.status.State, t.status.Message, "the manager has not told of network "+id+" yet")
+		a.links.waiting = addTo(a.links.waiting, t)
 		return
 	}
 	if wait, err := a.address(t); err != nil || wait {
@@ -190,9 +194,11 @@ func keyOf(p v1.PortConfig) portKey { return portKey{cmp.Or(p.Protocol, v1.TCP),
 func (a *Agent) portConflict(t *task) error {
 	mine := make(map[portKey]bool)
 	for _, p := range t.ports() {
-		if p.Published == 0 {
+		if p.Published == 0 && p.Mode == v1.PublishHost {
 			return fmt.Errorf("target port %d is to be published on any free port, which is not supported yet", p.Target)
 		}
+	}
+	for _, p := range a.ports(t) {
 		mine[keyOf(p)] = true
 	}
 	if len(mine) == 0 {
@@ -203,7 +209,7 @@ func (a *Agent) portConflict(t *task) error {
 			other.assigned.Desired.Service == t.assigned.Desired.Service {
 			continue
 		}
-		for _, p := range other.ports() {
+		for _, p := range a.ports(other) {
 			if key := keyOf(p); mine[key] {
 				return fmt.Errorf("port %d/%s is already published on this node by service %q", key.port, key.protocol,
 					other.assigned.Desired.ServiceName)
@@ -213,12 +219,12 @@ func (a *Agent) portConflict(t *task) error {
 	return nil
 }
 
-// publish has a task's ports lead to it. Only then is it running: whoever waits for that may connect.
+// publish has a task's ports and names lead to it. Only then is it running: whoever waits for that may connect.
 func (a *Agent) publish(t *task) {
-	if !t.published && t.linked && len(t.ports()) > 0 && a.o.Network != nil {
+	if !t.published && t.linked && len(t.ports())+len(t.networks()) > 0 && a.o.Network != nil {
 		t.published, t.config = true, a.links.touch()
 	}
-	if !a.links.leads(t) {
+	if !a.links.leads(t, a.ports(t)) {
 		return
 	}
 	for _, p := range t.ports() {
@@ -234,16 +240,35 @@ func hostPorts(ports []v1.PortConfig) []v1.PortConfig {
 	return slices.DeleteFunc(slices.Clone(ports), func(p v1.PortConfig) bool { return p.Mode != v1.PublishHost })
 }
 
-// withdraw has no port lead to a task any more, before it is told to stop.
+// withdraw has no port and no name lead to a task any more, before it is told to stop. Others have learnt at about the same time
+// that it is to stop; they get a moment to do the same.
 func (a *Agent) withdraw(t *task) {
 	if t.published {
 		t.published, t.config = false, a.links.touch()
+		t.linger = t.stopAt.Add(a.farther(t))
 	}
 	if a.links.down || a.links.have >= t.config { // a network that fails does not keep a task from stopping
 		t.phase = phaseWithdrawn
 		return
 	}
 	a.links.waiting = addTo(a.links.waiting, t)
+}
+
+// farther is how long others may go on sending to a task that is to stop.
+func (a *Agent) farther(t *task) time.Duration {
+	service := a.peers.services[t.service()]
+	for _, n := range t.networks() {
+		if service != nil && slices.ContainsFunc(service.Networks, func(s v1.PeerServiceNetwork) bool {
+			return s.Network == n.Network && len(s.VIPs) == 0
+		}) {
+			return namesDelay
+		}
+	}
+	ingress := slices.ContainsFunc(t.ports(), func(p v1.PortConfig) bool { return p.Mode != v1.PublishHost })
+	if len(a.peers.nodes) > 0 && (ingress || len(t.networks()) > 0) {
+		return othersDelay
+	}
+	return 0
 }
 
 // unlink removes a task's link, and frees its address once it is gone.
@@ -266,24 +291,25 @@ func (a *Agent) unlink(t *task) {
 	t.phase = phaseUnlinked
 }
 
-// config is the network's whole config as of now.
-func (a *Agent) config() netplugin.Config {
-	c := netplugin.Config{Node: a.node.Spec.Index, Gateway: a.links.block, Pool: a.links.pool}
-	backends := make(map[portKey][]netip.AddrPort)
+// config is the network's whole config as of now, and the names that go with it, if anybody wants them.
+func (a *Agent) config() (netplugin.Config, *dnsplugin.Names) {
+	used := a.used()
+	a.peers.leave(used)
+	a.reconsider()
+	c := netplugin.Config{Node: a.node.Spec.Index, Gateway: a.links.block, Pool: a.links.pool, Underlay: a.o.Underlay,
+		DataPort: a.peers.dataPort, Peers: a.peers.toOthers(a.links.pool), Published: a.published()}
+	names := &dnsplugin.Names{Askers: make(map[netip.Addr]*dnsplugin.Asker)}
+	c.Overlays, names.Zones = a.routers(used)
 	for _, t := range a.tasks {
 		if !t.linked || !t.addr.IsValid() {
 			continue
 		}
-		link := netplugin.TaskLink{ID: t.id, Address: t.addr}
+		link := netplugin.TaskLink{ID: t.id, Address: t.addr, Networks: a.attachments(t)}
 		if t.revision != nil {
 			link.Sysctls, _ = splitSysctls(t.spec().Container.Sysctls)
 		}
 		c.Tasks = append(c.Tasks, link)
-		for _, p := range t.ports() {
-			if t.published {
-				backends[keyOf(p)] = append(backends[keyOf(p)], netip.AddrPortFrom(t.addr, p.Target))
-			}
-		}
+		names.Askers[t.addr] = a.asker(t)
 	}
 	for id, addr := range a.links.foreign {
 		if t := a.tasks[id]; t == nil || !t.linked {
@@ -291,14 +317,10 @@ func (a *Agent) config() netplugin.Config {
 		}
 	}
 	slices.SortFunc(c.Tasks, func(a, b netplugin.TaskLink) int { return strings.Compare(a.ID, b.ID) })
-	for key, to := range backends {
-		slices.SortFunc(to, netip.AddrPort.Compare)
-		c.Published = append(c.Published, netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port, Backends: slices.Compact(to)})
+	if a.o.Names == nil {
+		names = nil
 	}
-	slices.SortFunc(c.Published, func(a, b netplugin.PublishedPort) int {
-		return cmp.Or(cmp.Compare(a.Port, b.Port), strings.Compare(a.Protocol, b.Protocol))
-	})
-	return c
+	return c, names
 }
 
 // wakeLinks looks again at the tasks that wait for the network.

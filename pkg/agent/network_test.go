@@ -206,7 +206,7 @@ func TestManyTasksShareApplies(t *testing.T) {
 		if l.net.applies > 40 {
 			t.Errorf("%d applies", l.net.applies)
 		}
-		if l.swarm.reports > 10 {
+		if l.swarm.reports > 50 { // one each 10 ms at most: everybody's names and ports follow them
 			t.Errorf("%d reports", l.swarm.reports)
 		}
 		if calls := l.fake.Calls(engine.FakePull); calls != 1 {

@@ -28,11 +28,15 @@ const (
 	unknownDelay = 5 * time.Second
 )
 
-// tell has a task's status reported.
+// tell has a task's status reported. That it runs, or has ended, is told soon: others go by it.
 func (a *Agent) tell(t *task) {
 	t.version++
 	a.reports.pending[t.id] = t
-	a.reports.at = earliest(a.reports.at, a.o.Now().Add(batchDelay))
+	delay := batchDelay
+	if t.status.State >= v1.TaskRunning {
+		delay = soonDelay
+	}
+	a.reports.at = earliest(a.reports.at, a.o.Now().Add(delay))
 }
 
 // due says when a task's status is to be told; zero if something else has to happen first. A state that soon gives way to
@@ -137,7 +141,7 @@ func (a *Agent) reported(report v1.StatusReport, versions []uint64, result v1.St
 	r := &a.reports
 	r.sending = false
 	now := a.o.Now()
-	r.at = earliest(r.at, now.Add(batchDelay))
+	r.at = earliest(r.at, now.Add(batchDelay)) // tell may have said sooner meanwhile
 	if err != nil {
 		r.wait.first, r.wait.most = 100*time.Millisecond, 8*time.Second
 		r.retry, r.size = now.Add(r.wait.delay()), max(1, len(report.Tasks)/2)

@@ -51,7 +51,9 @@ type saved struct {
 	Node      *v1.Node              `json:"node,omitempty"`
 	Pool      string                `json:"pool,omitempty"`
 	Revisions []*v1.ServiceRevision `json:"revisions,omitempty"`
-	Tasks     []savedTask           `json:"tasks,omitempty"`
+	// Networks are those of this node: no link can be repaired without.
+	Networks []*v1.PeerNetwork `json:"networks,omitempty"`
+	Tasks    []savedTask       `json:"tasks,omitempty"`
 }
 
 // savedTask is one task's part.
@@ -109,7 +111,7 @@ func (a *Agent) pumpSave(now time.Time) time.Time {
 		if a.at("before save") {
 			return
 		}
-		err := write(a.o.Dir, contents)
+		err := write(a.o.Dir, stateName, contents)
 		if a.at("after save") {
 			return
 		}
@@ -134,7 +136,7 @@ func (a *Agent) wrote(number uint64, took time.Duration, err error) {
 		s.failures = 0
 	}
 	if len(a.reports.pending) > 0 {
-		a.reports.at = earliest(a.reports.at, now.Add(batchDelay)) // how a task ended is told once it is on disk
+		a.reports.at = earliest(a.reports.at, now.Add(soonDelay)) // how a task ended is told once it is on disk
 	}
 	waiting := s.waiting
 	s.waiting = nil
@@ -168,17 +170,21 @@ func (a *Agent) contents() *saved {
 		s.Revisions = append(s.Revisions, r)
 	}
 	slices.SortFunc(s.Revisions, func(a, b *v1.ServiceRevision) int { return cmp.Compare(a.Meta.ID, b.Meta.ID) })
+	for _, n := range a.peers.networks {
+		s.Networks = append(s.Networks, n)
+	}
+	slices.SortFunc(s.Networks, func(a, b *v1.PeerNetwork) int { return cmp.Compare(a.ID, b.ID) })
 	return s
 }
 
-// write puts a state file in place: a line with the SHA-256 of the rest, and the rest.
-func write(dir string, s *saved) (err error) {
+// write puts a file in place: a line with the SHA-256 of the rest, and the rest.
+func write(dir, name string, s any) (err error) {
 	body, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("agent: state file: %w", err)
 	}
 	sum := sha256.Sum256(body)
-	f, err := os.CreateTemp(dir, stateName+".*")
+	f, err := os.CreateTemp(dir, name+".*")
 	if err != nil {
 		return fmt.Errorf("agent: state file: %w", err)
 	}
@@ -196,34 +202,42 @@ func write(dir string, s *saved) (err error) {
 	if err = errors.Join(f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("agent: state file: %w", err)
 	}
-	if err = os.Rename(f.Name(), filepath.Join(dir, stateName)); err != nil {
+	if err = os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
 		return fmt.Errorf("agent: state file: %w", err)
 	}
 	return nil
 }
 
-// read reads a state file.
+// read reads the state file.
 func read(dir string) (*saved, error) {
-	path := filepath.Join(dir, stateName)
+	s := new(saved)
+	if err := readFile(dir, stateName, s); err != nil {
+		return nil, err
+	}
+	if s.Format != stateFormat {
+		return nil, fmt.Errorf("agent: %s has format %d, this agent reads %d", filepath.Join(dir, stateName), s.Format, stateFormat)
+	}
+	return s, nil
+}
+
+// readFile reads a file that write put in place.
+func readFile(dir, name string, into any) error {
+	path := filepath.Join(dir, name)
 	if info, err := os.Stat(path); err != nil || info.Size() > maxState {
-		return nil, cmp.Or(err, fmt.Errorf("agent: %s is larger than %d bytes", path, maxState))
+		return cmp.Or(err, fmt.Errorf("agent: %s is larger than %d bytes", path, maxState))
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	sum, body, _ := bytes.Cut(data, []byte("\n"))
 	if want := sha256.Sum256(body); hex.EncodeToString(want[:]) != string(sum) {
-		return nil, fmt.Errorf("agent: %s is damaged: its checksum does not match", path)
+		return fmt.Errorf("agent: %s is damaged: its checksum does not match", path)
 	}
-	s := new(saved)
-	if err := json.Unmarshal(body, s); err != nil {
-		return nil, fmt.Errorf("agent: %s: %w", path, err)
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("agent: %s: %w", path, err)
 	}
-	if s.Format != stateFormat {
-		return nil, fmt.Errorf("agent: %s has format %d, this agent reads %d", path, s.Format, stateFormat)
-	}
-	return s, nil
+	return nil
 }
 
 // load goes on from the state file. Without one that can be read the agent waits for a manager's assignment, and touches
@@ -235,9 +249,11 @@ func (a *Agent) load() error {
 	if err := os.MkdirAll(a.o.Dir, 0o700); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	leftovers, _ := filepath.Glob(filepath.Join(a.o.Dir, stateName+".*")) // of a write that was cut short
-	for _, path := range leftovers {
-		os.Remove(path)
+	for _, name := range []string{stateName, peersName} {
+		leftovers, _ := filepath.Glob(filepath.Join(a.o.Dir, name+".*")) // of a write that was cut short
+		for _, path := range leftovers {
+			os.Remove(path)
+		}
 	}
 	s, err := read(a.o.Dir)
 	switch {
@@ -256,6 +272,7 @@ func (a *Agent) load() error {
 		return nil
 	}
 	a.restore(s)
+	a.loadPeers(s.Networks)
 	return nil
 }
 
@@ -295,10 +312,11 @@ func (a *Agent) restore(s *saved) {
 
 // saveLast writes what there is still to write when the agent stops.
 func (a *Agent) saveLast() {
+	a.savePeersLast()
 	if a.o.Dir == "" || a.state.number == a.state.written && !a.state.soft {
 		return
 	}
-	if err := write(a.o.Dir, a.contents()); err != nil {
+	if err := write(a.o.Dir, stateName, a.contents()); err != nil {
 		a.log.Error("cannot write the state file", "err", err)
 	}
 }

@@ -10,8 +10,8 @@ const (
 	phaseLinked                 // address and link are there
 	phaseCreated                // the container waits to be started
 	phaseStarted                // the process runs
-	phaseRunning                // and the published ports lead to it
-	phaseWithdrawn              // it is to stop; no port leads to it any more
+	phaseRunning                // and the published ports, and its names, lead to it
+	phaseWithdrawn              // it is to stop; no port and no name leads to it any more
 	phaseSignalled              // it got its stop signal
 	phaseKilled                 // its grace was over
 	phaseEnded                  // there is no process, and how it ended is known
@@ -63,6 +63,8 @@ type view struct {
 	pause bool // the last attempt failed a moment ago
 	again bool // its process has ended, and nobody but this agent can start it again
 	await bool // but not yet
+	// linger says that others may still send to it, though nothing here leads to it any more.
+	linger bool
 }
 
 // step says what a task needs next. It is the whole life of a task: every action leads to the next phase, whatever the
@@ -121,6 +123,8 @@ func stepDown(v view) action {
 		return actRest
 	case v.phase < phaseWithdrawn:
 		return actWithdraw
+	case v.phase == phaseWithdrawn && v.linger:
+		return actRest
 	case v.phase == phaseWithdrawn:
 		return actSignal
 	case v.phase == phaseSignalled && v.late:

@@ -35,9 +35,11 @@ type task struct {
 
 	addr      netip.Addr
 	linked    bool // it has a link in the network's config
-	published bool // its ports lead to it in the network's config
+	published bool // its ports and names lead to it in the network's config
 	config    uint64
-	saved     uint64 // the state file that must have been written before it goes on
+	linger    time.Time // no stop signal before: others may still send to it
+	shown     own       // what others of this node see of it
+	saved     uint64    // the state file that must have been written before it goes on
 	streams   []v1.StreamRequest
 }
 
@@ -56,6 +58,13 @@ func (t *task) ports() []v1.PortConfig {
 	return t.revision.Spec.Endpoint.Ports
 }
 
+func (t *task) service() string {
+	if t.assigned == nil {
+		return ""
+	}
+	return t.assigned.Desired.Service
+}
+
 func (t *task) grace() time.Duration {
 	if t.revision != nil && t.spec().Container.StopGracePeriod != nil {
 		return max(0, time.Duration(*t.spec().Container.StopGracePeriod))
@@ -66,7 +75,7 @@ func (t *task) grace() time.Duration {
 // view is what step needs to know of a task.
 func (a *Agent) view(t *task, now time.Time) view {
 	v := view{phase: t.phase, stop: t.stop(), gone: t.gone, ended: t.ended != nil,
-		late: !t.late.IsZero() && !now.Before(t.late), pause: now.Before(t.pause)}
+		late: !t.late.IsZero() && !now.Before(t.late), pause: now.Before(t.pause), linger: now.Before(t.linger)}
 	if t.assigned != nil {
 		d := t.assigned.Desired
 		v.start = (d.State == v1.TaskRunning || d.State == v1.TaskComplete) && !now.Before(d.StartAfter)
@@ -119,6 +128,9 @@ func (a *Agent) rest(t *task, now time.Time) {
 	}
 	if now.Before(t.pause) {
 		a.timers.add(t.pause, t.id)
+	}
+	if t.phase == phaseWithdrawn && now.Before(t.linger) {
+		a.timers.add(t.linger, t.id)
 	}
 }
 

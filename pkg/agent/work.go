@@ -96,9 +96,9 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", engine.ErrInvalid, err)
 		}
-		addr := t.addr
+		own := a.ownAddresses(t)
 		return plain(func(ctx context.Context) error {
-			if err := a.writeFiles(id, addr, &c.Spec); err != nil {
+			if err := a.writeFiles(id, own, &c.Spec); err != nil {
 				return err
 			}
 			return rt.Create(ctx, c)
@@ -195,6 +195,7 @@ func (a *Agent) signalled(t *task, act action, err error) {
 func (a *Agent) forget(t *task) {
 	delete(a.tasks, t.id)
 	delete(a.reports.pending, t.id)
+	a.peers.set(t.id, nil)
 	a.beginStreams(t)
 	a.dirty()
 }

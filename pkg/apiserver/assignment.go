@@ -26,8 +26,9 @@ type encoder struct {
 // maxKept bounds the JSON of revisions that is kept, in bytes.
 const maxKept = 16 << 20
 
-// append appends an assignment as one line. The JSON of what it says of the swarm is given, as it is the same for all nodes.
-func (e *encoder) append(buf []byte, a *assignment, swarm []byte) ([]byte, error) {
+// append appends an assignment as one line. What it says of the swarm and of peers is given, as JSON that is the same for many
+// nodes.
+func (e *encoder) append(buf []byte, a *assignment, swarm []byte, peers *peerChanges) ([]byte, error) {
 	var err error
 	buf = strconv.AppendInt(append(buf, `{"revision":`...), a.Revision, 10)
 	if a.Complete {
@@ -78,6 +79,11 @@ func (e *encoder) append(buf []byte, a *assignment, swarm []byte) ([]byte, error
 			buf = append(buf, body...)
 		}
 		buf = append(buf, ']')
+	}
+	if !peers.empty() {
+		if buf, err = peers.append(append(buf, `,"peers":`...)); err != nil {
+			return buf, err
+		}
 	}
 	if len(a.Streams) > 0 {
 		if buf, err = appendField(buf, "streams", a.Streams); err != nil {

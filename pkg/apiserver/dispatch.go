@@ -14,18 +14,21 @@ import (
 type sessions struct {
 	backend *backend
 	encoder encoder
+	told    peerCache
 	// nextChange is when another session may change its lease, in nanoseconds since 1970. It needs no lock.
 	nextChange atomic.Int64
 
 	mu   sync.Mutex
 	open map[string]*session
 	news *news // nil before the store was read
+	// audience is who listens to which networks.
+	audience audience
 	// stopped tells that no more work may begin.
 	stopped bool
 }
 
 func newSessions(b *backend) *sessions {
-	return &sessions{backend: b, open: make(map[string]*session)}
+	return &sessions{backend: b, open: make(map[string]*session), audience: newAudience()}
 }
 
 func (d *sessions) count() int {
@@ -75,6 +78,7 @@ func (d *sessions) leave(se *session) {
 	if d.open[se.node] == se {
 		delete(d.open, se.node)
 	}
+	d.audience.forget(se)
 }
 
 // latest is what nodes are told of the swarm.
@@ -99,6 +103,7 @@ func (d *sessions) reset(s *store.Snapshot) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.news = newsOf(s, d.news)
+	d.audience.reset(s)
 	for node, se := range d.open {
 		if _, ok := s.Lookup(v1.KindNode, node); !ok {
 			se.cancel(errNodeRemoved)
@@ -118,6 +123,7 @@ func (d *sessions) touch(batch store.Batch) {
 	touched := make(map[*session]struct{})
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.touchPeers(batch, touched)
 	if len(d.open) == 0 {
 		return
 	}

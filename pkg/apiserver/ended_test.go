@@ -46,7 +46,7 @@ func TestReportsNeverChangeAnEnd(t *testing.T) {
 func TestStatusGoesWithTheBeginningOnly(t *testing.T) {
 	task := &v1.Task{Meta: v1.Meta{ID: "t"}, Desired: &v1.TaskDesired{Service: "s"}, Status: &v1.TaskStatus{State: v1.TaskFailed}}
 	for _, complete := range []bool{true, false} {
-		line, err := new(encoder).append(nil, &assignment{Revision: 1, Complete: complete, Tasks: []*v1.Task{task}}, nil)
+		line, err := new(encoder).append(nil, &assignment{Revision: 1, Complete: complete, Tasks: []*v1.Task{task}}, nil, new(peerChanges))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,10 @@ type marks struct {
 	tasks    []touch // these tasks
 	all      bool    // or everything
 	node     bool    // the node itself, or the cluster's settings
+
+	peers    []peerMark // these of others
+	allPeers bool       // or all of them
+	own      bool       // which networks the node has tasks on
 }
 
 // touch is a task as it is since the revision of its mark: nil where it is gone.
@@ -49,6 +53,7 @@ func (se *session) touchAll(revision int64) {
 	defer se.mu.Unlock()
 	se.marks.revision = max(se.marks.revision, revision)
 	se.marks.all, se.marks.node, se.marks.tasks = true, true, nil
+	se.marks.peers = nil
 }
 
 // ask wants a stream of the node, unless it is asked for too many already.

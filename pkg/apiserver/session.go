@@ -37,6 +37,7 @@ type session struct {
 	nodeAt    int64            // the revision of the node's spec and desired section
 	pool      string           // the gateway pool
 	news      *news            // what the node was told of the swarm
+	peers     peersSent        // what it was told of others
 }
 
 // Reasons for which a session ends.
@@ -117,7 +118,7 @@ func (s *Server) begin(r *http.Request, lines *lineReader) (*v1.NodeDescription,
 func newSession(r *http.Request, cancel context.CancelCauseFunc) *session {
 	se := &session{
 		node: r.PathValue("ref"), id: v1.NewID(), wake: make(chan struct{}, 1), beats: make(chan struct{}, 1), cancel: cancel,
-		sent: make(map[string]int64), revisions: make(map[string]int64),
+		sent: make(map[string]int64), revisions: make(map[string]int64), peers: peersSent{sent: make(map[string]uint64)},
 	}
 	if r.TLS != nil {
 		se.certificate = r.TLS.PeerCertificates
@@ -192,6 +193,12 @@ func (s *Server) assign(ctx context.Context, b *backend, se *session, out *lineS
 	if err != nil {
 		return false, err
 	}
+	others := false // the node's networks are others than before
+	if m.own || m.all {
+		if snapshot, others, err = b.settle(ctx, se, snapshot); err != nil {
+			return false, err
+		}
+	}
 	a := assignment{Revision: snapshot.Revision(), Complete: complete, Streams: streams}
 	se.compare(snapshot, m, &a)
 	var swarm []byte
@@ -204,12 +211,16 @@ func (s *Server) assign(ctx context.Context, b *backend, se *session, out *lineS
 			a.Swarm, swarm = &n.swarm, n.body
 		}
 	}
-	if a.empty() {
+	peers := se.comparePeers(snapshot, m, m.all || m.allPeers || others, &b.sessions.told)
+	if complete {
+		peers.complete, peers.dataPort = true, dataPort(snapshot)
+	}
+	if a.empty() && peers.empty() {
 		return false, nil
 	}
 	buf := takeBuffer()
 	defer giveBuffer(buf)
-	if *buf, err = b.sessions.encoder.append(*buf, &a, swarm); err != nil {
+	if *buf, err = b.sessions.encoder.append(*buf, &a, swarm, peers); err != nil {
 		return false, err
 	}
 	if err := out.write(*buf); err != nil {

@@ -28,6 +28,8 @@ type agent struct {
 	node     *v1.Node
 	pool     string
 	last     v1.Assignment
+	peers    map[string]any // by ID
+	dataPort uint16
 }
 
 // connect opens a session and takes its first message.
@@ -35,7 +37,7 @@ func (f *fixture) connect(node string) *agent {
 	f.Helper()
 	ctx, cancel := context.WithCancel(f.ctx)
 	next, stop := iter.Pull2(f.client.Node(node).Session(ctx, func() v1.NodeDescription { return v1.NodeDescription{Hostname: "host-" + node} }))
-	a := &agent{fixture: f, name: node, next: next, tasks: make(map[string]*v1.Task), services: make(map[string]*v1.ServiceRevision)}
+	a := &agent{fixture: f, name: node, next: next, tasks: make(map[string]*v1.Task), services: make(map[string]*v1.ServiceRevision), peers: make(map[string]any)}
 	a.hangUp, a.stop = cancel, func() { cancel(); stop() }
 	f.Cleanup(a.stop)
 	a.take()
@@ -63,7 +65,7 @@ func (a *agent) take() {
 		a.services[s.Meta.ID] = s
 	}
 	for _, t := range m.Tasks {
-		if t.Status != nil {
+		if t.Status != nil && !m.Complete {
 			a.Errorf("task %s came with its status", t.Meta.ID)
 		}
 		a.tasks[t.Meta.ID] = t
@@ -79,6 +81,40 @@ func (a *agent) take() {
 	}
 	if m.GatewayPool != "" {
 		a.pool = m.GatewayPool
+	}
+	a.meet(m)
+}
+
+// meet takes what a message says of peers.
+func (a *agent) meet(m v1.Assignment) {
+	a.Helper()
+	if m.Complete {
+		clear(a.peers)
+		if m.Peers == nil {
+			a.Fatal("a complete message says nothing of peers")
+		}
+		a.dataPort = m.Peers.DataPort
+	}
+	if m.Peers == nil {
+		return
+	}
+	for _, p := range m.Peers.Nodes {
+		a.peers[p.ID] = p
+	}
+	for _, p := range m.Peers.Networks {
+		a.peers[p.ID] = p
+	}
+	for _, p := range m.Peers.Services {
+		a.peers[p.ID] = p
+	}
+	for _, p := range m.Peers.Tasks {
+		a.peers[p.ID] = p
+	}
+	for _, id := range m.Peers.Gone {
+		if a.peers[id] == nil {
+			a.Errorf("peer %s is gone but was not known", id)
+		}
+		delete(a.peers, id)
 	}
 }
 

@@ -47,6 +47,7 @@ func appendPlainTask(buf []byte, t *v1.Task) ([]byte, bool) {
 	j.raw(`,"state":`)
 	j.quoted(d.State.String())
 	j.time(`,"startAfter":`, d.StartAfter)
+	j.networks(d.Networks)
 	if p := d.Placement; p != nil {
 		j.raw(`,"placement":{"node":`)
 		j.quoted(p.Node)
@@ -111,6 +112,27 @@ func (j *jsonWriter) time(key string, at time.Time) {
 	}
 	j.raw(key)
 	j.buf = append(at.AppendFormat(append(j.buf, '"'), time.RFC3339Nano), '"')
+}
+
+func (j *jsonWriter) networks(on []v1.NetworkAddress) {
+	before := `,"networks":[`
+	for _, n := range on {
+		j.raw(before + `{"network":`)
+		j.quoted(n.Network)
+		j.plain = j.plain && n.Addresses != nil
+		j.raw(`,"addresses":[`)
+		for i, address := range n.Addresses {
+			if i > 0 {
+				j.raw(",")
+			}
+			j.quoted(address)
+		}
+		j.raw("]}")
+		before = ","
+	}
+	if len(on) > 0 {
+		j.raw("]")
+	}
 }
 
 func (j *jsonWriter) revisions(r v1.Revisions) {

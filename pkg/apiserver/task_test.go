@@ -15,6 +15,7 @@ func plainTask() *v1.Task {
 	return &v1.Task{
 		Meta: v1.Meta{ID: "abc", CreatedAt: at, UpdatedAt: at, Revisions: v1.Revisions{0, 7, 9}},
 		Desired: &v1.TaskDesired{Service: "s", ServiceName: "web", Slot: 3, Attempt: 1, Revision: "r", State: v1.TaskRunning,
+			Networks:  []v1.NetworkAddress{{Network: "n1", Addresses: []string{"10.0.1.5/24", "fd00::5/64"}}, {Network: "n2", Addresses: []string{}}},
 			Placement: &v1.TaskPlacement{Node: "n", At: at, CPUs: 500_000_000, Memory: 1 << 20}},
 		Status: &v1.TaskStatus{State: v1.TaskRunning},
 	}

@@ -19,6 +19,7 @@ type index struct {
 	loads     lazy[*btree.Map[string, Load]]       // by node
 	counts    lazy[*btree.Map[string, TaskCounts]] // by service
 	network   networkIndex
+	peers     peerIndex
 }
 
 func newIndex() index {
@@ -31,13 +32,14 @@ func newIndex() index {
 		loads:     lazy[*btree.Map[string, Load]]{tree: new(btree.Map[string, Load])},
 		counts:    lazy[*btree.Map[string, TaskCounts]]{tree: new(btree.Map[string, TaskCounts])},
 		network:   newNetworkIndex(),
+		peers:     newPeerIndex(),
 	}
 }
 
 // shared is the same index for the next snapshot, where it is copied tree by tree when one is first written.
 func (x *index) shared() index {
 	return index{x.names.shared(), x.byService.shared(), x.byNode.shared(), x.unplaced.shared(), x.revisions.shared(),
-		x.loads.shared(), x.counts.shared(), x.network.shared()}
+		x.loads.shared(), x.counts.shared(), x.network.shared(), x.peers.shared()}
 }
 
 // change replaces what the index knows of an object; old is nil where it is new, next where it is gone.
@@ -64,6 +66,7 @@ func (x *index) change(old, next v1.Object) {
 		was, _ := old.(*v1.Service)
 		is, _ := next.(*v1.Service)
 		x.network.changeService(was, is)
+		x.peers.changeService(was, is)
 		x.changeName(old, next)
 	case *v1.Network:
 		was, _ := old.(*v1.Network)

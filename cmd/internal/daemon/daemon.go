@@ -58,9 +58,11 @@ type Daemon struct {
 	network  network
 	registry *prometheus.Registry
 	managing managerMetrics // part of the registry
-	server   *apiserver.Server
-	failed   chan error // what the daemon cannot go on after
-	parts    *parts
+	// programming is how fast the network follows the swarm.
+	programming *programming
+	server      *apiserver.Server
+	failed      chan error // what the daemon cannot go on after
+	parts       *parts
 
 	mu     sync.Mutex           // of entering and leaving a swarm
 	inside atomic.Pointer[node] // nil while the machine is in no swarm
@@ -101,6 +103,7 @@ func (d *Daemon) live(ctx context.Context) error {
 
 func newDaemon(o Options) *Daemon {
 	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4), parts: newParts()}
+	d.programming = newProgramming(d.registry)
 	d.registry.MustRegister(&d.managing)
 	return d
 }

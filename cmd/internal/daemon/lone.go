@@ -61,7 +61,9 @@ func (d *Daemon) runLone(ctx context.Context, o AgentOptions) error {
 		id, err = d.joinLone(ctx, o)
 	case id == nil || !(certificates{d.disk()}).there():
 		over = o.Host
-		id, err = d.register(ctx, o.Host, id)
+		if id, err = d.register(ctx, o.Host, id); err == nil {
+			err = id.placeAt(o.AdvertiseAddr, o.DataPathAddr)
+		}
 	}
 	if err != nil {
 		return err
@@ -82,6 +84,22 @@ func (d *Daemon) runLone(ctx context.Context, o AgentOptions) error {
 		d.parts.stop()
 		return err
 	}
+}
+
+// placeAt has the node tell where it is reached, as far as that was given: over a socket nobody sees it.
+func (id *identity) placeAt(advertise, data string) (err error) {
+	if advertise != "" {
+		if id.Addr, err = advertised(advertise, DefaultPort); err != nil {
+			return err
+		}
+	}
+	if data == "" {
+		return nil
+	}
+	if id.DataAddr, err = addressOf(data, "--data-path-addr"); err != nil {
+		return fmt.Errorf("data path address %w", err)
+	}
+	return nil
 }
 
 // maxTokenFile bounds what is read of a file with a token, in bytes.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -52,3 +53,19 @@ func (m *managerMetrics) Collect(to chan<- prometheus.Metric) {
 		r.Collect(to)
 	}
 }
+
+// programming measures how fast this machine's network and names follow the swarm.
+type programming struct{ took prometheus.Histogram }
+
+func newProgramming(r prometheus.Registerer) *programming {
+	p := &programming{prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "swarm_network_programming_duration_seconds",
+		Help: "Time from when this node was told of a change of tasks, services, networks or nodes until its routes, virtual addresses, " +
+			"published ports and names followed it, all by this node's clock. The way there is in apiserver_watch_lag_seconds.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+	})}
+	r.MustRegister(p.took)
+	return p
+}
+
+func (p *programming) observe(took time.Duration) { p.took.Observe(took.Seconds()) }

@@ -113,11 +113,15 @@ func (n *node) runAgent() {
 		Dir:      n.d.path("agent"),
 		Runtime:  n.d.runtime,
 		Network:  n.d.links(),
+		Names:    n.names(),
+		Underlay: n.identity.underlay(),
 		Manager:  n.link,
 		Describe: n.describe,
 		Told:     n.told,
 		OnNode:   n.onNode,
 		Log:      n.d.log,
+
+		Programmed: n.d.programming.observe,
 	})
 	if err := a.Run(n.ctx); err != nil && n.ctx.Err() == nil {
 		n.d.fail(fmt.Errorf("agent: %w", err))

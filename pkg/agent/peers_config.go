@@ -1,0 +1,268 @@
+package agent
+
+import (
+	"cmp"
+	"encoding/base64"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/dnsplugin"
+	"github.com/swarmd/swarmd/pkg/netplugin"
+)
+
+// own is what an own task's endpoint follows from: while it is the same, so is the endpoint.
+type own struct {
+	assigned *v1.Task
+	linked   bool
+	ready    bool
+}
+
+// reconsider has the peers know of this node's own tasks what is so now.
+func (a *Agent) reconsider() {
+	for _, t := range a.tasks {
+		now := own{t.assigned, t.linked, t.published}
+		if t.shown == now {
+			continue
+		}
+		t.shown = now
+		a.peers.set(t.id, a.endpoint(t))
+	}
+}
+
+// endpoint is an own task as others of this node reach it; nil where it has no link.
+func (a *Agent) endpoint(t *task) *endpoint {
+	if t.assigned == nil || !t.linked || len(t.assigned.Desired.Networks) == 0 {
+		return nil
+	}
+	d := t.assigned.Desired
+	p := v1.PeerTask{ID: t.id, Service: d.Service, Name: v1.TaskName(d), Node: a.o.NodeID, Networks: d.Networks, Ready: t.published}
+	if t.revision != nil && !strings.Contains(t.spec().Container.Hostname, "{{") {
+		p.Hostname = t.spec().Container.Hostname
+	}
+	e := newEndpoint(&p)
+	e.local = true
+	return e
+}
+
+// networks are the IDs of the networks that a task is on.
+func (t *task) networks() []v1.NetworkAddress {
+	if t.assigned == nil {
+		return nil
+	}
+	return t.assigned.Desired.Networks
+}
+
+// used are the networks that a link is on.
+func (a *Agent) used() map[string]bool {
+	used := make(map[string]bool)
+	for _, t := range a.tasks {
+		if t.linked {
+			for _, n := range t.networks() {
+				used[n.Network] = true
+			}
+		}
+	}
+	return used
+}
+
+// unknownNetwork is one that a task is on and that no manager has told of yet, or "".
+func (a *Agent) unknownNetwork(t *task) string {
+	for _, n := range t.networks() {
+		if a.peers.networks[n.Network] == nil {
+			return n.Network
+		}
+	}
+	return ""
+}
+
+// attachments are a task's links to overlay networks.
+func (a *Agent) attachments(t *task) []netplugin.Attachment {
+	var all []netplugin.Attachment
+	for _, n := range t.networks() {
+		if a.peers.networks[n.Network] != nil {
+			all = append(all, netplugin.Attachment{Overlay: n.Network, Addresses: parseAddresses(n.Addresses)})
+		}
+	}
+	return all
+}
+
+// routers are what the routers of the networks in use are given, and zones what the resolver is.
+func (a *Agent) routers(used map[string]bool) (overlays []*netplugin.Overlay, zones map[string]*dnsplugin.Zone) {
+	zones = make(map[string]*dnsplugin.Zone, len(used))
+	for id := range used {
+		if n := a.peers.networks[id]; n != nil {
+			s := a.peers.segment(id)
+			overlays = append(overlays, s.router(n))
+			if a.o.Names != nil {
+				zones[id] = s.resolver(n)
+			}
+		}
+	}
+	slices.SortFunc(overlays, func(a, b *netplugin.Overlay) int { return strings.Compare(a.ID, b.ID) })
+	return overlays, zones
+}
+
+// asker is a task that asks for names.
+func (a *Agent) asker(t *task) *dnsplugin.Asker {
+	q := &dnsplugin.Asker{Task: t.id}
+	for _, n := range t.networks() {
+		q.Zones = append(q.Zones, n.Network)
+	}
+	if t.revision != nil && t.spec().Container.DNS != nil {
+		q.Nameservers = nameservers(t.spec().Container.DNS.Nameservers)
+	}
+	return q
+}
+
+// nameservers are those of a spec, each with or without a port. What is none is left out.
+func nameservers(texts []string) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, text := range texts {
+		if at, err := netip.ParseAddrPort(text); err == nil {
+			all = append(all, at)
+		} else if addr, err := netip.ParseAddr(text); err == nil {
+			all = append(all, netip.AddrPortFrom(addr, 53))
+		}
+	}
+	return all
+}
+
+// toOthers are the other nodes.
+func (p *peers) toOthers(pool netip.Prefix) []netplugin.Peer {
+	if p.others != nil && p.pool == pool {
+		return p.others
+	}
+	p.pool, p.others = pool, make([]netplugin.Peer, 0, len(p.nodes))
+	for id, n := range p.nodes {
+		block, ok := blockOf(pool, n.Index)
+		addr, err := netip.ParseAddr(n.Addr)
+		if err != nil {
+			if host, _, cut := net.SplitHostPort(n.Addr); cut == nil {
+				addr, _ = netip.ParseAddr(host)
+			}
+		}
+		if id == p.self || !ok || !addr.IsValid() {
+			continue // nothing reaches it yet
+		}
+		other := netplugin.Peer{Node: n.Index, Underlay: addr.Unmap(), Gateway: block}
+		if key, err := base64.StdEncoding.DecodeString(n.DataKey); err == nil && len(key) == len(other.Key) {
+			copy(other.Key[:], key)
+		}
+		p.others = append(p.others, other)
+	}
+	slices.SortFunc(p.others, func(a, b netplugin.Peer) int { return cmp.Compare(a.Node, b.Node) })
+	return p.others
+}
+
+// blockOf is the block of gateway addresses of the node with an index: the /24 of the pool with that number.
+func blockOf(pool netip.Prefix, index uint32) (netip.Prefix, bool) {
+	if !pool.IsValid() || !pool.Addr().Is4() || pool.Bits() > 24 || index == 0 || uint64(index) >= 1<<(24-pool.Bits()) {
+		return netip.Prefix{}, false
+	}
+	base := pool.Masked().Addr().As4()
+	binary.BigEndian.PutUint32(base[:], binary.BigEndian.Uint32(base[:])+index<<8)
+	return netip.PrefixFrom(netip.AddrFrom4(base), 24), true
+}
+
+// backends are the tasks of others that a published port leads to, and what they were made of.
+type backends struct {
+	from   []netip.Addr
+	target uint16
+	to     []netip.AddrPort
+}
+
+// toBackends are gateway addresses with a port. It is the same slice as long as it is the same.
+func (p *peers) toBackends(key portKey, from []netip.Addr, target uint16) []netip.AddrPort {
+	had := p.backends[key]
+	if had.target == target && len(had.from) == len(from) && (len(from) == 0 || &had.from[0] == &from[0]) {
+		return had.to
+	}
+	to := make([]netip.AddrPort, len(from))
+	for i, addr := range from {
+		to[i] = netip.AddrPortFrom(addr, target)
+	}
+	p.backends[key] = backends{from, target, to}
+	return to
+}
+
+// ports are those that lead to an own task, with their numbers. What its service publishes through the mesh is for the managers to
+// say, where they have: another service may have the port by now.
+func (a *Agent) ports(t *task) []v1.PortConfig {
+	var ports []v1.PortConfig
+	for _, p := range t.ports() {
+		service := a.peers.services[t.service()]
+		if p.Mode != v1.PublishHost && service != nil {
+			i := slices.IndexFunc(service.Ports, func(s v1.PortConfig) bool {
+				return keyOf(s).protocol == keyOf(p).protocol && (s.Published == p.Published || p.Published == 0 && s.Target == p.Target)
+			})
+			if i < 0 {
+				continue
+			}
+			p.Published = service.Ports[i].Published
+		}
+		if p.Published != 0 {
+			ports = append(ports, p)
+		}
+	}
+	return ports
+}
+
+// published are the ports that this machine answers on: those of the mesh lead to the tasks of the whole swarm.
+func (a *Agent) published() []netplugin.PublishedPort {
+	others := make(map[portKey][]netip.AddrPort)
+	services := make([]*v1.PeerService, 0, len(a.peers.services))
+	for _, s := range a.peers.services {
+		if len(s.Ports) > 0 && a.peers.gateways[s.ID] != nil {
+			services = append(services, s)
+		}
+	}
+	slices.SortFunc(services, func(a, b *v1.PeerService) int { return strings.Compare(a.ID, b.ID) })
+	for _, s := range services {
+		for _, p := range s.Ports {
+			if key := keyOf(p); others[key] == nil && p.Published != 0 {
+				others[key] = a.peers.toBackends(key, a.peers.gateways[s.ID].sorted(), p.Target)
+			}
+		}
+	}
+	for key := range a.peers.backends {
+		if others[key] == nil {
+			delete(a.peers.backends, key)
+		}
+	}
+	own := make(map[portKey][]netip.AddrPort)
+	for _, t := range a.tasks {
+		if !t.linked || !t.addr.IsValid() || !t.published {
+			continue
+		}
+		for _, p := range a.ports(t) {
+			own[keyOf(p)] = append(own[keyOf(p)], netip.AddrPortFrom(t.addr, p.Target))
+		}
+	}
+	return joinPorts(own, others)
+}
+
+// joinPorts is what own tasks and those of others are behind, in the order of ports. What it is given stays as it is.
+func joinPorts(own, others map[portKey][]netip.AddrPort) []netplugin.PublishedPort {
+	var all []netplugin.PublishedPort
+	add := func(key portKey, to []netip.AddrPort) {
+		all = append(all, netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port, Backends: to})
+	}
+	for key, to := range own {
+		to = slices.Concat(to, others[key])
+		slices.SortFunc(to, netip.AddrPort.Compare)
+		add(key, slices.Compact(to))
+	}
+	for key, to := range others {
+		if own[key] == nil && len(to) > 0 {
+			add(key, to)
+		}
+	}
+	slices.SortFunc(all, func(a, b netplugin.PublishedPort) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), strings.Compare(a.Protocol, b.Protocol))
+	})
+	return all
+}

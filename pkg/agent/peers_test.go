@@ -1,0 +1,427 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/netplugin"
+	engine "github.com/swarmd/swarmd/pkg/runtime"
+)
+
+// asJSON shows values with addresses in them, for people and for comparing.
+func asJSON(t testing.TB, v any) string {
+	t.Helper()
+	text, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func peerNetwork(id string, vni uint32) v1.PeerNetwork {
+	return v1.PeerNetwork{ID: id, Name: "name-" + id, VNI: vni, Subnets: []v1.SubnetSpec{{Subnet: "10.0.1.0/24", Gateway: "10.0.1.1"}}}
+}
+
+func peerTask(id, service, node string, ready bool, network, address string) v1.PeerTask {
+	return v1.PeerTask{ID: id, Service: service, Name: service + ".1", Node: node, Ready: ready,
+		Networks: []v1.NetworkAddress{{Network: network, Addresses: []string{address}}}}
+}
+
+// on puts a task of the swarm on networks.
+func (s *swarm) on(id string, networks ...v1.NetworkAddress) {
+	s.change(id, func(t *v1.Task) *v1.Task {
+		d := *t.Desired
+		d.Networks = networks
+		return &v1.Task{Meta: t.Meta, Desired: &d}
+	})
+}
+
+// backend is a swarm with a network n1, a task of another node on it, and a task t1 for this one.
+func backend(l *lab) {
+	l.swarm.peers = v1.Peers{DataPort: 4999,
+		Nodes:    []v1.PeerNode{{ID: "other", Index: 9, Addr: "192.0.2.9", DataKey: "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}, {ID: "mute", Index: 3}},
+		Networks: []v1.PeerNetwork{peerNetwork("n1", 4096)},
+		Services: []v1.PeerService{{ID: "web", Name: "Web", Ports: []v1.PortConfig{{Name: "http", Target: 80, Published: 8080, Mode: v1.PublishIngress}},
+			Networks: []v1.PeerServiceNetwork{{Network: "n1", VIPs: []string{"10.0.1.2"}, Aliases: []string{"front"}}}}},
+		Tasks: []v1.PeerTask{peerTask("task2", "web", "other", true, "n1", "10.0.1.9/24")},
+	}
+	l.swarm.peers.Tasks[0].Gateway, l.swarm.peers.Tasks[0].Name = "100.64.9.2", "web.2"
+	web := l.swarm.service("web", func(s *v1.ServiceRevisionSpec) {
+		s.Endpoint = &v1.EndpointSpec{Ports: []v1.PortConfig{{Name: "http", Target: 80, Published: 8080, Mode: v1.PublishIngress}}}
+		s.Task.Container.DNS = &v1.DNSConfig{Nameservers: []string{"9.9.9.9"}}
+	})
+	l.swarm.assign("t1", web, v1.TaskRunning)
+	l.swarm.on("t1", v1.NetworkAddress{Network: "n1", Addresses: []string{"10.0.1.5/24"}})
+}
+
+func TestConfigFromPeers(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		backend(l)
+		l.start(nil)
+		settle(5 * time.Second)
+		l.want("t1", v1.TaskRunning)
+		addr, both := netip.MustParseAddr, []netip.Addr{netip.MustParseAddr("10.0.1.5"), netip.MustParseAddr("10.0.1.9")}
+		want := netplugin.Config{Node: 7, Gateway: netip.MustParsePrefix("100.64.7.0/24"), Pool: netip.MustParsePrefix("100.64.0.0/10"),
+			Underlay: addr("192.0.2.7"), DataPort: 4999,
+			Peers: []netplugin.Peer{{Node: 9, Underlay: addr("192.0.2.9"), Gateway: netip.MustParsePrefix("100.64.9.0/24"), Key: [32]byte{1}}},
+			Overlays: []*netplugin.Overlay{{ID: "n1", VNI: 4096,
+				Subnets: []netplugin.Subnet{{Prefix: netip.MustParsePrefix("10.0.1.0/24"), Gateway: addr("10.0.1.1")}},
+				Remote:  []netplugin.RemoteAddress{{Address: addr("10.0.1.9"), Node: 9}},
+				VIPs:    []netplugin.VIP{{Address: addr("10.0.1.2"), Backends: both}}}},
+			Tasks: []netplugin.TaskLink{{ID: "t1", Address: addr("100.64.7.2"),
+				Networks: []netplugin.Attachment{{Overlay: "n1", Addresses: []netip.Addr{addr("10.0.1.5")}}}}},
+			Published: []netplugin.PublishedPort{{Protocol: "tcp", Port: 8080,
+				Backends: []netip.AddrPort{netip.MustParseAddrPort("100.64.7.2:80"), netip.MustParseAddrPort("100.64.9.2:80")}}},
+		}
+		if diff := cmp.Diff(asJSON(t, want), asJSON(t, l.net.config())); diff != "" {
+			t.Errorf("config (-want +got):\n%s", diff)
+		}
+		const names = `{"Askers":{"100.64.7.2":{"Task":"t1","Zones":["n1"],"Nameservers":["9.9.9.9:53"]}},` +
+			`"Zones":{"n1":{"Name":"name-n1","Hosts":{"front":["10.0.1.2"],"t1":["10.0.1.5"],"task2":["10.0.1.9"],` +
+			`"tasks.front":["10.0.1.5","10.0.1.9"],"tasks.web":["10.0.1.5","10.0.1.9"],"web":["10.0.1.2"],"web.1":["10.0.1.5"],` +
+			`"web.1.t1":["10.0.1.5"],"web.2":["10.0.1.9"],"web.2.task2":["10.0.1.9"]},` +
+			`"Reverse":{"10.0.1.2":"Web.name-n1","10.0.1.5":"web.1.t1.name-n1","10.0.1.9":"web.2.task2.name-n1"},` +
+			`"Ports":{"web":[{"Name":"http","Protocol":"tcp","Port":80}]}}}}`
+		got, err := json.Marshal(l.names.get())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(names, string(got)); diff != "" {
+			t.Errorf("names (-want +got):\n%s", diff)
+		}
+		for name, want := range map[string]string{
+			"resolv.conf": "nameserver 127.0.0.11\noptions ndots:0\n",
+			"hosts":       hostsHead + "10.0.1.5\tt1\n",
+		} {
+			if got, err := os.ReadFile(filepath.Join(l.dir, "tasks", "t1", name)); err != nil || string(got) != want {
+				t.Errorf("%s is %q, %v; want %q", name, got, err, want)
+			}
+		}
+		if len(l.took) != 1 {
+			t.Errorf("programmed %v", l.took)
+		}
+	})
+}
+
+// TestOwnTasksAreKnownHere: what the agent itself does with its tasks counts, and not what managers say of them; each is linked
+// before it starts, and nothing leads to it any more when it gets its stop signal, here or, for a moment, elsewhere.
+func TestOwnTasksAreKnownHere(t *testing.T) {
+	var l *lab
+	var linked bool
+	var signalled time.Time
+	leads := func() bool {
+		names := l.names.get()
+		overlay := l.net.config().Overlays
+		inNames := names != nil && names.Zones["n1"] != nil && len(names.Zones["n1"].Hosts["web.1"]) > 0
+		inVIP := len(overlay) > 0 && slices.Contains(overlay[0].VIPs[0].Backends, netip.MustParseAddr("10.0.1.5"))
+		if inNames != inVIP {
+			t.Errorf("in names %t, behind the VIP %t", inNames, inVIP)
+		}
+		return inNames
+	}
+	watch := func(op engine.FakeOp, _ string) error {
+		switch op {
+		case engine.FakeStart:
+			if linked = len(l.net.config().Tasks) > 0 && len(l.net.config().Tasks[0].Networks) > 0; leads() {
+				t.Error("names lead to a task that has not started")
+			}
+		case engine.FakeSignal:
+			if signalled = time.Now(); leads() {
+				t.Error("names lead to a task that gets its stop signal")
+			}
+		}
+		return nil
+	}
+	bubble(t, engine.FakeOptions{Fail: watch}, func(t *testing.T, lab *lab) {
+		l = lab
+		l.net.delay = 20 * time.Millisecond
+		backend(l)
+		l.swarm.peers.Tasks = append(l.swarm.peers.Tasks, peerTask("t1", "web", nodeID, true, "n1", "10.0.1.5/24"))
+		l.start(nil)
+		settle(5 * time.Second)
+		if !linked || !leads() {
+			t.Errorf("linked before it started: %t, leads to it now: %t", linked, leads())
+		}
+		told := time.Now()
+		l.swarm.desire("t1", v1.TaskShutdown)
+		settle(5 * time.Second)
+		l.want("t1", v1.TaskShutdown)
+		if waited := signalled.Sub(told); waited < othersDelay || waited > 2*othersDelay {
+			t.Errorf("got its stop signal %s after it was to stop", waited)
+		}
+	})
+}
+
+// TestHowLongOthersGoOn: whoever is found by a remembered answer is given the time that it is good for.
+func TestHowLongOthersGoOn(t *testing.T) {
+	on := []v1.NetworkAddress{{Network: "n1"}}
+	for _, c := range []struct {
+		name     string
+		networks []v1.NetworkAddress
+		ports    []v1.PortConfig
+		vips     []string
+		alone    bool
+		want     time.Duration
+	}{
+		{"nobody reaches it", nil, nil, nil, false, 0},
+		{"through a virtual address", on, nil, []string{"10.0.1.2"}, false, othersDelay},
+		{"no other node", on, nil, []string{"10.0.1.2"}, true, 0},
+		{"by its name", on, nil, nil, false, namesDelay},
+		{"by its name, on this node", on, nil, nil, true, namesDelay},
+		{"through the mesh", nil, []v1.PortConfig{{Target: 80, Published: 80}}, nil, false, othersDelay},
+		{"through a port of this node", nil, []v1.PortConfig{{Target: 80, Published: 80, Mode: v1.PublishHost}}, nil, false, 0},
+	} {
+		a := New(Options{NodeID: "self"})
+		m := v1.Peers{Services: []v1.PeerService{{ID: "s", Name: "web", Networks: []v1.PeerServiceNetwork{{Network: "n1", VIPs: c.vips}}}}}
+		if !c.alone {
+			m.Nodes = []v1.PeerNode{{ID: "other", Index: 2}}
+		}
+		a.peers.take(&m, true, nil)
+		task := &task{assigned: &v1.Task{Desired: &v1.TaskDesired{Service: "s", Networks: c.networks}},
+			revision: &v1.ServiceRevision{Spec: &v1.ServiceRevisionSpec{Endpoint: &v1.EndpointSpec{Ports: c.ports}}}}
+		if got := a.farther(task); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+// TestNetworkIsKeptForItsLinks: the managers forget a node's network with its last task, which still has to be taken down.
+func TestNetworkIsKeptForItsLinks(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		backend(l)
+		l.start(nil)
+		settle(5 * time.Second)
+		l.swarm.send(v1.Assignment{Revision: 50, Peers: &v1.Peers{Gone: []string{"n1", "web", "task2"}}})
+		settle(time.Second)
+		if c := l.net.config(); len(c.Overlays) != 1 || len(c.Overlays[0].Remote)+len(c.Overlays[0].VIPs) > 0 {
+			t.Errorf("overlays are %s", asJSON(t, c.Overlays))
+		}
+		l.swarm.revision = 51
+		l.swarm.remove("t1")
+		settle(5 * time.Second)
+		if c := l.net.config(); len(c.Overlays)+len(c.Tasks) > 0 || len(l.names.get().Zones) > 0 {
+			t.Errorf("overlays are %s", asJSON(t, c.Overlays))
+		}
+	})
+}
+
+// TestTaskWaitsForItsNetwork: a task whose network no manager has told of does not start without it.
+func TestTaskWaitsForItsNetwork(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		backend(l)
+		l.swarm.peers = v1.Peers{}
+		l.start(nil)
+		settle(5 * time.Second)
+		if status := l.want("t1", v1.TaskPreparing); status.Err != "the manager has not told of network n1 yet" {
+			t.Errorf("status is %+v", status)
+		}
+		l.swarm.send(v1.Assignment{Revision: 50, Peers: &v1.Peers{Networks: []v1.PeerNetwork{peerNetwork("n1", 4096)}}})
+		settle(time.Second)
+		if status := l.want("t1", v1.TaskRunning); status.Err != "" {
+			t.Errorf("status is %+v", status)
+		}
+	})
+}
+
+// TestPeersOutliveTheAgent: with no manager in reach, an agent that is restarted, in order or not, gives the same answers.
+func TestPeersOutliveTheAgent(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprint("killed ", killed), func(t *testing.T) {
+			bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+				backend(l)
+				l.start(nil)
+				settle(5 * time.Second)
+				config, names := asJSON(t, l.net.config()), asJSON(t, l.names.get())
+				l.swarm.leave(true)
+				if killed {
+					l.agent.post(func() { l.agent.crashed.Store(true); l.agent.cancel() })
+				}
+				l.stop()
+				l.net.applied, l.names.now = netplugin.Config{}, nil
+				l.start(nil)
+				settle(time.Minute)
+				if diff := cmp.Diff(config, asJSON(t, l.net.config())); diff != "" {
+					t.Errorf("config (-before +after):\n%s", diff)
+				}
+				if diff := cmp.Diff(names, asJSON(t, l.names.get())); diff != "" {
+					t.Errorf("names (-before +after):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// TestNothingIsTouchedBlindly: where what was known of others is lost and no manager can be reached, the links stay as they are.
+func TestNothingIsTouchedBlindly(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		backend(l)
+		l.start(nil)
+		settle(5 * time.Second)
+		l.swarm.leave(true)
+		l.stop()
+		s, err := read(l.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Networks = nil
+		if err := write(l.dir, stateName, s); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(l.dir, peersName), []byte("rubbish"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		applies := l.net.applies
+		l.start(nil)
+		settle(time.Minute)
+		if l.net.applies != applies {
+			t.Errorf("applied %s", asJSON(t, l.net.config()))
+		}
+		l.swarm.leave(false)
+		settle(time.Minute)
+		if c := l.net.config(); len(c.Tasks) != 1 || len(c.Tasks[0].Networks) != 1 || len(c.Overlays) != 1 {
+			t.Errorf("applied %s", asJSON(t, c))
+		}
+	})
+}
+
+// TestPeersStepByStep: any sequence of messages leads to what one message with the outcome does, and a network that nothing
+// changed on is the same pointer.
+func TestPeersStepByStep(t *testing.T) {
+	for seed := range uint64(300) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		p := newPeers("self")
+		all := newPeers("self") // only its maps are used
+		for range 1 + random.IntN(40) {
+			before := map[string]any{}
+			for id, n := range p.networks {
+				before[id+" router"], before[id+" resolver"] = p.segment(id).router(n), p.segment(id).resolver(n)
+			}
+			m := randomPeers(random, all)
+			p.take(&m, false, nil)
+			for id, n := range p.networks {
+				if strings.Contains(asJSON(t, m), `"`+id+`"`) || len(m.Gone)+len(m.Nodes) > 0 || all.moved(m, id) {
+					continue
+				}
+				if r, z := p.segment(id).router(n), p.segment(id).resolver(n); before[id+" router"] != any(r) || before[id+" resolver"] != any(z) {
+					t.Fatalf("seed %d: %s was made again though nothing changed on it: %s", seed, id, asJSON(t, m))
+				}
+			}
+			all.take(&m, false, nil)
+		}
+		whole := v1.Peers{Nodes: derefs(valuesOf(all.nodes)), Networks: derefs(valuesOf(all.networks)), Services: derefs(valuesOf(all.services)),
+			Tasks: derefs(valuesOf(all.tasks))}
+		fresh := newPeers("self")
+		fresh.take(&whole, true, nil)
+		if diff := cmp.Diff(everything(t, fresh), everything(t, p)); diff != "" {
+			t.Fatalf("seed %d (-fresh +step by step):\n%s", seed, diff)
+		}
+		p.take(&whole, true, nil) // the same once more changes nothing, and nothing at all leaves nothing
+		if diff := cmp.Diff(everything(t, fresh), everything(t, p)); diff != "" {
+			t.Fatalf("seed %d (-fresh +once more):\n%s", seed, diff)
+		}
+		p.take(new(v1.Peers), true, nil)
+		if n := len(p.endpoints) + len(p.onNode) + len(p.segments) + len(p.gateways) + len(p.services) + len(p.nodes); n > 0 {
+			t.Fatalf("seed %d: %d things are left: %+v", seed, n, p)
+		}
+	}
+}
+
+// moved tells whether a message takes somebody off a network.
+func (p *peers) moved(m v1.Peers, network string) bool {
+	for _, t := range m.Tasks {
+		if old := p.tasks[t.ID]; old != nil && strings.Contains(fmt.Sprint(old.Networks), network) {
+			return true
+		}
+	}
+	for _, s := range m.Services {
+		if old := p.services[s.ID]; old != nil && strings.Contains(fmt.Sprint(old.Networks), network) {
+			return true
+		}
+	}
+	return false
+}
+
+// everything is all that follows from peers, where every known network is in use.
+func everything(t *testing.T, p *peers) string {
+	out := map[string]any{"others": p.toOthers(netip.MustParsePrefix("100.64.0.0/10"))}
+	for id, n := range p.networks {
+		out[id] = []any{p.segment(id).router(n), p.segment(id).resolver(n)}
+	}
+	a := New(Options{NodeID: "self"})
+	a.peers = p
+	out["published"] = a.published()
+	return asJSON(t, out)
+}
+
+func randomPeers(random *rand.Rand, known *peers) (m v1.Peers) {
+	pick := func(prefix string, n int) string { return fmt.Sprint(prefix, random.IntN(n)) }
+	network := pick("n", 3)
+	switch random.IntN(7) {
+	case 0:
+		m.Nodes = append(m.Nodes, v1.PeerNode{ID: pick("node", 3), Index: 1 + random.Uint32N(5), Addr: "192.0.2.1"})
+	case 1:
+		m.Networks = append(m.Networks, v1.PeerNetwork{ID: network, Name: "name-" + network, VNI: 4096 + random.Uint32N(2)})
+	case 2:
+		s := v1.PeerService{ID: pick("s", 3), Name: pick("name", 2)}
+		n := v1.PeerServiceNetwork{Network: network, Aliases: []string{pick("alias", 2)}}
+		if random.IntN(2) == 0 {
+			n.VIPs = []string{"10.0.0." + s.ID[1:]} // its own, for the same reason as below
+		}
+		s.Networks = append(s.Networks, n)
+		if random.IntN(2) == 0 {
+			s.Ports = []v1.PortConfig{{Name: "http", Target: 80, Published: uint16(8080 + random.IntN(2))}}
+		}
+		m.Services = append(m.Services, s)
+	case 3:
+		m.Gone = append(m.Gone, []string{pick("t", 8), pick("s", 3), pick("node", 3), pick("n", 3)}[random.IntN(4)])
+	default:
+		id := random.IntN(8) // each has an address of its own, for two with one would depend on which came last
+		t := peerTask(fmt.Sprint("t", id), pick("s", 3), pick("node", 3), random.IntN(2) == 0, network, fmt.Sprintf("10.0.1.%d/24", id))
+		if t.Gateway = fmt.Sprint("100.64.1.", id); random.IntN(3) == 0 {
+			t.Networks, t.Hostname = nil, pick("host", 2)
+		}
+		m.Tasks = append(m.Tasks, t)
+	}
+	return m
+}
+
+// BenchmarkOneOfTenThousand changes one task of a network with 10,000, and makes what the router and the resolver are given.
+func BenchmarkOneOfTenThousand(b *testing.B) {
+	m := v1.Peers{Nodes: []v1.PeerNode{{ID: "other", Index: 2, Addr: "192.0.2.2"}}, Networks: []v1.PeerNetwork{peerNetwork("n1", 4096)}}
+	for i := range 50 {
+		m.Services = append(m.Services, v1.PeerService{ID: fmt.Sprint("s", i), Name: fmt.Sprint("name", i),
+			Networks: []v1.PeerServiceNetwork{{Network: "n1", VIPs: []string{fmt.Sprint("10.1.0.", i)}, Aliases: []string{fmt.Sprint("alias", i)}}}})
+	}
+	for i := range 10_000 {
+		t := peerTask(fmt.Sprintf("task%021d", i), fmt.Sprint("s", i%50), "other", true, "n1", fmt.Sprintf("10.0.%d.%d/16", i/250, i%250))
+		t.Name = fmt.Sprintf("name%d.%d", i%50, i/50)
+		m.Tasks = append(m.Tasks, t)
+	}
+	p := newPeers("self")
+	began := time.Now()
+	p.take(&m, true, nil)
+	n := p.networks["n1"]
+	p.segment("n1").router(n)
+	p.segment("n1").resolver(n)
+	b.ReportMetric(float64(time.Since(began).Microseconds()), "first-µs")
+	changed := m.Tasks[4321]
+	for b.Loop() {
+		changed.Ready = !changed.Ready
+		p.take(&v1.Peers{Tasks: []v1.PeerTask{changed}}, false, nil)
+		if o := p.segment("n1").router(n); len(o.Remote) != 10_000 {
+			b.Fatal(len(o.Remote))
+		}
+		p.segment("n1").resolver(n)
+	}
+}

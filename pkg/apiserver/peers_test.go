@@ -1,0 +1,291 @@
+package apiserver_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/apiserver"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// networkOps make a network that is ready for use.
+func networkOps(id, name string, vni uint32) []store.Op {
+	return []store.Op{
+		{Kind: v1.KindNetwork, ID: id, Value: &v1.NetworkSpec{Driver: "overlay"}, Meta: &v1.Meta{Name: name}, If: store.Always()},
+		{Kind: v1.KindNetwork, ID: id, Section: v1.SectionDesired, If: store.Always(),
+			Value: &v1.NetworkDesired{VNI: vni, Subnets: []v1.SubnetSpec{{Subnet: "10.0.1.0/24", Gateway: "10.0.1.1"}}}},
+	}
+}
+
+// peerTaskOp is a task with addresses on networks.
+func peerTaskOp(id, service, node string, networks ...string) store.Op {
+	op := taskOp(id, service, node, "r-"+service, 1)
+	d := op.Value.(*v1.TaskDesired)
+	d.ServiceName = service
+	for i, n := range networks {
+		d.Networks = append(d.Networks, v1.NetworkAddress{Network: n, Addresses: []string{fmt.Sprintf("10.0.%d.5/24", i+1)}})
+	}
+	return op
+}
+
+func statusOp(id string, state v1.TaskState, gateway string) store.Op {
+	return store.Op{Kind: v1.KindTask, ID: id, Section: v1.SectionStatus, If: store.Always(), Value: &v1.TaskStatus{State: state, Address: gateway}}
+}
+
+func serviceOp(id, name string, spec v1.ServiceSpec) store.Op {
+	return store.Op{Kind: v1.KindService, ID: id, Value: &spec, Meta: &v1.Meta{Name: name}, If: store.Always()}
+}
+
+func on(targets ...string) (spec v1.ServiceSpec) {
+	for _, target := range targets {
+		spec.Task.Networks = append(spec.Task.Networks, v1.NetworkAttachment{Target: target, Aliases: []string{"alias-" + target}})
+	}
+	return spec
+}
+
+func publishing(ports ...v1.PortConfig) v1.ServiceSpec {
+	return v1.ServiceSpec{Endpoint: &v1.EndpointSpec{Ports: ports}}
+}
+
+func (a *agent) knows(ids ...string) {
+	a.Helper()
+	slices.Sort(ids)
+	if diff := cmp.Diff(ids, slices.Sorted(maps.Keys(a.peers))); diff != "" {
+		a.Errorf("%s knows (-want +got):\n%s", a.name, diff)
+	}
+}
+
+// TestPeers: a node learns of its own networks and who is on them, of who publishes ports everywhere, and of nobody else.
+func TestPeers(t *testing.T) {
+	f := serve(t)
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3),
+		store.Op{Kind: v1.KindCluster, ID: v1.ClusterName, If: store.Absent(), Value: &v1.ClusterSpec{DataPathPort: 4999}})
+	f.commit(append(networkOps("netA", "a", 4096), networkOps("netB", "b", 4097)...)...)
+	f.commit(serviceOp("sA", "web", on("a")), serviceOp("sB", "db", on("netB")),
+		store.Op{Kind: v1.KindService, ID: "sA", Section: v1.SectionDesired, If: store.Always(), Value: &v1.ServiceDesired{
+			VIPs: []v1.NetworkAddress{{Network: "netA", Addresses: []string{"10.0.1.2/24"}}, {Network: "netB", Addresses: []string{"10.0.2.2/24"}}}}},
+		peerTaskOp("tB", "sB", "node2", "netB"), peerTaskOp("tAB", "sA", "node3", "netA", "netB"))
+	a := f.connect("node1")
+	a.knows("node2", "node3")
+	if a.dataPort != 4999 {
+		t.Errorf("data port is %d", a.dataPort)
+	}
+
+	// The first task on a network brings all that is on it, as far as it is on it.
+	f.commit(peerTaskOp("tA", "sA", "node1", "netA"))
+	a.take()
+	a.knows("node2", "node3", "netA", "sA", "tA", "tAB")
+	if diff := cmp.Diff(v1.PeerService{ID: "sA", Name: "web", Networks: []v1.PeerServiceNetwork{
+		{Network: "netA", VIPs: []string{"10.0.1.2"}, Aliases: []string{"alias-a"}}}}, a.peers["sA"]); diff != "" {
+		t.Errorf("service: %s", diff)
+	}
+	if diff := cmp.Diff(v1.PeerTask{ID: "tAB", Service: "sA", Name: "sA.1", Node: "node3",
+		Networks: []v1.NetworkAddress{{Network: "netA", Addresses: []string{"10.0.1.5/24"}}}}, a.peers["tAB"]); diff != "" {
+		t.Errorf("task: %s", diff)
+	}
+	if diff := cmp.Diff(v1.PeerNetwork{ID: "netA", Name: "a", VNI: 4096, Subnets: []v1.SubnetSpec{{Subnet: "10.0.1.0/24", Gateway: "10.0.1.1"}}},
+		a.peers["netA"]); diff != "" {
+		t.Errorf("network: %s", diff)
+	}
+
+	// What becomes of others is told, and nothing of foreign networks.
+	f.commit(statusOp("tB", v1.TaskRunning, "100.64.2.2"))
+	f.commit(statusOp("tAB", v1.TaskRunning, "100.64.3.2"))
+	a.take()
+	if got := a.peers["tAB"].(v1.PeerTask); !got.Ready || got.Gateway != "100.64.3.2" || len(a.last.Peers.Tasks) != 1 {
+		t.Errorf("a task that runs: %+v", a.last.Peers)
+	}
+	a.peerReady("tAB", false, store.Op{Kind: v1.KindNode, ID: "node3", Section: v1.SectionDesired, If: store.Always(), Value: &v1.NodeDesired{Down: time.Unix(9, 0)}})
+	a.peerReady("tAB", true, store.Op{Kind: v1.KindNode, ID: "node3", Section: v1.SectionDesired, If: store.Always(), Value: &v1.NodeDesired{}})
+	stopping := peerTaskOp("tAB", "sA", "node3", "netA", "netB")
+	stopping.Value.(*v1.TaskDesired).State = v1.TaskShutdown
+	a.peerReady("tAB", false, stopping)
+	f.commit(statusOp("tAB", v1.TaskShutdown, "100.64.3.2"))
+	a.take()
+	a.knows("node2", "node3", "netA", "sA", "tA")
+
+	// With its last task there it forgets the network, though the status alone says so.
+	f.commit(statusOp("tA", v1.TaskFailed, "100.64.1.2"))
+	a.take()
+	a.knows("node2", "node3")
+
+	// Published ports are everybody's.
+	f.commit(serviceOp("sI", "lb", publishing(v1.PortConfig{Target: 80, Mode: v1.PublishIngress})), peerTaskOp("tI", "sI", "node2", "netB"),
+		statusOp("tI", v1.TaskRunning, "100.64.2.3"))
+	a.take()
+	a.knows("node2", "node3", "sI", "tI")
+	if got := a.peers["tI"].(v1.PeerTask); !got.Ready || got.Gateway != "100.64.2.3" || len(got.Networks) > 0 {
+		t.Errorf("a task behind a published port: %+v", got)
+	}
+	f.commit(store.Op{Kind: v1.KindService, ID: "sI", Section: v1.SectionDesired, If: store.Always(),
+		Value: &v1.ServiceDesired{Ports: []v1.PortConfig{{Target: 80, Published: 30000, Mode: v1.PublishIngress}}}})
+	a.take()
+	if got := a.peers["sI"].(v1.PeerService); len(got.Ports) != 1 || got.Ports[0].Published != 30000 {
+		t.Errorf("a service with a port that may be any: %+v", got)
+	}
+	f.commit(serviceOp("sI", "lb", publishing(v1.PortConfig{Target: 80, Published: 80, Mode: v1.PublishHost})))
+	a.take()
+	a.knows("node2", "node3")
+	f.commit(store.Op{Kind: v1.KindNode, ID: "node2", If: store.Always()})
+	a.take()
+	a.knows("node3")
+}
+
+func (a *agent) peerReady(id string, ready bool, op store.Op) {
+	a.Helper()
+	a.commit(op)
+	a.take()
+	if got := a.peers[id].(v1.PeerTask); got.Ready != ready {
+		a.Errorf("after %s %s, task %s is %+v", op.Kind, op.ID, id, got)
+	}
+}
+
+// TestPeersConverge changes everything at random while three nodes listen; each ends with exactly what a fresh session is told,
+// and was never told of a network that it has no task on.
+func TestPeersConverge(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			f := serve(t, func(o *apiserver.Options) { o.Limits.SessionGap = time.Millisecond })
+			f.commit(nodeOp("node0", 1), nodeOp("node1", 2), nodeOp("node2", 3), nodeOp("node3", 4))
+			agents := []*agent{f.connect("node0"), f.connect("node1"), f.connect("node2")}
+			for range 150 {
+				var ops []store.Op
+				for range 1 + random.IntN(4) {
+					ops = append(ops, randomOps(random)...)
+				}
+				f.store.Commit(f.ctx, store.Commit{Ops: oncePerSection(ops)}) // some change what is not there, and are refused
+			}
+			for _, a := range agents {
+				marker := "marker-" + a.name
+				f.commit(taskOp(marker, "m", a.name, "r", 1))
+				a.until(func() bool { return a.tasks[marker] != nil })
+				a.stop()
+				fresh := f.connect(a.name)
+				if diff := cmp.Diff(fresh.peers, a.peers); diff != "" {
+					t.Errorf("%s (-fresh session +incremental):\n%s", a.name, diff)
+				}
+				fresh.knowsOwnNetworksOnly()
+			}
+		})
+	}
+}
+
+// oncePerSection leaves the last operation of each section: one commit holds no more.
+func oncePerSection(ops []store.Op) []store.Op {
+	seen := make(map[string]bool)
+	var kept []store.Op
+	for _, op := range slices.Backward(ops) {
+		if key := fmt.Sprint(op.Kind, op.ID, op.Section); !seen[key] {
+			seen[key] = true
+			kept = append(kept, op)
+		}
+	}
+	slices.Reverse(kept)
+	return kept
+}
+
+func randomOps(random *rand.Rand) []store.Op {
+	pick := func(prefix string, n int) string { return fmt.Sprint(prefix, random.IntN(n)) }
+	switch task, service, network := pick("t", 12), pick("s", 4), pick("n", 4); random.IntN(12) {
+	case 0, 1, 2:
+		op := peerTaskOp(task, pick("s", 4), pick("node", 4), slices.Compact([]string{pick("n", 2), "n" + fmt.Sprint(2+random.IntN(2))})[:random.IntN(3)]...)
+		op.Value.(*v1.TaskDesired).State = []v1.TaskState{v1.TaskReady, v1.TaskRunning, v1.TaskRunning, v1.TaskShutdown}[random.IntN(4)]
+		return []store.Op{op}
+	case 3, 4, 5:
+		state := []v1.TaskState{v1.TaskAccepted, v1.TaskStarting, v1.TaskRunning, v1.TaskRunning, v1.TaskFailed}[random.IntN(5)]
+		return []store.Op{statusOp(task, state, []string{"", "100.64.0.2"}[random.IntN(2)])}
+	case 6:
+		return []store.Op{{Kind: v1.KindTask, ID: task, Section: v1.SectionDesired, If: store.Always()}}
+	case 7:
+		spec := on(network, pick("name", 4))
+		if random.IntN(2) == 0 {
+			spec.Endpoint = &v1.EndpointSpec{Ports: []v1.PortConfig{{Target: 80, Published: 8080, Mode: []v1.PublishMode{"", v1.PublishHost}[random.IntN(2)]}}}
+		}
+		op := serviceOp(service, service, spec)
+		if random.IntN(4) == 0 {
+			op.Meta.Deleting = time.Unix(1, 0)
+		}
+		return []store.Op{op}
+	case 8:
+		return []store.Op{{Kind: v1.KindService, ID: service, Section: v1.SectionDesired, If: store.Always(), Value: &v1.ServiceDesired{
+			Attempts: random.Uint64(), VIPs: []v1.NetworkAddress{{Network: network, Addresses: []string{"10.0.1.2/24"}}}}}}
+	case 9:
+		return networkOps(network, "name"+network[1:], 4096+random.Uint32N(3))
+	case 10:
+		return []store.Op{{Kind: []v1.Kind{v1.KindService, v1.KindNetwork}[random.IntN(2)], ID: []string{service, network}[random.IntN(2)], If: store.Always()}}
+	}
+	desired := &v1.NodeDesired{}
+	if random.IntN(2) == 0 {
+		desired.Down = time.Unix(1, 0)
+	}
+	return []store.Op{{Kind: v1.KindNode, ID: pick("node", 4), Section: v1.SectionDesired, If: store.Always(), Value: desired}}
+}
+
+// knowsOwnNetworksOnly checks that nothing in what the node was told is of a network that it has no task on.
+func (a *agent) knowsOwnNetworksOnly() {
+	a.Helper()
+	own := make(map[string]bool)
+	for task := range a.snapshot().TasksOfNode(a.name) {
+		for _, n := range task.Desired.Networks {
+			own[n.Network] = own[n.Network] || !v1.Observed(task).Terminal()
+		}
+	}
+	for id, p := range a.peers {
+		var on []string
+		switch p := p.(type) {
+		case v1.PeerNetwork:
+			on = append(on, p.ID)
+		case v1.PeerService:
+			for _, n := range p.Networks {
+				on = append(on, n.Network)
+			}
+		case v1.PeerTask:
+			for _, n := range p.Networks {
+				on = append(on, n.Network)
+			}
+		}
+		for _, network := range on {
+			if !own[network] {
+				a.Errorf("%s was told of %s on %s", a.name, id, network)
+			}
+		}
+	}
+}
+
+// TestPeersOfManyTasks: a complete message of 10,000 tasks is one line, and each side takes it.
+func TestPeersOfManyTasks(t *testing.T) {
+	f := serve(t)
+	const tasks = 10_000
+	f.commit(append(networkOps("n0", "name0", 4096), nodeOp("node1", 1), nodeOp("node2", 2), serviceOp("s0", "s0", on("n0")))...)
+	var ops []store.Op
+	for i := range tasks {
+		node := "node2"
+		if i == 0 {
+			node = "node1"
+		}
+		op := peerTaskOp(fmt.Sprintf("task%021d", i), "s0", node, "n0")
+		op.Value.(*v1.TaskDesired).Networks[0].Addresses[0] = fmt.Sprintf("10.0.%d.%d/16", i/250, i%250)
+		if ops = append(ops, op); len(ops) == store.MaxOps {
+			f.commit(ops...)
+			ops = nil
+		}
+	}
+	a := f.connect("node1")
+	if len(a.peers) != tasks+3 {
+		t.Fatalf("told of %d peers", len(a.peers))
+	}
+	f.commit(statusOp("task000000000000000004321", v1.TaskRunning, "100.64.2.9"))
+	a.take()
+	if len(a.last.Peers.Tasks) != 1 || strings.Contains(fmt.Sprint(a.last.Tasks), "task") {
+		t.Errorf("one task changed: %+v", a.last)
+	}
+}

@@ -1,0 +1,72 @@
+package store
+
+import (
+	"iter"
+	"slices"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// peerIndex finds what nodes have to be told of others beside what networkIndex knows: services by what they call their networks,
+// and those that publish ports on every node.
+type peerIndex struct {
+	services grouped[*v1.Service] // by IDs and names of networks
+	ingress  grouped[*v1.Service] // in one group
+}
+
+func newPeerIndex() peerIndex { return peerIndex{newGrouped[*v1.Service](), newGrouped[*v1.Service]()} }
+
+func (x *peerIndex) shared() peerIndex { return peerIndex{x.services.shared(), x.ingress.shared()} }
+
+// changeService replaces a service.
+func (x *peerIndex) changeService(was, is *v1.Service) {
+	before, after := NetworkRefs(was), NetworkRefs(is)
+	for _, ref := range before {
+		if !slices.Contains(after, ref) {
+			x.services.remove(ref, was.Meta.ID)
+		}
+	}
+	for _, ref := range after {
+		x.services.set(ref, is.Meta.ID, is)
+	}
+	if PublishesIngress(is) {
+		x.ingress.set("", is.Meta.ID, is)
+	} else if PublishesIngress(was) {
+		x.ingress.remove("", was.Meta.ID)
+	}
+}
+
+// NetworkRefs are the networks that a service has an address on, by ID, and those that its spec names, by ID or name.
+func NetworkRefs(s *v1.Service) []string {
+	if s == nil {
+		return nil
+	}
+	var refs []string
+	if s.Desired != nil {
+		for _, v := range s.Desired.VIPs {
+			refs = append(refs, v.Network)
+		}
+	}
+	if s.Spec != nil {
+		for _, n := range s.Spec.Task.Networks {
+			if !slices.Contains(refs, n.Target) {
+				refs = append(refs, n.Target)
+			}
+		}
+	}
+	return refs
+}
+
+// PublishesIngress tells whether a service publishes a port on every node.
+func PublishesIngress(s *v1.Service) bool {
+	return s != nil && s.Spec != nil && s.Spec.Endpoint != nil &&
+		slices.ContainsFunc(s.Spec.Endpoint.Ports, func(p v1.PortConfig) bool { return p.Mode != v1.PublishHost })
+}
+
+// ServicesReferring yields the services whose NetworkRefs have the ID, or the name, of a network, in the order of their IDs.
+func (s *Snapshot) ServicesReferring(network string) iter.Seq[*v1.Service] {
+	return s.index.peers.services.members(network)
+}
+
+// IngressServices yields the services that publish a port on every node, in the order of their IDs.
+func (s *Snapshot) IngressServices() iter.Seq[*v1.Service] { return s.index.peers.ingress.members("") }
