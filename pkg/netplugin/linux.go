@@ -33,6 +33,7 @@ type Linux struct {
 	mu       sync.Mutex
 	router   *namespace // nil until there is one
 	mtu      int
+	underlay underlay
 	synced   bool // what is in have is what the kernel has
 	have     state
 	warnings []string
