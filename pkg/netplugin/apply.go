@@ -28,6 +28,11 @@ func (l *Linux) Apply(ctx context.Context, c Config) error {
 	if want == nil {
 		return fmt.Errorf("netplugin: %w", err)
 	}
+	if !slices.Equal(l.peers, c.Peers) || l.underlay != want.underlay {
+		clear(l.plans)
+		l.peers = slices.Clone(c.Peers)
+	}
+	err = errors.Join(err, want.addOverlays(c, l.plans))
 	if applyErr := l.apply(ctx, want); applyErr != nil {
 		err = errors.Join(err, applyErr)
 		if _, alone := TaskErrors(applyErr); !alone {
@@ -46,7 +51,7 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !l.synced || l.have.base != want.base {
+	if !l.synced || l.have.base != want.base || l.underlay != want.underlay {
 		if err := l.resync(want); err != nil {
 			return err
 		}
@@ -55,11 +60,12 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	if err := l.unlink(moved); err != nil {
 		return err
 	}
-	made, err := l.link(ctx, want.base, missing)
+	broken := l.prepareOverlays(want)
+	made, err := l.link(ctx, want, missing)
 	for _, t := range made {
 		l.have.tasks[t.ID] = t
 	}
-	err = errors.Join(err, l.applySettings(want))
+	err = errors.Join(broken, err, l.attachTasks(want), l.applySettings(want))
 	if _, alone := TaskErrors(err); !alone {
 		return err
 	}
@@ -67,6 +73,7 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	if publishErr := l.publish(want.ports); publishErr != nil {
 		return errors.Join(err, publishErr)
 	}
+	err = errors.Join(err, l.balanceOverlays(want), l.finishOverlays(want))
 	old := l.forgotten(before, want, gone, moved)
 	return errors.Join(err, l.host.forget(old), l.host.forgetUntranslated(before, want.ports), l.remove(gone))
 }

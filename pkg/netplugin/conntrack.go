@@ -34,10 +34,18 @@ type flows struct {
 	published portKey
 }
 
+// family is that of the flows' addresses.
+func (f flows) family() int {
+	if f.from.Is6() || f.to.Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
 // request is one message that removes the flows: the kernel does the looking.
 func (f flows) request() *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(subsystemTracking<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(f.family()), Version: nl.NFNETLINK_V0})
 	var orig, reply uint32
 	if f.from.IsValid() {
 		orig |= filterSource
@@ -69,7 +77,11 @@ func (f flows) request() *nl.NetlinkRequest {
 func tuple(kind int, src netip.Addr, protocol uint8, srcPort, dstPort uint16) *nl.RtAttr {
 	t := nl.NewRtAttr(unix.NLA_F_NESTED|kind, nil)
 	if src.IsValid() {
-		t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(nl.CTA_IP_V4_SRC, src.AsSlice())
+		ip := nl.CTA_IP_V4_SRC
+		if src.Is6() {
+			ip = nl.CTA_IP_V6_SRC
+		}
+		t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(ip, src.AsSlice())
 	}
 	if protocol != 0 {
 		p := t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_PROTO, nil)
@@ -103,7 +115,7 @@ func (n *namespace) forget(all []flows) error {
 			continue
 		}
 		// Kernels before 5.8 do not know the filter, and take the request for one about a single flow.
-		if err = n.forgetOneByOne(f); err != nil {
+		if err = n.forgetFamily(f.family(), f); err != nil {
 			errs = append(errs, fmt.Errorf("forget connections to %s: %w", f.to, err))
 		}
 	}
@@ -111,7 +123,11 @@ func (n *namespace) forget(all []flows) error {
 }
 
 // forgetOneByOne lists what the namespace tracks and removes what matches.
-func (n *namespace) forgetOneByOne(filter netlink.CustomConntrackFilter) (err error) {
+func (n *namespace) forgetOneByOne(filter netlink.CustomConntrackFilter) error {
+	return n.forgetFamily(unix.AF_INET, filter)
+}
+
+func (n *namespace) forgetFamily(family int, filter netlink.CustomConntrackFilter) (err error) {
 	if n.tracking == nil {
 		if n.tracking, err = netlink.NewHandleAt(n.fd, unix.NETLINK_NETFILTER); err != nil {
 			return err
@@ -119,7 +135,7 @@ func (n *namespace) forgetOneByOne(filter netlink.CustomConntrackFilter) (err er
 	}
 	// What a list that changed meanwhile left out is in the next one.
 	for range dumpAttempts {
-		if _, err = n.tracking.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter); !errors.Is(err, netlink.ErrDumpInterrupted) {
+		if _, err = n.tracking.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), filter); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
 	}

@@ -60,11 +60,15 @@ type desired struct {
 	ports map[portKey][]netip.AddrPort
 	// refused are tasks that cannot be linked as the Config says. Nothing of theirs is made or removed.
 	refused map[string]bool
+	// overlays are the networks by ID; kept are those that cannot be as the Config says, and why, which are left as they are.
+	underlay underlay
+	overlays map[string]*wanted
+	kept     map[string]error
 }
 
 // check reads a Config. Where the error comes with a nil result nothing can be done; else it tells what was left out.
 func check(c Config) (*desired, error) {
-	d := &desired{base: base{c.Gateway, c.Pool}, tasks: map[string]TaskLink{}, ports: map[portKey][]netip.AddrPort{}, refused: map[string]bool{}}
+	d := &desired{base: base{c.Gateway, c.Pool}, tasks: map[string]TaskLink{}, ports: map[portKey][]netip.AddrPort{}, refused: map[string]bool{}, underlay: underlayOf(c)}
 	if !c.Gateway.IsValid() || !c.Gateway.Addr().Is4() || c.Gateway.Bits() > 30 || c.Gateway != c.Gateway.Masked() {
 		return nil, fmt.Errorf("gateway block %s: it must be an IPv4 network of at least 4 addresses, such as 100.64.1.0/24", c.Gateway)
 	}

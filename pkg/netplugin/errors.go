@@ -31,8 +31,8 @@ func (e *PortError) Error() string {
 // Unwrap is the cause.
 func (e *PortError) Unwrap() error { return e.Err }
 
-// TaskErrors are the causes by task ID that an error of Apply holds. Where alone is true, there are no others, but for a
-// PortError: the links of all other tasks are made. Where it is false, no link can be relied on before Apply is called again.
+// TaskErrors are the causes by task ID that an error of Apply holds. Where alone is true, there are no others, but for
+// PortErrors and OverlayErrors: the links of all other tasks are made. Where it is false, no link can be relied on before Apply is called again.
 func TaskErrors(err error) (byTask map[string]error, alone bool) {
 	byTask = map[string]error{}
 	return byTask, collectTaskErrors(err, byTask)
@@ -45,7 +45,7 @@ func collectTaskErrors(err error, into map[string]error) bool {
 	case *TaskError:
 		into[e.Task] = e.Err
 		return true
-	case *PortError:
+	case *PortError, *OverlayError:
 		return true
 	case interface{ Unwrap() []error }:
 		alone := true
@@ -59,3 +59,17 @@ func collectTaskErrors(err error, into map[string]error) bool {
 	}
 	return false
 }
+
+// OverlayError says why an overlay network is not as it should be, or what of it was left out; the other networks are. Tasks
+// that cannot be linked for it have a TaskError each.
+type OverlayError struct {
+	// Overlay is the network's ID.
+	Overlay string
+	Err     error
+}
+
+// Error implements error.
+func (e *OverlayError) Error() string { return fmt.Sprintf("network %s: %v", e.Overlay, e.Err) }
+
+// Unwrap is the cause.
+func (e *OverlayError) Unwrap() error { return e.Err }

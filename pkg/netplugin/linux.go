@@ -34,9 +34,14 @@ type Linux struct {
 	router   *namespace // nil until there is one
 	mtu      int
 	underlay underlay
-	synced   bool // what is in have is what the kernel has
-	have     state
-	warnings []string
+	peers    []Peer           // that the plans were made with
+	plans    map[string]*plan // of the overlays that are as they should be
+	overlays map[string]*overlay
+	// tunnelMTU is how large a packet of an overlay may be that goes to another node.
+	tunnelMTU int
+	synced    bool // what is in have is what the kernel has
+	have      state
+	warnings  []string
 }
 
 // state is what the kernel has.
@@ -51,7 +56,7 @@ var _ Network = (*Linux)(nil)
 // New takes charge of the machine's network. It changes nothing before Apply. Where another live swarmd has charge of the same
 // network namespace, it fails. Close gives the charge back.
 func New(o Options) (*Linux, error) {
-	l := &Linux{dir: o.Dir, log: o.Log, lock: -1}
+	l := &Linux{dir: o.Dir, log: o.Log, lock: -1, plans: map[string]*plan{}, overlays: map[string]*overlay{}}
 	if l.log == nil {
 		l.log = slog.Default()
 	}
@@ -97,6 +102,7 @@ func (l *Linux) Close() error {
 	}
 	l.host.close()
 	l.router.close()
+	l.closeOverlays()
 	l.router, l.synced = nil, false
 	err := unix.Close(l.lock)
 	l.lock = -1

@@ -22,6 +22,14 @@ func (l *Linux) resync(want *desired) error {
 	if l.mtu, err = l.host.uplinkMTU(); err != nil {
 		return err
 	}
+	l.underlay = want.underlay
+	if l.tunnelMTU, err = l.host.underlayMTU(l.underlay.addr); err != nil {
+		return err
+	}
+	l.tunnelMTU -= l.underlay.overhead()
+	if err := l.forgetOverlays(); err != nil {
+		return err
+	}
 	l.have = state{base: want.base, tasks: map[string]TaskLink{}}
 	if err := l.ensureRouter(want.base); err != nil {
 		return err

@@ -155,7 +155,7 @@ func (l *Linux) uplinkPair() (gw, up netlink.Link, err error) {
 }
 
 func (n *namespace) ensureNeighbour(link int, a netip.Addr, mac net.HardwareAddr) error {
-	have, err := n.neighbours(link)
+	have, err := n.neighboursOf(link, familyOf(a))
 	if err != nil || have[neighbour{link, a, mac.String()}] {
 		return err
 	}

@@ -77,7 +77,11 @@ func (n *namespace) ensureAddress(l netlink.Link, want netip.Prefix) error {
 }
 
 func (n *namespace) addresses(l netlink.Link) (map[netip.Prefix]netlink.Addr, error) {
-	list, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(l, unix.AF_INET) })
+	return n.addressesOf(l, unix.AF_INET)
+}
+
+func (n *namespace) addressesOf(l netlink.Link, family int) (map[netip.Prefix]netlink.Addr, error) {
+	list, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(l, family) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of link %s in %s: %w", l.Attrs().Name, n.name, err)
 	}
@@ -104,7 +108,11 @@ type neighbour struct {
 
 // neighbours lists the permanent ones of a link, or of all for 0.
 func (n *namespace) neighbours(link int) (map[neighbour]bool, error) {
-	list, err := dump(func() ([]netlink.Neigh, error) { return n.NeighList(link, unix.AF_INET) })
+	return n.neighboursOf(link, unix.AF_INET)
+}
+
+func (n *namespace) neighboursOf(link, family int) (map[neighbour]bool, error) {
+	list, err := dump(func() ([]netlink.Neigh, error) { return n.NeighList(link, family) })
 	if err != nil {
 		return nil, fmt.Errorf("list neighbours in %s: %w", n.name, err)
 	}
@@ -118,9 +126,17 @@ func (n *namespace) neighbours(link int) (map[neighbour]bool, error) {
 }
 
 func (n *namespace) setNeighbour(link int, a netip.Addr, mac net.HardwareAddr) error {
-	err := n.NeighSet(&netlink.Neigh{LinkIndex: link, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac})
+	err := n.NeighSet(&netlink.Neigh{LinkIndex: link, Family: familyOf(a), State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac})
 	if err != nil {
 		return fmt.Errorf("enter neighbour %s at %s in %s: %w", a, mac, n.name, err)
+	}
+	return nil
+}
+
+func (n *namespace) removeNeighbour(link int, a netip.Addr) error {
+	err := n.NeighDel(&netlink.Neigh{LinkIndex: link, Family: familyOf(a), IP: a.AsSlice()})
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove neighbour %s in %s: %w", a, n.name, err)
 	}
 	return nil
 }
@@ -134,12 +150,14 @@ type route struct {
 }
 
 // routes lists those of the main table that the kernel did not make itself, only a link's unless it is 0.
-func (n *namespace) routes(link int) (map[route]bool, error) {
+func (n *namespace) routes(link int) (map[route]bool, error) { return n.routesOf(link, unix.AF_INET) }
+
+func (n *namespace) routesOf(link, family int) (map[route]bool, error) {
 	filter, mask := &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE
 	if link != 0 {
 		filter.LinkIndex, mask = link, mask|netlink.RT_FILTER_OIF
 	}
-	list, err := dump(func() ([]netlink.Route, error) { return n.RouteListFiltered(unix.AF_INET, filter, mask) })
+	list, err := dump(func() ([]netlink.Route, error) { return n.RouteListFiltered(family, filter, mask) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes in %s: %w", n.name, err)
 	}
@@ -148,9 +166,10 @@ func (n *namespace) routes(link int) (map[route]bool, error) {
 		if one.Protocol == unix.RTPROT_KERNEL {
 			continue
 		}
-		r := route{dst: prefixOf(one.Dst), link: one.LinkIndex}
-		r.via, _ = netip.AddrFromSlice(one.Gw.To4())
-		r.src, _ = netip.AddrFromSlice(one.Src.To4())
+		r := route{dst: prefixOf(one.Dst), link: one.LinkIndex, via: addrOf(one.Gw), src: addrOf(one.Src)}
+		if one.Dst == nil && family == unix.AF_INET6 {
+			r.dst = anywhere6
+		}
 		if one.Type == unix.RTN_UNREACHABLE {
 			r.link = 0
 		}
@@ -219,7 +238,16 @@ func (r route) String() string {
 	return r.dst.String()
 }
 
-var anywhere = netip.MustParsePrefix("0.0.0.0/0")
+var (
+	anywhere  = netip.MustParsePrefix("0.0.0.0/0")
+	anywhere6 = netip.MustParsePrefix("::/0")
+)
+
+// addrOf is not valid for no address.
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 

@@ -39,7 +39,7 @@ type element struct {
 
 // message is the element as the kernel is told it.
 func (e element) message() nftables.SetElement {
-	if e.in == mapPorts {
+	if e.in == mapPorts || e.in == mapDispatch {
 		return nftables.SetElement{Key: []byte(e.key), VerdictData: &expr.Verdict{Kind: unix.NFT_GOTO, Chain: e.val}}
 	}
 	return nftables.SetElement{Key: []byte(e.key), Val: []byte(e.val)}

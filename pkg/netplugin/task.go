@@ -40,7 +40,7 @@ func (t TaskLink) settings() []setting {
 
 // link makes the links of tasks, several at a time, and the namespaces of those that have none. It returns those that were
 // made.
-func (l *Linux) link(ctx context.Context, b base, tasks []TaskLink) (made []TaskLink, err error) {
+func (l *Linux) link(ctx context.Context, want *desired, tasks []TaskLink) (made []TaskLink, err error) {
 	queue := make(chan TaskLink, len(tasks))
 	for _, t := range tasks {
 		queue <- t
@@ -56,7 +56,7 @@ func (l *Linux) link(ctx context.Context, b base, tasks []TaskLink) (made []Task
 					if ctx.Err() != nil {
 						return ctx.Err()
 					}
-					err := l.linkTask(b, t)
+					err := l.linkTask(want, t)
 					mu.Lock()
 					if err == nil {
 						made = append(made, t)
@@ -78,7 +78,7 @@ func (l *Linux) link(ctx context.Context, b base, tasks []TaskLink) (made []Task
 
 // linkTask makes one task's link, in its namespace if it has one. The namespace is mounted last: where one is mounted its
 // settings are made, and what a crash leaves unmounted goes with the process.
-func (l *Linux) linkTask(b base, t TaskLink) error {
+func (l *Linux) linkTask(want *desired, t TaskLink) error {
 	path := l.Namespace(t.ID)
 	inside := &namespace{name: "task " + t.ID}
 	there := pinned(path)
@@ -102,21 +102,28 @@ func (l *Linux) linkTask(b base, t TaskLink) error {
 	if err != nil {
 		return err
 	}
-	if err := l.connect(b, t, inside); err != nil {
-		return errors.Join(err, l.cut(t.Address))
+	err = l.connect(want.base, t, inside)
+	if err == nil {
+		err = l.attach(want, t, inside)
+	}
+	if err != nil {
+		return errors.Join(err, l.cut(t.Address), l.detach(t))
 	}
 	if there {
 		return nil
 	}
 	if err := errors.Join(setSysctls(t.settings()...), pinThread(path)); err != nil {
-		return errors.Join(err, l.cut(t.Address))
+		return errors.Join(err, l.cut(t.Address), l.detach(t))
 	}
 	return nil
 }
 
 // removeOldLink removes the link that a task had to a router that is no more, or to another address.
-func (n *namespace) removeOldLink() error {
-	old, err := n.LinkByName(taskLink)
+func (n *namespace) removeOldLink() error { return n.removeLink(taskLink) }
+
+// removeLink removes a link if it is there.
+func (n *namespace) removeLink(name string) error {
+	old, err := n.LinkByName(name)
 	if err == nil {
 		err = n.LinkDel(old)
 	}
@@ -124,7 +131,7 @@ func (n *namespace) removeOldLink() error {
 	if err == nil || errors.As(err, &none) || errors.Is(err, unix.ENODEV) {
 		return nil
 	}
-	return fmt.Errorf("remove old link %s in %s: %w", taskLink, n.name, err)
+	return fmt.Errorf("remove old link %s in %s: %w", name, n.name, err)
 }
 
 // unshare puts the calling thread into a new namespace and opens that.
@@ -198,20 +205,23 @@ func (l *Linux) cut(a netip.Addr) error {
 const goingGroup = 0x73776d
 
 // cutAll removes links of the router at once.
-func (l *Linux) cutAll(links []netlink.Link) error {
+func (l *Linux) cutAll(links []netlink.Link) error { return l.router.cutAll(links) }
+
+// cutAll removes links of the namespace at once.
+func (n *namespace) cutAll(links []netlink.Link) error {
 	if len(links) == 0 {
 		return nil
 	}
 	for _, one := range links {
-		if err := l.router.LinkSetGroup(one, goingGroup); err != nil && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("mark link %s in %s for removal: %w", one.Attrs().Name, l.router.name, err)
+		if err := n.LinkSetGroup(one, goingGroup); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("mark link %s in %s for removal: %w", one.Attrs().Name, n.name, err)
 		}
 	}
 	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(goingGroup)))
-	if err := l.router.request(unix.NETLINK_ROUTE, req); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove %d links in %s: %w", len(links), l.router.name, err)
+	if err := n.request(unix.NETLINK_ROUTE, req); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove %d links in %s: %w", len(links), n.name, err)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ func (l *Linux) Teardown(ctx context.Context) error {
 		l.router.close()
 		l.router = nil
 	}
+	errs = append(errs, l.removeOverlays())
 	entries, err := os.ReadDir(l.tasksDir())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)

@@ -33,6 +33,11 @@ func underlayOf(c Config) underlay {
 	return u
 }
 
+// usable tells whether there can be traffic between nodes.
+func (u underlay) usable() bool {
+	return u.addr.IsValid() && !u.addr.IsMulticast() && !u.addr.IsUnspecified() && u.addr.Zone() == "" && u.node > 0 && u.node <= mostNode
+}
+
 // overhead is what VXLAN adds to a packet: the outer IP, UDP and VXLAN headers, and the inner Ethernet's.
 func (u underlay) overhead() int {
 	if u.addr.Is6() {
@@ -195,9 +200,43 @@ func (n *namespace) linkOfVNI(vni, port int) (netlink.Link, error) {
 	return nil, nil
 }
 
-// familyOf is the address family of an address.
-func familyOf(a netip.Addr) int {
-	if a.Is6() {
+// setForward makes frames to a link address go to another node.
+func (n *namespace) setForward(link int, mac net.HardwareAddr, to netip.Addr) error {
+	if err := n.NeighSet(forward(link, mac, to)); err != nil {
+		return fmt.Errorf("enter that %s is at %s in %s: %w", mac, to, n.name, err)
+	}
+	return nil
+}
+
+func (n *namespace) removeForward(link int, mac net.HardwareAddr, to netip.Addr) error {
+	if err := n.NeighDel(forward(link, mac, to)); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove that %s is at %s in %s: %w", mac, to, n.name, err)
+	}
+	return nil
+}
+
+func forward(link int, mac net.HardwareAddr, to netip.Addr) *netlink.Neigh {
+	return &netlink.Neigh{LinkIndex: link, Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF, State: netlink.NUD_PERMANENT, IP: to.AsSlice(), HardwareAddr: mac}
+}
+
+// forwards lists where the frames of a VXLAN link go, by link address.
+func (n *namespace) forwards(link int) (map[neighbour]bool, error) {
+	list, err := dump(func() ([]netlink.Neigh, error) { return n.NeighList(link, unix.AF_BRIDGE) })
+	if err != nil {
+		return nil, fmt.Errorf("list forwarding entries in %s: %w", n.name, err)
+	}
+	have := map[neighbour]bool{}
+	for _, one := range list {
+		have[neighbour{one.LinkIndex, addrOf(one.IP), one.HardwareAddr.String()}] = true
+	}
+	return have, nil
+}
+
+// familyOf is the address family of an address, and family that of an IP version.
+func familyOf(a netip.Addr) int { return family(version(a)) }
+
+func family(v int) int {
+	if v == 1 {
 		return unix.AF_INET6
 	}
 	return unix.AF_INET

@@ -1,0 +1,117 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// member is a task of this machine on an overlay.
+type member struct {
+	link      netip.Addr // the gateway address of the task, by which its link in the router is named
+	index     int        // of its own end: eth1 and so on
+	addresses []netip.Addr
+}
+
+func (m member) equal(o member) bool {
+	return m.link == o.link && m.index == o.index && slices.Equal(m.addresses, o.addresses)
+}
+
+// eth is the name of the task's own end.
+func (m member) eth() string { return fmt.Sprintf("eth%d", m.index) }
+
+// addMembers adds the tasks to the overlays that they are on. An address that is also said to be on another node is here: the
+// task that has it is.
+func (d *desired) addMembers(c Config) (errs []error) {
+	for _, t := range c.Tasks {
+		if len(t.Networks) == 0 || d.refused[t.ID] {
+			continue
+		}
+		if err := d.join(t); err != nil {
+			delete(d.tasks, t.ID)
+			d.refused[t.ID] = true
+			errs = append(errs, &TaskError{t.ID, err})
+		}
+	}
+	for id, w := range d.overlays {
+		var left problems
+		twice := func(_ *RemoteAddress, r RemoteAddress) error {
+			if task, here := w.owner[r.Address]; here {
+				return fmt.Errorf("address %s is that of task %s here, and of one on node %d", r.Address, task, r.Node)
+			}
+			return nil
+		}
+		if slices.ContainsFunc(w.addresses(), func(a netip.Addr) bool { _, remote := w.find(a); return remote }) {
+			w.remote = sieve(w.remote, &left, twice)
+			errs = append(errs, &OverlayError{id, left.error()})
+		}
+	}
+	return errs
+}
+
+// addresses are those of all members.
+func (w *wanted) addresses() []netip.Addr {
+	all := make([]netip.Addr, 0, len(w.owner))
+	for a := range w.owner {
+		all = append(all, a)
+	}
+	return all
+}
+
+// find is the remote address, if there is one.
+func (w *wanted) find(a netip.Addr) (RemoteAddress, bool) {
+	i, there := slices.BinarySearchFunc(w.remote, a, func(r RemoteAddress, a netip.Addr) int { return r.Address.Compare(a) })
+	if !there {
+		return RemoteAddress{}, false
+	}
+	return w.remote[i], true
+}
+
+// join makes a task a member of all its overlays, or of none.
+func (d *desired) join(t TaskLink) error {
+	for i, a := range t.Networks {
+		if slices.ContainsFunc(t.Networks[:i], func(o Attachment) bool { return o.Overlay == a.Overlay }) {
+			return fmt.Errorf("network %s: the task is on it twice", a.Overlay)
+		}
+		if err := d.checkAttachment(a); err != nil {
+			return fmt.Errorf("network %s: %w", a.Overlay, err)
+		}
+	}
+	for i, a := range t.Networks {
+		w := d.overlays[a.Overlay]
+		w.members[t.ID] = member{t.Address, i + 1, a.Addresses}
+		for _, one := range a.Addresses {
+			w.owner[one] = t.ID
+		}
+	}
+	return nil
+}
+
+func (d *desired) checkAttachment(a Attachment) error {
+	w := d.overlays[a.Overlay]
+	if w == nil {
+		if err := d.kept[a.Overlay]; err != nil {
+			return err
+		}
+		return errors.New("it is not among the networks of this machine")
+	}
+	if len(a.Addresses) == 0 {
+		return errors.New("the task has no address there")
+	}
+	for i, one := range a.Addresses {
+		if _, err := w.subnet(one); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(a.Addresses[:i], func(o netip.Addr) bool { return o.Is6() == one.Is6() }) {
+			return fmt.Errorf("addresses %v are of the same IP version", a.Addresses)
+		}
+		if other := w.owner[one]; other != "" {
+			return fmt.Errorf("address %s is that of task %s", one, other)
+		}
+		if _, taken := slices.BinarySearchFunc(w.vips, one, func(v VIP, a netip.Addr) int { return v.Address.Compare(a) }); taken {
+			return fmt.Errorf("address %s is that of a service", one)
+		}
+	}
+	return nil
+}

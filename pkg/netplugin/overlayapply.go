@@ -1,0 +1,384 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+)
+
+// overlay is a network's router on this machine, and what it has.
+type overlay struct {
+	id     string
+	space  *namespace // nil until it was first opened
+	synced bool       // what is said here is what the kernel has
+	shape  shape
+	source *plan // what was last made of it, whole
+	vx     netlink.Link
+	vteps  []vtep
+	remote []RemoteAddress
+	balance
+	mu      sync.Mutex // of members, while tasks are linked, several at a time
+	members map[string]member
+	went    []netip.Addr // addresses whose links went in this Apply
+}
+
+// shape is what is looked at as a whole when it changes.
+type shape struct {
+	vni       uint32
+	mtu       int
+	encrypted bool
+	subnets   string
+}
+
+// overlayPath is where an overlay's router is mounted.
+func (l *Linux) overlayPath(id string) string { return filepath.Join(filepath.Dir(l.routerPath()), id) }
+
+// shapeOf is what an overlay is to be. Its links take what fits into a packet between nodes.
+func (l *Linux) shapeOf(w *wanted) (shape, error) {
+	o := w.source
+	mtu := l.tunnelMTU
+	if o.MTU != 0 {
+		mtu = min(mtu, o.MTU)
+	}
+	if w.has(true) && mtu < leastMTU6 {
+		return shape{}, fmt.Errorf("%d bytes fit into a packet between nodes, and IPv6 needs %d: give the machines' network an MTU of %d or more", mtu, leastMTU6, leastMTU6+l.underlay.overhead())
+	}
+	return shape{o.VNI, mtu, o.Encrypted, fmt.Sprint(o.Subnets)}, nil
+}
+
+// forgetOverlays makes the next Apply look at all that the overlays' routers have, also those that are left of before a restart.
+func (l *Linux) forgetOverlays() error {
+	for _, o := range l.overlays {
+		o.synced = false
+	}
+	entries, err := os.ReadDir(filepath.Dir(l.routerPath()))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != routerName && l.overlays[e.Name()] == nil {
+			l.overlays[e.Name()] = &overlay{id: e.Name()}
+		}
+	}
+	return nil
+}
+
+// closeOverlays lets go of all routers, which stay.
+func (l *Linux) closeOverlays() {
+	for _, o := range l.overlays {
+		o.space.close()
+	}
+	clear(l.overlays)
+	clear(l.plans)
+}
+
+// prepareOverlays makes the routers of all overlays, and their ways to other nodes' tasks. What goes stays until nothing leads there.
+func (l *Linux) prepareOverlays(want *desired) error {
+	var errs []error
+	for id, w := range want.overlays {
+		o := l.overlays[id]
+		if o == nil {
+			o = &overlay{id: id}
+			l.overlays[id] = o
+		}
+		if err := l.prepareOverlay(o, w, want.refused); err != nil {
+			errs = append(errs, o.broken(err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// broken notes that what the kernel has of an overlay is not known any more.
+func (o *overlay) broken(err error) error {
+	o.synced = false
+	o.space.reset()
+	return &OverlayError{o.id, err}
+}
+
+func (l *Linux) prepareOverlay(o *overlay, w *wanted, refused map[string]bool) error {
+	s, err := l.shapeOf(w)
+	if err != nil {
+		return err
+	}
+	if !o.synced || o.shape != s {
+		o.synced = false
+		if err := l.resyncOverlay(o, w, s, refused); err != nil {
+			return err
+		}
+		o.shape, o.source, o.synced = s, nil, true
+		return nil
+	}
+	if o.same(w) {
+		return nil
+	}
+	if err := o.cutStale(w); err != nil {
+		return err
+	}
+	return o.addRemote(w)
+}
+
+// same tells that an overlay is as it should be, as far as is known.
+func (o *overlay) same(w *wanted) bool {
+	return o.source == w.plan && len(o.remote) == len(w.remote) && maps.EqualFunc(o.members, w.members, member.equal)
+}
+
+// cutStale removes the links that are to be other ones, or that stand in the way of others.
+func (o *overlay) cutStale(w *wanted) error {
+	links := map[netip.Addr]string{}
+	for id, m := range w.members {
+		links[m.link] = id
+	}
+	return o.cutMembers(func(id string, m member) bool {
+		now, wanted := w.members[id]
+		if wanted {
+			return !now.equal(m)
+		}
+		owner, taken := links[m.link]
+		return taken && owner != id || slices.ContainsFunc(m.addresses, func(a netip.Addr) bool { return w.owner[a] != "" })
+	})
+}
+
+// cutMembers removes the links of members.
+func (o *overlay) cutMembers(which func(id string, m member) bool) error {
+	var links []netlink.Link
+	for id, m := range o.members {
+		if !which(id, m) {
+			continue
+		}
+		one, err := o.space.LinkByName(linkName(m.link))
+		if _, none := err.(netlink.LinkNotFoundError); err != nil && !none {
+			return fmt.Errorf("find link %s in %s: %w", linkName(m.link), o.space.name, err)
+		}
+		if err == nil {
+			links = append(links, one)
+		}
+		delete(o.members, id)
+		o.went = append(o.went, m.addresses...)
+	}
+	return o.space.cutAll(links)
+}
+
+// nextHop is the address that stands for a node in a router's routes. It is on no wire: the neighbour entry makes a link address of it,
+// and the forwarding entry of that one a node's address, so that a route stays right when the node's address changes. These are
+// of the block that nobody may use, and link-local ones.
+func nextHop(node uint32, v int) netip.Addr {
+	b := [16]byte{0: 0xfe, 1: 0x80, 8: 0x53, 12: byte(node >> 24), 13: byte(node >> 16), 14: byte(node >> 8), 15: byte(node)}
+	if v == 1 {
+		return netip.AddrFrom16(b)
+	}
+	return netip.AddrFrom4([4]byte{240 | b[12], b[13], b[14], b[15]})
+}
+
+// way is the route to a task on another node.
+func (o *overlay) way(r RemoteAddress) route {
+	return route{dst: host(r.Address), link: o.vx.Attrs().Index, via: nextHop(r.Node, version(r.Address))}
+}
+
+// addRemote adds the nodes and remote addresses that are not there yet.
+func (o *overlay) addRemote(w *wanted) error {
+	var errs []error
+	enter := func(v vtep) { errs = append(errs, o.enterNode(v, w.versions())) }
+	differences(o.vteps, w.vteps, vtep.compare, func(a, b vtep) bool { return a == b }, func(vtep) {}, enter, func(_, now vtep) { enter(now) })
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	add := func(r RemoteAddress) { errs = append(errs, o.space.addRoute(o.way(r))) }
+	differences(o.remote, w.remote, byAddress, func(a, b RemoteAddress) bool { return a == b }, func(RemoteAddress) {}, add, func(_, now RemoteAddress) { add(now) })
+	return errors.Join(errs...)
+}
+
+func byAddress(a, b RemoteAddress) int { return a.Address.Compare(b.Address) }
+
+// enterNode makes packets to a node's next hops go to its address.
+func (o *overlay) enterNode(v vtep, versions []int) error {
+	mac := vtepMAC(v.node)
+	if err := o.space.setForward(o.vx.Attrs().Index, mac, v.addr); err != nil {
+		return err
+	}
+	for _, one := range versions {
+		if err := o.space.setNeighbour(o.vx.Attrs().Index, nextHop(v.node, one), mac); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeNode undoes enterNode.
+func (o *overlay) removeNode(v vtep, versions []int) error {
+	errs := []error{o.space.removeForward(o.vx.Attrs().Index, vtepMAC(v.node), v.addr)}
+	for _, one := range versions {
+		errs = append(errs, o.space.removeNeighbour(o.vx.Attrs().Index, nextHop(v.node, one)))
+	}
+	return errors.Join(errs...)
+}
+
+// balanceOverlays makes the services of all overlays lead where they should.
+func (l *Linux) balanceOverlays(want *desired) error {
+	var errs []error
+	for id, w := range want.overlays {
+		o := l.overlays[id]
+		if !o.synced || o.source == w.plan && maps.Equal(o.hairpin, o.hairpins(w)) {
+			continue
+		}
+		if err := o.balanceVIPs(w); err != nil {
+			errs = append(errs, o.broken(err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// finishOverlays removes what nothing leads to any more: links, ways, connections, and whole routers.
+func (l *Linux) finishOverlays(want *desired) error {
+	var errs []error
+	for id, o := range l.overlays {
+		w := want.overlays[id]
+		switch {
+		case w == nil && want.kept[id] != nil:
+		case w == nil:
+			if err := l.removeOverlay(o); err != nil {
+				errs = append(errs, o.broken(err))
+			}
+		case o.synced && !o.same(w):
+			if err := o.finish(w, want.refused); err != nil {
+				errs = append(errs, o.broken(err))
+			}
+		}
+		if o.went = nil; o.synced && w != nil {
+			l.plans[id] = w.plan
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *overlay) finish(w *wanted, refused map[string]bool) error {
+	err := o.cutMembers(func(id string, _ member) bool { _, wanted := w.members[id]; return !wanted && !refused[id] })
+	if err != nil {
+		return err
+	}
+	lost := o.went
+	var errs []error
+	gone := func(r RemoteAddress) {
+		lost = append(lost, r.Address)
+		errs = append(errs, o.space.removeRoute(o.way(r)))
+	}
+	differences(o.remote, w.remote, byAddress, func(a, b RemoteAddress) bool { return true }, gone, func(RemoteAddress) {}, nil)
+	differences(o.vteps, w.vteps, vtep.compare, func(a, b vtep) bool { return true }, func(v vtep) { errs = append(errs, o.removeNode(v, w.versions())) }, func(vtep) {}, nil)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	o.remote, o.vteps, o.source = w.remote, w.vteps, w.plan
+	return o.forgetLost(w, lost)
+}
+
+// flowsAtOnce bounds how many addresses' connections are removed with a message each, for which the kernel goes through all that
+// it tracks.
+const flowsAtOnce = 16
+
+// forgetLost removes the connections with addresses that are nowhere any more.
+func (o *overlay) forgetLost(w *wanted, lost []netip.Addr) error {
+	there := o.present(w)
+	lost = slices.DeleteFunc(lost, there)
+	if len(lost) > flowsAtOnce {
+		return o.forgetStrangers(w)
+	}
+	var all []flows
+	for _, a := range lost {
+		all = append(all, flows{to: a}, flows{from: a})
+	}
+	return o.space.forget(all)
+}
+
+// forgetStrangers removes the connections with addresses of the network that are nowhere.
+func (o *overlay) forgetStrangers(w *wanted) error {
+	for _, v := range w.versions() {
+		filter := absent{prefixes(w.subnets), o.present(w)}
+		if err := o.space.forgetFamily(family(v), filter); err != nil {
+			return fmt.Errorf("forget connections of tasks that are gone in %s: %w", o.space.name, err)
+		}
+	}
+	return nil
+}
+
+// present tells whether an address is a task's, here or elsewhere, or the router's own.
+func (o *overlay) present(w *wanted) func(netip.Addr) bool {
+	here := map[netip.Addr]bool{}
+	for _, s := range w.subnets {
+		here[s.Gateway] = true
+	}
+	for _, m := range o.members {
+		for _, a := range m.addresses {
+			here[a] = true
+		}
+	}
+	for a := range w.owner {
+		here[a] = true
+	}
+	return func(a netip.Addr) bool {
+		_, remote := w.find(a)
+		return remote || here[a]
+	}
+}
+
+// absent matches the connections of addresses in the subnets that are not present.
+type absent struct {
+	subnets []netip.Prefix
+	present func(netip.Addr) bool
+}
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (f absent) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
+	return f.absent(c.Forward.SrcIP) || f.absent(c.Reverse.SrcIP)
+}
+
+func (f absent) absent(ip net.IP) bool {
+	a := addrOf(ip)
+	return slices.ContainsFunc(f.subnets, func(p netip.Prefix) bool { return p.Contains(a) }) && !f.present(a)
+}
+
+// removeOverlay removes a router whole.
+func (l *Linux) removeOverlay(o *overlay) error {
+	if err := l.openOverlay(o); err != nil {
+		return err
+	}
+	if o.space != nil {
+		links, err := dump(o.space.LinkList)
+		if err != nil {
+			return fmt.Errorf("list links in %s: %w", o.space.name, err)
+		}
+		// The kernel would remove them with the namespace, but some time later.
+		if err := o.space.cutAll(slices.DeleteFunc(links, func(one netlink.Link) bool { return !removable(one) })); err != nil {
+			return err
+		}
+		o.space.close()
+		o.space = nil
+	}
+	if err := unpin(l.overlayPath(o.id)); err != nil {
+		return err
+	}
+	delete(l.overlays, o.id)
+	delete(l.plans, o.id)
+	return nil
+}
+
+// removeOverlays removes all routers, also those that are left of before a restart.
+func (l *Linux) removeOverlays() error {
+	if err := l.forgetOverlays(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, o := range l.overlays {
+		errs = append(errs, l.removeOverlay(o))
+	}
+	return errors.Join(errs...)
+}
+
+// removable tells links that we, or somebody else, made from those that each namespace has.
+func removable(one netlink.Link) bool { return one.Type() == "veth" || one.Type() == "vxlan" }
