@@ -1,10 +1,12 @@
 package netplugin
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,12 +23,16 @@ func (b *lab) dump(identities bool) string {
 	var w strings.Builder
 	dumpNamespace(b.t, &w, "host", b.host, identities, func(name string) bool { return name == hostLink })
 	names := []string{b.linux.routerPath()}
-	entries, err := os.ReadDir(b.linux.tasksDir())
-	if err != nil && !os.IsNotExist(err) {
-		b.t.Fatal(err)
-	}
-	for _, e := range entries {
-		names = append(names, b.linux.Namespace(e.Name()))
+	for _, dir := range []string{filepath.Dir(b.linux.routerPath()), b.linux.tasksDir()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !os.IsNotExist(err) {
+			b.t.Fatal(err)
+		}
+		for _, e := range entries {
+			if path := filepath.Join(dir, e.Name()); path != names[0] {
+				names = append(names, path)
+			}
+		}
 	}
 	for _, path := range names {
 		label := strings.TrimPrefix(path, b.dir)
@@ -70,21 +76,34 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 		for _, one := range addrs {
 			line("address %s %s", a.Name, one.IPNet)
 		}
-		near, err := n.neighbours(a.Index)
-		must(t, err)
-		for one := range near {
-			line("neighbour %s %s %s", a.Name, one.addr, one.mac)
+		for v := range overlayFamilies {
+			near, err := n.neighboursOf(a.Index, family(v))
+			must(t, err)
+			for one := range near {
+				line("neighbour %s %s %s", a.Name, one.addr, one.mac)
+			}
+		}
+		if one.Type() == "vxlan" {
+			vx := one.(*netlink.Vxlan)
+			line("vxlan %s id %d local %s port %d netns %d noarp %t", a.Name, vx.VxlanId, vx.SrcAddr, vx.Port, vx.NetNsID, a.RawFlags&unix.IFF_NOARP != 0)
+			forwards, err := n.forwards(a.Index)
+			must(t, err)
+			for one := range forwards {
+				line("forward %s %s %s", a.Name, one.addr, one.mac)
+			}
 		}
 	}
-	routes, err := n.routes(0)
-	must(t, err)
-	for r := range routes {
-		if r.link == 0 || ours(names[r.link]) {
-			line("route %s dev %s src %s", r, names[r.link], r.src)
+	for v := range overlayFamilies {
+		routes, err := n.routesOf(0, family(v))
+		must(t, err)
+		for r := range routes {
+			if r.link == 0 || ours(names[r.link]) {
+				line("route %s dev %s src %s", r, names[r.link], r.src)
+			}
 		}
 	}
 	must(t, n.within(func() error {
-		for _, name := range []string{ipForward, "net.ipv4.conf.all.rp_filter", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.tcp_fin_timeout"} {
+		for _, name := range []string{ipForward, "net.ipv4.conf.all.rp_filter", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.tcp_fin_timeout", "net.ipv6.conf.all.forwarding"} {
 			v, err := getSysctl(name)
 			if err != nil {
 				return err
@@ -94,11 +113,13 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 		for _, one := range links {
 			name := one.Attrs().Name
 			if ours(name) {
-				v, err := getSysctl("net.ipv4.conf." + name + ".rp_filter")
-				if err != nil {
-					return err
+				for _, of := range []string{"net.ipv4.conf.%s.rp_filter", "net.ipv4.conf.%s.accept_local", "net.ipv6.conf.%s.disable_ipv6", "net.ipv6.conf.%s.addr_gen_mode"} {
+					v, err := getSysctl(fmt.Sprintf(of, name))
+					if err != nil && !os.IsNotExist(err) {
+						return err
+					}
+					line("sysctl "+of+" %s", name, v)
 				}
-				line("sysctl %s rp_filter %s", name, v)
 			}
 		}
 		return nil
@@ -114,9 +135,11 @@ func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool)
 	must(t, err)
 	chains, err := c.ListChains()
 	must(t, err)
-	slices.SortFunc(chains, func(a, b *nftables.Chain) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(chains, func(a, b *nftables.Chain) int {
+		return cmp.Or(cmp.Compare(a.Table.Family, b.Table.Family), strings.Compare(a.Name, b.Name))
+	})
 	for _, one := range chains {
-		fmt.Fprintf(w, "chain %s %s %s", one.Table.Name, one.Name, one.Type)
+		fmt.Fprintf(w, "chain %d %s %s %s", one.Table.Family, one.Table.Name, one.Name, one.Type)
 		if one.Hooknum != nil {
 			fmt.Fprintf(w, " hook %d priority %d policy %d", *one.Hooknum, *one.Priority, *one.Policy)
 		}
@@ -136,6 +159,7 @@ func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool)
 	}
 	tables, err := c.ListTables()
 	must(t, err)
+	slices.SortFunc(tables, func(a, b *nftables.Table) int { return cmp.Compare(a.Family, b.Family) })
 	for _, table := range tables {
 		sets, err := c.GetSets(table)
 		must(t, err)
@@ -144,10 +168,13 @@ func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool)
 			must(t, err)
 			var lines []string
 			for _, e := range elements {
+				if s.Name == mapBackends && (len(e.Key) == 8 || len(e.Key) == 20) && !identities {
+					e.Key = e.Key[:len(e.Key)-4] // a VIP's backends are in the order that changes left them in
+				}
 				lines = append(lines, fmt.Sprintf("  %x : %x", e.Key, e.Val))
 			}
 			slices.Sort(lines)
-			fmt.Fprintf(w, "map %s %s\n%s\n", table.Name, s.Name, strings.Join(lines, "\n"))
+			fmt.Fprintf(w, "map %d %s %s\n%s\n", table.Family, table.Name, s.Name, strings.Join(lines, "\n"))
 		}
 	}
 }

@@ -2,11 +2,14 @@ package netplugin
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -54,7 +57,31 @@ func newFleet(t testing.TB, machines int) *fleet {
 		must(t, b.host.addRoute(route{dst: netip.MustParsePrefix("fd78::/64"), link: one.Attrs().Index}))
 		f.labs = append(f.labs, b)
 	}
+	for i, b := range f.labs[1:] {
+		for _, six := range []bool{false, true} {
+			awaitRefusal(t, b.host, f.underlay(i, six))
+		}
+	}
 	return f
+}
+
+// awaitRefusal returns once packets come and go: a bridge's port may take a moment.
+func awaitRefusal(t testing.TB, n *namespace, to netip.Addr) {
+	t.Helper()
+	c, err := dial(n, "udp", at(to, 1))
+	must(t, err)
+	defer c.Close()
+	for end := deadline(); time.Now().Before(end); {
+		_, err := c.Write([]byte("x"))
+		if err == nil {
+			must(t, c.SetReadDeadline(time.Now().Add(5*time.Millisecond)))
+			_, err = c.Read(make([]byte, 1))
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return
+		}
+	}
+	t.Fatalf("%s does not reach %s", n.name, to)
 }
 
 func (f *fleet) underlay(machine int, six bool) netip.Addr {

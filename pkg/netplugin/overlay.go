@@ -207,6 +207,9 @@ func (p *plan) addVIPs(left *problems) {
 		if before != nil && before.Address == one.Address {
 			return fmt.Errorf("VIP %s is there twice", one.Address)
 		}
+		if _, taken := slices.BinarySearchFunc(p.remote, RemoteAddress{Address: one.Address}, byAddress); taken {
+			return fmt.Errorf("VIP %s is also a task's address", one.Address)
+		}
 		return nil
 	})
 }
