@@ -17,7 +17,7 @@ import (
 // An error about single tasks or ports holds a TaskError or PortError for each of them: see TaskErrors.
 //
 // A backend that goes while its task stays keeps its connections; they are cut when the task goes, or at once where the port
-// is published no more or the backend is no task of this machine.
+// is published no more or the backend is no task of this machine. One of another machine keeps them while it is draining.
 func (l *Linux) Apply(ctx context.Context, c Config) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,13 +69,17 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	if _, alone := TaskErrors(err); !alone {
 		return err
 	}
+	if reachErr := l.reach(want); reachErr != nil {
+		return errors.Join(err, reachErr)
+	}
 	before := l.have.ports
 	if publishErr := l.publish(want.ports); publishErr != nil {
 		return errors.Join(err, publishErr)
 	}
 	err = errors.Join(err, l.balanceOverlays(want), l.finishOverlays(want))
-	old := l.forgotten(before, want, gone, moved)
-	return errors.Join(err, l.host.forget(old), l.host.forgetUntranslated(before, want.ports), l.remove(gone))
+	old := l.forgotten(merged(before, l.have.draining), want, gone, moved)
+	l.have.draining = want.draining
+	return errors.Join(err, l.host.forget(old), l.host.forgetUntranslated(before, want.ports), l.remove(gone), l.leave(want))
 }
 
 // difference is what the tasks that are there have to become. Those that are gone stay until no port leads to them; those that
@@ -158,6 +162,11 @@ func (l *Linux) publish(want ports) error {
 		return err
 	}
 	t := newTransaction(c)
+	if t.addPicks(l.have.ports, want) {
+		if err := t.commit(); err != nil {
+			return fmt.Errorf("make chains of published ports in table %s of %s: %w", tableName, l.host.name, err)
+		}
+	}
 	t.change(l.have.ports, want)
 	if err := t.commit(); err != nil {
 		return fmt.Errorf("change published ports in table %s of %s: %w", tableName, l.host.name, err)
@@ -182,16 +191,30 @@ func (l *Linux) forgotten(before ports, want *desired, gone ...map[string]TaskLi
 	for _, t := range want.tasks {
 		local[t.Address] = true
 	}
+	stays := merged(want.ports, want.draining)
 	for k, old := range before {
-		now, published := want.ports[k]
+		now, published := stays[k]
 		for _, b := range old {
-			if _, stays := slices.BinarySearchFunc(now, b, netip.AddrPort.Compare); stays || lost[b.Addr()] {
+			if _, there := slices.BinarySearchFunc(now, b, netip.AddrPort.Compare); there || lost[b.Addr()] {
 				continue
 			}
 			if !published || !local[b.Addr()] {
 				all = append(all, flows{to: b.Addr(), toPort: b.Port(), published: k})
 			}
 		}
+	}
+	return all
+}
+
+// merged are the backends of both, in order.
+func merged(active, draining ports) ports {
+	if len(draining) == 0 {
+		return active
+	}
+	all := maps.Clone(active)
+	for k, list := range draining {
+		all[k] = slices.Concat(active[k], list)
+		slices.SortFunc(all[k], netip.AddrPort.Compare)
 	}
 	return all
 }

@@ -88,6 +88,42 @@ func BenchmarkChangeOneBackend(b *testing.B) {
 	}
 }
 
+// The same with other nodes: a port's backends are one here, and two elsewhere, of which one changes, or the one here does.
+func BenchmarkChangeOneMeshBackend(b *testing.B) {
+	for _, where := range []string{"remote", "local"} {
+		for _, n := range []int{1, 1000, 10000} {
+			b.Run(fmt.Sprintf("%s/ports=%d", where, n), func(b *testing.B) {
+				l := newLab(b)
+				var configs []Config
+				for _, odd := range []bool{false, true} {
+					c := benchPorts(n, false)
+					c.Underlay = hostAddr
+					c.Peers = []Peer{{Node: 2, Underlay: nodeAddr(1), Gateway: netip.MustParsePrefix("100.64.16.0/20")}}
+					for i := range c.Published {
+						backends := c.Published[i].Backends
+						for j := range 2 {
+							backends[j] = netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, 16, byte(2 + j)}), 80)
+						}
+						if i == 0 && odd && where == "remote" {
+							backends[0] = netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, 16, 9}), 80)
+						}
+						if i == 0 && odd && where == "local" {
+							backends[2] = netip.AddrPortFrom(c.Tasks[4].Address, 81)
+						}
+					}
+					configs = append(configs, c)
+				}
+				l.apply(configs[0])
+				i := 0
+				for b.Loop() {
+					i++
+					l.apply(configs[i%2])
+				}
+			})
+		}
+	}
+}
+
 func BenchmarkPublishAtOnce(b *testing.B) {
 	for _, n := range []int{1000, 10000} {
 		b.Run(fmt.Sprintf("ports=%d", n), func(b *testing.B) {

@@ -30,6 +30,8 @@ var (
 // base is what all tasks of a machine share.
 type base struct {
 	block, pool netip.Prefix
+	wire        underlay // to other nodes; zero where there are none
+	guard       underlay // whose data port is kept: also where networks alone may have it open
 }
 
 // gateway is the router's own address: the first usable one of the block.
@@ -57,7 +59,17 @@ var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UD
 type desired struct {
 	base
 	tasks map[string]TaskLink
-	ports map[portKey][]netip.AddrPort
+	ports ports
+	// draining are the backends that take no new connections, by port; none is in ports.
+	draining ports
+	// peers are the other nodes whose gateway blocks can be reached, and blocks theirs and this node's, in order. underlays are the
+	// addresses of all other nodes.
+	peers     map[uint32]Peer
+	underlays map[netip.Addr]bool
+	blocks    []netip.Prefix
+	// targets are this machine's backends, for connections by way of other nodes. Those that take no new connections are among them:
+	// another node may not know yet.
+	targets map[target]bool
 	// refused are tasks that cannot be linked as the Config says. Nothing of theirs is made or removed.
 	refused map[string]bool
 	// overlays are the networks by ID; kept are those that cannot be as the Config says, and why, which are left as they are.
@@ -68,7 +80,10 @@ type desired struct {
 
 // check reads a Config. Where the error comes with a nil result nothing can be done; else it tells what was left out.
 func check(c Config) (*desired, error) {
-	d := &desired{base: base{c.Gateway, c.Pool}, tasks: map[string]TaskLink{}, ports: map[portKey][]netip.AddrPort{}, refused: map[string]bool{}, underlay: underlayOf(c)}
+	d := &desired{
+		base: base{block: c.Gateway, pool: c.Pool}, tasks: map[string]TaskLink{}, refused: map[string]bool{}, ports: ports{}, draining: ports{},
+		peers: map[uint32]Peer{}, underlays: map[netip.Addr]bool{}, blocks: []netip.Prefix{c.Gateway}, targets: map[target]bool{}, underlay: underlayOf(c),
+	}
 	if !c.Gateway.IsValid() || !c.Gateway.Addr().Is4() || c.Gateway.Bits() > 30 || c.Gateway != c.Gateway.Masked() {
 		return nil, fmt.Errorf("gateway block %s: it must be an IPv4 network of at least 4 addresses, such as 100.64.1.0/24", c.Gateway)
 	}
@@ -78,7 +93,7 @@ func check(c Config) (*desired, error) {
 	if !d.pool.Contains(c.Gateway.Addr()) || d.pool.Bits() > c.Gateway.Bits() {
 		return nil, fmt.Errorf("gateway block %s is not within the pool %s that it is cut from", c.Gateway, c.Pool)
 	}
-	var errs []error
+	errs := d.addPeers(c)
 	owner := map[netip.Addr]string{}
 	for _, t := range c.Tasks {
 		if err := d.addTask(t, owner); err != nil {
@@ -132,18 +147,48 @@ func (d *desired) addPort(p PublishedPort) error {
 	if _, twice := d.ports[key]; twice {
 		return errors.New("it is there twice")
 	}
-	var backends []netip.AddrPort
-	for _, b := range p.Backends {
-		if !b.IsValid() || !b.Addr().Is4() || b.Port() == 0 {
-			return fmt.Errorf("backend %s: it must be an IPv4 address and a port", b)
-		}
-		backends = append(backends, b)
+	if _, twice := d.draining[key]; twice {
+		return errors.New("it is there twice")
 	}
-	slices.SortFunc(backends, netip.AddrPort.Compare)
-	if backends = slices.Compact(backends); len(backends) > 0 {
+	if protocol == unix.IPPROTO_UDP && p.Port == d.guard.port {
+		return errors.New("it is the port of the traffic between nodes")
+	}
+	backends, err := d.backends(p.Backends)
+	draining, drainErr := d.backends(p.Draining)
+	if len(backends) > 0 {
 		d.ports[key] = backends
 	}
-	return nil
+	draining = slices.DeleteFunc(draining, func(b netip.AddrPort) bool {
+		_, both := slices.BinarySearchFunc(backends, b, netip.AddrPort.Compare)
+		return both
+	})
+	if len(draining) > 0 {
+		d.draining[key] = draining
+	}
+	d.addTargets(protocol, backends)
+	d.addTargets(protocol, draining)
+	return errors.Join(err, drainErr)
+}
+
+// backends are those of a list that can be reached, in order, each once. The error is of the others.
+func (d *desired) backends(list []netip.AddrPort) ([]netip.AddrPort, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	found := make([]netip.AddrPort, 0, len(list))
+	var errs []error
+	for _, b := range list {
+		switch {
+		case !b.IsValid() || !b.Addr().Is4() || b.Port() == 0:
+			errs = append(errs, fmt.Errorf("backend %s: it must be an IPv4 address and a port", b))
+		case !d.reachable(b.Addr()):
+			errs = append(errs, fmt.Errorf("backend %s is in no known node's gateway block", b))
+		default:
+			found = append(found, b)
+		}
+	}
+	slices.SortFunc(found, netip.AddrPort.Compare)
+	return slices.Compact(found), errors.Join(errs...)
 }
 
 // last is the broadcast address of a block.

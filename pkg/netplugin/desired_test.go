@@ -3,7 +3,9 @@ package netplugin
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -105,5 +107,94 @@ func TestLinkNames(t *testing.T) {
 		if a, ok := linkAddress(name); ok {
 			t.Errorf("link %q is taken for that of %s", name, a)
 		}
+	}
+}
+
+func TestCheckPeers(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Config)
+		want   string // of the error, if there is one
+		peers  string
+	}{
+		{"right", func(*Config) {}, "", "[2 3]"},
+		{"alone", func(c *Config) { c.Peers, c.Published = nil, nil }, "", "[]"},
+		{"no underlay", func(c *Config) { c.Underlay = netip.Addr{}; c.Published = nil }, "", "[]"},
+		{"no index", func(c *Config) { c.Node = 0; c.Published = nil }, "node 0: this node reaches no other's gateway block: its index must be from 1", "[]"},
+		{"underlay in the pool", func(c *Config) { c.Underlay = netip.MustParseAddr("100.64.9.9"); c.Published = nil }, "must not be in the pool", "[]"},
+		{"underlay of nobody", func(c *Config) { c.Underlay = netip.IPv4Unspecified(); c.Published = nil }, "an address that other machines reach", "[]"},
+		{"own index", func(c *Config) { c.Peers[1].Node = 1 }, "node 1: its index is 0, or another node's too", "[2]"},
+		{"index twice", func(c *Config) { c.Peers[1].Node = 2 }, "node 2: its index is 0, or another node's too", "[2]"},
+		{"index 0", func(c *Config) { c.Peers[1].Node = 0 }, "node 0: its index is 0, or another node's too", "[2]"},
+		{"large index", func(c *Config) { c.Peers[1].Node = 65536 }, "its index must be from 1 to 65535", "[2]"},
+		{"no address", func(c *Config) { c.Peers[1].Underlay = netip.Addr{} }, "node 3: underlay address invalid IP: there is none", "[2]"},
+		{"own address", func(c *Config) { c.Peers[1].Underlay = nodeAddr(0) }, "is another node's too", "[2]"},
+		{"address twice", func(c *Config) { c.Peers[1].Underlay = nodeAddr(1) }, "node 3: underlay address 10.77.0.2 is another node's too", "[2]"},
+		{"address of the other version", func(c *Config) { c.Peers[1].Underlay = netip.MustParseAddr("fd77::3") }, "not of the same IP version", "[2]"},
+		{"mapped address", func(c *Config) { c.Peers[1].Underlay = netip.AddrFrom16(nodeAddr(2).As16()) }, "", "[2 3]"},
+		{"loopback", func(c *Config) { c.Peers[1].Underlay = netip.MustParseAddr("127.0.0.1") }, "an address that other machines reach", "[2]"},
+		{"no block", func(c *Config) { c.Peers[1].Gateway = netip.Prefix{} }, "", "[2]"},
+		{"tiny block", func(c *Config) { c.Peers[1].Gateway = netip.MustParsePrefix("100.64.3.0/31") }, "gateway block 100.64.3.0/31: it must be", "[2]"},
+		{"block out of the pool", func(c *Config) { c.Peers[1].Gateway = netip.MustParsePrefix("10.1.0.0/24") }, "not within the pool", "[2]"},
+		{"own block", func(c *Config) { c.Peers[1].Gateway = netip.MustParsePrefix("100.64.1.128/25") }, "has addresses of another node's 100.64.1.0/24", "[2]"},
+		{"block around all", func(c *Config) { c.Peers[1].Gateway = netip.MustParsePrefix("100.64.0.0/16") }, "has addresses of another node's", "[2]"},
+		{"block in another's", func(c *Config) { c.Peers[1].Gateway = netip.MustParsePrefix("100.64.2.64/26") }, "node 3: gateway block 100.64.2.64/26 has addresses of another node's 100.64.2.0/24", "[2]"},
+		{"unknown block", func(c *Config) {
+			c.Published[1].Backends = append(c.Published[1].Backends, netip.MustParseAddrPort("100.64.9.2:80"))
+		}, "published port tcp/8081: backend 100.64.9.2:80 is in no known node's gateway block", "[2 3]"},
+		{"the data port", func(c *Config) { c.Published[0] = spread("udp", 4789, [2]int{0, 0}) }, "published port udp/4789: it is the port of the traffic between nodes", "[2 3]"},
+	}
+	for _, tt := range tests {
+		c := meshConfig(3, 0, 1)
+		c.Published = []PublishedPort{spread("tcp", 8080, [2]int{0, 0}), spread("tcp", 8081, [2]int{1, 0})}
+		tt.change(&c)
+		d, err := check(c)
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want an error with %q", tt.name, err, tt.want)
+		}
+		if byTask, alone := TaskErrors(err); len(byTask) != 0 || !alone {
+			t.Errorf("%s: the error is not of peers and ports alone: %v", tt.name, err)
+		}
+		if got := fmt.Sprint(slices.Sorted(maps.Keys(d.peers))); got != tt.peers {
+			t.Errorf("%s: the peers are %s, want %s", tt.name, got, tt.peers)
+		}
+		if len(c.Published) > 1 && tt.peers != "[]" && fmt.Sprint(d.ports[portKey{6, 8081}]) != "[100.64.2.2:80]" {
+			t.Errorf("%s: the port leads to %v", tt.name, d.ports)
+		}
+	}
+}
+
+func TestCheckDraining(t *testing.T) {
+	c := meshConfig(3, 0, 2)
+	p := spread("tcp", 8080, [2]int{0, 0}, [2]int{1, 0})
+	p.Draining = spread("tcp", 0, [2]int{2, 0}, [2]int{0, 1}, [2]int{0, 0}).Backends
+	c.Published = []PublishedPort{p, {Protocol: "udp", Port: 53, Draining: spread("udp", 0, [2]int{0, 0}).Backends}}
+	d, err := check(c)
+	must(t, err)
+	if got := fmt.Sprint(d.ports, d.draining); got != "map[tcp/8080:[100.64.1.2:80 100.64.2.2:80]] map[tcp/8080:[100.64.1.3:80 100.64.3.2:80] udp/53:[100.64.1.2:80]]" {
+		t.Errorf("backends are %s", got)
+	}
+	var targets []string
+	for one := range d.targets {
+		targets = append(targets, fmt.Sprintf("%x", one))
+	}
+	slices.Sort(targets)
+	if got := fmt.Sprint(targets); got != "[644001020600000000500000 644001021100000000500000 644001030600000000500000]" {
+		t.Errorf("targets are %s", got)
+	}
+}
+
+// Networks reach a node also where the gateway network does not.
+func TestCheckLetsInNodesWithoutBlock(t *testing.T) {
+	c := meshConfig(4, 0, 0)
+	c.Peers[0].Gateway = netip.Prefix{}
+	c.Peers[1].Gateway = netip.MustParsePrefix("10.0.0.0/24")
+	c.Peers[2].Node = 65536
+	d, err := check(c)
+	if got := fmt.Sprint(err); got != "node 3: gateway block 10.0.0.0/24 is not within the pool 100.64.0.0/16\nnode 65536: its index must be from 1 to 65535" {
+		t.Errorf("got %s", got)
+	}
+	if len(d.underlays) != 3 || len(d.peers) != 0 || d.wire.up() || d.guard != underlayOf(c) {
+		t.Errorf("let in are %v, reached %v", d.underlays, d.peers)
 	}
 }

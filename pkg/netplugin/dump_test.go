@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -102,6 +103,22 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 			}
 		}
 	}
+	for _, table := range []int{replyTable, unix.RT_TABLE_LOCAL} {
+		list, err := dump(func() ([]netlink.Route, error) {
+			return n.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		})
+		must(t, err)
+		for _, r := range list {
+			if r.Protocol != unix.RTPROT_KERNEL && ours(names[r.LinkIndex]) {
+				line("route of table %d %s via %s dev %s src %s", table, prefixOf(r.Dst), r.Gw, names[r.LinkIndex], r.Src)
+			}
+		}
+	}
+	rules, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(unix.AF_INET) })
+	must(t, err)
+	for _, r := range rules {
+		line("rule %d mark %x table %d", r.Priority, r.Mark, r.Table)
+	}
 	must(t, n.within(func() error {
 		for _, name := range []string{ipForward, "net.ipv4.conf.all.rp_filter", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.tcp_fin_timeout", "net.ipv6.conf.all.forwarding"} {
 			v, err := getSysctl(name)
@@ -144,10 +161,22 @@ func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool)
 			fmt.Fprintf(w, " hook %d priority %d policy %d", *one.Hooknum, *one.Priority, *one.Policy)
 		}
 		fmt.Fprintln(w)
+		if one.Table.Name == zoneTable().Name {
+			tags, err := n.tags(one.Table, one.Name)
+			must(t, err)
+			for _, tag := range tags {
+				fmt.Fprintf(w, "  %s\n", tag[2:])
+			}
+			continue
+		}
 		rules, err := c.GetRules(one.Table, one)
 		must(t, err)
 		for _, r := range rules {
-			fmt.Fprintf(w, "  %s", r.UserData[2:])
+			comment := string(r.UserData[2:])
+			if !identities {
+				comment = linkNumber.ReplaceAllString(comment, "link N")
+			}
+			fmt.Fprintf(w, "  %s", comment)
 			for _, e := range r.Exprs {
 				fmt.Fprintf(w, " %+v", e)
 			}
@@ -159,10 +188,13 @@ func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool)
 	}
 	tables, err := c.ListTables()
 	must(t, err)
-	slices.SortFunc(tables, func(a, b *nftables.Table) int { return cmp.Compare(a.Family, b.Family) })
+	slices.SortFunc(tables, func(a, b *nftables.Table) int {
+		return cmp.Or(cmp.Compare(a.Family, b.Family), strings.Compare(a.Name, b.Name))
+	})
 	for _, table := range tables {
 		sets, err := c.GetSets(table)
 		must(t, err)
+		slices.SortFunc(sets, func(a, b *nftables.Set) int { return strings.Compare(a.Name, b.Name) })
 		for _, s := range sets {
 			elements, err := c.GetSetElements(s)
 			must(t, err)
@@ -178,6 +210,9 @@ func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool)
 		}
 	}
 }
+
+// linkNumber is in the comments of rules that are for one link.
+var linkNumber = regexp.MustCompile(`link [0-9]+`)
 
 // writes counts what changes in a namespace: the kernel tells of each change of a link, address, route, neighbour or rule. The
 // returned function is the number since the last call.

@@ -31,8 +31,21 @@ func (e *PortError) Error() string {
 // Unwrap is the cause.
 func (e *PortError) Unwrap() error { return e.Err }
 
-// TaskErrors are the causes by task ID that an error of Apply holds. Where alone is true, there are no others, but for
-// PortErrors and OverlayErrors: the links of all other tasks are made. Where it is false, no link can be relied on before Apply is called again.
+// PeerError says why another node cannot be reached; the others can.
+type PeerError struct {
+	// Node is its index.
+	Node uint32
+	Err  error
+}
+
+// Error implements error.
+func (e *PeerError) Error() string { return fmt.Sprintf("node %d: %v", e.Node, e.Err) }
+
+// Unwrap is the cause.
+func (e *PeerError) Unwrap() error { return e.Err }
+
+// TaskErrors are the causes by task ID that an error of Apply holds. Where alone is true, there are no others, but for a
+// PortError, PeerError or OverlayError: the links of all other tasks are made. Where it is false, no link can be relied on before Apply is called again.
 func TaskErrors(err error) (byTask map[string]error, alone bool) {
 	byTask = map[string]error{}
 	return byTask, collectTaskErrors(err, byTask)
@@ -45,7 +58,7 @@ func collectTaskErrors(err error, into map[string]error) bool {
 	case *TaskError:
 		into[e.Task] = e.Err
 		return true
-	case *PortError, *OverlayError:
+	case *PortError, *PeerError, *OverlayError:
 		return true
 	case interface{ Unwrap() []error }:
 		alone := true

@@ -32,7 +32,9 @@ type Linux struct {
 
 	mu       sync.Mutex
 	router   *namespace // nil until there is one
-	mtu      int
+	mtu      int        // of the links between the machine and its router
+	taskMTU  int        // of tasks' links: what fits wherever they send
+	vx       int        // the index of the router's link to other nodes, 0 for none
 	underlay underlay
 	peers    []Peer           // that the plans were made with
 	plans    map[string]*plan // of the overlays that are as they should be
@@ -49,6 +51,11 @@ type state struct {
 	base
 	tasks map[string]TaskLink // whole links in mounted namespaces
 	ports ports
+	// draining are the backends that take no new connections, as far as this process was told.
+	draining  ports
+	peers     map[uint32]Peer
+	underlays map[netip.Addr]bool
+	targets   map[target]bool
 }
 
 var _ Network = (*Linux)(nil)

@@ -20,6 +20,29 @@ func nft(t *testing.T, n *namespace, args ...string) string {
 	return string(out)
 }
 
+func TestOperatorCanListTheMesh(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("needs nft, of the package nftables: ", err)
+	}
+	f := newFabric(t, 2, 1)
+	f.publish(spread("tcp", 8080, [2]int{0, 0}))
+	for _, tt := range []struct {
+		n    *namespace
+		want []string
+	}{
+		{f.nodes[0].host, []string{"table inet swarmd", "elements = { 10.77.0.2 }", "udp dport 4789 ip saddr @peers ip daddr 10.77.0.1 accept", "meta skuid != 4294967295 drop"}},
+		{f.nodes[0].linux.router, []string{"ct original zone set", "elements = { 100.64.1.2 . tcp . 80 }", "ct mark set", `type filter hook egress device "vx"`, "meta mark set ct mark"}},
+	} {
+		ruleset := nft(t, tt.n, "list", "ruleset")
+		for _, want := range tt.want {
+			if !strings.Contains(ruleset, want) {
+				t.Errorf("%s: the ruleset has no %q:\n%s", tt.n.name, want, ruleset)
+			}
+		}
+		nft(t, tt.n, "--json", "list", "ruleset")
+	}
+}
+
 // An nft that does not understand one of our rules can list nothing at all: it reads every rule first, whatever it is asked.
 func TestOperatorCanListTheFirewall(t *testing.T) {
 	if _, err := exec.LookPath("nft"); err != nil {

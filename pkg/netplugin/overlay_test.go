@@ -1,6 +1,7 @@
 package netplugin
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,10 +35,10 @@ func overlayConfig() Config {
 // checkOverlays is what Apply does with a Config before it touches anything.
 func checkOverlays(c Config) (*desired, error) {
 	d, err := check(c)
-	if err != nil {
-		return d, err
+	if d == nil {
+		return nil, err
 	}
-	return d, d.addOverlays(c, nil)
+	return d, errors.Join(err, d.addOverlays(c, nil))
 }
 
 func TestCheckOverlays(t *testing.T) {

@@ -22,22 +22,30 @@ func TestAnySequenceEqualsTheLast(t *testing.T) {
 				b.linux.Resync()
 			}
 			c = drawConfig(r)
-			if err := b.linux.Apply(t.Context(), c); err != nil {
+			if err := onlyPeers(b.linux.Apply(t.Context(), c)); err != nil {
 				r.Fatal(err)
 			}
 		}
 		must(t, fresh.linux.Teardown(t.Context()))
-		if err := fresh.linux.Apply(t.Context(), c); err != nil {
+		if err := onlyPeers(fresh.linux.Apply(t.Context(), c)); err != nil {
 			r.Fatal(err)
 		}
 		if diff := cmp.Diff(fresh.dump(false), b.dump(false)); diff != "" {
 			r.Fatalf("after the sequence (-fresh +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(fresh.linux.have, b.linux.have, cmp.AllowUnexported(state{}, base{}, portKey{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		if diff := cmp.Diff(fresh.linux.have, b.linux.have, cmp.AllowUnexported(state{}, base{}, underlay{}, portKey{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 			cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 			r.Fatalf("what is taken for so (-fresh +got):\n%s", diff)
 		}
 	})
+}
+
+// onlyPeers lets pass that peers contradict each other, and that backends are of none.
+func onlyPeers(err error) error {
+	if byTask, alone := TaskErrors(err); alone && len(byTask) == 0 {
+		return nil
+	}
+	return err
 }
 
 // drawConfig has few tasks, addresses and ports, so that a sequence has the same ones again, in other places.
@@ -47,6 +55,16 @@ func drawConfig(r *rapid.T) Config {
 		c.Gateway = netip.MustParsePrefix("100.64.2.0/25")
 	}
 	first := c.Gateway.Addr().Next()
+	remote := []netip.Addr{}
+	if rapid.IntRange(0, 3).Draw(r, "underlay") > 0 {
+		c.Underlay = hostAddr
+		c.DataPort = uint16(rapid.IntRange(4788, 4789).Draw(r, "data port"))
+		for _, i := range rapid.SliceOfNDistinct(rapid.IntRange(2, 4), 0, 3, rapid.ID[int]).Draw(r, "peers") {
+			block := nodeBlock(10 + rapid.IntRange(0, 1).Draw(r, "block")*3 + i)
+			c.Peers = append(c.Peers, Peer{Node: uint32(i), Underlay: nodeAddr(10 + (i+rapid.IntRange(0, 3).Draw(r, "shift")/3)%4), Gateway: block})
+			remote = append(remote, block.Addr().Next().Next())
+		}
+	}
 	free := rapid.Permutation([]int{1, 2, 3, 4, 5, 6}).Draw(r, "addresses")
 	for i := range rapid.IntRange(0, 5).Draw(r, "tasks") {
 		a := first.As4()
@@ -63,7 +81,16 @@ func drawConfig(r *rapid.T) Config {
 			for range rapid.IntRange(-3, 4).Draw(r, "backends") {
 				a := first.As4()
 				a[3] += byte(rapid.IntRange(1, 6).Draw(r, "backend"))
-				p.Backends = append(p.Backends, netip.AddrPortFrom(netip.AddrFrom4(a), uint16(rapid.IntRange(80, 82).Draw(r, "target"))))
+				to := netip.AddrFrom4(a)
+				if len(remote) > 0 && rapid.Bool().Draw(r, "remote") {
+					to = rapid.SampledFrom(remote).Draw(r, "of")
+				}
+				b := netip.AddrPortFrom(to, uint16(rapid.IntRange(80, 82).Draw(r, "target")))
+				if rapid.IntRange(0, 3).Draw(r, "draining") == 0 {
+					p.Draining = append(p.Draining, b)
+				} else {
+					p.Backends = append(p.Backends, b)
+				}
 			}
 			if len(p.Backends) > 0 || rapid.Bool().Draw(r, "without backends") {
 				c.Published = append(c.Published, p)

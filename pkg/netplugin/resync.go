@@ -19,22 +19,22 @@ func (l *Linux) resync(want *desired) error {
 	}
 	l.synced = false
 	var err error
-	if l.mtu, err = l.host.uplinkMTU(); err != nil {
+	if err := l.measure(want); err != nil {
 		return err
 	}
 	l.underlay = want.underlay
-	if l.tunnelMTU, err = l.host.underlayMTU(l.underlay.addr); err != nil {
-		return err
-	}
-	l.tunnelMTU -= l.underlay.overhead()
 	if err := l.forgetOverlays(); err != nil {
 		return err
 	}
-	l.have = state{base: want.base, tasks: map[string]TaskLink{}}
+	l.have = state{base: want.base, tasks: map[string]TaskLink{}, peers: want.peers, underlays: want.underlays}
 	if err := l.ensureRouter(want.base); err != nil {
 		return err
 	}
 	if err := l.ensureTables(want); err != nil {
+		return err
+	}
+	// The data port is closed to strangers before anything listens there.
+	if err := errors.Join(l.ensureDataPort(want), l.ensureMesh(want)); err != nil {
 		return err
 	}
 	if err := l.enableForward(); err != nil {
@@ -49,6 +49,11 @@ func (l *Linux) resync(want *desired) error {
 	if l.warnings, err = l.host.obstacles(); err != nil {
 		return err
 	}
+	more, err := l.host.meshObstacles(want.wire)
+	if err != nil {
+		return err
+	}
+	l.warnings = append(l.warnings, more...)
 	for _, w := range l.warnings {
 		l.log.Warn(w)
 	}
@@ -70,30 +75,14 @@ func (l *Linux) ensureTables(want *desired) error {
 	if !ok {
 		t.replaceTable(t.maps, hostChains(want.base))
 		// What was published stays so, until the ports that are wanted now take its place and its flows are forgotten.
+		t.addPicks(nil, have)
 		t.change(nil, have)
 		if err := t.commit(); err != nil {
 			return fmt.Errorf("make table %s in %s: %w", tableName, l.host.name, err)
 		}
 	}
 	l.have.ports = have
-	return l.ensureRouterTable()
-}
-
-func (l *Linux) ensureRouterTable() error {
-	c, err := l.router.firewall()
-	if err != nil {
-		return err
-	}
-	t := newTransaction(c)
-	_, ok, err := readTable(c, nil, routerChains())
-	if err != nil || ok {
-		return err
-	}
-	t.replaceTable(nil, routerChains())
-	if err := t.commit(); err != nil {
-		return fmt.Errorf("make table %s in %s: %w", tableName, l.router.name, err)
-	}
-	return nil
+	return l.ensureRouterTable(want)
 }
 
 // removeTable removes the machine's own table.
@@ -134,7 +123,7 @@ func (l *Linux) adopt(want *desired) error {
 	if err != nil {
 		return err
 	}
-	routes := routerRoutes(want.base, linkIndex(links, routerLink))
+	routes := append(routerRoutes(want.base, linkIndex(links, routerLink)), meshRoutes(want.peers, l.vx)...)
 	var broken []netlink.Link
 	for _, one := range links {
 		a, ours := linkAddress(one.Attrs().Name)
@@ -177,7 +166,7 @@ func (l *Linux) adoptLink(want *desired, outer netlink.Link, a netip.Addr) (t Ta
 		// It goes in this Apply, after the ports that lead to it, or stays as it is if its task was refused.
 		return TaskLink{ID: id, Address: a}, true, nil
 	}
-	if err := l.router.syncLink(outer, taskSideMAC, l.mtu); err != nil {
+	if err := l.router.syncLink(outer, taskSideMAC, l.taskMTU); err != nil {
 		return t, false, err
 	}
 	whole, err = l.repairInside(want.base, t, outer)
@@ -203,7 +192,14 @@ func (l *Linux) pruneMounts(want *desired) error {
 
 // forgetStrangers removes flows to and from addresses that no task has any more.
 func (l *Linux) forgetStrangers(want *desired) error {
-	s := strangers{want.block, map[netip.Addr]bool{want.gateway(): true}}
+	s := strangers{want.swarm(), map[netip.Addr]bool{want.gateway(): true}}
+	for _, ports := range []ports{want.ports, want.draining, l.have.ports} {
+		for _, backends := range ports {
+			for _, b := range backends {
+				s.tasks[b.Addr()] = s.tasks[b.Addr()] || !want.block.Contains(b.Addr())
+			}
+		}
+	}
 	for _, t := range want.tasks {
 		s.tasks[t.Address] = true
 	}

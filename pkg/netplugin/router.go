@@ -26,6 +26,8 @@ var routerSettings = []setting{
 	{name: "net.ipv4.conf.default.send_redirects", value: "0"},
 	{name: "net.ipv4.conf.all.accept_local", value: "0"},
 	{name: "net.ipv4.conf.all.route_localnet", value: "0"},
+	// A connection that began before the router could see it has a window that the router does not know.
+	{name: "net.netfilter.nf_conntrack_tcp_be_liberal", value: "1", optional: true},
 }
 
 // openRouter opens the router's namespace if there is one.
@@ -83,7 +85,7 @@ func (l *Linux) ensureUplink(b base) error {
 	if err := errors.Join(l.host.syncLink(gw, hostMAC, l.mtu), l.router.syncLink(up, routerMAC, l.mtu)); err != nil {
 		return err
 	}
-	if err := errors.Join(l.host.syncAddress(gw, host(hostAddress)), l.router.syncAddress(up, host(routerAddress))); err != nil {
+	if err := errors.Join(l.host.syncAddress(gw, host(hostAddress), host(Resolver.Addr())), l.router.syncAddress(up, host(routerAddress))); err != nil {
 		return err
 	}
 	g, u := gw.Attrs().Index, up.Attrs().Index
@@ -110,7 +112,12 @@ func (l *Linux) ensureUplink(b base) error {
 	if err != nil {
 		return err
 	}
-	return l.host.syncRoutes(have, route{dst: b.block, link: g, via: routerAddress})
+	// The block's own stays when the pool's comes, so that no packet is without.
+	routes := []route{{dst: b.block, link: g, via: routerAddress, src: hostAddress}}
+	if all := b.swarm(); all != b.block {
+		routes = append(routes, route{dst: all, link: g, via: routerAddress, src: hostAddress})
+	}
+	return l.host.syncRoutes(have, routes...)
 }
 
 // routerRoutes are those of the router but the tasks'. An address of the swarm that no task here has is refused at once: its

@@ -77,53 +77,67 @@ func hostMaps(t *nftables.Table) []*nftables.Set {
 
 // hostChains are the chains of the machine's own table, but those that pick a backend.
 func hostChains(b base) []chain {
-	dispatch := []rule{{"published ports", dispatchPort()}}
+	dispatch := []rule{
+		{"names are not published", join(destination(host(Resolver.Addr())), accept())},
+		{"published ports", dispatchPort()},
+	}
 	return []chain{
-		{"raw", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, []rule{
+		{name: "raw", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityRaw, rules: []rule{
 			// gw0 routes loopback addresses, for 127.0.0.1:port on this machine; a task must not reach them by it.
 			{"no task to loopback", join(inLink(hostLink, true), destination(loopback), drop())},
 		}},
-		{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, dispatch},
-		{"output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, dispatch},
-		{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, []rule{
+		{name: "prerouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityNATDest, rules: dispatch},
+		{name: "output", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityNATDest, rules: dispatch},
+		{name: "input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, prio: nftables.ChainPriorityFilter, rules: resolverGuard(b)},
+		{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, prio: nftables.ChainPriorityFilter, rules: append(strayReplies(b), []rule{
 			{"replies", join(outLink(hostLink, true), connection(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())},
 			{"by a published port", join(outLink(hostLink, true), connection(expr.CtKeySTATUS, statusDNAT), accept())},
 			{"nobody straight to a task", join(outLink(hostLink, true), drop())},
-		}},
-		{"filter_output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, []rule{
+		}...)},
+		{name: "filter_output", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityFilter, rules: []rule{
 			// A task that uses a port published here is sent back through the link it came by, which is what we want.
 			{"no redirects to tasks", join(outLink(hostLink, true), icmpRedirect(), drop())},
 		}},
-		{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, []rule{
+		{name: "postrouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPostrouting, prio: nftables.ChainPriorityNATSource, rules: []rule{
 			// Else the backend would answer the task directly, from an address that it never asked.
-			{"task to a port published here", join(inLink(hostLink, true), outLink(hostLink, true), connection(expr.CtKeySTATUS, statusDNAT), sourceNAT(hostAddress))},
-			{"loopback to a port published here", join(outLink(hostLink, true), source(loopback), sourceNAT(hostAddress))},
+			{"task to a port published here", join(inLink(hostLink, true), outLink(hostLink, true), connection(expr.CtKeySTATUS, statusDNAT), sourceNAT(b.face()))},
+			{"loopback to a port published here", join(outLink(hostLink, true), source(loopback), sourceNAT(b.face()))},
 			{"out of the swarm", join(outLink(hostLink, false), source(b.block), []expr.Any{&expr.Masq{}})},
 		}},
 	}
 }
 
-// routerChains are the chains of the gateway router's table. That a task's packets have its own source address is seen to by
-// the reverse path filter of its link.
-func routerChains() []chain {
-	return []chain{{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, []rule{
-		{"no task to task", join(inLink(routerLink, false), outLink(routerLink, false), reject())},
-		{"nothing back to where it came from", join(inLink(routerLink, true), outLink(routerLink, true), drop())},
-	}}}
+// strayReplies are rules against replies that this machine knows no connection of, since it was forgotten or they make no sense: they
+// would leave with an address that means nothing outside.
+func strayReplies(b base) []rule {
+	fromPool := join(inLink(hostLink, true), source(b.pool))
+	return []rule{
+		{"nothing untranslated", join(fromPool, connection(expr.CtKeySTATE, expr.CtStateBitINVALID), drop())},
+		{"only replies of other nodes' tasks", join(fromPool, notFrom(b.block), connection(expr.CtKeySTATE, expr.CtStateBitNEW), drop())},
+	}
 }
 
 // pickName is the name of the chain that picks one of n backends.
 func pickName(n int) string { return fmt.Sprintf("pick%d", n) }
 
-// pickChain picks one of n backends for the packet's protocol and port.
+// pickChain picks one of n backends for the packet's protocol and port. A packet may find its chain before a change and look for the
+// backend after it: where there are fewer by then it gets the first, which a port has for as long as it is there.
 func pickChain(n int) chain {
-	return chain{name: pickName(n), rules: []rule{{"one of them", []expr.Any{
+	rules := []rule{{"one of them", pickOf(n)}}
+	if n > 1 {
+		rules = append(rules, rule{"the first where there are fewer now", pickOf(1)})
+	}
+	return chain{name: pickName(n), rules: rules}
+}
+
+func pickOf(n int) []expr.Any {
+	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
 		&expr.Payload{DestRegister: register + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Numgen{Register: register + 2, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
 		&expr.Lookup{SourceRegister: register, DestRegister: register + 4, IsDestRegSet: true, SetName: mapBackends},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register + 4, RegProtoMin: register + 5, Specified: true},
-	}}}}
+	}
 }
 
 // dispatchPort goes to the pick chain of a packet to a published port of any of this machine's addresses.
@@ -163,15 +177,16 @@ func link(key expr.MetaKey, name string, is bool) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: unix.NFT_REG_1}, &expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: padded}}
 }
 
-func source(p netip.Prefix) []expr.Any      { return address(12, p) }
-func destination(p netip.Prefix) []expr.Any { return address(16, p) }
+func source(p netip.Prefix) []expr.Any      { return address(12, expr.CmpOpEq, p) }
+func notFrom(p netip.Prefix) []expr.Any     { return address(12, expr.CmpOpNeq, p) }
+func destination(p netip.Prefix) []expr.Any { return address(16, expr.CmpOpEq, p) }
 
-func address(offset uint32, p netip.Prefix) []expr.Any {
+func address(offset uint32, op expr.CmpOp, p netip.Prefix) []expr.Any {
 	mask := binaryutil.BigEndian.PutUint32(^uint32(0) << (32 - p.Bits()))
 	return []expr.Any{
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: mask, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: p.Masked().Addr().AsSlice()},
+		&expr.Cmp{Op: op, Register: register, Data: p.Masked().Addr().AsSlice()},
 	}
 }
 

@@ -64,7 +64,7 @@ func (r *recorder) transcript() string {
 
 func backends(n ...int) []netip.AddrPort { return published("tcp", 1, n...).Backends }
 
-func TestPortsChangeInOneTransaction(t *testing.T) {
+func TestPortsChangeInOneTransactionAfterTheirChains(t *testing.T) {
 	a, b := portKey{unix.IPPROTO_TCP, 80}, portKey{unix.IPPROTO_UDP, 53}
 	tests := []struct {
 		name       string
@@ -72,17 +72,20 @@ func TestPortsChangeInOneTransaction(t *testing.T) {
 		sent       string
 	}{
 		{"nothing", ports{a: backends(1)}, ports{a: backends(1)}, ""},
-		{"the first", nil, ports{a: backends(1)}, "begin, add chain pick1, add rule, add elements ports pick1, add elements backends, end"},
+		{"the first", nil, ports{a: backends(1)}, "begin, add chain pick1, add rule, end, begin, add elements ports pick1, add elements backends, end"},
 		{"another backend", ports{a: backends(1), b: backends(3)}, ports{a: backends(2), b: backends(3)}, "begin, delete elements backends, add elements backends, end"},
 		{"one more, as others have", ports{a: backends(1), b: backends(3, 4)}, ports{a: backends(1, 2), b: backends(3, 4)},
 			"begin, delete elements ports pick1, add elements ports pick2, add elements backends, delete rules, delete chain pick1, end"},
 		{"one less, as others have", ports{a: backends(1, 2), b: backends(3, 4)}, ports{a: backends(1), b: backends(3, 4)},
-			"begin, add chain pick1, add rule, delete elements ports pick2, delete elements backends, add elements ports pick1, end"},
+			"begin, add chain pick1, add rule, end, begin, delete elements ports pick2, delete elements backends, add elements ports pick1, end"},
 		{"the last", ports{b: backends(1, 2)}, nil, "begin, delete elements ports pick2, delete elements backends, delete rules, delete chain pick2, end"},
 	}
 	for _, tt := range tests {
 		var r recorder
 		tx := newTransaction(r.conn(t))
+		if tx.addPicks(tt.have, tt.want) {
+			must(t, tx.commit())
+		}
 		tx.change(tt.have, tt.want)
 		must(t, tx.commit())
 		if got := r.transcript(); got != tt.sent {
@@ -94,7 +97,7 @@ func TestPortsChangeInOneTransaction(t *testing.T) {
 func TestTableIsReplacedInOneTransaction(t *testing.T) {
 	var r recorder
 	tx := newTransaction(r.conn(t))
-	tx.replaceTable(tx.maps, hostChains(base{testBlock, testPool}))
+	tx.replaceTable(tx.maps, hostChains(base{block: testBlock, pool: testPool}))
 	must(t, tx.commit())
 	got := r.transcript()
 	if !strings.HasPrefix(got, "begin, add table, delete table, add table, add map ports, add map backends, add chain") ||
@@ -134,14 +137,14 @@ func TestPortElements(t *testing.T) {
 
 func TestRulesAreTold(t *testing.T) {
 	tags := map[string]string{}
-	for _, chains := range [][]chain{hostChains(base{testBlock, testPool}), routerChains(), {pickChain(1), pickChain(2)}} {
+	for _, chains := range [][]chain{hostChains(base{block: testBlock, pool: testPool}), routerChains(base{block: testBlock, pool: testPool}), {pickChain(1), pickChain(2)}} {
 		for _, c := range chains {
 			for i, r := range c.rules {
 				tag, where := string(r.tag()), fmt.Sprintf("%s %d", c.name, i)
 				if !bytes.Equal(r.tag(), []byte(tag)) {
 					t.Errorf("the tag of rule %s is another each time", where)
 				}
-				if other, twice := tags[tag]; twice && r.why != "published ports" {
+				if other, twice := tags[tag]; twice && r.why != "published ports" && r.why != "names are not published" {
 					t.Errorf("rules %s and %s have one tag %q", where, other, tag)
 				}
 				tags[tag] = where
@@ -151,8 +154,8 @@ func TestRulesAreTold(t *testing.T) {
 			}
 		}
 	}
-	other := hostChains(base{netip.MustParsePrefix("100.64.2.0/24"), testPool})
-	same := slices.EqualFunc(hostChains(base{testBlock, testPool}), other, func(a, b chain) bool {
+	other := hostChains(base{block: netip.MustParsePrefix("100.64.2.0/24"), pool: testPool})
+	same := slices.EqualFunc(hostChains(base{block: testBlock, pool: testPool}), other, func(a, b chain) bool {
 		return slices.EqualFunc(a.rules, b.rules, func(a, b rule) bool { return bytes.Equal(a.tag(), b.tag()) })
 	})
 	if same {

@@ -47,24 +47,29 @@ func (n *namespace) syncLink(l netlink.Link, mac net.HardwareAddr, mtu int) erro
 	return nil
 }
 
-// syncAddress makes the link's one IPv4 address that one; the loopback's own is let be.
-func (n *namespace) syncAddress(l netlink.Link, want netip.Prefix) error {
+// syncAddress makes the link's IPv4 addresses those; the loopback's own is let be.
+func (n *namespace) syncAddress(l netlink.Link, want ...netip.Prefix) error {
 	have, err := n.addresses(l)
 	if err != nil {
 		return err
 	}
 	for p, a := range have {
-		if p == want || p.Addr().IsLoopback() {
+		if slices.Contains(want, p) || p.Addr().IsLoopback() {
 			continue
 		}
 		if err := n.AddrDel(l, &a); err != nil {
 			return fmt.Errorf("remove address %s from link %s in %s: %w", p, l.Attrs().Name, n.name, err)
 		}
 	}
-	if _, there := have[want]; there {
-		return nil
+	for _, p := range want {
+		if _, there := have[p]; there {
+			continue
+		}
+		if err := n.addAddress(l, p); err != nil {
+			return err
+		}
 	}
-	return n.addAddress(l, want)
+	return nil
 }
 
 // ensureAddress adds an address to the link if it does not have it.

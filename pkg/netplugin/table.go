@@ -63,7 +63,9 @@ type transaction struct {
 	*nftables.Conn
 	table *nftables.Table
 	maps  []*nftables.Set
-	err   error
+	// device is what the chains of a table of the family netdev are on.
+	device string
+	err    error
 }
 
 func newTransaction(c *nftables.Conn) *transaction {
@@ -90,20 +92,28 @@ func (t *transaction) removeTable() {
 }
 
 func (t *transaction) addChain(c chain) {
-	added := t.AddChain(&nftables.Chain{Name: c.name, Table: t.table, Type: c.kind, Hooknum: c.hook, Priority: c.prio})
+	added := t.AddChain(&nftables.Chain{Name: c.name, Table: t.table, Type: c.kind, Hooknum: c.hook, Priority: c.prio, Device: t.device})
 	for _, r := range c.rules {
 		t.AddRule(&nftables.Rule{Table: t.table, Chain: added, Exprs: r.exprs, UserData: r.tag()})
 	}
 }
 
-// change queues what makes the ports of have those of want.
-func (t *transaction) change(have, want ports) {
-	haveCounts, wantCounts := have.counts(), want.counts()
-	for _, n := range slices.Sorted(maps.Keys(wantCounts)) {
+// addPicks queues the chains of numbers of backends that were not there. They must be there before any port leads to them: a packet
+// that is on its way through the rules while a transaction takes effect finds the new elements, but not the rules of new chains.
+func (t *transaction) addPicks(have, want ports) (some bool) {
+	haveCounts := have.counts()
+	for _, n := range slices.Sorted(maps.Keys(want.counts())) {
 		if !haveCounts[n] {
 			t.addChain(pickChain(n))
+			some = true
 		}
 	}
+	return some
+}
+
+// change queues what makes the ports of have those of want, whose chains are there. The chains that no port leads to any more go.
+func (t *transaction) change(have, want ports) {
+	haveCounts, wantCounts := have.counts(), want.counts()
 	remove, add := changedElements(have, want)
 	t.elements(t.SetDeleteElements, remove)
 	t.elements(t.SetAddElements, add)
@@ -178,18 +188,9 @@ func (t *transaction) commit() error {
 // ports are those that could be made out.
 func readTable(c *nftables.Conn, sets []*nftables.Set, chains []chain) (have ports, ok bool, err error) {
 	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
-	all, err := c.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
-	if err != nil {
-		return nil, false, fmt.Errorf("list chains: %w", err)
-	}
-	found := map[string]*nftables.Chain{}
-	for _, one := range all {
-		if one.Table.Name == tableName {
-			found[one.Name] = one
-		}
-	}
-	if len(found) == 0 {
-		return ports{}, false, nil
+	found, err := chainsOf(c, table)
+	if err != nil || len(found) == 0 {
+		return ports{}, false, err
 	}
 	have, ok = ports{}, true
 	if len(sets) > 0 {
@@ -199,24 +200,45 @@ func readTable(c *nftables.Conn, sets []*nftables.Set, chains []chain) (have por
 			}
 		}
 	}
-	if ok = ok && len(found) == len(chains); !ok {
+	if !ok {
 		return have, false, nil
 	}
-	for _, want := range chains {
-		same, err := sameChain(c, found[want.name], want)
-		if err != nil || !same {
-			return have, false, err
+	ok, err = sameChains(c, found, chains)
+	return have, ok, err
+}
+
+// chainsOf are a table's chains by their names.
+func chainsOf(c *nftables.Conn, table *nftables.Table) (map[string]*nftables.Chain, error) {
+	all, err := c.ListChainsOfTableFamily(table.Family)
+	if err != nil {
+		return nil, fmt.Errorf("list chains: %w", err)
+	}
+	found := map[string]*nftables.Chain{}
+	for _, one := range all {
+		if one.Table.Name == table.Name {
+			found[one.Name] = one
 		}
 	}
-	return have, true, nil
+	return found, nil
+}
+
+// sameChains tells whether a table's chains are as they should be, and no others.
+func sameChains(c *nftables.Conn, have map[string]*nftables.Chain, want []chain) (bool, error) {
+	if len(have) != len(want) {
+		return false, nil
+	}
+	for _, one := range want {
+		same, err := sameChain(c, have[one.name], one)
+		if err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // sameChain tells whether the kernel's chain is as it should be.
 func sameChain(c *nftables.Conn, have *nftables.Chain, want chain) (bool, error) {
-	if have == nil || have.Type != want.kind || (have.Hooknum == nil) != (want.hook == nil) {
-		return false, nil
-	}
-	if want.hook != nil && (*have.Hooknum != *want.hook || *have.Priority != *want.prio || *have.Policy != nftables.ChainPolicyAccept) {
+	if !sameHook(have, want) {
 		return false, nil
 	}
 	rules, err := c.GetRules(have.Table, have)
@@ -226,6 +248,14 @@ func sameChain(c *nftables.Conn, have *nftables.Chain, want chain) (bool, error)
 	return slices.EqualFunc(rules, want.rules, func(h *nftables.Rule, w rule) bool {
 		return bytes.Equal(h.UserData, w.tag())
 	}), nil
+}
+
+// sameHook tells whether the kernel's chain is there, and where it should be.
+func sameHook(have *nftables.Chain, want chain) bool {
+	if have == nil || have.Type != want.kind || (have.Hooknum == nil) != (want.hook == nil) {
+		return false
+	}
+	return want.hook == nil || *have.Hooknum == *want.hook && *have.Priority == *want.prio && *have.Policy == nftables.ChainPolicyAccept
 }
 
 // readPorts reads the maps. ok tells that they hold together: every index that a port says it has, and no other.

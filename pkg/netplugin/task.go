@@ -153,7 +153,7 @@ func (n *namespace) unshare() error {
 // connect makes a task's link between its open namespace and the router, where there is none yet.
 func (l *Linux) connect(b base, t TaskLink, inside *namespace) error {
 	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: taskLink, PeerHardwareAddr: taskMAC(t.Address), PeerNamespace: netlink.NsFd(inside.fd)}
-	pair.Name, pair.HardwareAddr, pair.MTU, pair.Flags = linkName(t.Address), taskSideMAC, l.mtu, net.FlagUp
+	pair.Name, pair.HardwareAddr, pair.MTU, pair.Flags = linkName(t.Address), taskSideMAC, l.taskMTU, net.FlagUp
 	if err := l.router.LinkAdd(pair); err != nil {
 		return fmt.Errorf("make link %s in %s with %s in %s: %w", pair.Name, l.router.name, taskLink, inside.name, err)
 	}
@@ -174,6 +174,9 @@ func (l *Linux) connect(b base, t TaskLink, inside *namespace) error {
 		return err
 	}
 	if err := inside.addRoute(taskRoute(b, eth.Attrs().Index)); err != nil {
+		return err
+	}
+	if err := errors.Join(setSysctls(resolverSettings...), inside.ensureResolverRoute(b, t.Address, eth.Attrs().Index)); err != nil {
 		return err
 	}
 	if err := l.router.LinkSetAlias(pair, t.ID); err != nil {
@@ -245,7 +248,7 @@ func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, e
 	if err := inside.syncLink(lo, lo.Attrs().HardwareAddr, lo.Attrs().MTU); err != nil {
 		return false, err
 	}
-	if err := inside.syncLink(eth, taskMAC(t.Address), l.mtu); err != nil {
+	if err := inside.syncLink(eth, taskMAC(t.Address), l.taskMTU); err != nil {
 		return false, err
 	}
 	// What else a task that may do so has added to its link is its own business: nothing else has a way back through the router.
@@ -253,6 +256,10 @@ func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, e
 		return false, err
 	}
 	if err := inside.ensureNeighbour(eth.Attrs().Index, b.gateway(), taskSideMAC); err != nil {
+		return false, err
+	}
+	err = errors.Join(inside.within(func() error { return setSysctls(resolverSettings...) }), inside.ensureResolverRoute(b, t.Address, eth.Attrs().Index))
+	if err != nil {
 		return false, err
 	}
 	have, err := inside.routes(eth.Attrs().Index)

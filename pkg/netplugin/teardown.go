@@ -22,8 +22,9 @@ func (l *Linux) Teardown(ctx context.Context) error {
 		return err
 	}
 	l.synced = false
-	errs := []error{l.openRouter(), l.removeUplink(), l.removeTable()}
+	errs := []error{l.openRouter(), l.removeUplink(), l.removeTable(), l.removeDataPort()}
 	if l.router != nil {
+		errs = append(errs, l.removeMesh())
 		links, err := dump(l.router.LinkList)
 		ours := slices.DeleteFunc(links, func(one netlink.Link) bool { _, ours := linkAddress(one.Attrs().Name); return !ours })
 		errs = append(errs, err, l.cutAll(ours))
@@ -45,7 +46,7 @@ func (l *Linux) Teardown(ctx context.Context) error {
 		}
 	}
 	if l.have.block.IsValid() {
-		errs = append(errs, l.host.forgetOneByOne(strangers{block: l.have.block}))
+		errs = append(errs, l.host.forgetOneByOne(strangers{block: l.have.swarm()}))
 	}
 	if err := errors.Join(errs...); err != nil {
 		l.host.reset()

@@ -1,0 +1,160 @@
+package netplugin
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// ensureRouterTable makes the router's table, with the targets of connections by way of other nodes.
+func (l *Linux) ensureRouterTable(want *desired) error {
+	if err := l.ensureZones(want.wire.up()); err != nil {
+		return err
+	}
+	c, err := l.router.firewall()
+	if err != nil {
+		return err
+	}
+	t := newTransaction(c)
+	chains := routerChains(want.base)
+	_, ok, err := readTable(c, nil, chains)
+	if err != nil {
+		return fmt.Errorf("read table %s of %s: %w", tableName, l.router.name, err)
+	}
+	var sets []*nftables.Set
+	have := map[string]bool{}
+	if want.wire.up() {
+		sets = append(sets, targetSet(t.table))
+		readable := false
+		have, readable = readSet(c, sets[0])
+		ok = ok && readable
+	}
+	if !ok {
+		t.replaceTable(sets, chains)
+		have = nil
+	}
+	l.have.targets = want.targets
+	if len(sets) > 0 {
+		t.members(sets[0], have, targetKeys(l.have.targets))
+	}
+	if err := t.commit(); err != nil {
+		return fmt.Errorf("make table %s in %s: %w", tableName, l.router.name, err)
+	}
+	return nil
+}
+
+func targetKeys(all map[target]bool) map[string]bool {
+	keys := map[string]bool{}
+	for t := range all {
+		keys[string(t[:])] = true
+	}
+	return keys
+}
+
+// changeTargets lets connections by way of other nodes lead elsewhere than before.
+func (l *Linux) changeTargets(want map[target]bool) error {
+	have := l.have.targets
+	if maps.Equal(have, want) {
+		return nil
+	}
+	c, err := l.router.firewall()
+	if err != nil {
+		return err
+	}
+	t := newTransaction(c)
+	t.members(targetSet(t.table), targetKeys(have), targetKeys(want))
+	if err := t.commit(); err != nil {
+		return fmt.Errorf("change targets in table %s of %s: %w", tableName, l.router.name, err)
+	}
+	l.have.targets = want
+	return nil
+}
+
+// reach makes the way to nodes and backends that are new, before any port leads there. What is old stays beside it.
+func (l *Linux) reach(want *desired) error {
+	addresses := maps.Clone(want.underlays)
+	maps.Copy(addresses, l.have.underlays)
+	if err := l.changePeers(l.have.underlays, addresses); err != nil {
+		return err
+	}
+	l.have.underlays = addresses
+	if !want.wire.up() {
+		return nil
+	}
+	both := l.have.targets
+	if !maps.Equal(both, want.targets) {
+		both = maps.Clone(both)
+		maps.Copy(both, want.targets)
+	}
+	if err := l.changeTargets(both); err != nil {
+		return err
+	}
+	for node, p := range want.peers {
+		if l.have.peers[node] == p {
+			continue
+		}
+		if err := errors.Join(l.router.setForward(l.vx, vtepMAC(p.Node), p.Underlay), l.router.setNeighbour(l.vx, p.hop(), vtepMAC(node)), l.router.addRoute(peerRoute(p, l.vx))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave removes the way to nodes and backends that are gone, after no port leads there any more, and their connections.
+func (l *Linux) leave(want *desired) error {
+	errs := []error{l.changePeers(l.have.underlays, want.underlays)}
+	l.have.underlays = want.underlays
+	if !want.wire.up() {
+		return errors.Join(errs...)
+	}
+	errs = append(errs, l.changeTargets(want.targets))
+	for node, old := range l.have.peers {
+		now, stays := want.peers[node]
+		if now == old {
+			continue
+		}
+		// Another node may have its block by now, and with that its next hop: those were replaced.
+		if _, taken := slices.BinarySearchFunc(want.blocks, old.Gateway, netip.Prefix.Compare); !taken {
+			errs = append(errs, l.router.removeRoute(peerRoute(old, l.vx)), l.router.removeNeighbour(l.vx, old.hop()))
+		}
+		if !stays {
+			errs = append(errs, l.router.leaveNode(l.vx, vtepMAC(node), old.Underlay))
+		}
+	}
+	l.have.peers = want.peers
+	return errors.Join(errs...)
+}
+
+// leaveNode forgets the connections by way of a node, and then the way to it, by which a next start would see that there was one.
+func (n *namespace) leaveNode(vx int, mac net.HardwareAddr, underlay netip.Addr) error {
+	if len(mac) == 6 && bytes.Equal(mac[:2], vtepMAC(0)[:2]) {
+		if err := n.forgetMark(binary.BigEndian.Uint32(mac[2:])); err != nil {
+			return err
+		}
+	}
+	return n.removeForward(vx, mac, underlay)
+}
+
+// What the netlink package does not name; see linux/netfilter/nfnetlink_conntrack.h.
+const ctaMarkMask = 21
+
+// forgetMark removes the connections that have a mark, by one message.
+func (n *namespace) forgetMark(mark uint32) error {
+	req := nl.NewNetlinkRequest(subsystemTracking<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(nl.CTA_MARK, nl.BEUint32Attr(mark)))
+	req.AddData(nl.NewRtAttr(ctaMarkMask, nl.BEUint32Attr(^uint32(0))))
+	if err := n.request(unix.NETLINK_NETFILTER, req); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("forget connections by way of node %d in %s: %w", mark&^markBit, n.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,291 @@
+package netplugin
+
+import (
+	"context"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// meshDamage is what can happen to what a node has for others.
+var meshDamage = map[string]func(t *testing.T, b *lab){
+	"router's ruleset flushed": func(t *testing.T, b *lab) { flushRuleset(t, b.linux.router) },
+	"host's ruleset flushed":   func(t *testing.T, b *lab) { flushRuleset(t, b.host) },
+	"zones deleted":            func(t *testing.T, b *lab) { removeTable(t, b.linux.router, zoneTable()) },
+	"zone's rule deleted":      func(t *testing.T, b *lab) { removeRules(t, b.linux.router, zoneTable(), "prerouting") },
+	"zones without direction": func(t *testing.T, b *lab) {
+		c, err := b.linux.router.firewall()
+		must(t, err)
+		tx := &transaction{Conn: c, table: zoneTable()}
+		wrong := zoneChain()
+		wrong.rules[0].exprs = append(wrong.rules[0].exprs, &expr.Ct{Key: expr.CtKeyZONE, Register: register, SourceRegister: true})
+		tx.replaceTable(nil, []chain{wrong})
+		must(t, tx.commit())
+	},
+	"egress deleted":        func(t *testing.T, b *lab) { removeTable(t, b.linux.router, egressTable()) },
+	"egress's rule deleted": func(t *testing.T, b *lab) { removeRules(t, b.linux.router, egressTable(), "egress") },
+	"data port open":        func(t *testing.T, b *lab) { removeTable(t, b.host, dataTable()) },
+	"data port's rule deleted": func(t *testing.T, b *lab) {
+		removeRules(t, b.host, dataTable(), "output")
+	},
+	"a stranger among the peers": func(t *testing.T, b *lab) {
+		changeSet(t, b.host, peerSet(dataTable(), b.linux.have.guard), nil, map[string]bool{string(clientAddr.AsSlice()): true})
+	},
+	"a peer missing": func(t *testing.T, b *lab) {
+		changeSet(t, b.host, peerSet(dataTable(), b.linux.have.guard), map[string]bool{string(nodeAddr(1).AsSlice()): true}, nil)
+	},
+	"a target more": func(t *testing.T, b *lab) {
+		more := newTarget(unix.IPPROTO_TCP, netip.AddrPortFrom(meshAddr(0, 0), 22))
+		changeSet(t, b.linux.router, targetSet(newTransaction(nil).table), nil, map[string]bool{string(more[:]): true})
+	},
+	"a target missing": func(t *testing.T, b *lab) {
+		one := newTarget(unix.IPPROTO_TCP, netip.AddrPortFrom(meshAddr(0, 0), 80))
+		changeSet(t, b.linux.router, targetSet(newTransaction(nil).table), map[string]bool{string(one[:]): true}, nil)
+	},
+	"link to others deleted": func(t *testing.T, b *lab) { must(t, b.linux.removeMesh()) },
+	"link to others down":    func(t *testing.T, b *lab) { setDown(t, b.linux.router, meshLink) },
+	"link to others of another kind": func(t *testing.T, b *lab) {
+		must(t, b.linux.removeMesh())
+		bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+		bridge.Name = meshLink
+		must(t, b.linux.router.LinkAdd(bridge))
+	},
+	"link's MTU": func(t *testing.T, b *lab) {
+		l, err := b.linux.router.LinkByName(meshLink)
+		must(t, err)
+		must(t, b.linux.router.LinkSetMTU(l, 1300))
+	},
+	"link's address": func(t *testing.T, b *lab) {
+		l, err := b.linux.router.LinkByName(meshLink)
+		must(t, err)
+		must(t, b.linux.router.LinkSetHardwareAddr(l, vtepMAC(9)))
+	},
+	"reverse path filter of the link": func(t *testing.T, b *lab) {
+		must(t, b.linux.router.within(func() error {
+			return setSysctls(setting{name: "net.ipv4.conf." + meshLink + ".rp_filter", value: "1"})
+		}))
+	},
+	"way to a node deleted": func(t *testing.T, b *lab) {
+		must(t, b.linux.router.removeForward(b.linux.vx, vtepMAC(2), nodeAddr(1)))
+	},
+	"way to a node elsewhere": func(t *testing.T, b *lab) {
+		must(t, b.linux.router.setForward(b.linux.vx, vtepMAC(2), clientAddr))
+	},
+	"way to nobody": func(t *testing.T, b *lab) {
+		must(t, b.linux.router.setForward(b.linux.vx, vtepMAC(9), clientAddr))
+	},
+	"way for unknown addresses": func(t *testing.T, b *lab) {
+		all := forward(b.linux.vx, net.HardwareAddr{0, 0, 0, 0, 0, 0}, clientAddr)
+		must(t, b.linux.router.NeighAppend(all))
+	},
+	"next hop deleted": func(t *testing.T, b *lab) {
+		removeNeighbour(t, b.linux.router, meshLink, nodeBlock(1).Addr().Next())
+	},
+	"next hop elsewhere": func(t *testing.T, b *lab) {
+		must(t, b.linux.router.setNeighbour(b.linux.vx, nodeBlock(1).Addr().Next(), vtepMAC(3)))
+	},
+	"next hop of replies deleted": func(t *testing.T, b *lab) { removeNeighbour(t, b.linux.router, meshLink, replyHop) },
+	"route to a node deleted": func(t *testing.T, b *lab) {
+		must(t, b.linux.router.removeRoute(peerRoute(b.linux.have.peers[2], b.linux.vx)))
+	},
+	"route to nobody": func(t *testing.T, b *lab) {
+		must(t, b.linux.router.addRoute(route{dst: nodeBlock(7), link: b.linux.vx, via: replyHop}))
+	},
+	"route of replies deleted": func(t *testing.T, b *lab) {
+		r := route{dst: anywhere, link: b.linux.vx, via: replyHop}.message()
+		r.Table = replyTable
+		must(t, b.linux.router.RouteDel(r))
+	},
+	"another route of replies": func(t *testing.T, b *lab) {
+		r := route{dst: netip.PrefixFrom(clientAddr, 32), link: linkOf(t, b.linux.router, routerLink), via: hostAddress}.message()
+		r.Table = replyTable
+		must(t, b.linux.router.RouteAdd(r))
+	},
+	"rule of replies deleted": func(t *testing.T, b *lab) { must(t, b.linux.syncReplyRule(false)) },
+	"another rule": func(t *testing.T, b *lab) {
+		r := netlink.NewRule()
+		r.Family, r.Table, r.Priority, r.Src = unix.AF_INET, 101, 50, ipNet(testPool)
+		must(t, b.linux.router.RuleAdd(r))
+	},
+	"rule of replies for all": func(t *testing.T, b *lab) {
+		must(t, b.linux.syncReplyRule(false))
+		r := netlink.NewRule()
+		r.Family, r.Table, r.Priority = unix.AF_INET, replyTable, replyPriority
+		must(t, b.linux.router.RuleAdd(r))
+	},
+	"the pool's route deleted": func(t *testing.T, b *lab) {
+		must(t, b.host.removeRoute(route{dst: testPool, link: linkOf(t, b.host, hostLink), via: routerAddress}))
+	},
+	"resolver's address deleted": func(t *testing.T, b *lab) {
+		gw, err := b.host.LinkByName(hostLink)
+		must(t, err)
+		must(t, b.host.AddrDel(gw, &netlink.Addr{IPNet: ipNet(host(Resolver.Addr()))}))
+	},
+	"way to the resolver deleted": func(t *testing.T, b *lab) {
+		task := b.task("n1t0")
+		must(t, task.RouteDel(&netlink.Route{Dst: ipNet(host(dockerResolver)), Table: unix.RT_TABLE_LOCAL}))
+	},
+	"router unmounted": func(t *testing.T, b *lab) { must(t, unpin(b.linux.routerPath())) },
+}
+
+func flushRuleset(t *testing.T, n *namespace) {
+	t.Helper()
+	c, err := n.firewall()
+	must(t, err)
+	c.FlushRuleset()
+	must(t, c.Flush())
+}
+
+func removeTable(t *testing.T, n *namespace, table *nftables.Table) {
+	t.Helper()
+	c, err := n.firewall()
+	must(t, err)
+	tx := &transaction{Conn: c, table: table}
+	tx.removeTable()
+	must(t, tx.commit())
+}
+
+func changeSet(t *testing.T, n *namespace, s *nftables.Set, remove, add map[string]bool) {
+	t.Helper()
+	c, err := n.firewall()
+	must(t, err)
+	tx := &transaction{Conn: c, table: s.Table}
+	tx.members(s, remove, add)
+	must(t, tx.commit())
+}
+
+func TestResyncRepairsTheMesh(t *testing.T) {
+	f := newFabric(t, 2, 1)
+	f.publish(spread("tcp", 8080, [2]int{0, 0}), spread("tcp", 8081, [2]int{1, 0}))
+	f.serve()
+	b := f.nodes[0]
+	serveNames(t, b.host)
+	want := b.dump(false)
+	for _, name := range slices.Sorted(maps.Keys(meshDamage)) {
+		t.Run(name, func(t *testing.T) {
+			meshDamage[name](t, b)
+			if b.dump(false) == want {
+				t.Fatal("the damage is none")
+			}
+			b.linux.Resync()
+			b.apply(f.configs[0])
+			if diff := cmp.Diff(want, b.dump(false)); diff != "" {
+				t.Fatalf("after the repair (-want +got):\n%s", diff)
+			}
+			for _, one := range []struct {
+				node   int
+				port   uint16
+				server string
+			}{{0, 8081, "n2t0"}, {1, 8080, "n1t0"}} {
+				if server, seen, err := ask(f.client, "tcp", at(nodeAddr(one.node), one.port)); err != nil || server != one.server || seen.Addr() != clientAddr {
+					t.Errorf("port %d of node %d: %q saw %s, %v", one.port, one.node+1, server, seen, err)
+				}
+			}
+			if server, _, err := ask(b.task("n1t0"), "udp", at(dockerResolver, 53)); err != nil || server != "names" {
+				t.Errorf("the resolver: %q, %v", server, err)
+			}
+			changes := []func() int{writes(t, b.host), writes(t, b.linux.router), writes(t, b.task("n1t0"))}
+			b.linux.Resync()
+			b.apply(f.configs[0])
+			for i, n := range changes {
+				if got := n(); got != 0 {
+					t.Errorf("a second resync made %d changes in namespace %d", got, i)
+				}
+			}
+		})
+	}
+}
+
+func TestMeshRestartIsInvisible(t *testing.T) {
+	f := newFabric(t, 3, 1)
+	f.publish(spread("tcp", 8080, [2]int{1, 0}), spread("udp", 8080, [2]int{1, 0}))
+	f.serve()
+	h := f.hold(0)
+	h.say()
+	// Datagrams keep going while all daemons restart, one after another; each must be answered.
+	stop, done := make(chan struct{}), make(chan [2]int, 1)
+	udp, err := dial(f.client, "udp", at(nodeAddr(2), 8080))
+	must(t, err)
+	defer udp.Close()
+	go func() {
+		sent, got := 0, 0
+		for {
+			select {
+			case <-stop:
+				done <- [2]int{sent, got}
+				return
+			default:
+			}
+			if _, err := udp.Write([]byte("x")); err == nil {
+				sent++
+			}
+			if _, _, err := answer(udp); err == nil {
+				got++
+			}
+		}
+	}()
+	var before []string
+	var changes []func() int
+	for _, b := range f.nodes {
+		before = append(before, b.dump(true))
+		changes = append(changes, writes(t, b.host), writes(t, b.linux.router))
+	}
+	for i, b := range f.nodes {
+		b.restart()
+		b.apply(f.configs[i])
+		b.linux.Resync()
+		b.apply(f.configs[i])
+		echo(t, h.tcp)
+		if got := h.say(); got != "n2t0" {
+			t.Errorf("answered by %s", got)
+		}
+	}
+	close(stop)
+	if count := <-done; count[0] != count[1] || count[0] == 0 {
+		t.Errorf("%d of %d datagrams were answered", count[1], count[0])
+	}
+	for i, n := range changes {
+		if got := n(); got != 0 {
+			t.Errorf("the restart made %d changes in namespace %d", got, i)
+		}
+	}
+	for i, b := range f.nodes {
+		if diff := cmp.Diff(before[i], b.dump(true)); diff != "" {
+			t.Errorf("the restart changed node %d (-before +after):\n%s", i+1, diff)
+		}
+	}
+}
+
+func TestMeshTeardownLeavesNothing(t *testing.T) {
+	f := newFabric(t, 3, 2)
+	b := f.nodes[0]
+	empty := b.dump(false)
+	f.publish(everywhere("tcp", 8080))
+	f.serve()
+	if b.dump(false) == empty {
+		t.Fatal("there is nothing to tear down")
+	}
+	_, _, err := ask(f.client, "tcp", at(nodeAddr(1), 8080))
+	must(t, err)
+	must(t, b.linux.Teardown(context.Background()))
+	if diff := cmp.Diff(empty, b.dump(false)); diff != "" {
+		t.Errorf("Teardown left (-want +got):\n%s", diff)
+	}
+	// The data port is free at once: for another program, or for the next start.
+	must(t, b.host.within(func() error {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: defaultDataPort})
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	}))
+	f.apply()
+}
