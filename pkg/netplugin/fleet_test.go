@@ -23,6 +23,7 @@ type fleet struct {
 	tasks []testTask
 	nets  []*Overlay // as tests change them: see config
 	ports uint16
+	moved map[int]netip.Addr // machines with another underlay address
 }
 
 // testTask is a task of a fleet: the first in nets[0] of machine 1 is 10.0.1.11 and fd00:1::11.
@@ -87,6 +88,9 @@ func awaitRefusal(t testing.TB, n *namespace, to netip.Addr) {
 func (f *fleet) underlay(machine int, six bool) netip.Addr {
 	if six {
 		return netip.MustParseAddr(fmt.Sprintf("fd78::%d", machine+1))
+	}
+	if a, ok := f.moved[machine]; ok {
+		return a
 	}
 	return netip.AddrFrom4([4]byte{10, 78, 0, byte(machine + 1)})
 }

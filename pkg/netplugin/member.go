@@ -9,9 +9,9 @@ import (
 
 // member is a task of this machine on an overlay.
 type member struct {
-	link      netip.Addr // the gateway address of the task, by which its link in the router is named
-	index     int        // of its own end: eth1 and so on
-	addresses []netip.Addr
+	link      netip.Addr   // the gateway address of the task, by which its link in the router is named
+	index     int          // of its own end: eth1 and so on
+	addresses []netip.Addr // in order
 }
 
 func (m member) equal(o member) bool {
@@ -80,7 +80,7 @@ func (d *desired) join(t TaskLink) error {
 	}
 	for i, a := range t.Networks {
 		w := d.overlays[a.Overlay]
-		w.members[t.ID] = member{t.Address, i + 1, a.Addresses}
+		w.members[t.ID] = member{t.Address, i + 1, ordered(a.Addresses, netip.Addr.Compare)}
 		for _, one := range a.Addresses {
 			w.owner[one] = t.ID
 		}

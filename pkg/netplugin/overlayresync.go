@@ -187,7 +187,10 @@ func (l *Linux) adoptMembers(o *overlay, w *wanted, s shape, refused map[string]
 				return nil, err
 			}
 		case whole && refused[id]:
-			keep[one.Attrs().Index], m = true, member{link: a}
+			keep[one.Attrs().Index] = true
+			if m, err = l.memberAsIs(o, id, a, one); err != nil {
+				return nil, err
+			}
 		default:
 			whole = false
 		}
@@ -198,6 +201,32 @@ func (l *Linux) adoptMembers(o *overlay, w *wanted, s shape, refused map[string]
 		}
 	}
 	return keep, o.space.cutAll(cut)
+}
+
+// memberAsIs makes out what a task's link is.
+func (l *Linux) memberAsIs(o *overlay, task string, a netip.Addr, outer netlink.Link) (member, error) {
+	m := member{link: a}
+	for v := range overlayFamilies {
+		routes, err := o.space.routesOf(outer.Attrs().Index, family(v))
+		if err != nil {
+			return m, err
+		}
+		for r := range routes {
+			if r.dst.IsSingleIP() {
+				m.addresses = append(m.addresses, r.dst.Addr())
+			}
+		}
+	}
+	slices.SortFunc(m.addresses, netip.Addr.Compare)
+	inside, err := openNamespace("task "+task, l.Namespace(task))
+	if err != nil {
+		return m, err
+	}
+	defer inside.close()
+	if eth, err := inside.LinkByIndex(outer.Attrs().ParentIndex); err == nil {
+		_, _ = fmt.Sscanf(eth.Attrs().Name, "eth%d", &m.index)
+	}
+	return m, nil
 }
 
 // syncWays makes the router's routes, neighbours and forwarding entries what they should be, but for those of the links to keep.
@@ -219,9 +248,6 @@ func (o *overlay) syncWays(w *wanted, keep map[int]bool) error {
 		}
 	}
 	for _, m := range o.members {
-		if len(m.addresses) == 0 {
-			continue
-		}
 		one, err := o.space.LinkByName(linkName(m.link))
 		if err != nil {
 			return fmt.Errorf("find link %s in %s: %w", linkName(m.link), o.space.name, err)

@@ -43,11 +43,11 @@ func (o *overlay) balanceVIPs(w *wanted) error {
 	return nil
 }
 
-// hairpins are the addresses of the members that are linked, and their gateways.
+// hairpins are the addresses of the tasks that are linked, and their gateways.
 func (o *overlay) hairpins(w *wanted) map[netip.Addr]netip.Addr {
 	all := map[netip.Addr]netip.Addr{}
-	for id := range w.members {
-		for _, a := range o.members[id].addresses {
+	for _, m := range o.members {
+		for _, a := range m.addresses {
 			if s, err := w.subnet(a); err == nil {
 				all[a] = s.Gateway
 			}
