@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -129,7 +130,7 @@ func (o *overlay) attach(w *wanted, task string, m member, inside *namespace) er
 			return err
 		}
 	}
-	return nil
+	return o.space.settle(pair)
 }
 
 // attachmentSettings are those of a task's end. Without an IPv6 address of the network's it has none at all.
@@ -151,6 +152,9 @@ func attachmentSettings(m member) []setting {
 func (n *namespace) syncAttachment(w *wanted, m member, eth netlink.Link) error {
 	have, err := n.addressesOf(eth, unix.AF_UNSPEC)
 	if err != nil {
+		return err
+	}
+	if err := n.removeStale(w, m, eth, have); err != nil {
 		return err
 	}
 	routes := map[route]bool{}
@@ -190,6 +194,21 @@ func (n *namespace) syncAttachment(w *wanted, m member, eth netlink.Link) error 
 	return nil
 }
 
+// removeStale removes what addresses of the network an end has that are not the task's. What else a task that may do so has added is
+// its own business.
+func (n *namespace) removeStale(w *wanted, m member, eth netlink.Link, have map[netip.Prefix]netlink.Addr) error {
+	for p, a := range have {
+		ours := slices.ContainsFunc(w.subnets, func(s Subnet) bool { return s.Prefix.Contains(p.Addr()) })
+		if !ours || slices.Contains(m.addresses, p.Addr()) {
+			continue
+		}
+		if err := n.AddrDel(eth, &a); err != nil {
+			return fmt.Errorf("remove address %s from link %s in %s: %w", p, eth.Attrs().Name, n.name, err)
+		}
+	}
+	return nil
+}
+
 // addTaskAddress adds an address that looks to programs as if the subnet were on the link, though it is behind the gateway.
 func (n *namespace) addTaskAddress(eth netlink.Link, p netip.Prefix) error {
 	flags := unix.IFA_F_NOPREFIXROUTE
@@ -199,7 +218,7 @@ func (n *namespace) addTaskAddress(eth netlink.Link, p netip.Prefix) error {
 	if err := n.AddrAdd(eth, &netlink.Addr{IPNet: ipNet(p), Flags: flags}); err != nil {
 		return fmt.Errorf("add address %s to link %s in %s: %w", p, eth.Attrs().Name, n.name, err)
 	}
-	return nil
+	return n.settleAddress(p.Addr())
 }
 
 // repairAttachment puts right what is missing of a task's end. ok tells that the link is the other end of the router's; where it is

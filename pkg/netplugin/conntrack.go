@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -42,10 +43,10 @@ func (f flows) family() int {
 	return unix.AF_INET
 }
 
-// request is one message that removes the flows: the kernel does the looking.
+// request is one message that removes flows of IPv4: the kernel does the looking.
 func (f flows) request() *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(subsystemTracking<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(f.family()), Version: nl.NFNETLINK_V0})
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
 	var orig, reply uint32
 	if f.from.IsValid() {
 		orig |= filterSource
@@ -77,11 +78,7 @@ func (f flows) request() *nl.NetlinkRequest {
 func tuple(kind int, src netip.Addr, protocol uint8, srcPort, dstPort uint16) *nl.RtAttr {
 	t := nl.NewRtAttr(unix.NLA_F_NESTED|kind, nil)
 	if src.IsValid() {
-		ip := nl.CTA_IP_V4_SRC
-		if src.Is6() {
-			ip = nl.CTA_IP_V6_SRC
-		}
-		t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(ip, src.AsSlice())
+		t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(nl.CTA_IP_V4_SRC, src.AsSlice())
 	}
 	if protocol != 0 {
 		p := t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_PROTO, nil)
@@ -109,17 +106,36 @@ func (f flows) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 // reset at once, by another backend or the machine itself, instead of waiting for one that is gone.
 func (n *namespace) forget(all []flows) error {
 	var errs []error
+	var six anyOf
 	for _, f := range all {
+		if f.family() == unix.AF_INET6 {
+			six = append(six, f)
+			continue
+		}
 		err := n.request(unix.NETLINK_NETFILTER, f.request())
 		if err == nil || errors.Is(err, unix.ENOENT) {
 			continue
 		}
 		// Kernels before 5.8 do not know the filter, and take the request for one about a single flow.
-		if err = n.forgetFamily(f.family(), f); err != nil {
+		if err = n.forgetOneByOne(f); err != nil {
 			errs = append(errs, fmt.Errorf("forget connections to %s: %w", f.to, err))
 		}
 	}
+	if len(six) > 0 {
+		// Kernels up to 6.18 at least take the filter's IPv6 addresses for those of connections to keep: all others would go.
+		if err := n.forgetFamily(unix.AF_INET6, six); err != nil {
+			errs = append(errs, fmt.Errorf("forget connections to %s: %w", six[0].to, err))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// anyOf matches what any of the flows does.
+type anyOf []flows
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (a anyOf) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
+	return slices.ContainsFunc(a, func(f flows) bool { return f.MatchConntrackFlow(c) })
 }
 
 // forgetOneByOne lists what the namespace tracks and removes what matches.

@@ -86,7 +86,7 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 		}
 		if one.Type() == "vxlan" {
 			vx := one.(*netlink.Vxlan)
-			line("vxlan %s id %d local %s port %d netns %d noarp %t", a.Name, vx.VxlanId, vx.SrcAddr, vx.Port, vx.NetNsID, a.RawFlags&unix.IFF_NOARP != 0)
+			line("vxlan %s id %d local %s port %d sockets outside %t noarp %t", a.Name, vx.VxlanId, vx.SrcAddr, vx.Port, vx.NetNsID >= 0, a.RawFlags&unix.IFF_NOARP != 0)
 			forwards, err := n.forwards(a.Index)
 			must(t, err)
 			for one := range forwards {

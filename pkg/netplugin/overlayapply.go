@@ -225,10 +225,14 @@ func (l *Linux) balanceOverlays(want *desired) error {
 	var errs []error
 	for id, w := range want.overlays {
 		o := l.overlays[id]
-		if !o.synced || o.source == w.plan && maps.Equal(o.hairpin, o.hairpins(w)) {
+		if !o.synced {
 			continue
 		}
-		if err := o.balanceVIPs(w); err != nil {
+		hairpin := o.hairpins(w, want.refused)
+		if o.source == w.plan && maps.Equal(o.hairpin, hairpin) {
+			continue
+		}
+		if err := o.balanceVIPs(w, hairpin); err != nil {
 			errs = append(errs, o.broken(err))
 		}
 	}

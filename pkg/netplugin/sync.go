@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -42,6 +43,37 @@ func (n *namespace) syncLink(l netlink.Link, mac net.HardwareAddr, mtu int) erro
 	if a.Flags&net.FlagUp == 0 {
 		if err := n.LinkSetUp(l); err != nil {
 			return fmt.Errorf("bring up link %s in %s: %w", a.Name, n.name, err)
+		}
+	}
+	return nil
+}
+
+// settlePatience bounds how long a link is waited for whose other end is up.
+const settlePatience = time.Second
+
+// settle waits until the link carries packets. The kernel opens the end that came up first some time after the other one did, and
+// drops what is sent meanwhile; since version 6.8 it does so at once when it is asked.
+func (n *namespace) settle(l netlink.Link) error {
+	for end := time.Now().Add(settlePatience); ; time.Sleep(time.Millisecond) {
+		now, err := n.LinkByIndex(l.Attrs().Index)
+		if err != nil {
+			return fmt.Errorf("find link %s in %s: %w", l.Attrs().Name, n.name, err)
+		}
+		if now.Attrs().OperState == netlink.OperUp || time.Now().After(end) {
+			return nil
+		}
+	}
+}
+
+// settleAddress waits until packets to an address of the namespace are taken in, which for IPv6 is some time after it was added.
+func (n *namespace) settleAddress(a netip.Addr) error {
+	for end := time.Now().Add(settlePatience); a.Is6(); time.Sleep(time.Millisecond) {
+		routes, err := n.RouteGet(a.AsSlice())
+		if err != nil && !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH) {
+			return fmt.Errorf("look up address %s in %s: %w", a, n.name, err)
+		}
+		if len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL || time.Now().After(end) {
+			return nil
 		}
 	}
 	return nil
@@ -101,7 +133,7 @@ func (n *namespace) addAddress(l netlink.Link, p netip.Prefix) error {
 	if err := n.AddrAdd(l, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
 		return fmt.Errorf("add address %s to link %s in %s: %w", p, l.Attrs().Name, n.name, err)
 	}
-	return nil
+	return n.settleAddress(p.Addr())
 }
 
 // neighbour is a permanent one: who has the address is known, and need not be asked.

@@ -185,7 +185,10 @@ func (l *Linux) connect(b base, t TaskLink, inside *namespace) error {
 	if err := l.router.setNeighbour(pair.Index, t.Address, taskMAC(t.Address)); err != nil {
 		return err
 	}
-	return l.router.addRoute(route{dst: host(t.Address), link: pair.Index})
+	if err := l.router.addRoute(route{dst: host(t.Address), link: pair.Index}); err != nil {
+		return err
+	}
+	return l.router.settle(pair)
 }
 
 // taskRoute is a task's way out.

@@ -23,8 +23,7 @@ func (p *plan) versions() (all []int) {
 }
 
 // balanceVIPs makes the router's maps lead to the backends of the network's VIPs, each IP version's in one transaction.
-func (o *overlay) balanceVIPs(w *wanted) error {
-	hairpin := o.hairpins(w)
+func (o *overlay) balanceVIPs(w *wanted, hairpin map[netip.Addr]netip.Addr) error {
 	edits := o.balance.edits(w.vips)
 	same := maps.Equal(o.balance.hairpin, hairpin)
 	if len(edits) == 0 && same {
@@ -43,10 +42,13 @@ func (o *overlay) balanceVIPs(w *wanted) error {
 	return nil
 }
 
-// hairpins are the addresses of the tasks that are linked, and their gateways.
-func (o *overlay) hairpins(w *wanted) map[netip.Addr]netip.Addr {
+// hairpins are the addresses of the tasks that are linked and stay, and their gateways.
+func (o *overlay) hairpins(w *wanted, refused map[string]bool) map[netip.Addr]netip.Addr {
 	all := map[netip.Addr]netip.Addr{}
-	for _, m := range o.members {
+	for id, m := range o.members {
+		if _, wanted := w.members[id]; !wanted && !refused[id] {
+			continue
+		}
 		for _, a := range m.addresses {
 			if s, err := w.subnet(a); err == nil {
 				all[a] = s.Gateway
