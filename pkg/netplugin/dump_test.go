@@ -219,6 +219,12 @@ var linkNumber = regexp.MustCompile(`link [0-9]+`)
 func writes(t testing.TB, n *namespace) func() int {
 	t.Helper()
 	const nftablesGroup = 7
+	links, err := dump(n.LinkList)
+	must(t, err)
+	for _, one := range links { // asked for one by one, they come to the state that the kernel would tell of later
+		_, err := n.LinkByIndex(one.Attrs().Index)
+		must(t, err)
+	}
 	var fds []int
 	must(t, n.within(func() error {
 		for _, s := range []struct{ protocol, groups int }{

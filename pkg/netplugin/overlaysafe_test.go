@@ -361,7 +361,7 @@ func TestPing(t *testing.T) {
 // ping sends an echo request and waits for the answer.
 func ping(n *namespace, to netip.Addr) error {
 	domain, proto, request := unix.AF_INET, unix.IPPROTO_ICMP, byte(8)
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{}}
+	var sa unix.Sockaddr
 	if to.Is6() {
 		domain, proto, request = unix.AF_INET6, unix.IPPROTO_ICMPV6, 128
 		sa = &unix.SockaddrInet6{Addr: to.As16()}

@@ -71,7 +71,7 @@ func (f overlayFamily) chains() []chain {
 		{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, toServices},
 		// A change may come between two lookups of a packet, which then finds no backend of the index that it drew, or a new chain that is
 		// still empty for a packet that set out before. The packet gets a second chance, in a chain that begins after the change.
-		{"prerouting_again", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 1), toServices},
+		{"prerouting_again", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, new(*nftables.ChainPriorityNATDest + 1), toServices},
 		{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, []rule{
 			{"nothing back to other nodes", join(inLink(overlayLink, true), outLink(overlayLink, true), f.unreachable(f.hostUnreach))},
 		}},

@@ -85,8 +85,7 @@ func (l *Linux) ensureVXLAN(in *namespace, name string, vni uint32, mac net.Hard
 		}
 		err = netlink.LinkNotFoundError{}
 	}
-	var none netlink.LinkNotFoundError
-	if errors.As(err, &none) {
+	if _, none := errors.AsType[netlink.LinkNotFoundError](err); none {
 		want.HardwareAddr, want.MTU = mac, mtu
 		if err := l.addVXLAN(want); err != nil {
 			return nil, fmt.Errorf("make link %s in %s: %w", name, in.name, err)
