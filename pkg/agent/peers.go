@@ -26,6 +26,7 @@ type peers struct {
 	onNode    map[string]map[string]*endpoint // by node and task: those of others
 	segments  map[string]*segment             // by network
 	gateways  map[string]*addresses           // of the tasks of others that are ready, by service
+	resting   map[string]*addresses           // and of those that are not: they keep what connections they have
 	backends  map[portKey]backends            // of others
 	others    []netplugin.Peer                // nil where it has to be made again
 	pool      netip.Prefix                    // that others are of
@@ -36,7 +37,7 @@ func newPeers(self string) *peers {
 		self: self, nodes: map[string]*v1.PeerNode{}, networks: map[string]*v1.PeerNetwork{}, services: map[string]*v1.PeerService{},
 		tasks: map[string]*v1.PeerTask{}, leaving: map[string]bool{}, endpoints: map[string]*endpoint{},
 		onNode: map[string]map[string]*endpoint{}, segments: map[string]*segment{}, gateways: map[string]*addresses{},
-		backends: map[portKey]backends{},
+		resting: map[string]*addresses{}, backends: map[portKey]backends{},
 	}
 }
 
@@ -214,12 +215,21 @@ func (p *peers) set(id string, next *endpoint) {
 		p.onNode[next.node] = map[string]*endpoint{}
 	}
 	p.onNode[next.node][id] = next
-	if next.ready && next.gateway.IsValid() {
-		if p.gateways[next.service] == nil {
-			p.gateways[next.service] = new(addresses)
+	if next.gateway.IsValid() {
+		in := p.gatewaysOf(next)
+		if in[next.service] == nil {
+			in[next.service] = new(addresses)
 		}
-		p.gateways[next.service].add(next.gateway)
+		in[next.service].add(next.gateway)
 	}
+}
+
+// gatewaysOf is where a task's gateway address is, by whether it is ready.
+func (p *peers) gatewaysOf(e *endpoint) map[string]*addresses {
+	if e.ready {
+		return p.gateways
+	}
+	return p.resting
 }
 
 func (p *peers) unset(old *endpoint) {
@@ -234,9 +244,10 @@ func (p *peers) unset(old *endpoint) {
 	if delete(p.onNode[old.node], old.id); len(p.onNode[old.node]) == 0 {
 		delete(p.onNode, old.node)
 	}
-	if g := p.gateways[old.service]; g != nil && old.ready && old.gateway.IsValid() {
+	in := p.gatewaysOf(old)
+	if g := in[old.service]; g != nil && old.gateway.IsValid() {
 		if g.remove(old.gateway); len(g.count) == 0 {
-			delete(p.gateways, old.service)
+			delete(in, old.service)
 		}
 	}
 }

@@ -181,10 +181,7 @@ func (p *peers) toBackends(key portKey, from []netip.Addr, target uint16) []neti
 	if had.target == target && len(had.from) == len(from) && (len(from) == 0 || &had.from[0] == &from[0]) {
 		return had.to
 	}
-	to := make([]netip.AddrPort, len(from))
-	for i, addr := range from {
-		to[i] = netip.AddrPortFrom(addr, target)
-	}
+	to := toPort(from, target)
 	p.backends[key] = backends{from, target, to}
 	return to
 }
@@ -211,54 +208,79 @@ func (a *Agent) ports(t *task) []v1.PortConfig {
 	return ports
 }
 
-// published are the ports that this machine answers on: those of the mesh lead to the tasks of the whole swarm.
+// published are the ports that this machine answers on: those of the mesh lead to the tasks of the whole swarm. Tasks that are not
+// ready, or are to be stopped, take no new connections and keep those that they have.
 func (a *Agent) published() []netplugin.PublishedPort {
-	others := make(map[portKey][]netip.AddrPort)
 	services := make([]*v1.PeerService, 0, len(a.peers.services))
-	for _, s := range a.peers.services {
-		if len(s.Ports) > 0 && a.peers.gateways[s.ID] != nil {
+	for id, s := range a.peers.services {
+		if len(s.Ports) > 0 && (a.peers.gateways[id] != nil || a.peers.resting[id] != nil) {
 			services = append(services, s)
 		}
 	}
 	slices.SortFunc(services, func(a, b *v1.PeerService) int { return strings.Compare(a.ID, b.ID) })
+	ready, resting := make(map[portKey][]netip.AddrPort), make(map[portKey][]netip.AddrPort)
 	for _, s := range services {
 		for _, p := range s.Ports {
-			if key := keyOf(p); others[key] == nil && p.Published != 0 {
-				others[key] = a.peers.toBackends(key, a.peers.gateways[s.ID].sorted(), p.Target)
+			key := keyOf(p)
+			if p.Published == 0 || ready[key] != nil {
+				continue
+			}
+			if g := a.peers.gateways[s.ID]; g != nil {
+				ready[key] = a.peers.toBackends(key, g.sorted(), p.Target)
+			}
+			if g := a.peers.resting[s.ID]; g != nil {
+				resting[key] = toPort(g.sorted(), p.Target)
 			}
 		}
 	}
 	for key := range a.peers.backends {
-		if others[key] == nil {
+		if ready[key] == nil {
 			delete(a.peers.backends, key)
 		}
 	}
-	own := make(map[portKey][]netip.AddrPort)
+	own, ownResting := make(map[portKey][]netip.AddrPort), make(map[portKey][]netip.AddrPort)
 	for _, t := range a.tasks {
-		if !t.linked || !t.addr.IsValid() || !t.published {
+		if !t.linked || !t.addr.IsValid() {
 			continue
 		}
+		to := ownResting
+		if t.published {
+			to = own
+		}
 		for _, p := range a.ports(t) {
-			own[keyOf(p)] = append(own[keyOf(p)], netip.AddrPortFrom(t.addr, p.Target))
+			to[keyOf(p)] = append(to[keyOf(p)], netip.AddrPortFrom(t.addr, p.Target))
 		}
 	}
-	return joinPorts(own, others)
+	return joinPorts(joined(own, ready), joined(ownResting, resting))
 }
 
-// joinPorts is what own tasks and those of others are behind, in the order of ports. What it is given stays as it is.
-func joinPorts(own, others map[portKey][]netip.AddrPort) []netplugin.PublishedPort {
-	var all []netplugin.PublishedPort
-	add := func(key portKey, to []netip.AddrPort) {
-		all = append(all, netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port, Backends: to})
+func toPort(from []netip.Addr, target uint16) []netip.AddrPort {
+	to := make([]netip.AddrPort, len(from))
+	for i, addr := range from {
+		to[i] = netip.AddrPortFrom(addr, target)
 	}
+	return to
+}
+
+// joined is what own tasks and those of others are behind. What it is given of others stays as it is.
+func joined(own, others map[portKey][]netip.AddrPort) map[portKey][]netip.AddrPort {
 	for key, to := range own {
 		to = slices.Concat(to, others[key])
 		slices.SortFunc(to, netip.AddrPort.Compare)
-		add(key, slices.Compact(to))
+		others[key] = slices.Compact(to)
 	}
-	for key, to := range others {
-		if own[key] == nil && len(to) > 0 {
-			add(key, to)
+	return others
+}
+
+// joinPorts are the ports in order. One that nobody is behind is none.
+func joinPorts(ready, resting map[portKey][]netip.AddrPort) []netplugin.PublishedPort {
+	var all []netplugin.PublishedPort
+	for key, to := range ready {
+		all = append(all, netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port, Backends: to, Draining: resting[key]})
+	}
+	for key, to := range resting {
+		if ready[key] == nil {
+			all = append(all, netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port, Draining: to})
 		}
 	}
 	slices.SortFunc(all, func(a, b netplugin.PublishedPort) int {

@@ -57,11 +57,10 @@ func TestNetworks(t *testing.T) {
 	_, _, err = client.Update(f.ctx, f.client, v1.Networks, made)
 	f.refused(err, http.StatusConflict, "update out of sequence")
 	for name, change := range map[string]func(*v1.NetworkSpec){
-		"internal":   func(s *v1.NetworkSpec) { s.Internal = true },
 		"attachable": func(s *v1.NetworkSpec) { s.Attachable = true },
 		"ipv6":       func(s *v1.NetworkSpec) { s.IPv6 = true },
 		"subnet":     func(s *v1.NetworkSpec) { s.Subnets = nil },
-		"options":    func(s *v1.NetworkSpec) { s.Options = map[string]string{v1.OptionEncrypted: ""} },
+		"options":    func(s *v1.NetworkSpec) { s.Options = map[string]string{v1.OptionMTU: "1400"} },
 	} {
 		changed, spec := *got, *got.Spec
 		change(&spec)

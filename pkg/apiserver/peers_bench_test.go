@@ -16,7 +16,7 @@ func BenchmarkPeers(b *testing.B) {
 	f := serve(b)
 	f.commit(append(networkOps("n0", "name0", 4096), nodeOp("node0", 1), nodeOp("node1", 2), nodeOp("node2", 3))...)
 	for i := range 50 {
-		ops := []store.Op{serviceOp(fmt.Sprint("s", i), fmt.Sprint("s", i), on("n0"))}
+		ops := []store.Op{serviceOp(fmt.Sprint("s", i), fmt.Sprint("s", i), onNetworks("n0"))}
 		for n := range 3 {
 			ops = append(ops, peerTaskOp(fmt.Sprintf("t%d.%d", i, n), fmt.Sprint("s", i), fmt.Sprint("node", n), "n0"))
 		}
@@ -45,7 +45,7 @@ func BenchmarkPeers(b *testing.B) {
 // BenchmarkFirstPeers opens a session of a node that is told of 10,000 tasks.
 func BenchmarkFirstPeers(b *testing.B) {
 	f := serve(b)
-	f.commit(append(networkOps("n0", "name0", 4096), nodeOp("node1", 1), nodeOp("node2", 2), serviceOp("s0", "s0", on("n0")))...)
+	f.commit(append(networkOps("n0", "name0", 4096), nodeOp("node1", 1), nodeOp("node2", 2), serviceOp("s0", "s0", onNetworks("n0")))...)
 	var ops []store.Op
 	for i := range 10_000 {
 		op := peerTaskOp(fmt.Sprintf("task%021d", i), "s0", fmt.Sprint("node", 1+min(i, 1)), "n0")

@@ -44,7 +44,7 @@ func serviceOp(id, name string, spec v1.ServiceSpec) store.Op {
 	return store.Op{Kind: v1.KindService, ID: id, Value: &spec, Meta: &v1.Meta{Name: name}, If: store.Always()}
 }
 
-func on(targets ...string) (spec v1.ServiceSpec) {
+func onNetworks(targets ...string) (spec v1.ServiceSpec) {
 	for _, target := range targets {
 		spec.Task.Networks = append(spec.Task.Networks, v1.NetworkAttachment{Target: target, Aliases: []string{"alias-" + target}})
 	}
@@ -69,7 +69,7 @@ func TestPeers(t *testing.T) {
 	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3),
 		store.Op{Kind: v1.KindCluster, ID: v1.ClusterName, If: store.Absent(), Value: &v1.ClusterSpec{DataPathPort: 4999}})
 	f.commit(append(networkOps("netA", "a", 4096), networkOps("netB", "b", 4097)...)...)
-	f.commit(serviceOp("sA", "web", on("a")), serviceOp("sB", "db", on("netB")),
+	f.commit(serviceOp("sA", "web", onNetworks("a")), serviceOp("sB", "db", onNetworks("netB")),
 		store.Op{Kind: v1.KindService, ID: "sA", Section: v1.SectionDesired, If: store.Always(), Value: &v1.ServiceDesired{
 			VIPs: []v1.NetworkAddress{{Network: "netA", Addresses: []string{"10.0.1.2/24"}}, {Network: "netB", Addresses: []string{"10.0.2.2/24"}}}}},
 		peerTaskOp("tB", "sB", "node2", "netB"), peerTaskOp("tAB", "sA", "node3", "netA", "netB"))
@@ -206,7 +206,7 @@ func randomOps(random *rand.Rand) []store.Op {
 	case 6:
 		return []store.Op{{Kind: v1.KindTask, ID: task, Section: v1.SectionDesired, If: store.Always()}}
 	case 7:
-		spec := on(network, pick("name", 4))
+		spec := onNetworks(network, pick("name", 4))
 		if random.IntN(2) == 0 {
 			spec.Endpoint = &v1.EndpointSpec{Ports: []v1.PortConfig{{Target: 80, Published: 8080, Mode: []v1.PublishMode{"", v1.PublishHost}[random.IntN(2)]}}}
 		}
@@ -265,7 +265,7 @@ func (a *agent) knowsOwnNetworksOnly() {
 func TestPeersOfManyTasks(t *testing.T) {
 	f := serve(t)
 	const tasks = 10_000
-	f.commit(append(networkOps("n0", "name0", 4096), nodeOp("node1", 1), nodeOp("node2", 2), serviceOp("s0", "s0", on("n0")))...)
+	f.commit(append(networkOps("n0", "name0", 4096), nodeOp("node1", 1), nodeOp("node2", 2), serviceOp("s0", "s0", onNetworks("n0")))...)
 	var ops []store.Op
 	for i := range tasks {
 		node := "node2"

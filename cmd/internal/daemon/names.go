@@ -11,6 +11,7 @@ import (
 
 	"github.com/swarmd/swarmd/pkg/agent"
 	"github.com/swarmd/swarmd/pkg/dnsplugin"
+	"github.com/swarmd/swarmd/pkg/netplugin"
 )
 
 // underlay is this machine's address of the traffic between tasks; not valid where nobody said.
@@ -26,9 +27,6 @@ func (id *identity) underlay() netip.Addr {
 	return addr.Unmap()
 }
 
-// resolverAddr is where the network leads the questions of tasks, on every machine.
-var resolverAddr = netip.MustParseAddrPort("169.254.77.53:53")
-
 // names is where the agent's names go, where tasks can ask for them: a resolver that works as long as the node does. The machine itself
 // may ask too, and sees all of them.
 func (n *node) names() agent.Names {
@@ -36,7 +34,7 @@ func (n *node) names() agent.Names {
 		return nil
 	}
 	machine := &nameservers{path: "/etc/resolv.conf"}
-	server := dnsplugin.New(dnsplugin.Options{Listen: []netip.AddrPort{resolverAddr}, Nameservers: machine.list,
+	server := dnsplugin.New(dnsplugin.Options{Listen: []netip.AddrPort{netplugin.Resolver}, Nameservers: machine.list,
 		Host: &dnsplugin.Asker{Task: "this machine"}, Log: n.log, Registry: n.d.registry})
 	n.work.Go(func() {
 		if err := server.Run(n.ctx); err != nil && n.ctx.Err() == nil {
@@ -90,7 +88,7 @@ func parseNameservers(text string) []netip.AddrPort {
 		if len(fields) < 2 || fields[0] != "nameserver" || len(found) == maxNameservers {
 			continue
 		}
-		if addr, err := netip.ParseAddr(fields[1]); err == nil && addr != resolverAddr.Addr() {
+		if addr, err := netip.ParseAddr(fields[1]); err == nil && addr != netplugin.Resolver.Addr() {
 			found = append(found, netip.AddrPortFrom(addr, 53))
 		}
 	}

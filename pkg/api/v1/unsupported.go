@@ -23,6 +23,12 @@ func Unsupported(obj Object) FieldErrors {
 		if o.Spec != nil {
 			u.when(o.Spec.Templating != nil, "spec.templating")
 		}
+	case *Network:
+		if o.Spec != nil {
+			u.when(o.Spec.Internal, "spec.internal")
+			_, encrypted := o.Spec.Options[OptionEncrypted]
+			u.when(encrypted, "spec.options["+strconv.Quote(OptionEncrypted)+"]")
+		}
 	case *Volume:
 		if o.Spec != nil && o.Spec.Driver != "" && o.Spec.Driver != "local" {
 			u.value("spec.driver", o.Spec.Driver, "local")
