@@ -195,7 +195,7 @@ func TestAlonePorts(t *testing.T) {
 		settle(10 * time.Second)
 		l.fake.Kill("t1", 1)
 		settle(4 * time.Second)
-		if c := l.net.config(); len(c.Published) != 0 || len(c.Tasks) != 1 {
+		if c := l.net.config(); len(c.Published) != 1 || len(c.Published[0].Backends) != 0 || len(c.Tasks) != 1 {
 			t.Errorf("while it waits: %+v", c)
 		}
 		settle(4 * time.Second)

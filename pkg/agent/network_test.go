@@ -59,9 +59,9 @@ func TestPortsLeadToRunningTasksOnly(t *testing.T) {
 		l.swarm.assign("t2", web, v1.TaskRunning)
 		l.start(nil)
 		settle(2 * time.Second)
-		first := []netip.AddrPort{netip.MustParseAddrPort("100.64.7.2:5353")}
-		want := []netplugin.PublishedPort{{Protocol: "udp", Port: 53, Backends: first},
-			{Protocol: "tcp", Port: 8080, Backends: []netip.AddrPort{netip.MustParseAddrPort("100.64.7.2:80")}}}
+		at := func(text string) []netip.AddrPort { return []netip.AddrPort{netip.MustParseAddrPort(text)} }
+		want := []netplugin.PublishedPort{{Protocol: "udp", Port: 53, Backends: at("100.64.7.2:5353"), Draining: at("100.64.7.3:5353")},
+			{Protocol: "tcp", Port: 8080, Backends: at("100.64.7.2:80"), Draining: at("100.64.7.3:80")}}
 		if diff := cmp.Diff(want, l.net.config().Published, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 			t.Errorf("while t2 starts (-want +got):\n%s", diff)
 		}

@@ -63,6 +63,9 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if role == v1.RoleManager && request.Addr != "" {
+		if err := taken(snapshot, request.Addr); err != nil {
+			return err
+		}
 		if err := s.reach(r.Context(), request.Addr); err != nil {
 			return err
 		}
@@ -181,6 +184,16 @@ func (s *Server) membership(w http.ResponseWriter, r *http.Request) error {
 	m.UnlockKey = a.Spec.UnlockKey
 	noteWrite(r.Context(), v1.KindMember, node.Meta.ID, "", 0)
 	return writeJSON(w, http.StatusOK, m)
+}
+
+// taken refuses an address that another manager is reached at.
+func taken(s *store.Snapshot, addr string) error {
+	for m := range store.All(s, v1.Members) {
+		if m.Status.Addr == addr {
+			return problemf(http.StatusBadRequest, "%s is the address of manager %s: give this node's own with --advertise-addr", addr, m.Meta.ID)
+		}
+	}
+	return nil
 }
 
 // reach refuses who is to be a manager, and is not reached where it says. A member that nobody reaches counts against the quorum.

@@ -346,7 +346,7 @@ func TestBackAfterAnElection(t *testing.T) {
 				if back {
 					m.open("node1", described).beat(time.Second, 10*time.Second)
 				}
-				time.Sleep(400 * time.Millisecond)
+				time.Sleep(600 * time.Millisecond)
 				if missed := lost.Load() != 0; missed == back {
 					t.Errorf("the node is missed: %v", missed)
 				}

@@ -70,6 +70,20 @@ func TestJoinRefusals(t *testing.T) {
 			t.Errorf("node ls on %s after refusals:\n%s", h.Name, out)
 		}
 	}
+	managerToken, _ := manager.JoinArguments("manager")
+	for _, advertised := range []string{"10.91.0.77", manager.Addr.String()} {
+		r := worker.Ctl("swarm", "join", "--token", managerToken, "--advertise-addr", advertised, addr)
+		t.Logf("advertising %s: exit %d: %s", advertised, r.Code, strings.TrimSpace(r.Stderr))
+		if r.Code != 1 || !strings.Contains(r.Stderr, advertised) || !strings.Contains(r.Stderr, "--advertise-addr") {
+			t.Errorf("advertising %s: exit %d, %q", advertised, r.Code, r.Stderr)
+		}
+		if after := tree(t, worker); !slices.Equal(after, before) {
+			t.Errorf("advertising %s: the machine has changed from\n%s\nto\n%s", advertised, strings.Join(before, "\n"), strings.Join(after, "\n"))
+		}
+	}
+	if out := manager.Must("node", "ls", "-q"); strings.Count(out, "\n") != 1 {
+		t.Errorf("node ls after refusals:\n%s", out)
+	}
 	worker.Must("swarm", "join", "--token", token, addr)
 	for _, h := range s.Hosts {
 		if r := h.Ctl("swarm", "join", "--token", token, addr); r.Code == 0 || !strings.Contains(r.Stderr, "already part of a swarm") {

@@ -176,6 +176,11 @@ func (m *manager) serve(ctx context.Context) error {
 	if err := watch.look(live); err != nil {
 		return err
 	}
+	if len(m.n.d.o.EtcdEndpoints) == 0 {
+		if err := keepPresences(live, s); err != nil {
+			m.n.log.Warn("nodes may be missed that were there before this manager was away", "err", err)
+		}
+	}
 	m.n.d.server.Attach(s, m.backing(s))
 	defer m.n.d.server.Detach()
 	m.setStore(s)
