@@ -69,11 +69,11 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 	l.retry, l.again, l.brokenPorts, l.broken = time.Time{}, time.Time{}, nil, nil
 	byTask, alone := netplugin.TaskErrors(err)
 	a.programmed(told, err != nil && !alone)
+	if inUse && l.resyncAt.IsZero() && alone { // what fails as a whole is read back anyway
+		l.resyncAt = a.o.Now().Add(max(resyncEvery, 100*took))
+	}
 	if err == nil {
 		l.failures, l.down, l.have = 0, false, number
-		if inUse && l.resyncAt.IsZero() {
-			l.resyncAt = a.o.Now().Add(max(resyncEvery, 100*took))
-		}
 		a.wakeLinks()
 		return
 	}

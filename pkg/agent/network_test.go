@@ -266,3 +266,16 @@ func TestNetworkIsRepaired(t *testing.T) {
 		}
 	})
 }
+
+// What cannot be repaired, such as one port that somebody else has, keeps nothing else from it.
+func TestNetworkIsRepairedBesideAFailure(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.net.fail = &netplugin.PortError{Protocol: "tcp", Port: 81, Err: errors.New("somebody else has it")}
+		l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskRunning)
+		l.start(nil)
+		settle(time.Minute)
+		if n := l.net.resyncs; n < 4 || n > 7 {
+			t.Errorf("read back %d times in a minute, want about 6", n)
+		}
+	})
+}
