@@ -56,8 +56,12 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 }
 
 // resyncEvery is how often the network is read back and repaired though nothing of ours changed: others flush tables and
-// delete links. Where that takes long it is done more rarely, to cost less than a hundredth of a core.
-const resyncEvery = 10 * time.Second
+// delete links. Where that takes long it is done more rarely, to cost less than a hundredth of a core, but for resyncMost: an
+// Apply also takes long where it makes many links, or the machine is busy, and repair must not wait for minutes then.
+const (
+	resyncEvery = 10 * time.Second
+	resyncMost  = 30 * time.Second
+)
 
 // applied takes note of what came of an Apply. What fails alone, one task's link or one port, holds up nobody else.
 func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration, told []time.Time) {
@@ -70,7 +74,7 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 	byTask, alone := netplugin.TaskErrors(err)
 	a.programmed(told, err != nil && !alone)
 	if inUse && l.resyncAt.IsZero() && alone { // what fails as a whole is read back anyway
-		l.resyncAt = a.o.Now().Add(max(resyncEvery, 100*took))
+		l.resyncAt = a.o.Now().Add(min(max(resyncEvery, 100*took), resyncMost))
 	}
 	if err == nil {
 		l.failures, l.down, l.have = 0, false, number

@@ -279,3 +279,16 @@ func TestNetworkIsRepairedBesideAFailure(t *testing.T) {
 		}
 	})
 }
+
+// A slow Apply makes repair rarer, to a bound.
+func TestSlowNetworkIsRepairedToo(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.net.delay = 5 * time.Second
+		l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskRunning)
+		l.start(nil)
+		settle(4 * time.Minute)
+		if n := l.net.resyncs; n < 5 || n > 9 {
+			t.Errorf("read back %d times in four minutes, want one each 35 s", n)
+		}
+	})
+}
