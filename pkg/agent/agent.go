@@ -123,13 +123,15 @@ type Agent struct {
 	// All below belongs to the loop.
 	tasks     map[string]*task
 	revisions map[string]*v1.ServiceRevision
-	node      *v1.Node
-	pool      string
-	revision  int64 // of the newest assignment
-	complete  bool  // a Complete assignment came since this process began
-	session   bool  // there is one
-	adopted   bool  // the runtime's containers are known
-	engineUp  bool
+	// crowded is how many revisions are too many to keep without a look at which are still needed.
+	crowded  int
+	node     *v1.Node
+	pool     string
+	revision int64 // of the newest assignment
+	complete bool  // a Complete assignment came since this process began
+	session  bool  // there is one
+	adopted  bool  // the runtime's containers are known
+	engineUp bool
 	// aloneSince is since when there is no session.
 	aloneSince time.Time
 	strays     map[string]engine.State // containers of which no assignment told, until a complete one comes

@@ -57,6 +57,9 @@ func (a *Agent) assign(m v1.Assignment) {
 	if len(m.Services) > 0 {
 		a.findRevisions(changed)
 	}
+	if m.Complete || len(a.revisions) > a.crowded {
+		a.forgetRevisions(m)
+	}
 	for _, t := range sorted(changed) {
 		a.advance(t)
 	}
@@ -160,9 +163,17 @@ func (a *Agent) takeComplete(m v1.Assignment, changed map[*task]bool, saved uint
 		}
 	}
 	a.dropStrays(changed)
+}
+
+// fewRevisions are kept in any case.
+const fewRevisions = 64
+
+// forgetRevisions drops those that no task runs which is assigned, nor came with the message. A session sends a revision again once the
+// last task of it was removed, and not before.
+func (a *Agent) forgetRevisions(m v1.Assignment) {
 	used := make(map[string]bool)
 	for _, t := range a.tasks {
-		if t.assigned != nil {
+		if t.assigned != nil && !t.gone {
 			used[t.assigned.Desired.Revision] = true
 		}
 	}
@@ -172,6 +183,7 @@ func (a *Agent) takeComplete(m v1.Assignment, changed map[*task]bool, saved uint
 		}
 	}
 	maps.DeleteFunc(a.revisions, func(id string, _ *v1.ServiceRevision) bool { return !used[id] })
+	a.crowded = max(2*len(a.revisions), fewRevisions)
 }
 
 // sorted is a set of tasks in the order of their IDs, so that what is done does not depend on a map's order.

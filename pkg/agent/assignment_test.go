@@ -41,6 +41,24 @@ func TestOlderAssignmentRefused(t *testing.T) {
 	})
 }
 
+// TestRevisionsAreForgotten has many services come and go, and one stay, in one session.
+func TestRevisionsAreForgotten(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.swarm.assign("stays", l.swarm.service("web", nil), v1.TaskRunning)
+		l.start(nil)
+		for i := range 500 {
+			id := fmt.Sprintf("t%d", i)
+			l.swarm.assign(id, l.swarm.service("batch", nil), v1.TaskRunning)
+			settle(time.Second)
+			l.swarm.remove(id)
+			settle(time.Second)
+		}
+		if n := len(l.agent.revisions); n > fewRevisions+1 || l.agent.revisions["web-0"] == nil {
+			t.Errorf("%d revisions are kept, that of the task that stays among them: %v", n, l.agent.revisions["web-0"] != nil)
+		}
+	})
+}
+
 // A manager whose store was restored from a backup begins again at an older revision. Refusing that would leave the node
 // deaf until the store has caught up.
 func TestRestoredStoreIsFollowed(t *testing.T) {

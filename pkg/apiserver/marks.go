@@ -94,8 +94,7 @@ func (se *session) compare(s *store.Snapshot, m marks, a *assignment) {
 			if t.task != nil && v1.TaskNode(t.task) == se.node {
 				se.compareTask(s, t.task, a)
 			} else if _, was := se.sent[t.id]; was {
-				delete(se.sent, t.id)
-				a.Removed = append(a.Removed, t.id)
+				se.removeTask(t.id, a)
 			}
 		}
 		return
@@ -110,8 +109,7 @@ func (se *session) compare(s *store.Snapshot, m marks, a *assignment) {
 	}
 	for id := range se.sent {
 		if t, ok := store.Get(s, v1.Tasks, id); !ok || v1.TaskNode(t) != se.node {
-			delete(se.sent, id)
-			a.Removed = append(a.Removed, id)
+			se.removeTask(id, a)
 		}
 	}
 }
@@ -137,20 +135,54 @@ func latest(marks []touch) []touch {
 	return kept
 }
 
+// sentTask is a task as it was sent: at which revision of its desired section, and what it runs.
+type sentTask struct {
+	desired  int64
+	revision string
+}
+
+// sentRevision is a service revision as it was sent, at which revision of the store, for its labels may change. It is remembered for as
+// long as the agent has it for certain: while a task runs it that was sent and not removed.
+type sentRevision struct {
+	at    int64
+	tasks int
+}
+
 func (se *session) compareTask(s *store.Snapshot, t *v1.Task, a *assignment) {
-	desired := t.Meta.Revisions[v1.SectionDesired]
-	if se.sent[t.Meta.ID] == desired {
+	desired, id := t.Meta.Revisions[v1.SectionDesired], t.Desired.Revision
+	before, was := se.sent[t.Meta.ID]
+	if was && before.desired == desired {
 		return
 	}
-	se.sent[t.Meta.ID] = desired
+	se.sent[t.Meta.ID] = sentTask{desired, id}
 	a.Tasks = append(a.Tasks, t)
-	r, ok := store.Get(s, v1.ServiceRevisions, t.Desired.Revision)
+	sent := se.revisions[id]
+	if sent == nil {
+		sent = new(sentRevision)
+		se.revisions[id] = sent
+	}
+	if !was {
+		sent.tasks++
+	}
+	r, ok := store.Get(s, v1.ServiceRevisions, id)
 	if !ok {
 		return
 	}
-	if at := r.Meta.Revisions.Max(); se.revisions[r.Meta.ID] != at {
-		se.revisions[r.Meta.ID] = at
+	if at := r.Meta.Revisions.Max(); sent.at != at {
+		sent.at = at
 		a.Services = append(a.Services, r)
+	}
+}
+
+// removeTask has the agent forget a task, and with the last of its revision that.
+func (se *session) removeTask(id string, a *assignment) {
+	revision := se.sent[id].revision
+	delete(se.sent, id)
+	a.Removed = append(a.Removed, id)
+	if sent := se.revisions[revision]; sent != nil {
+		if sent.tasks--; sent.tasks == 0 {
+			delete(se.revisions, revision)
+		}
 	}
 }
 

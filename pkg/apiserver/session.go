@@ -32,8 +32,8 @@ type session struct {
 	lease   lease
 
 	// The session's goroutine alone uses these.
-	sent      map[string]int64 // task → the revision of its desired section
-	revisions map[string]int64 // service revisions, and at which revision of the store: their labels may change
+	sent      map[string]sentTask
+	revisions map[string]*sentRevision // service revisions that tasks which were sent run
 	nodeAt    int64            // the revision of the node's spec and desired section
 	pool      string           // the gateway pool
 	news      *news            // what the node was told of the swarm
@@ -118,7 +118,7 @@ func (s *Server) begin(r *http.Request, lines *lineReader) (*v1.NodeDescription,
 func newSession(r *http.Request, cancel context.CancelCauseFunc) *session {
 	se := &session{
 		node: r.PathValue("ref"), id: v1.NewID(), wake: make(chan struct{}, 1), beats: make(chan struct{}, 1), cancel: cancel,
-		sent: make(map[string]int64), revisions: make(map[string]int64), peers: peersSent{sent: make(map[string]uint64)},
+		sent: make(map[string]sentTask), revisions: make(map[string]*sentRevision), peers: peersSent{sent: make(map[string]uint64)},
 	}
 	if r.TLS != nil {
 		se.certificate = r.TLS.PeerCertificates

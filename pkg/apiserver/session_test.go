@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/http"
 	"testing"
 	"time"
@@ -76,6 +77,7 @@ func (a *agent) take() {
 		}
 		delete(a.tasks, id)
 	}
+	a.forget()
 	if m.Node != nil {
 		a.node = m.Node
 	}
@@ -83,6 +85,15 @@ func (a *agent) take() {
 		a.pool = m.GatewayPool
 	}
 	a.meet(m)
+}
+
+// forget drops the service revisions that no task runs: an agent may do so, for a session sends them again.
+func (a *agent) forget() {
+	used := make(map[string]bool)
+	for _, t := range a.tasks {
+		used[t.Desired.Revision] = true
+	}
+	maps.DeleteFunc(a.services, func(id string, _ *v1.ServiceRevision) bool { return !used[id] })
 }
 
 // meet takes what a message says of peers.
@@ -176,6 +187,44 @@ func TestSession(t *testing.T) {
 }
 
 // TestSessionIsReplaced opens a second session of one node, as an agent does that lost the first without knowing.
+// TestSessionRevisions has tasks of two revisions come and go: whoever forgets a revision with the last task of it is sent it again with
+// the next one, and one that a task still runs is not sent twice.
+func TestSessionRevisions(t *testing.T) {
+	f := serve(t)
+	f.commit(nodeOp("node1", 1), revisionOf("r1"), revisionOf("r2"), taskOp("a", "s", "node1", "r1", 1))
+	a := f.connect("node1")
+	remove := func(id string) store.Op {
+		return store.Op{Kind: v1.KindTask, ID: id, Section: v1.SectionDesired, If: store.Exists()}
+	}
+	for i, test := range []struct {
+		ops  []store.Op
+		sent string
+	}{
+		{[]store.Op{taskOp("b", "s", "node1", "r1", 2)}, ""},
+		{[]store.Op{remove("a")}, ""},
+		{[]store.Op{remove("b")}, ""},
+		{[]store.Op{taskOp("c", "s", "node1", "r1", 3)}, "r1"},
+		{[]store.Op{taskOp("d", "s", "node1", "r2", 4)}, "r2"},
+		{[]store.Op{remove("c")}, ""},
+		{[]store.Op{remove("d"), taskOp("e", "s", "node1", "r1", 5)}, "r1"},
+	} {
+		f.commit(test.ops...)
+		a.take()
+		sent := ""
+		for _, r := range a.last.Services {
+			sent += r.Meta.ID
+		}
+		if sent != test.sent {
+			t.Errorf("step %d: sent %q, want %q", i+1, sent, test.sent)
+		}
+		for id, task := range a.tasks {
+			if a.services[task.Desired.Revision] == nil {
+				t.Errorf("step %d: task %s is there without its revision", i+1, id)
+			}
+		}
+	}
+}
+
 func TestSessionIsReplaced(t *testing.T) {
 	f := serve(t)
 	f.commit(nodeOp("node1", 1))

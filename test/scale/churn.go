@@ -87,6 +87,9 @@ func churn(ctx context.Context, o options, log *slog.Logger) (err error) {
 		return err
 	}
 	r.Seconds = time.Since(began).Seconds()
+	if err := writeMemProfile(o.memProfile); err != nil {
+		return err
+	}
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
