@@ -132,9 +132,7 @@ func (a *Agent) templateData(t *task) *templateData {
 	description := a.o.Describe()
 	data.Node.Hostname, data.Node.Platform = description.Hostname, description.Platform
 	data.Task.ID, data.Task.Name = t.id, v1.ContainerName(t.assigned)
-	if data.Task.Slot = strconv.FormatUint(d.Slot, 10); d.Slot == 0 {
-		data.Task.Slot = a.o.NodeID
-	}
+	data.Task.Slot = v1.SlotName(d)
 	return data
 }
 

@@ -53,7 +53,7 @@ func TestBadInput(t *testing.T) {
 		{"many labels", "POST", "/v1/services", million, 400, "labels"},
 		{"another kind", "POST", "/v1/services", strings.Replace(head, "Service", "Secret", 1) + `{"data":"YQ=="}}`, 400, "want Service at /v1/services"},
 		{"version", "POST", "/v1/services", strings.Replace(head, "swarm/v1", "v1", 1) + `{}}`, 400, "apiVersion"},
-		{"not yet", "POST", "/v1/services", head + `{"mode":"global","task":{"container":{"image":"nginx"}}}}`, 400, "not supported yet"},
+		{"not yet", "POST", "/v1/services", head + `{"task":{"container":{"image":"nginx"},"logDriver":{"name":"syslog"}}}}`, 400, "not supported yet"},
 		{"status given", "POST", "/v1/services", head + `{"task":{"container":{"image":"nginx"}}},"status":{}}`, 400, "status"},
 		{"too large", "POST", "/v1/services", head + `"` + strings.Repeat("a", v1.MaxManifestSize) + `"}`, 413, fmt.Sprint(v1.MaxManifestSize)},
 		{"task", "POST", "/v1/tasks", "{}", 405, "only GET"},

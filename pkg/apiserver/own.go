@@ -85,7 +85,8 @@ func (s *Server) serviceStatus(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, statuses)
 }
 
-// statusOf counts as Docker does: what a global service desires is what its nodes were given and are not lost with.
+// statusOf counts as Docker does: what a global service desires is what its nodes were given and are not lost with, and have not
+// completed.
 func statusOf(s *store.Snapshot, service *v1.Service) v1.ServiceStatus {
 	counts := s.CountsOf(service.Meta.ID)
 	st := v1.ServiceStatus{RunningTasks: uint64(counts.Running), CompletedTasks: uint64(counts.Complete)}
@@ -94,7 +95,7 @@ func statusOf(s *store.Snapshot, service *v1.Service) v1.ServiceStatus {
 		st.DesiredTasks = orZero(service.Spec.MaxConcurrent)
 	case v1.ModeGlobal, v1.ModeGlobalJob:
 		for t := range s.TasksOfService(service.Meta.ID) {
-			if t.Desired.State > v1.TaskComplete {
+			if t.Desired.State > v1.TaskComplete || v1.Observed(t) == v1.TaskComplete {
 				continue
 			}
 			if n, ok := store.Get(s, v1.Nodes, v1.TaskNode(t)); !ok || !v1.NodeLost(n) {

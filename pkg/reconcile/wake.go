@@ -87,6 +87,16 @@ func ServicesOn(s *store.Snapshot, node string) []string {
 	return slices.Sorted(maps.Keys(services))
 }
 
+// ServicesConcerned are the IDs of the services that a change of a node concerns: those with tasks there, and those that are on
+// every node. Some may be there twice.
+func ServicesConcerned(s *store.Snapshot, node string) []string {
+	ids := ServicesOn(s, node)
+	for service := range s.GlobalServices() {
+		ids = append(ids, service.Meta.ID)
+	}
+	return ids
+}
+
 // SetTask is the operation that replaces what was decided about a task, on the condition that nobody else did meanwhile.
 func SetTask(now time.Time, t *v1.Task, d *v1.TaskDesired) store.Op {
 	meta := t.Meta

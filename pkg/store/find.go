@@ -37,6 +37,9 @@ func (s *Snapshot) Unplaced(service string) iter.Seq[*v1.Task] {
 // ServicesWithUnplaced yields the IDs of the services that have tasks waiting for a node.
 func (s *Snapshot) ServicesWithUnplaced() iter.Seq[string] { return s.index.unplaced.keys() }
 
+// GlobalServices yields the services whose tasks are made for nodes, in the order of their IDs.
+func (s *Snapshot) GlobalServices() iter.Seq[*v1.Service] { return s.index.global.members("") }
+
 // RevisionsOfService yields the kept revisions of a service in the order of their IDs.
 func (s *Snapshot) RevisionsOfService(service string) iter.Seq[*v1.ServiceRevision] {
 	return s.index.revisions.members(service)

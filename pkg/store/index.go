@@ -20,6 +20,7 @@ type index struct {
 	counts    lazy[*btree.Map[string, TaskCounts]] // by service
 	network   networkIndex
 	peers     peerIndex
+	global    grouped[*v1.Service] // with tasks on every node, in one group
 }
 
 func newIndex() index {
@@ -33,13 +34,14 @@ func newIndex() index {
 		counts:    lazy[*btree.Map[string, TaskCounts]]{tree: new(btree.Map[string, TaskCounts])},
 		network:   newNetworkIndex(),
 		peers:     newPeerIndex(),
+		global:    newGrouped[*v1.Service](),
 	}
 }
 
 // shared is the same index for the next snapshot, where it is copied tree by tree when one is first written.
 func (x *index) shared() index {
 	return index{x.names.shared(), x.byService.shared(), x.byNode.shared(), x.unplaced.shared(), x.revisions.shared(),
-		x.loads.shared(), x.counts.shared(), x.network.shared(), x.peers.shared()}
+		x.loads.shared(), x.counts.shared(), x.network.shared(), x.peers.shared(), x.global.shared()}
 }
 
 // change replaces what the index knows of an object; old is nil where it is new, next where it is gone.
@@ -67,6 +69,7 @@ func (x *index) change(old, next v1.Object) {
 		is, _ := next.(*v1.Service)
 		x.network.changeService(was, is)
 		x.peers.changeService(was, is)
+		x.changeGlobal(was, is)
 		x.changeName(old, next)
 	case *v1.Network:
 		was, _ := old.(*v1.Network)
@@ -75,6 +78,14 @@ func (x *index) change(old, next v1.Object) {
 		x.changeName(old, next)
 	default:
 		x.changeName(old, next)
+	}
+}
+
+func (x *index) changeGlobal(was, is *v1.Service) {
+	if v1.Global(is) {
+		x.global.set("", is.Meta.ID, is)
+	} else if v1.Global(was) {
+		x.global.remove("", was.Meta.ID)
 	}
 }
 

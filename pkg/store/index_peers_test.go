@@ -25,6 +25,9 @@ func TestPeerIndexes(t *testing.T) {
 				for _, ref := range store.NetworkRefs(service) {
 					want["services "+ref] = append(want["services "+ref], service.Meta.ID)
 				}
+				if v1.Global(service) {
+					want["global"] = append(want["global"], service.Meta.ID)
+				}
 				if store.PublishesIngress(service) {
 					want["ingress"] = append(want["ingress"], service.Meta.ID)
 				}
@@ -33,6 +36,9 @@ func TestPeerIndexes(t *testing.T) {
 				for service := range s.ServicesReferring(n) {
 					got["services "+n] = append(got["services "+n], service.Meta.ID)
 				}
+			}
+			for service := range s.GlobalServices() {
+				got["global"] = append(got["global"], service.Meta.ID)
 			}
 			for service := range s.IngressServices() {
 				got["ingress"] = append(got["ingress"], service.Meta.ID)
@@ -58,7 +64,7 @@ func drawPeer(t *rapid.T) store.Op {
 	default:
 		op.Kind = v1.KindService
 		if !gone {
-			spec := &v1.ServiceSpec{}
+			spec := &v1.ServiceSpec{Mode: rapid.SampledFrom([]v1.ServiceMode{v1.ModeReplicated, v1.ModeGlobal, v1.ModeGlobalJob}).Draw(t, "tasks")}
 			for _, n := range slices.Backward(networks) {
 				spec.Task.Networks = append(spec.Task.Networks, v1.NetworkAttachment{Target: n})
 			}

@@ -34,7 +34,7 @@ func TestMainJobBadInput(t *testing.T) {
 		"negative replicas": {manifest("  replicas: -1\n" + task), "spec.replicas"},
 		"no image":          {manifest("  task: {container: {}}\n"), "spec.task.container.image"},
 		"bad image":         {manifest("  task: {container: {image: 'UPPER case'}}\n"), "spec.task.container.image"},
-		"not yet":           {manifest("  mode: global\n" + task), "not supported yet"},
+		"not yet":           {manifest("  task: {container: {image: 'hello:1'}, logDriver: {name: syslog}}\n"), "not supported yet"},
 		"bad name":          {strings.Replace(manifest(task), "name: bad", "name: -bad-", 1), "metadata.name"},
 		"long name":         {strings.Replace(manifest(task), "name: bad", "name: "+strings.Repeat("x", 64), 1), "63"},
 		"no kind":           {"apiVersion: swarm/v1\nmetadata: {name: bad}\n", "kind"},

@@ -50,7 +50,7 @@ func (c *checks) decided(w *World, s *store.Snapshot, ops []store.Op) {
 				if gives(after, old) {
 					w.stats.Moves++
 					if begun[d.Service] == nil {
-						begun[d.Service] = movers(s, d.Service)
+						begun[d.Service] = movers(after, d.Service) // a rollout may have taken some over
 					}
 					begun[d.Service][d.Slot] = true
 				}
@@ -89,7 +89,7 @@ func slotOf(s *store.Snapshot, d *v1.TaskDesired) (tasks []*v1.Task) {
 func (c *checks) mayStop(s, after *store.Snapshot, t *v1.Task) bool {
 	d := t.Desired
 	o, ok := store.Get(after, v1.Services, d.Service)
-	if !ok || !o.Meta.Deleting.IsZero() {
+	if !ok || !o.Meta.Deleting.IsZero() || v1.Global(o) {
 		return true
 	}
 	specs := []*v1.TaskSpec{&o.Spec.Task}
@@ -158,7 +158,7 @@ func (w *World) drainCalmly() {
 	}
 	w.watched = make(map[string]int)
 	for _, s := range w.services() {
-		if r := s.Spec.Task.Resources; s.Meta.Deleting.IsZero() && s.Spec.Task.Placement == nil && !hostPort(s.Spec) && (r == nil || r.Reservations == nil) {
+		if r := s.Spec.Task.Resources; s.Meta.Deleting.IsZero() && !v1.Global(s) && s.Spec.Task.Placement == nil && !hostPort(s.Spec) && (r == nil || r.Reservations == nil) {
 			w.watched[s.Meta.ID] = int(*s.Spec.Replicas)
 		}
 	}

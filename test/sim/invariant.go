@@ -238,6 +238,9 @@ func (c *checks) placed(w *World, t *v1.Task) {
 		}
 		c.fits[d.Revision] = fit
 	}
+	if d.Node != "" && d.Node != d.Placement.Node {
+		w.fail("%s was made for %s, and is placed on %s", nameOf(d), d.Node, d.Placement.Node)
+	}
 	node, ok := store.Get(w.current(), v1.Nodes, d.Placement.Node)
 	if !ok || !v1.Satisfies(node, fit.constraints) {
 		w.fail("%s is placed on %s, which its constraints do not allow", nameOf(d), d.Placement.Node)

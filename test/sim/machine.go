@@ -78,7 +78,7 @@ func newMachine(w *World, i int) *machine {
 func (m *machine) boot() {
 	m.skew = m.w.between(-time.Second, time.Second)
 	labels := map[string]string{"zone": []string{"east", "west"}[m.number%2]}
-	m.w.userCommit(store.Op{Kind: v1.KindNode, ID: m.id, Value: &v1.NodeSpec{Role: v1.RoleWorker, Availability: v1.AvailabilityActive},
+	m.w.userCommit(store.Op{Kind: v1.KindNode, ID: m.id, Value: &v1.NodeSpec{Role: v1.RoleWorker, Availability: v1.AvailabilityActive, Index: uint32(m.number + 1)},
 		Meta: &v1.Meta{Labels: labels}, If: store.Absent()})
 	m.up = true
 	m.connect()

@@ -93,7 +93,7 @@ func (w *World) reconsider(s *v1.Service) {
 	policy := s.Spec.Task.RestartPolicy
 	switch {
 	case !s.Meta.Deleting.IsZero():
-	case w.chance(0.5) || policy.Condition != v1.RestartAny || policy.MaxAttempts > 0 || *s.Spec.Replicas > w.most(s.Spec) || w.crowded(s.Spec):
+	case w.chance(0.5) || policy.Condition != v1.RestartAny || policy.MaxAttempts > 0 || w.tooMany(s.Spec) || w.crowded(s.Spec):
 		w.update(s, w.possible)
 	case s.Desired != nil && s.Desired.Update != nil && s.Desired.Update.State == v1.UpdatePaused:
 		w.update(s, func(*v1.ServiceSpec) {})
@@ -106,6 +106,21 @@ func (w *World) reconsider(s *v1.Service) {
 			}
 		})
 	}
+}
+
+func (w *World) tooMany(s *v1.ServiceSpec) bool { return s.Replicas != nil && *s.Replicas > w.most(s) }
+
+// wanted is how many tasks a service is to have.
+func (w *World) wanted(s *v1.Service) (n int) {
+	if s.Spec.Mode != v1.ModeGlobal {
+		return int(*s.Spec.Replicas)
+	}
+	for node := range store.All(w.current(), v1.Nodes) {
+		if v1.Hosts(node, v1.Constraints(&s.Spec.Task)) {
+			n++
+		}
+	}
+	return n
 }
 
 // most is how many replicas of a service fit in any case.
@@ -127,8 +142,10 @@ func (w *World) possible(s *v1.ServiceSpec) {
 	s.Task.RestartPolicy = &v1.RestartPolicy{Condition: v1.RestartAny, Delay: s.Task.RestartPolicy.Delay}
 	s.Task.ForceUpdate += 100
 	w.ample(s)
-	n := min(*s.Replicas, w.most(s))
-	s.Replicas = &n
+	if s.Replicas != nil {
+		n := min(*s.Replicas, w.most(s))
+		s.Replicas = &n
+	}
 }
 
 // amiss is what is not yet as the user wants it, or "".
@@ -174,7 +191,7 @@ func (w *World) serviceAmiss(s *v1.Service, wanted map[string]bool) string {
 		if v1.Observed(t) != v1.TaskRunning || t.Desired.State != v1.TaskRunning {
 			return fmt.Sprintf("%s is %s, to be %s %s", nameOf(t.Desired), v1.Observed(t), t.Desired.State, t.Desired.Pending)
 		}
-		if t.Desired.Revision != v1.RevisionID(s) {
+		if !w.upToDate(s, t) {
 			return nameOf(t.Desired) + " runs an old revision" + updateOf(s)
 		}
 		if c := w.machine(v1.TaskNode(t)).containers[t.Meta.ID]; c == nil || !c.running {
@@ -191,8 +208,8 @@ func (w *World) serviceAmiss(s *v1.Service, wanted map[string]bool) string {
 			return fmt.Sprintf("slot %d has %d tasks", slot, n)
 		}
 	}
-	if uint64(len(running)) != *s.Spec.Replicas {
-		return fmt.Sprintf("%d of %d replicas run", len(running), *s.Spec.Replicas)
+	if wanted := w.wanted(s); len(running) != wanted {
+		return fmt.Sprintf("%d of %d replicas run", len(running), wanted)
 	}
 	for slot, n := range kept {
 		if n > v1.DefaultTaskHistoryLimit {
@@ -206,6 +223,16 @@ func (w *World) serviceAmiss(s *v1.Service, wanted map[string]bool) string {
 		return "the rollout has not ended" + updateOf(s)
 	}
 	return ""
+}
+
+// upToDate tells whether a task runs what the service asks for, where it may be.
+func (w *World) upToDate(s *v1.Service, t *v1.Task) bool {
+	if t.Desired.Revision == v1.RevisionID(s) {
+		return true
+	}
+	r, known := store.Get(w.current(), v1.ServiceRevisions, t.Desired.Revision)
+	n, there := store.Get(w.current(), v1.Nodes, v1.TaskNode(t))
+	return known && there && v1.SameButPlacement(r.Spec, s.Spec) && v1.Satisfies(n, v1.Constraints(&s.Spec.Task))
 }
 
 // unknowable tells whether a task is one to stop whose machine is dead: the swarm keeps it for a day, in case that comes

@@ -37,10 +37,7 @@ func (w *World) act() {
 	case service == nil:
 		w.create(name)
 	case w.chance(0.35):
-		w.update(service, func(s *v1.ServiceSpec) {
-			n := w.rng.Uint64N(5)
-			s.Replicas = &n
-		})
+		w.update(service, w.scale)
 	case w.chance(0.5):
 		w.update(service, func(s *v1.ServiceSpec) {
 			s.Task.Container.Image = fmt.Sprintf("app:%d", w.rng.IntN(4))
@@ -59,6 +56,27 @@ func (w *World) act() {
 	}
 }
 
+// scale changes how many replicas there are to be, or where a global service is to be.
+func (w *World) scale(s *v1.ServiceSpec) {
+	n := w.rng.Uint64N(5)
+	switch {
+	case s.Mode != v1.ModeGlobal:
+		s.Replicas = &n
+	case n < 2:
+		s.Task.Placement = &v1.Placement{Constraints: []string{"node.labels.zone==east"}}
+	default:
+		s.Task.Placement = nil
+	}
+}
+
+// replicas says how many tasks a service is to have.
+func replicas(s *v1.ServiceSpec) string {
+	if s.Mode == v1.ModeGlobal {
+		return "global"
+	}
+	return fmt.Sprintf("%d replicas", *s.Replicas)
+}
+
 // named is the service of that name, or nil.
 func (w *World) named(name string) *v1.Service {
 	id, ok := w.current().ByName(v1.KindService, name)
@@ -75,7 +93,7 @@ func (w *World) create(name string) {
 	id := v1.HashID("sim", fmt.Sprint(w.o.Seed), fmt.Sprint(w.user.made))
 	now := w.time(0)
 	spec := w.spec()
-	w.trace("user creates %s(%.4s): %d replicas, %s", name, id, *spec.Replicas, spec.Update.Order)
+	w.trace("user creates %s(%.4s): %s, %s", name, id, replicas(spec), spec.Update.Order)
 	w.userCommit(
 		store.Op{Kind: v1.KindClaim, ID: v1.NameClaim(v1.KindService, name), Value: &v1.ClaimSpec{Holder: id}, If: store.Absent()},
 		store.Op{Kind: v1.KindService, ID: id, Value: spec, If: store.Absent(),
@@ -114,10 +132,16 @@ func (w *World) spec() *v1.ServiceSpec {
 	case w.chance(0.2):
 		s.Endpoint.Ports = []v1.PortConfig{{Target: 80}}
 	}
-	if w.chance(0.3) {
-		s.Update.Order = v1.StartFirst
-	} else {
+	start, everywhere := w.chance(0.3), w.chance(0.2)
+	switch {
+	case everywhere:
+		s.Mode, s.Replicas = v1.ModeGlobal, nil
+		w.scale(s)
+	case !start:
 		w.restrict(s)
+	}
+	if start {
+		s.Update.Order = v1.StartFirst
 	}
 	v1.Default(&v1.Service{Spec: s})
 	return s
@@ -159,7 +183,7 @@ func (w *World) update(s *v1.Service, change func(*v1.ServiceSpec)) {
 	change(&spec)
 	meta.Generation++
 	meta.UpdatedAt = w.time(0)
-	w.trace("user updates %s(%.4s): %d replicas of %s, force %d", meta.Name, meta.ID, *spec.Replicas, spec.Task.Container.Image, spec.Task.ForceUpdate)
+	w.trace("user updates %s(%.4s): %s of %s, force %d", meta.Name, meta.ID, replicas(&spec), spec.Task.Container.Image, spec.Task.ForceUpdate)
 	w.userCommit(store.Op{Kind: v1.KindService, ID: meta.ID, Value: &spec, Meta: &meta, If: store.AtRevision(meta.Revisions[v1.SectionSpec])})
 }
 

@@ -16,6 +16,28 @@ func NodeDrained(n *Node) bool {
 	return n != nil && n.Spec != nil && n.Spec.Availability == AvailabilityDrain
 }
 
+// Global tells whether a service's tasks are made for nodes, one for each that the service is to be on.
+func Global(s *Service) bool {
+	return s != nil && s.Spec != nil && (s.Spec.Mode == ModeGlobal || s.Spec.Mode == ModeGlobalJob)
+}
+
+// Job tells whether a service's tasks are to complete, rather than to run.
+func Job(s *Service) bool {
+	return s != nil && s.Spec != nil && (s.Spec.Mode == ModeReplicatedJob || s.Spec.Mode == ModeGlobalJob)
+}
+
+// Hosts tells whether a global service with these constraints is to have a task on a node, as Docker Swarm has it: on each that
+// is ready, not drained, and satisfies them. One that is paused keeps the task that it has, as it is.
+func Hosts(n *Node, constraints []Constraint) bool {
+	return !NodeLost(n) && !NodeDrained(n) && n.Meta.Deleting.IsZero() && n.Spec != nil && n.Spec.Index > 0 &&
+		n.Status != nil && n.Status.State == NodeReady && Satisfies(n, constraints)
+}
+
+// NodePaused tells whether a node takes no new tasks, and keeps those that it has.
+func NodePaused(n *Node) bool {
+	return n != nil && n.Spec != nil && n.Spec.Availability == AvailabilityPause
+}
+
 // SameButPlacement tells whether a revision's tasks need no replacement when a service changes to what it says now, as
 // long as their nodes satisfy its placement.
 func SameButPlacement(r *ServiceRevisionSpec, s *ServiceSpec) bool {

@@ -80,10 +80,14 @@ type TaskDesired struct {
 	Service string `json:"service"`
 	// ServiceName is kept for people, and for what outlives the service.
 	ServiceName string `json:"serviceName"`
-	// Slot is the replica's number from 1; 0 for a global service, where Node says which.
+	// Slot is the replica's number from 1; of a global service, it is the index of Node.
 	Slot uint64 `json:"slot,omitempty"`
+	// Node is where a task of a global service is to run: it is made for that node.
+	Node string `json:"node,omitempty"`
 	// Attempt numbers the tasks of a slot, from 1. The task's ID is TaskID of service, slot and attempt.
 	Attempt uint64 `json:"attempt"`
+	// Iteration is the service's generation that a job's task was made for: a job that changes begins anew. 0 where it is no job.
+	Iteration uint64 `json:"iteration,omitempty"`
 	// Revision is the ID of the ServiceRevision that the task runs.
 	Revision string `json:"revision"`
 	// State is the state that the task should reach: ready, running, complete, shutdown or remove. It never goes back.
@@ -177,17 +181,20 @@ type ContainerStatus struct {
 	OOMKilled bool   `json:"oomKilled,omitempty"`
 }
 
-// TaskID is the ID of a slot's task number attempt. For a global service, slot is the node's ID.
+// TaskID is the ID of a slot's task number attempt.
 func TaskID(service, slot string, attempt uint64) string {
 	return HashID("task", service, slot, strconv.FormatUint(attempt, 10))
 }
 
 // TaskName is the name people know a task by, such as "web.1"; for a global service the node's ID stands for the slot.
-func TaskName(d *TaskDesired) string {
-	if d.Slot == 0 && d.Placement != nil {
-		return d.ServiceName + "." + d.Placement.Node
+func TaskName(d *TaskDesired) string { return d.ServiceName + "." + SlotName(d) }
+
+// SlotName tells a service's slots apart for people: the number of the replica, or the ID of the node that it is for.
+func SlotName(d *TaskDesired) string {
+	if d.Node != "" {
+		return d.Node
 	}
-	return d.ServiceName + "." + strconv.FormatUint(d.Slot, 10)
+	return strconv.FormatUint(d.Slot, 10)
 }
 
 // ContainerName is the name of a task's container, such as "web.1.<task ID>".

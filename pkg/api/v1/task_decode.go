@@ -50,8 +50,14 @@ func (r *lean) desired(d *TaskDesired) {
 	if r.field("slot", &first) {
 		d.Slot = r.number()
 	}
+	if r.field("node", &first) {
+		d.Node = r.text()
+	}
 	if r.field("attempt", &first) {
 		d.Attempt = r.number()
+	}
+	if r.field("iteration", &first) {
+		d.Iteration = r.number()
 	}
 	if r.field("revision", &first) {
 		d.Revision = r.text()

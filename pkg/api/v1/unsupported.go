@@ -53,9 +53,6 @@ func (u unsupported) value(field, value string, honoured ...string) {
 }
 
 func (u unsupported) service(s *ServiceSpec) {
-	if s.Mode != "" && s.Mode != ModeReplicated {
-		u.value("spec.mode", string(s.Mode), string(ModeReplicated))
-	}
 	for _, c := range []struct {
 		field  string
 		config *UpdateConfig

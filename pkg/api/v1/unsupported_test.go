@@ -8,8 +8,8 @@ import (
 func TestUnsupported(t *testing.T) {
 	const c = "spec.task.container."
 	for _, test := range []struct{ kind, in, want string }{
-		{"Service", `{"mode":"global","task":{"container":{"image":"a"}}}`, "spec.mode: global is not supported yet: want replicated"},
-		{"Service", `{"mode":"replicated-job","task":{"container":{"image":"a"}}}`, "spec.mode: replicated-job is not supported yet: want replicated"},
+		{"Service", `{"mode":"global","task":{"container":{"image":"a"}}}`, ""},
+		{"Service", `{"mode":"replicated-job","task":{"container":{"image":"a"}}}`, ""},
 		{"Service", `{"task":{"container":{"image":"a"},"networks":[{"target":"n","aliases":["m"]}]}}`, ""},
 		{"Service", `{"task":{"container":{"image":"a"},"networks":[{"target":"n"},{"target":"m","driverOpts":{"a":"b"}}]}}`,
 			"spec.task.networks[1].driverOpts: is not supported yet"},

@@ -3,7 +3,7 @@
 //
 // It owns ServiceDesired.Update, which is all there is to know of a rollout: a new leader goes on by reading it. It never
 // makes or stops a task: the service rule moves the slots that are admitted, in ascending order, and leaves the others at
-// what they run.
+// what they run. A job is not rolled out: it begins anew.
 package rollout
 
 import (
@@ -28,11 +28,18 @@ type Rule struct{}
 // Name implements reconcile.Rule.
 func (Rule) Name() string { return "rollout" }
 
-// Keys implements reconcile.Rule: a service is worth deciding when it changes, when a task of it ends or is decided about,
-// and, during a rollout, when one has begun to run.
+// Keys implements reconcile.Rule: a service is worth deciding when it changes, when a task of it ends or is decided about, when
+// a node that a global one may be on changes, and, during a rollout, when a task has begun to run.
 func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	if c.Kind == v1.KindService {
 		return []string{c.ID}
+	}
+	if _, _, changed := reconcile.NodeOf(c); changed {
+		var global []string
+		for service := range s.GlobalServices() {
+			global = append(global, service.Meta.ID)
+		}
+		return global
 	}
 	t, ok := reconcile.TaskOf(c)
 	if !ok {
@@ -52,7 +59,7 @@ func updating(s *store.Snapshot, service string) bool {
 // Decide implements reconcile.Rule.
 func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
 	service, ok := store.Get(s, v1.Services, key)
-	if !ok || !service.Meta.Deleting.IsZero() {
+	if !ok || !service.Meta.Deleting.IsZero() || v1.Job(service) {
 		return reconcile.Plan{}
 	}
 	var before *v1.UpdateStatus

@@ -44,7 +44,7 @@ func (r *rollout) survey(s *store.Snapshot, service *v1.Service, before *v1.Upda
 	at := make(map[uint64]int)
 	for t := range s.TasksOfService(service.Meta.ID) {
 		d := t.Desired
-		if d.State >= v1.TaskRemove || d.Slot == 0 {
+		if d.State >= v1.TaskRemove || d.Slot == 0 || v1.Global(service) && !revisions.moves(d.Node) {
 			continue
 		}
 		i, seen := at[d.Slot]
@@ -108,6 +108,12 @@ type revisions struct {
 
 func newRevisions(s *store.Snapshot, service *v1.Service, target string) *revisions {
 	return &revisions{s, service, target, v1.Constraints(&service.Spec.Task), map[string]bool{target: true}}
+}
+
+// moves tells whether a global service's task on a node can become another one there.
+func (r *revisions) moves(node string) bool {
+	n, ok := store.Get(r.snapshot, v1.Nodes, node)
+	return ok && !v1.NodePaused(n) && v1.Hosts(n, r.wanted)
 }
 
 // current tells whether tasks of a revision run what the spec asks for, wherever they run.

@@ -155,12 +155,16 @@ func (d *decision) spec(service *v1.Service, revision string) (*v1.ServiceRevisi
 	return nil, false
 }
 
-// place gives nodes to the tasks of a group, until no node is left.
+// place gives nodes to the tasks of a group: to those of a global service their own, to others until no node is left.
 func (d *decision) place(g group, spec *v1.ServiceRevisionSpec) {
 	if len(g.tasks) == 0 {
 		return
 	}
-	filters := filtersFor(spec)
+	filters, needs := filtersFor(spec), needsOf(spec)
+	if g.tasks[0].Desired.Node != "" {
+		d.placeOn(g.tasks, filters, needs)
+		return
+	}
 	for _, n := range d.nodes {
 		n.failed = n.failures[g.revision]
 	}
@@ -170,7 +174,6 @@ func (d *decision) place(g group, spec *v1.ServiceRevisionSpec) {
 			fit = append(fit, n)
 		}
 	}
-	needs := needsOf(spec)
 	tree := grow(d.nodes, fit, preferences(spec))
 	for i, t := range g.tasks {
 		n := tree.next()
@@ -181,6 +184,26 @@ func (d *decision) place(g group, spec *v1.ServiceRevisionSpec) {
 		n.reserve(needs)
 		d.assign(t, n, needs)
 		tree.placed(n, firstNo(filters, n) < 0)
+	}
+}
+
+// placeOn gives each task the node that it was made for, where that can take it.
+func (d *decision) placeOn(tasks []*v1.Task, filters []filter, needs needs) {
+	byID := make(map[string]*node, len(d.nodes))
+	for _, n := range d.nodes {
+		byID[n.Meta.ID] = n
+	}
+	for i, t := range tasks {
+		n := byID[t.Desired.Node]
+		switch {
+		case n == nil:
+			d.explain(tasks[i:i+1], "node "+t.Desired.Node+" is not there")
+		case firstNo(filters, n) >= 0:
+			d.explain(tasks[i:i+1], reasons(filters, []*node{n}))
+		default:
+			n.reserve(needs)
+			d.assign(t, n, needs)
+		}
 	}
 }
 

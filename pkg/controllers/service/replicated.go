@@ -8,7 +8,7 @@ import (
 )
 
 // replicated keeps as many slots as there are to be replicas. New ones get the lowest free numbers.
-func replicated(v *view) (keep, drop []*slot) {
+func replicated(v *view) (l layout) {
 	replicas := 1
 	if r := v.service.Spec.Replicas; r != nil {
 		replicas = int(min(*r, 1<<31))
@@ -17,18 +17,20 @@ func replicated(v *view) (keep, drop []*slot) {
 	for _, s := range v.slots {
 		switch {
 		case s.number == 0:
-			drop = append(drop, s) // no replica's number
+			l.drop = append(l.drop, s) // no replica's number
 		case s.abandoned():
 			gone[s.number] = s
 		default:
-			keep = append(keep, s)
+			l.keep = append(l.keep, s)
 		}
 	}
-	if len(keep) > replicas {
-		v.victimsLast(keep)
-		return keep[:replicas], append(drop, keep[replicas:]...)
+	if len(l.keep) > replicas {
+		v.victimsLast(l.keep)
+		l.keep, l.drop = l.keep[:replicas], append(l.drop, l.keep[replicas:]...)
+		return l
 	}
-	return fill(keep, gone, replicas), drop
+	l.keep = fill(l.keep, gone, replicas)
+	return l
 }
 
 // fill adds slots with the lowest free numbers, in ascending order, until there are enough.

@@ -5,7 +5,7 @@
 // chooses a node, never decides when a slot moves to a new revision (rollout does, and this rule obeys), and never
 // removes an object (gc does).
 //
-// Reading order: service.go (a service), view.go (what is there), replicated.go (which slots), slot.go (which tasks in a
+// Reading order: service.go (a service), view.go (what is there), replicated.go and global.go (which slots), job.go (what runs to its end), slot.go (which tasks in a
 // slot), drain.go (how they leave a node), restart.go (when again).
 package service
 
@@ -25,7 +25,7 @@ type Rule struct{}
 func (Rule) Name() string { return "service" }
 
 // Keys implements reconcile.Rule: a service is worth deciding when it changes, when a task of it ends or is decided about,
-// and when a node that it has tasks on is lost, drained or described anew. That a task runs is news only where the one before
+// and when a node that it has tasks on, or may have to have one, is lost, drained or described anew. That a task runs is news only where the one before
 // it may stop then: with start-first, and in a drain.
 func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	switch c.Kind {
@@ -41,7 +41,7 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 		}
 	case v1.KindNode:
 		if _, _, changed := reconcile.NodeOf(c); changed {
-			return reconcile.ServicesOn(s, c.ID)
+			return reconcile.ServicesConcerned(s, c.ID)
 		}
 	}
 	return nil
@@ -84,23 +84,36 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 	}
 	v := look(now, s, service)
 	v.ensureRevision()
-	keep, drop := slots(v)
-	for _, slot := range drop {
+	all := slots(v)
+	for _, slot := range all.drop {
 		for _, t := range slot.tasks {
 			v.stop(t, v1.TaskRemove, "")
 		}
 	}
-	for _, slot := range keep {
-		v.decideSlot(slot)
+	for _, slot := range all.rest {
+		v.rest(slot)
+	}
+	decide := v.decideSlot
+	if v1.Job(service) {
+		decide = v.decideJob
+	}
+	for _, slot := range all.keep {
+		decide(slot)
 	}
 	v.drain()
 	return v.plan
 }
 
-// modes say which slots there should be, by the mode of the service: those to keep or to make, and those to give up.
-var modes = map[v1.ServiceMode]func(*view) (keep, drop []*slot){
-	"":                replicated,
-	v1.ModeReplicated: replicated,
+// layout is which slots there should be: those to keep or to make, those that have no task for now, and those to give up.
+type layout struct{ keep, rest, drop []*slot }
+
+// modes are the layouts, by the mode of the service.
+var modes = map[v1.ServiceMode]func(*view) layout{
+	"":                   replicated,
+	v1.ModeReplicated:    replicated,
+	v1.ModeGlobal:        global,
+	v1.ModeReplicatedJob: replicatedJob,
+	v1.ModeGlobalJob:     globalJob,
 }
 
 // removeAll gives up all tasks of a service that is being deleted, or is gone.

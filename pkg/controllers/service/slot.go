@@ -24,7 +24,7 @@ func (v *view) why(t *v1.Task) string {
 	n, placed := v.nodeOf(t)
 	switch {
 	case !placed:
-		return ""
+		return v.whyNot(t.Desired.Node)
 	case n.Node == nil:
 		return reasonRemoved
 	case n.lost:
@@ -35,6 +35,17 @@ func (v *view) why(t *v1.Task) string {
 		return reasonDrained
 	case !v.fits(t, n):
 		return reasonUnfit
+	}
+	return ""
+}
+
+// whyNot tells why a task cannot wait for the node that it was made for, if it was for one.
+func (v *view) whyNot(node string) string {
+	if node == "" {
+		return ""
+	}
+	if _, there := store.Get(v.snapshot, v1.Nodes, node); !there {
+		return reasonRemoved
 	}
 	return ""
 }
@@ -75,7 +86,7 @@ func (v *view) decideSlot(s *slot) {
 // decideLive is decideSlot for a slot with so many live tasks that may stay.
 func (v *view) decideLive(s *slot, live []*v1.Task) {
 	keep := v.best(live)
-	if s.number <= v.admitted {
+	if s.number <= v.admitted && (!s.closed || keep == nil) {
 		v.move(s, live, keep)
 		return
 	}
@@ -140,7 +151,7 @@ func (v *view) start(s *slot, t *v1.Task, keep []*v1.Task) {
 		return // woken when the other ends
 	}
 	d := *t.Desired
-	d.State = v1.TaskRunning
+	d.State = v.goal
 	v.set(t, &d)
 }
 
@@ -156,9 +167,12 @@ func (v *view) blocked(s *slot, but []*v1.Task) bool {
 
 // replace makes the slot's next task, and tells whether there is to be one. beside are tasks that go on running next to it.
 func (v *view) replace(s *slot, beside []*v1.Task) bool {
-	d := &v1.TaskDesired{Service: v.service.Meta.ID, ServiceName: v.service.Meta.Name, Slot: s.number,
-		Revision: v.nextRevision(s), State: v1.TaskRunning}
-	if last := s.newest(); last != nil && v.sameContent(last.Desired.Revision, d.Revision) && !v.again(last, d) {
+	if s.closed {
+		return false
+	}
+	d := &v1.TaskDesired{Service: v.service.Meta.ID, ServiceName: v.service.Meta.Name, Slot: s.number, Node: s.node,
+		Iteration: v.iteration, Revision: v.nextRevision(s), State: v.goal}
+	if last := v.newest(s); last != nil && v.sameContent(last.Desired.Revision, d.Revision) && !v.again(last, d) {
 		return false
 	}
 	if v.now.Before(d.StartAfter) || v.blocked(s, beside) {
@@ -174,7 +188,7 @@ func (v *view) replace(s *slot, beside []*v1.Task) bool {
 
 // nextRevision is that of the slot's next task: the wanted one where the slot may move, else the one that it had.
 func (v *view) nextRevision(s *slot) string {
-	if last := s.newest(); last != nil && s.number > v.admitted && v.revision(last.Desired.Revision).spec != nil {
+	if last := v.newest(s); last != nil && s.number > v.admitted && v.revision(last.Desired.Revision).spec != nil {
 		return last.Desired.Revision
 	}
 	return v.target
@@ -185,10 +199,10 @@ func (v *view) sameContent(had, gets string) bool {
 	return had == gets || gets == v.target && v.revision(had).current
 }
 
-// newest is the latest task of the slot that was not given up, or nil.
-func (s *slot) newest() *v1.Task {
+// newest is the latest task of the slot, in this iteration, that was not given up, or nil.
+func (v *view) newest(s *slot) *v1.Task {
 	for _, t := range slices.Backward(s.tasks) {
-		if t.Desired.State < v1.TaskRemove {
+		if t.Desired.State < v1.TaskRemove && t.Desired.Iteration == v.iteration {
 			return t
 		}
 	}

@@ -18,6 +18,9 @@ type view struct {
 	// target is the revision that the spec asks for; admitted is the highest slot that may move to it.
 	target   string
 	admitted uint64
+	// goal is the state that tasks are to reach: running, or complete where the service is a job, of which iteration is the number.
+	goal      v1.TaskState
+	iteration uint64
 	// slots are those that have tasks, in ascending order.
 	slots []*slot
 	// leavers are those of them that a drain moves.
@@ -33,6 +36,10 @@ type view struct {
 type slot struct {
 	number uint64
 	tasks  []*v1.Task
+	// node is the one that the slot is of, where the service is global.
+	node string
+	// closed: it keeps the task that it has, as it is, and gets no other.
+	closed bool
 }
 
 // node is what matters of a node here.
@@ -56,13 +63,15 @@ type revision struct {
 }
 
 func look(now time.Time, s *store.Snapshot, service *v1.Service) *view {
-	v := &view{now: now, snapshot: s, service: service, target: v1.RevisionID(service), admitted: v1.UpdateEverySlot,
+	v := &view{now: now, snapshot: s, service: service, target: v1.RevisionID(service), admitted: v1.UpdateEverySlot, goal: v1.TaskRunning,
 		nodes: make(map[string]node), revisions: make(map[string]*revision)}
 	for range s.Contests() {
 		v.contested = true
 		break
 	}
-	if d := service.Desired; d != nil && d.Update != nil && d.Update.Revision == v.target {
+	if v1.Job(service) {
+		v.goal, v.iteration = v1.TaskComplete, service.Meta.Generation
+	} else if d := service.Desired; d != nil && d.Update != nil && d.Update.Revision == v.target {
 		v.admitted = d.Update.Admitted
 	}
 	v.slots = group(slices.Collect(s.TasksOfService(service.Meta.ID)))
@@ -77,7 +86,7 @@ func group(tasks []*v1.Task) []*slot {
 		number := tasks[start].Desired.Slot
 		for end = start; end < len(tasks) && tasks[end].Desired.Slot == number; end++ {
 		}
-		slots = append(slots, slot{number, tasks[start:end]})
+		slots = append(slots, slot{number: number, tasks: tasks[start:end]})
 	}
 	pointers := make([]*slot, len(slots))
 	for i := range slots {

@@ -12,7 +12,7 @@ import (
 func (w *World) node(id, what, arg string) error {
 	if what == "new" {
 		o := &v1.Node{Meta: v1.Meta{ID: id, CreatedAt: w.Now}}
-		completeNode(o)
+		w.completeNode(o)
 		return w.Commit(append(opsOf(v1.Nodes, o), w.session(o)...)...)
 	}
 	o, ok := store.Get(w.Snapshot(), v1.Nodes, id)

@@ -74,16 +74,20 @@ func (w *World) complete(o v1.Object) error {
 	case *v1.Network:
 		v1.Default(o)
 	case *v1.Node:
-		completeNode(o)
+		w.completeNode(o)
 	case *v1.Task:
 		return w.completeTask(o)
 	}
 	return nil
 }
 
-func completeNode(o *v1.Node) {
+func (w *World) completeNode(o *v1.Node) {
 	if o.Spec == nil {
 		o.Spec = &v1.NodeSpec{}
+	}
+	if o.Spec.Index == 0 {
+		w.indexes++
+		o.Spec.Index = w.indexes
 	}
 	if o.Spec.Availability == "" {
 		o.Spec.Availability = v1.AvailabilityActive

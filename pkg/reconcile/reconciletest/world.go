@@ -24,10 +24,11 @@ var Epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // World is a store with the rules at work on it, in one goroutine. It is not safe for use by several.
 type World struct {
-	Now   time.Time
-	store *store.Memory
-	lines []*line
-	gone  map[string]bool // the IDs of tasks that were removed
+	Now     time.Time
+	store   *store.Memory
+	lines   []*line
+	gone    map[string]bool // the IDs of tasks that were removed
+	indexes uint32          // how many were made, for their indexes
 }
 
 // line is a pipeline at work.
@@ -197,7 +198,8 @@ func describe(ops []store.Op) string {
 }
 
 // Play does what the agents of all nodes that have a session would do next: tasks that are to run do, those that are to be
-// ready are, those that are to stop have. It tells how many tasks changed.
+// ready are, those that are to stop have. Those that are to complete run until a script says otherwise. It tells how many tasks
+// changed.
 func (w *World) Play() (int, error) {
 	s := w.Snapshot()
 	var ops []store.Op
@@ -219,10 +221,11 @@ func (w *World) Play() (int, error) {
 
 func played(t *v1.Task) (v1.TaskState, bool) {
 	have := v1.Observed(t)
-	switch want := t.Desired.State; {
+	want := min(t.Desired.State, v1.TaskRunning)
+	switch {
 	case have.Terminal():
 		return have, false
-	case want > v1.TaskComplete:
+	case t.Desired.State > v1.TaskComplete:
 		return v1.TaskShutdown, true
 	case have < want:
 		return want, true
