@@ -186,6 +186,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.aloneSince = a.o.Now()
 	a.workers.Go(func() { a.watchEngine(a.ctx) })
 	a.workers.Go(func() { a.keepSession(a.ctx) })
+	a.workers.Go(a.watchNetwork)
 	a.loop()
 	close(a.quit)
 	a.cancel()

@@ -50,18 +50,69 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 			return
 		}
 		took := time.Since(began)
-		a.post(func() { a.applied(number, err, len(config.Tasks) > 0, took, told) })
+		a.post(func() {
+			if resync {
+				a.links.repairIsDone(a.o.Now(), took)
+			}
+			a.applied(number, err, len(config.Tasks) > 0, took, told)
+		})
 	})
 	return time.Time{}
 }
 
-// resyncEvery is how often the network is read back and repaired though nothing of ours changed: others flush tables and
-// delete links. Where that takes long it is done more rarely, to cost less than a hundredth of a core, but for resyncMost: an
+// resyncEvery is how often the network is read back and repaired though nothing was noticed: of some of what others do the kernel
+// tells nobody. Where that takes long it is done more rarely, to cost less than a hundredth of a core, but for resyncMost: an
 // Apply also takes long where it makes many links, or the machine is busy, and repair must not wait for minutes then.
 const (
-	resyncEvery = 10 * time.Second
-	resyncMost  = 30 * time.Second
+	resyncEvery = 30 * time.Second
+	resyncMost  = time.Minute
 )
+
+// What was noticed is repaired at once, and again after repairGap at the earliest, or repairShare times as long as the repair took, up to
+// resyncMost: somebody else may never stop, and must not have this machine do nothing but repair.
+const (
+	repairGap   = 100 * time.Millisecond
+	repairShare = 20
+)
+
+// watchNetwork has what others do to the network repaired.
+func (a *Agent) watchNetwork() {
+	if a.o.Network == nil {
+		return
+	}
+	for {
+		select {
+		case <-a.o.Network.Disturbed():
+			a.post(func() { a.links.disturbed(a.o.Now()) })
+		case <-a.ctx.Done():
+			return
+		}
+	}
+}
+
+// disturbed puts on a repair.
+func (l *links) disturbed(now time.Time) {
+	if at := l.mayRepair(now); l.resyncAt.IsZero() || at.Before(l.resyncAt) {
+		l.resyncAt = at
+	}
+}
+
+// repairIsDone puts off what was put on while the repair went on.
+func (l *links) repairIsDone(now time.Time, took time.Duration) {
+	l.repaired, l.repairTook = now, took
+	if at := l.mayRepair(now); !l.resyncAt.IsZero() && l.resyncAt.Before(at) {
+		l.resyncAt = at
+	}
+}
+
+// mayRepair is when the next repair may be, from now on.
+func (l *links) mayRepair(now time.Time) time.Time {
+	at := l.repaired.Add(min(max(repairGap, repairShare*l.repairTook), resyncMost))
+	if at.Before(now) {
+		return now
+	}
+	return at
+}
 
 // applied takes note of what came of an Apply. What fails alone, one task's link or one port, holds up nobody else.
 func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration, told []time.Time) {

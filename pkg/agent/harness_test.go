@@ -231,9 +231,13 @@ type network struct {
 	resyncs int
 	fail    error
 	delay   time.Duration
+	// disturbed yields when something else changed the network.
+	disturbed chan struct{}
 }
 
-func newNetwork() *network { return &network{links: map[string]netip.Addr{}} }
+func newNetwork() *network {
+	return &network{links: map[string]netip.Addr{}, disturbed: make(chan struct{}, 1)}
+}
 
 // Apply implements netplugin.Network.
 func (n *network) Apply(ctx context.Context, c netplugin.Config) error {
@@ -265,6 +269,9 @@ func (n *network) Resync() {
 	defer n.mu.Unlock()
 	n.resyncs++
 }
+
+// Disturbed implements netplugin.Network.
+func (n *network) Disturbed() <-chan struct{} { return n.disturbed }
 
 // Namespace implements netplugin.Network.
 func (n *network) Namespace(task string) string { return "/netns/" + task }

@@ -26,6 +26,8 @@ type links struct {
 	waiting    map[*task]bool // for have to get on
 	resync     bool           // the next Apply reads all back
 	resyncAt   time.Time      // when it is to
+	repaired   time.Time      // when the latest was done
+	repairTook time.Duration  // how long it took
 	applying   bool
 	failures   int         // in a row
 	down       bool        // the latest Apply failed as a whole

@@ -34,10 +34,10 @@ type session struct {
 	// The session's goroutine alone uses these.
 	sent      map[string]sentTask
 	revisions map[string]*sentRevision // service revisions that tasks which were sent run
-	nodeAt    int64            // the revision of the node's spec and desired section
-	pool      string           // the gateway pool
-	news      *news            // what the node was told of the swarm
-	peers     peersSent        // what it was told of others
+	nodeAt    int64                    // the revision of the node's spec and desired section
+	pool      string                   // the gateway pool
+	news      *news                    // what the node was told of the swarm
+	peers     peersSent                // what it was told of others
 }
 
 // Reasons for which a session ends.

@@ -242,15 +242,16 @@ func TestResyncRepairs(t *testing.T) {
 			b, c := withServers(t, 3, published("tcp", 8080, 1), published("tcp", 8081, 0, 1, 2))
 			inode := b.task("t1").fd.UniqueId()
 			before := b.dump(false)
+			b.calm(t)
 			hurt(t, b)
 			if b.dump(false) == before {
 				t.Fatal("the damage is none")
 			}
-			b.linux.Resync()
-			b.apply(c)
+			b.repair(t, name, c)
 			if diff := cmp.Diff(before, b.dump(false)); diff != "" {
 				t.Errorf("after the repair (-want +got):\n%s", diff)
 			}
+			b.calm(t)
 			if got := b.task("t1").fd.UniqueId(); got != inode {
 				t.Errorf("the task's namespace is another one now, %s for %s: its container would be cut off", got, inode)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -33,6 +34,8 @@ func (l *Linux) Apply(ctx context.Context, c Config) error {
 		l.peers = slices.Clone(c.Peers)
 	}
 	err = errors.Join(err, want.addOverlays(c, l.plans))
+	again := !l.synced && l.last != nil && reflect.DeepEqual(*l.last, c)
+	defer func() { l.settle(c, again, err == nil) }()
 	if applyErr := l.apply(ctx, want); applyErr != nil {
 		err = errors.Join(err, applyErr)
 		if _, alone := TaskErrors(applyErr); !alone {
@@ -45,6 +48,19 @@ func (l *Linux) Apply(ctx context.Context, c Config) error {
 		return fmt.Errorf("netplugin: %w", err)
 	}
 	return nil
+}
+
+// settle is the end of an Apply. Where that only read back what was there before, all that it did was to repair.
+func (l *Linux) settle(c Config, again, whole bool) {
+	did := l.settleWatch()
+	if again && l.repaired != nil {
+		for kind, n := range did {
+			l.repaired(kind, n)
+		}
+	}
+	if l.last = nil; whole {
+		l.last = &c
+	}
 }
 
 func (l *Linux) apply(ctx context.Context, want *desired) error {

@@ -20,6 +20,9 @@ type Options struct {
 	Dir string
 	// Log is told of what is unusual; nil for slog's default.
 	Log *slog.Logger
+	// Repaired, unless nil, is given how many changes of a kind (link, address, route, rule, neighbour, table) an Apply made though its
+	// Config was that of the Apply before: it mended what others had done. It must not call back.
+	Repaired func(kind string, changes int)
 }
 
 // Linux is the Network of a Linux machine: the network namespace that the thread calling New is in, which a daemon's always
@@ -44,6 +47,10 @@ type Linux struct {
 	synced    bool // what is in have is what the kernel has
 	have      state
 	warnings  []string
+	watch     *watcher // nil where nothing is watched
+	disturbed chan struct{}
+	repaired  func(kind string, changes int)
+	last      *Config // of the latest Apply, if that came to its end
 }
 
 // state is what the kernel has.
@@ -63,7 +70,8 @@ var _ Network = (*Linux)(nil)
 // New takes charge of the machine's network. It changes nothing before Apply. Where another live swarmd has charge of the same
 // network namespace, it fails. Close gives the charge back.
 func New(o Options) (*Linux, error) {
-	l := &Linux{dir: o.Dir, log: o.Log, lock: -1, plans: map[string]*plan{}, overlays: map[string]*overlay{}}
+	l := &Linux{dir: o.Dir, log: o.Log, lock: -1, plans: map[string]*plan{}, overlays: map[string]*overlay{},
+		disturbed: make(chan struct{}, 1), repaired: o.Repaired}
 	if l.log == nil {
 		l.log = slog.Default()
 	}
@@ -77,6 +85,9 @@ func New(o Options) (*Linux, error) {
 	if err := l.claim(); err != nil {
 		l.host.close()
 		return nil, fmt.Errorf("netplugin: %w", err)
+	}
+	if err := l.startWatching(); err != nil {
+		l.log.Warn("changes by others are noticed late", "err", err)
 	}
 	return l, nil
 }
@@ -102,6 +113,7 @@ func (l *Linux) claim() error {
 
 // Close gives up the charge of the machine's network, all of which stays as it is.
 func (l *Linux) Close() error {
+	l.stopWatching()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.lock < 0 {
@@ -128,6 +140,9 @@ func (l *Linux) Resync() {
 	defer l.mu.Unlock()
 	l.synced = false
 }
+
+// Disturbed implements Network.
+func (l *Linux) Disturbed() <-chan struct{} { return l.disturbed }
 
 // Warnings are sentences about what on this machine is not ours and keeps the network from working, as of the last resync.
 func (l *Linux) Warnings() []string {

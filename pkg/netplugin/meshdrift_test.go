@@ -171,12 +171,12 @@ func TestResyncRepairsTheMesh(t *testing.T) {
 	want := b.dump(false)
 	for _, name := range slices.Sorted(maps.Keys(meshDamage)) {
 		t.Run(name, func(t *testing.T) {
+			b.calm(t)
 			meshDamage[name](t, b)
 			if b.dump(false) == want {
 				t.Fatal("the damage is none")
 			}
-			b.linux.Resync()
-			b.apply(f.configs[0])
+			b.repair(t, name, f.configs[0])
 			if diff := cmp.Diff(want, b.dump(false)); diff != "" {
 				t.Fatalf("after the repair (-want +got):\n%s", diff)
 			}

@@ -30,6 +30,7 @@ type namespace struct {
 	tables   *nftables.Conn           // see firewall
 	tracking *netlink.Handle          // see forgetOneByOne
 	sockets  map[int]*nl.SocketHandle // by protocol, see request
+	ignore   func()                   // ends what the watcher has in the namespace, if it is watched
 }
 
 // openNamespace opens the namespace at a path, such as a bind mount.
@@ -52,6 +53,10 @@ func (n *namespace) close() {
 		return
 	}
 	n.reset()
+	if n.ignore != nil {
+		n.ignore() // a socket keeps the namespace
+		n.ignore = nil
+	}
 	n.Handle.Close()
 	_ = n.fd.Close()
 	n.Handle = nil

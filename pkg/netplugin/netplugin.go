@@ -120,6 +120,9 @@ type Network interface {
 	Apply(ctx context.Context, c Config) error
 	// Resync makes the next Apply read back all that is there, and repair it, instead of trusting that it is as it was left.
 	Resync()
+	// Disturbed yields when something else than Apply changed what is ours, within a moment: the next Apply reads back and repairs,
+	// as after Resync. What it does not notice, Resync finds. Nil where nothing is noticed.
+	Disturbed() <-chan struct{}
 	// Namespace is the path of a task's network namespace, which is there after an Apply that had the task.
 	Namespace(task string) string
 	// Addresses are those of the tasks whose links this machine has, also from before a restart.

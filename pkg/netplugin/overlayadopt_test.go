@@ -319,13 +319,14 @@ func TestResyncRepairsOverlays(t *testing.T) {
 			inode := f.space(f.tasks[1]).fd.UniqueId()
 			before := b.dump(false)
 			n := b.overlay("net0")
+			b.calm(t)
 			hurt(t, f, n)
 			if b.dump(false) == before {
 				t.Fatal("the damage is none")
 			}
 			n.close()
-			b.linux.Resync()
-			b.apply(f.config(0))
+			b.repair(t, name, f.config(0))
+			b.calm(t)
 			if diff := cmp.Diff(before, b.dump(false)); diff != "" {
 				t.Errorf("after the repair (-want +got):\n%s", diff)
 			}

@@ -21,7 +21,8 @@ func (l *Linux) Teardown(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	l.synced = false
+	l.synced, l.last = false, nil
+	defer l.settleWatch()
 	errs := []error{l.openRouter(), l.removeUplink(), l.removeTable(), l.removeDataPort()}
 	if l.router != nil {
 		errs = append(errs, l.removeMesh())

@@ -183,7 +183,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		return err
 	}
 	// The network first: it refuses where another swarmd has this namespace, and then no containerd must be left running.
-	links, err := netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log})
+	links, err := netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log, Repaired: newRepairs(d.registry)})
 	if err != nil {
 		return err
 	}

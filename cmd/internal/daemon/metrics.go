@@ -68,4 +68,15 @@ func newProgramming(r prometheus.Registerer) *programming {
 	return p
 }
 
+// newRepairs counts what of this machine's network others had changed, and was put right.
+func newRepairs(r prometheus.Registerer) func(kind string, changes int) {
+	repairs := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "swarm_network_repairs_total",
+		Help: "Changes that this node made to its links, addresses, routes, rules, neighbours and tables because something else on the machine " +
+			"had changed them.",
+	}, []string{"kind"})
+	r.MustRegister(repairs)
+	return func(kind string, changes int) { repairs.WithLabelValues(kind).Add(float64(changes)) }
+}
+
 func (p *programming) observe(took time.Duration) { p.took.Observe(took.Seconds()) }

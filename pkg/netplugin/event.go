@@ -1,0 +1,211 @@
+package netplugin
+
+import (
+	"encoding/binary"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Kinds of what somebody may change.
+const (
+	kindTable     = "table"
+	kindLink      = "link"
+	kindAddress   = "address"
+	kindRoute     = "route"
+	kindRule      = "rule"
+	kindNeighbour = "neighbour"
+	kindSetting   = "setting"
+	// kindUnknown is of messages that came too fast to be read.
+	kindUnknown = "unknown"
+)
+
+// What the netlink packages do not name; see linux/netfilter/nf_tables.h, linux/rtnetlink.h and linux/netconf.h.
+const (
+	subsystemTables = 10     // NFNL_SUBSYS_NFTABLES
+	tableOfMessage  = 1      // the attribute of every message about a part of a table that names the table
+	attributeType   = 0x3fff // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+	routeCloned     = 0x200  // RTM_F_CLONED
+	// The attributes of settings: of which link they are, or of all, and whether packets are forwarded.
+	configIndex, configForwarding = 1, 2
+	configOfAll                   = -1
+)
+
+// facts are what is known of a link, by which a message about it is news.
+type facts struct {
+	up, carrier bool
+	mtu         int
+	mac, alias  string
+}
+
+// scene is a namespace as its messages are judged: the machine's own, in which little is ours, or a router's, in which all is.
+type scene struct {
+	// own is the index of the one link of ours in the machine's namespace; 0 is a router's namespace.
+	own   uint32
+	inner bool
+	links map[uint32]facts
+}
+
+// judge tells of what kind something of ours is that a message says was changed, or "".
+func (s *scene) judge(m *syscall.NetlinkMessage) string {
+	if m.Header.Type>>8 == subsystemTables {
+		return judgeTables(m.Data)
+	}
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return s.judgeLink(m)
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		return s.judgeAddress(m)
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		return s.judgeRoute(m.Data)
+	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
+		if s.inner {
+			return kindRule
+		}
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		return s.judgeNeighbour(m)
+	case unix.RTM_NEWNETCONF:
+		return s.judgeSetting(m.Data)
+	}
+	return ""
+}
+
+// judgeTables heeds what is done to our tables: each message but that of the end of a transaction names the table.
+func judgeTables(data []byte) string {
+	if len(data) < nl.SizeofNfgenmsg {
+		return ""
+	}
+	attrs, err := nl.ParseRouteAttr(data[nl.SizeofNfgenmsg:])
+	if err != nil {
+		return ""
+	}
+	for _, a := range attrs {
+		if a.Attr.Type&attributeType != tableOfMessage {
+			continue
+		}
+		if name := nl.BytesToString(a.Value); name == tableName || name == zoneTable().Name {
+			return kindTable
+		}
+	}
+	return ""
+}
+
+// judgeLink heeds links that come, go, or are not as they were. That a link begins to carry packets is told as well, some time after it
+// was made, and is no news.
+func (s *scene) judgeLink(m *syscall.NetlinkMessage) string {
+	if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] == unix.AF_BRIDGE {
+		return ""
+	}
+	info := nl.DeserializeIfInfomsg(m.Data)
+	index := uint32(info.Index)
+	if !s.inner && index != s.own {
+		return ""
+	}
+	if m.Header.Type == unix.RTM_DELLINK {
+		delete(s.links, index)
+		return kindLink
+	}
+	link, err := netlink.LinkDeserialize(&unix.NlMsghdr{Type: m.Header.Type, Flags: m.Header.Flags}, m.Data)
+	if err != nil {
+		return ""
+	}
+	now := factsOf(link)
+	was, known := s.links[index]
+	s.links[index] = now
+	if now.carrier {
+		was.carrier = true
+	}
+	if known && was == now {
+		return ""
+	}
+	return kindLink
+}
+
+func factsOf(l netlink.Link) facts {
+	a := l.Attrs()
+	return facts{a.RawFlags&unix.IFF_UP != 0, a.RawFlags&unix.IFF_LOWER_UP != 0, a.MTU, a.HardwareAddr.String(), a.Alias}
+}
+
+// judgeAddress heeds addresses that go, and IPv4 ones that come; that an IPv6 address is no duplicate is told like that it came.
+func (s *scene) judgeAddress(m *syscall.NetlinkMessage) string {
+	if len(m.Data) < unix.SizeofIfAddrmsg || m.Header.Type == unix.RTM_NEWADDR && m.Data[0] != unix.AF_INET {
+		return ""
+	}
+	if s.inner || nativeUint32(m.Data[4:]) == s.own {
+		return kindAddress
+	}
+	return ""
+}
+
+// judgeRoute heeds routes that the kernel does not make itself.
+func (s *scene) judgeRoute(data []byte) string {
+	if len(data) < unix.SizeofRtMsg {
+		return ""
+	}
+	r := nl.DeserializeRtMsg(data)
+	if r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA || r.Table == unix.RT_TABLE_LOCAL || r.Flags&routeCloned != 0 {
+		return ""
+	}
+	if s.inner {
+		return kindRoute
+	}
+	attrs, err := nl.ParseRouteAttr(data[unix.SizeofRtMsg:])
+	if err != nil {
+		return ""
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == unix.RTA_OIF && len(a.Value) >= 4 && nativeUint32(a.Value) == s.own {
+			return kindRoute
+		}
+	}
+	return ""
+}
+
+// judgeNeighbour heeds neighbours that go or become others. Ours are permanent: what the kernel learns and forgets is not ours.
+func (s *scene) judgeNeighbour(m *syscall.NetlinkMessage) string {
+	const size = 12 // struct ndmsg
+	if len(m.Data) < size || !s.inner && nativeUint32(m.Data[4:]) != s.own {
+		return ""
+	}
+	state := binary.NativeEndian.Uint16(m.Data[8:])
+	if m.Header.Type == unix.RTM_DELNEIGH || state&(netlink.NUD_PERMANENT|netlink.NUD_FAILED) != 0 {
+		return kindNeighbour
+	}
+	return ""
+}
+
+// judgeSetting heeds the settings of links and of the namespace that the kernel tells of: forwarding and the filters of sources. Of
+// the machine's own, only that it forwards is needed.
+func (s *scene) judgeSetting(data []byte) string {
+	const size = 4 // struct netconfmsg, aligned
+	if len(data) < size {
+		return ""
+	}
+	if s.inner {
+		return kindSetting
+	}
+	attrs, err := nl.ParseRouteAttr(data[size:])
+	if err != nil {
+		return ""
+	}
+	all, off := false, false
+	for _, a := range attrs {
+		if len(a.Value) < 4 {
+			continue
+		}
+		switch value := int32(nativeUint32(a.Value)); a.Attr.Type {
+		case configIndex:
+			all = value == configOfAll
+		case configForwarding:
+			off = value == 0
+		}
+	}
+	if all && off && data[0] == unix.AF_INET {
+		return kindSetting
+	}
+	return ""
+}
+
+func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

@@ -1,0 +1,247 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// The kernel tells of every change to links, addresses, routes, rules, neighbours, tables and the settings of forwarding. What it tells while Apply runs is taken to
+// be Apply's own: the kernel has told of a change before it answers whoever asked for it. Whatever comes between two Applies, and is
+// of something of ours, somebody else did.
+//
+// Nothing is told of other settings in /proc/sys, of mounts, and of what happens inside tasks' namespaces, which their containers
+// have no right to: for these there is reading back now and then (see Resync).
+
+// watchPause is between two looks at what the kernel told: what comes together is one disturbance, and a machine on which much
+// happens that is not ours is not looked at more often.
+const watchPause = 20 * time.Millisecond
+
+// watchBuffer is how much may wait to be read, of one socket. What is more is lost, which the kernel tells.
+const watchBuffer = 1 << 20
+
+// watcher has the sockets, in all namespaces that are ours and in the machine's own.
+type watcher struct {
+	poll   int
+	wake   *os.File // becomes readable when the watcher is to end
+	bell   *os.File
+	spaces map[*namespace]*observed
+	done   chan struct{}
+	buffer []byte
+}
+
+// observed is a namespace that is listened to.
+type observed struct {
+	scene
+	sockets []*nl.NetlinkSocket
+}
+
+// groups are what is listened to, by protocol.
+var groups = map[int][]uint{
+	unix.NETLINK_ROUTE: {unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
+		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_NETCONF},
+	unix.NETLINK_NETFILTER: {unix.NFNLGRP_NFTABLES},
+}
+
+// startWatching begins to listen. The sockets are opened at the end of the Apply that made, or adopted, what they are about.
+func (l *Linux) startWatching() error {
+	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("watch the network: %w", err)
+	}
+	wake, bell, err := os.Pipe()
+	if err != nil {
+		return errors.Join(err, unix.Close(poll))
+	}
+	w := &watcher{poll: poll, wake: wake, bell: bell, spaces: map[*namespace]*observed{}, done: make(chan struct{}), buffer: make([]byte, 64<<10)}
+	if err := w.add(int(wake.Fd())); err != nil {
+		return errors.Join(err, wake.Close(), bell.Close(), unix.Close(poll))
+	}
+	l.watch = w
+	go l.watchOn(w)
+	return nil
+}
+
+func (w *watcher) add(fd int) error {
+	return unix.EpollCtl(w.poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+}
+
+// watchOn looks at what the kernel told, until the watcher is closed.
+func (l *Linux) watchOn(w *watcher) {
+	defer close(w.done)
+	events := make([]unix.EpollEvent, 16)
+	for {
+		n, err := unix.EpollWait(w.poll, events, -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			l.log.Warn("the network is not watched any more, only read back now and then", "err", err)
+			return
+		}
+		for _, e := range events[:max(n, 0)] {
+			if int(e.Fd) == int(w.wake.Fd()) {
+				return
+			}
+		}
+		l.mu.Lock() // an Apply that is under way takes what it did itself
+		found := w.read()
+		if len(found) > 0 {
+			l.synced = false
+		}
+		l.mu.Unlock()
+		if len(found) > 0 {
+			l.log.Warn("something else on this machine changed the swarm's network", "changes", found)
+			select {
+			case l.disturbed <- struct{}{}:
+			default: // it is known already
+			}
+		}
+		time.Sleep(watchPause)
+	}
+}
+
+// read takes what the kernel told so far, and counts what of it is about something of ours, by its kind.
+func (w *watcher) read() map[string]int {
+	var found map[string]int
+	for _, o := range w.spaces {
+		for _, s := range o.sockets {
+			for w.receive(s, o, &found) {
+			}
+		}
+	}
+	return found
+}
+
+// receive takes one datagram, and tells whether there may be more.
+func (w *watcher) receive(s *nl.NetlinkSocket, o *observed, found *map[string]int) (more bool) {
+	n, _, err := unix.Recvfrom(s.GetFd(), w.buffer, unix.MSG_DONTWAIT)
+	switch {
+	case errors.Is(err, unix.ENOBUFS):
+		note(found, kindUnknown)
+		return true
+	case errors.Is(err, unix.EINTR):
+		return true
+	case err != nil || n <= 0:
+		return false
+	}
+	messages, err := syscall.ParseNetlinkMessage(w.buffer[:n])
+	if err != nil {
+		note(found, kindUnknown)
+		return true
+	}
+	for i := range messages {
+		if kind := o.judge(&messages[i]); kind != "" {
+			note(found, kind)
+		}
+	}
+	return true
+}
+
+func note(found *map[string]int, kind string) {
+	if *found == nil {
+		*found = map[string]int{}
+	}
+	(*found)[kind]++
+}
+
+// settleWatch is the end of an Apply: what the kernel told meanwhile is the Apply's own, and is returned; what is new is listened to
+// from now on.
+func (l *Linux) settleWatch() map[string]int {
+	w := l.watch
+	if w == nil {
+		return nil
+	}
+	did := w.read()
+	spaces := []*namespace{l.host}
+	if l.router != nil {
+		spaces = append(spaces, l.router)
+	}
+	for _, o := range l.overlays {
+		if o.space != nil {
+			spaces = append(spaces, o.space)
+		}
+	}
+	for _, space := range spaces {
+		if err := w.observe(space, space != l.host); err != nil {
+			l.log.Warn("changes by others are noticed late", "in", space.name, "err", err)
+		}
+	}
+	return did
+}
+
+// observe listens to a namespace, if it does not already, and learns what there is.
+func (w *watcher) observe(space *namespace, inner bool) error {
+	o := w.spaces[space]
+	if o == nil {
+		o = &observed{scene: scene{inner: inner, links: map[uint32]facts{}}}
+		for protocol, of := range groups {
+			s, err := nl.SubscribeAt(space.fd, netns.None(), protocol, of...)
+			if err == nil {
+				err = errors.Join(s.SetReceiveBufferSize(watchBuffer, true), w.add(s.GetFd()))
+			}
+			if err != nil {
+				o.close()
+				return err
+			}
+			o.sockets = append(o.sockets, s)
+		}
+		if err := o.learn(space); err != nil {
+			o.close()
+			return err
+		}
+		w.spaces[space] = o
+		space.ignore = func() {
+			o.close()
+			delete(w.spaces, space)
+		}
+		return nil
+	}
+	if _, known := o.links[o.own]; !inner && !known {
+		return o.learn(space)
+	}
+	return nil
+}
+
+// learn takes note of the links that are there.
+func (o *observed) learn(space *namespace) error {
+	links, err := dump(space.LinkList)
+	if err != nil {
+		return fmt.Errorf("list links in %s: %w", space.name, err)
+	}
+	for _, one := range links {
+		index := uint32(one.Attrs().Index)
+		if o.inner {
+			o.links[index] = factsOf(one)
+		} else if one.Attrs().Name == hostLink {
+			o.own, o.links[index] = index, factsOf(one)
+		}
+	}
+	return nil
+}
+
+func (o *observed) close() {
+	for _, s := range o.sockets {
+		s.Close()
+	}
+	o.sockets = nil
+}
+
+// stopWatching ends it, and returns once it has. The lock is not held.
+func (l *Linux) stopWatching() {
+	w := l.watch
+	if w == nil {
+		return
+	}
+	_ = w.bell.Close() // the other end becomes readable
+	<-w.done
+	for _, o := range w.spaces {
+		o.close()
+	}
+	_ = w.wake.Close()
+	_ = unix.Close(w.poll)
+	l.watch = nil
+}
