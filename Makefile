@@ -82,6 +82,10 @@ lab-down: ## End it and leave nothing behind (root)
 faults: build runtime e2e-images ## Random faults under load on five hosts: make faults ROUNDS=200, or SEED=7 FIRST=42 ROUNDS=1 to do one again (root)
 	go test -count=1 -v -timeout 120m ./test/e2e -run 'TestFaults$$' -args -rounds $(or $(ROUNDS),20) -seed $(or $(SEED),0) -first $(or $(FIRST),0)
 
+.PHONY: chaos
+chaos: build runtime e2e-images ## Random faults under networks that tasks talk over all the time: make chaos ROUNDS=200 SEED=7 (root)
+	go test -count=1 -v -timeout 120m ./test/e2e -run 'TestNetworkChaos$$' -args -rounds $(or $(ROUNDS),20) -seed $(or $(SEED),0) -first $(or $(FIRST),0)
+
 .PHONY: sim
 sim: ## Simulate a cluster: make sim SEEDS=10000, or SEED=7 to replay one
 	go test -count=1 -timeout 60m -v ./test/sim -run 'TestSim$$' -args -seed $(or $(SEED),0) -seeds $(or $(SEEDS),10000)

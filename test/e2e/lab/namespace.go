@@ -25,6 +25,9 @@ type Namespace struct {
 // InsideOf is the network namespace of a process, such as a container's. The caller closes it with Leave.
 func InsideOf(pid int) (*Namespace, error) { return openNamespace(fmt.Sprintf("/proc/%d/ns/net", pid)) }
 
+// Inside enters the network namespace that is mounted at a path.
+func Inside(path string) (*Namespace, error) { return openNamespace(path) }
+
 // Leave lets go of a namespace that InsideOf gave.
 func (n *Namespace) Leave() { n.file.Close() }
 

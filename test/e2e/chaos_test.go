@@ -1,0 +1,345 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/swarmd/swarmd/test/e2e/lab"
+)
+
+// soon is how long after everything runs again the last pair may take to talk.
+const soon = 2 * time.Second
+
+// chaos is a swarm with networks, under faults.
+type chaos struct {
+	*swarm
+	random   *rand.Rand
+	services map[string]*chaosService
+	vips     map[string]string // services, by network and virtual address
+	mending  []func() error
+	late     int // rounds in which a pair took longer than soon
+	slowest  time.Duration
+}
+
+// chaosService is a service as it is wanted.
+type chaosService struct {
+	networks  []string
+	dnsrr     bool
+	replicas  int
+	published int // 0 is no port
+}
+
+// chaosNetworks have the same subnet, all but one, which has hardly any addresses.
+var chaosNetworks = map[string]string{"red": "10.20.0.0/24", "blue": "10.20.0.0/24", "tiny": "10.30.0.0/29"}
+
+// TestNetworkChaos does random things to hosts, daemons, links, tables, networks and services while tasks talk all the time. After each
+// round every pair that should talk does, and none that should not, soon after everything runs again as "service ps" has it; and what the
+// kernels hold of networks is what the API says, on every host.
+//
+// The seed and the round decide what is done: make chaos SEED=… FIRST=… ROUNDS=1 does a round again.
+func TestNetworkChaos(t *testing.T) {
+	seed := *faultSeed
+	if seed == 0 {
+		seed = rand.Uint64N(1_000_000)
+	}
+	t.Logf("seed %d, %d rounds", seed, *faultRounds)
+	c := &chaos{swarm: form(t, 1, 2), services: map[string]*chaosService{
+		"web":   {networks: []string{"red"}, replicas: 3, published: 8080},
+		"db":    {networks: []string{"red"}, replicas: 2, dnsrr: true},
+		"other": {networks: []string{"blue"}, replicas: 3},
+		"both":  {networks: []string{"red", "tiny"}, replicas: 2},
+	}}
+	for name := range chaosNetworks {
+		c.makeNetwork(name)
+	}
+	for name := range c.services {
+		c.make(name)
+	}
+	stop := c.keepTalking()
+	defer stop()
+	for i := *faultFirst; i < *faultFirst+*faultRounds; i++ {
+		c.random = rand.New(rand.NewPCG(seed, uint64(i)))
+		c.round(i)
+		if t.Failed() {
+			t.Fatalf("round %d of seed %d", i, seed)
+		}
+	}
+	stop()
+	t.Logf("%d rounds: the last pair talked %s after everything ran at the latest; in %d rounds later than %s", *faultRounds, c.slowest.Round(time.Millisecond), c.late, soon)
+	for name := range c.services {
+		c.Hosts[0].Must("service", "rm", name)
+	}
+	for name := range chaosNetworks {
+		c.Eventually(generous, "network "+name+" can go", func() error { return c.Hosts[0].Ctl("network", "rm", name).Err })
+	}
+	clear(c.services)
+	c.Eventually(generous, "nothing is left of networks on any host", func() error { return c.asWanted(nil) })
+}
+
+func (c *chaos) makeNetwork(name string) {
+	c.network(c.Hosts[0], name, "--subnet", chaosNetworks[name])
+}
+
+func (c *chaos) make(name string) {
+	s := c.services[name]
+	args := []string{"--replicas-max-per-node", "1", "--restart-delay", "100ms", "--stop-grace-period", "1s"}
+	for _, n := range s.networks {
+		args = append(args, "--network", n)
+	}
+	if s.dnsrr {
+		args = append(args, "--endpoint-mode", "dnsrr")
+	}
+	if s.published > 0 {
+		args = append(args, "--publish", fmt.Sprintf("%d:8080", s.published))
+	}
+	c.serve(c.Hosts[0], name, s.replicas, args...)
+}
+
+// round does a few things, mends what has to be mended, and sees that all is well.
+func (c *chaos) round(number int) {
+	var did []string
+	for range 1 + c.random.IntN(2) {
+		what, err := c.fault()
+		did = append(did, what)
+		if err != nil {
+			c.t.Errorf("%s: %v", what, err)
+			return
+		}
+		time.Sleep(time.Duration(c.random.IntN(1000)) * time.Millisecond)
+	}
+	var err error
+	for _, mend := range slices.Backward(c.mending) {
+		err = errors.Join(err, mend())
+	}
+	if c.mending = nil; err != nil {
+		c.t.Errorf("mend: %v", err)
+		return
+	}
+	what := strings.Join(did, ", ")
+	mended := time.Now()
+	c.Eventually(generous, "the nodes are ready after: "+what, func() error { return readyNodes(c.Hosts[0], "manager1", "worker1", "worker2") })
+	var tasks []chaosTask
+	c.Eventually(generous, "everything runs after: "+what, func() (err error) {
+		tasks, err = c.running()
+		return err
+	})
+	runs := time.Now()
+	c.Eventually(10*time.Second, "everybody talks after: "+what, func() error { return c.matrix(tasks) })
+	talks := time.Since(runs)
+	if err := c.strangers(tasks); err != nil {
+		c.t.Errorf("after %s: %v", what, err)
+	}
+	c.Eventually(10*time.Second, "the kernels hold what is wanted after: "+what, func() error { return c.asWanted(tasks) })
+	for _, t := range tasks {
+		t.inside.Leave()
+	}
+	c.slowest = max(c.slowest, talks)
+	if talks > soon {
+		c.late++
+	}
+	c.t.Logf("round %d: %s; ran %s after it was mended, everybody talked %s later", number, what, runs.Sub(mended).Round(10*time.Millisecond), talks.Round(10*time.Millisecond))
+}
+
+// fault does one random thing.
+func (c *chaos) fault() (string, error) {
+	first := c.Hosts[0]
+	h := c.Hosts[c.random.IntN(len(c.Hosts))]
+	worker := c.Hosts[1+c.random.IntN(2)]
+	switch c.random.IntN(13) {
+	case 0:
+		return "cut off " + worker.Name, c.do(c.Cut(worker), c.Heal)
+	case 1:
+		return "kill swarmd of " + h.Name, c.down(h, h.Kill)
+	case 2:
+		return "restart swarmd of " + h.Name, c.down(h, h.Stop)
+	case 3:
+		return "cut the power of " + worker.Name, c.down(worker, func() {
+			if err := worker.PowerOff(); err != nil {
+				c.t.Fatal(err)
+			}
+		})
+	case 4:
+		return "flush all tables of " + h.Name, c.hurtHost(h, flushRuleset)
+	case 5:
+		return "flush the tables of a network on " + h.Name, c.hurtNetwork(h, flushRuleset)
+	case 6:
+		return "delete a route of a network on " + h.Name, c.hurtNetwork(h, c.deleteRoute)
+	case 7:
+		return "delete a link of a network on " + h.Name, c.hurtNetwork(h, c.deleteLink)
+	case 8:
+		return "delete the neighbours of a network on " + h.Name, c.hurtNetwork(h, deleteNeighbours)
+	case 9:
+		return "have more tasks than addresses", c.exhaust(first)
+	case 10:
+		return "make a network anew with the same subnet", c.replaceNetwork(first)
+	case 11:
+		return "give a service another's name", c.swap(first)
+	default:
+		return c.scaleOrMove(first)
+	}
+}
+
+func (c *chaos) do(err error, mend func() error) error {
+	c.mending = append(c.mending, mend)
+	return err
+}
+
+func (c *chaos) down(h *lab.Host, how func()) error {
+	if h.Namespace == nil || !h.Alive() {
+		return nil // by an earlier fault of this round
+	}
+	how()
+	return c.do(nil, func() error { return h.Launch() })
+}
+
+func (c *chaos) hurtHost(h *lab.Host, how func() error) error {
+	if h.Namespace == nil {
+		return nil
+	}
+	return h.Do(how)
+}
+
+// hurtNetwork does something in the router of a random network that a host has.
+func (c *chaos) hurtNetwork(h *lab.Host, how func() error) error {
+	routers := routersOf(h)
+	if h.Namespace == nil || len(routers) == 0 {
+		return nil
+	}
+	n, err := lab.Inside(routers[c.random.IntN(len(routers))])
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // it went meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	defer n.Leave()
+	return n.Do(how)
+}
+
+// routersOf are the mounted namespaces of the networks on a host.
+func routersOf(h *lab.Host) []string {
+	all, _ := filepath.Glob(filepath.Join(h.Root, "network", "router", "*"))
+	return slices.DeleteFunc(all, func(path string) bool { return filepath.Base(path) == "gw" })
+}
+
+func flushRuleset() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	conn.FlushRuleset()
+	return conn.Flush()
+}
+
+func (c *chaos) deleteRoute() error {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	if err != nil || len(routes) == 0 {
+		return err
+	}
+	return ignoreGone(netlink.RouteDel(&routes[c.random.IntN(len(routes))]))
+}
+
+func (c *chaos) deleteLink() error {
+	links, err := netlink.LinkList()
+	links = slices.DeleteFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == "lo" })
+	if err != nil || len(links) == 0 {
+		return err
+	}
+	return ignoreGone(netlink.LinkDel(links[c.random.IntN(len(links))]))
+}
+
+func deleteNeighbours() error {
+	all, err := netlink.NeighList(0, netlink.FAMILY_V4)
+	for i := range all {
+		err = errors.Join(err, ignoreGone(netlink.NeighDel(&all[i])))
+	}
+	return err
+}
+
+// ignoreGone is for what went between a look and the deed.
+func ignoreGone(err error) error {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// exhaust asks for more tasks than the tiny network has addresses: the user is told so, and what has one runs.
+func (c *chaos) exhaust(h *lab.Host) error {
+	r := h.Ctl("service", "create", "--quiet", "--detach", "--name", "many", "--replicas", "9", "--network", "tiny", "--endpoint-mode", "dnsrr",
+		"--restart-delay", "100ms", "hello:1")
+	if r.Err != nil {
+		return nil // another fault keeps the manager from it
+	}
+	told := lab.Await(generous, func() error {
+		if out := h.Ctl("service", "ps", "--no-trunc", "many"); !strings.Contains(out.Stdout, "are in use") {
+			return fmt.Errorf("nobody is told that addresses are short: %v\n%s", out.Err, out.Stdout)
+		}
+		return nil
+	})
+	return errors.Join(told, lab.Await(generous, func() error { return h.Ctl("service", "rm", "many").Err }))
+}
+
+// replaceNetwork removes a network with its service, and makes both again.
+func (c *chaos) replaceNetwork(h *lab.Host) error {
+	if err := lab.Await(generous, func() error { return h.Ctl("service", "rm", "other").Err }); err != nil {
+		return err
+	}
+	if err := lab.Await(generous, func() error { return h.Ctl("network", "rm", "blue").Err }); err != nil {
+		return err
+	}
+	return c.do(nil, func() error {
+		c.makeNetwork("blue")
+		c.make("other")
+		return nil
+	})
+}
+
+// swap removes two services, and makes them again with each other's names.
+func (c *chaos) swap(h *lab.Host) error {
+	for _, name := range []string{"db", "both"} {
+		if err := lab.Await(generous, func() error { return h.Ctl("service", "rm", name).Err }); err != nil {
+			return err
+		}
+	}
+	c.services["db"], c.services["both"] = c.services["both"], c.services["db"]
+	return c.do(nil, func() error {
+		c.make("db")
+		c.make("both")
+		return nil
+	})
+}
+
+// scaleOrMove changes the number of a service's tasks, or moves its published port.
+func (c *chaos) scaleOrMove(h *lab.Host) (string, error) {
+	if c.random.IntN(2) == 0 {
+		s := c.services["web"]
+		s.replicas = 5 - s.replicas
+		what := fmt.Sprintf("scale web to %d", s.replicas)
+		return what, lab.Await(generous, func() error {
+			return h.Ctl("service", "scale", "--detach", fmt.Sprintf("web=%d", s.replicas)).Err
+		})
+	}
+	from, to := "web", "other"
+	if c.services[to].published > 0 {
+		from, to = to, from
+	}
+	c.services[from].published, c.services[to].published = 0, 8080
+	return "move the published port to " + to, c.do(nil, func() error {
+		return lab.Await(generous, func() error {
+			return errors.Join(h.Ctl("service", "update", "--quiet", "--publish-rm", "8080", from).Err,
+				h.Ctl("service", "update", "--quiet", "--publish-add", "8080:8080", to).Err)
+		})
+	})
+}

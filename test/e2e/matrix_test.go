@@ -1,0 +1,410 @@
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/client"
+	"github.com/swarmd/swarmd/test/e2e/lab"
+)
+
+// chaosTask is a task that runs, as the API has it, and its container's network.
+type chaosTask struct {
+	inside
+	service string
+	// at are its addresses, by the names of networks.
+	at map[string]string
+}
+
+// running are the tasks of all services, if they run just as they are wanted and their containers are there.
+func (c *chaos) running() ([]chaosTask, error) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), answerWithin)
+	defer cancel()
+	api := c.client(c.Hosts[0])
+	networks, err := client.List(ctx, api, v1.Networks, nil)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]string)
+	for _, n := range networks {
+		names[n.Meta.ID] = n.Meta.Name
+	}
+	pids := make(map[string]map[string]int)
+	for _, h := range c.Hosts {
+		if pids[h.Name], err = h.Containers(); err != nil {
+			return nil, err
+		}
+	}
+	c.vips = make(map[string]string)
+	var all []chaosTask
+	leave := func(err error) ([]chaosTask, error) {
+		for _, t := range all {
+			t.inside.Leave()
+		}
+		return nil, err
+	}
+	for name, s := range c.services {
+		tasks, err := live(ctx, api, name)
+		if err != nil {
+			return leave(err)
+		}
+		if len(tasks) != s.replicas {
+			return leave(fmt.Errorf("%d tasks of %s run, want %d", len(tasks), name, s.replicas))
+		}
+		o, err := client.Get(ctx, api, v1.Services, name)
+		if err != nil {
+			return leave(err)
+		}
+		for _, v := range vipsOf(o) {
+			c.vips[names[v.Network]+" "+v.Addresses[0]] = name
+		}
+		for _, task := range tasks {
+			if task.Desired.Revision != v1.RevisionID(o) {
+				return leave(fmt.Errorf("%s is not updated yet", v1.TaskName(task.Desired)))
+			}
+			t := chaosTask{service: name, at: make(map[string]string)}
+			for _, a := range task.Desired.Networks {
+				t.at[names[a.Network]], _, _ = strings.Cut(a.Addresses[0], "/")
+			}
+			i := slices.IndexFunc(c.Hosts, func(h *lab.Host) bool { return c.nodes[h.Name] == v1.TaskNode(task) })
+			pid := pids[c.Hosts[i].Name][task.Meta.ID]
+			if pid == 0 {
+				return leave(fmt.Errorf("%s has no container", v1.TaskName(task.Desired)))
+			}
+			n, err := lab.InsideOf(pid)
+			if err != nil {
+				return leave(err)
+			}
+			t.inside = inside{n, v1.TaskName(task.Desired), c.Hosts[i], task}
+			all = append(all, t)
+		}
+	}
+	slices.SortFunc(all, func(a, b chaosTask) int { return cmp.Compare(a.name, b.name) })
+	return all, nil
+}
+
+// vipsOf are a service's virtual addresses, without the lengths of the subnets, on the networks where it has any.
+func vipsOf(o *v1.Service) (all []v1.NetworkAddress) {
+	if o.Desired == nil {
+		return nil
+	}
+	for _, v := range o.Desired.VIPs {
+		if len(v.Addresses) > 0 {
+			vip, _, _ := strings.Cut(v.Addresses[0], "/")
+			all = append(all, v1.NetworkAddress{Network: v.Network, Addresses: []string{vip}})
+		}
+	}
+	return all
+}
+
+// matrix has every task try every other by address, and every service by name, and a client every published port on every host. It is nil
+// where each that should gets through, to where it should, and nobody else does.
+func (c *chaos) matrix(tasks []chaosTask) error {
+	var group errgroup.Group
+	group.SetLimit(16)
+	for _, from := range tasks {
+		for _, to := range tasks {
+			for _, addr := range to.at {
+				group.Go(func() error { return c.talks(from, to, addr, tasks) })
+			}
+		}
+		for name, s := range c.services {
+			if shared := from.shares(s); len(shared) > 0 {
+				group.Go(func() error { return from.asks(name, s, shared, tasks) })
+			}
+		}
+	}
+	for name, s := range c.services {
+		if s.published > 0 {
+			for _, h := range c.Hosts {
+				group.Go(func() error { return c.fromOutside(h, name, s.published) })
+			}
+		}
+	}
+	return group.Wait()
+}
+
+// strangers has every task look up the services that it shares no network with: their names are not known to it. That takes as long as
+// the machine's own name server, which is asked then.
+func (c *chaos) strangers(tasks []chaosTask) error {
+	var group errgroup.Group
+	for _, from := range tasks {
+		for name, s := range c.services {
+			if len(from.shares(s)) > 0 {
+				continue
+			}
+			group.Go(func() error {
+				if found, err := from.lookup(name); err == nil {
+					return fmt.Errorf("%s finds %s at %v, a name of a network that it is not on", from.name, name, found)
+				}
+				return nil
+			})
+		}
+	}
+	return group.Wait()
+}
+
+// shares are the networks that a task and a service are both on.
+func (t chaosTask) shares(s *chaosService) []string {
+	return slices.DeleteFunc(slices.Clone(s.networks), func(n string) bool { return t.at[n] == "" })
+}
+
+// talks tries an address that a task has. Where the asker is not on its network, it is something else that answers there, or nobody.
+func (c *chaos) talks(from, to chaosTask, addr string, tasks []chaosTask) error {
+	want := ""
+	for network := range from.at {
+		if service := c.vips[network+" "+addr]; service != "" {
+			want = service + "."
+		}
+		for _, other := range tasks {
+			if other.at[network] == addr {
+				want = other.name
+			}
+		}
+	}
+	by, err := greet(from.Namespace, addr+":8080", want != "")
+	switch {
+	case want == "" && err == nil:
+		return fmt.Errorf("%s on %s is answered by %s at %s, an address of %s on a network that it is not on", from.name, from.host.Name, by, addr, to.name)
+	case want != "" && (err != nil || !strings.HasPrefix(by, want)):
+		return fmt.Errorf("%s on %s asks %s at %s (%s is on %s): answered by %q, %v", from.name, from.host.Name, want, addr, to.name, to.host.Name, by, err)
+	}
+	return nil
+}
+
+// asks tries a service by its name.
+func (t chaosTask) asks(name string, s *chaosService, shared []string, tasks []chaosTask) error {
+	found, err := t.lookup(name)
+	if err != nil {
+		return fmt.Errorf("%s on %s looks %s up: %w", t.name, t.host.Name, name, err)
+	}
+	if s.dnsrr {
+		var want []string
+		for _, other := range tasks {
+			if other.service == name {
+				for _, n := range shared {
+					want = append(want, other.at[n])
+				}
+			}
+		}
+		if slices.Sort(want); !slices.Equal(found, want) {
+			return fmt.Errorf("%s on %s finds %s at %v, want %v", t.name, t.host.Name, name, found, want)
+		}
+	}
+	for _, addr := range found {
+		if by, err := greet(t.Namespace, addr+":8080", true); err != nil || !strings.HasPrefix(by, name+".") {
+			return fmt.Errorf("%s on %s asks %s at %s: answered by %q, %v", t.name, t.host.Name, name, addr, by, err)
+		}
+	}
+	return nil
+}
+
+// fromOutside asks a host's published port as a client that is no part of the swarm.
+func (c *chaos) fromOutside(h *lab.Host, service string, port int) error {
+	body, err := c.Client.Get(fmt.Sprintf("http://%s:%d/", h.Addr, port))
+	if by, saw := greeted(body); err != nil || !strings.HasPrefix(by, service+".") || saw != c.ClientAddr.String() {
+		return fmt.Errorf("a client asks port %d of %s: %q answers and sees %q, %v", port, h.Name, by, saw, err)
+	}
+	return nil
+}
+
+// greet asks who is at an address, from within a namespace. Where nobody is expected, it does not wait for long.
+func greet(n *lab.Namespace, to string, expected bool) (by string, err error) {
+	within := 300 * time.Millisecond
+	if expected {
+		within = 3 * time.Second
+	}
+	var conn net.Conn
+	err = n.Do(func() (err error) {
+		conn, err = net.DialTimeout("tcp", to, within)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	by, _ = greeted(readGreeting(conn))
+	if by == "" {
+		err = errors.New("no greeting")
+	}
+	return by, err
+}
+
+// keepTalking has everybody talk all the time, whatever comes of it, so that connections are there that faults break.
+func (c *chaos) keepTalking() (stop func()) {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	var talking sync.WaitGroup
+	hosts := slices.Clone(c.Hosts)
+	names := []string{"web", "db", "other", "both"}
+	for range 2 {
+		talking.Go(func() {
+			for ctx.Err() == nil {
+				c.chat(ctx, hosts[rand.N(len(hosts))], names[rand.N(len(names))])
+			}
+		})
+	}
+	return func() {
+		cancel()
+		talking.Wait()
+	}
+}
+
+// chat has some container of a host ask a service, and a client a published port.
+func (c *chaos) chat(ctx context.Context, h *lab.Host, service string) {
+	pids, err := h.Containers()
+	if err != nil {
+		return
+	}
+	for _, pid := range pids {
+		n, err := lab.InsideOf(pid)
+		if err != nil {
+			continue
+		}
+		lookup, done := context.WithTimeout(ctx, time.Second)
+		found, err := n.Resolver("127.0.0.11:53").LookupHost(lookup, service+".")
+		done()
+		if err == nil {
+			_, _ = greet(n, net.JoinHostPort(found[0], "8080"), false)
+		}
+		n.Leave()
+	}
+	if r, err := (&http.Client{Timeout: time.Second, Transport: &http.Transport{DialContext: c.Client.DialContext, DisableKeepAlives: true}}).Get(
+		fmt.Sprintf("http://%s:8080/", h.Addr)); err == nil {
+		r.Body.Close()
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+// asWanted compares what the kernels hold of networks with what the API says: on each host a router for each network that a task there
+// is on, in it a route for each task of the network, anywhere, and a way to each service's tasks; and nothing else.
+func (c *chaos) asWanted(tasks []chaosTask) error {
+	ctx, cancel := context.WithTimeout(c.t.Context(), answerWithin)
+	defer cancel()
+	api := c.client(c.Hosts[0])
+	networks, err := client.List(ctx, api, v1.Networks, nil)
+	if err != nil {
+		return err
+	}
+	services, err := client.List(ctx, api, v1.Services, nil)
+	if err != nil {
+		return err
+	}
+	for _, h := range c.Hosts {
+		var have []string
+		for _, path := range routersOf(h) {
+			have = append(have, filepath.Base(path))
+		}
+		var want []string
+		for _, n := range networks {
+			if !slices.ContainsFunc(tasks, func(t chaosTask) bool { return t.host == h && t.at[n.Meta.Name] != "" }) {
+				continue
+			}
+			want = append(want, n.Meta.ID)
+			if err := c.routerAsWanted(h, n, tasks, services); err != nil {
+				return fmt.Errorf("network %s on %s: %w", n.Meta.Name, h.Name, err)
+			}
+		}
+		slices.Sort(have)
+		if slices.Sort(want); !slices.Equal(have, want) {
+			return fmt.Errorf("%s has routers of %v, want of %v", h.Name, have, want)
+		}
+	}
+	return nil
+}
+
+// routerAsWanted looks at one network's router on a host.
+func (c *chaos) routerAsWanted(h *lab.Host, network *v1.Network, tasks []chaosTask, services []*v1.Service) error {
+	n, err := lab.Inside(filepath.Join(h.Root, "network", "router", network.Meta.ID))
+	if err != nil {
+		return err
+	}
+	defer n.Leave()
+	wantRoutes, links := map[string]bool{}, 2 // lo and vx
+	wantVIPs := map[string]int{}
+	for _, t := range tasks {
+		if addr := t.at[network.Meta.Name]; addr != "" {
+			wantRoutes[addr] = true
+			if t.host == h {
+				links++
+			}
+		}
+	}
+	for _, o := range services {
+		for _, v := range vipsOf(o) {
+			for _, t := range tasks {
+				if t.service == o.Meta.Name && v.Network == network.Meta.ID {
+					wantVIPs[v.Addresses[0]]++
+				}
+			}
+		}
+	}
+	return n.Do(func() error {
+		all, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		if len(all) != links {
+			return fmt.Errorf("%d links, want %d", len(all), links)
+		}
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return err
+		}
+		have := map[string]bool{}
+		for _, r := range routes {
+			if ones, _ := r.Dst.Mask.Size(); ones == 32 {
+				have[r.Dst.IP.String()] = true
+			}
+		}
+		if fmt.Sprint(have) != fmt.Sprint(wantRoutes) {
+			return fmt.Errorf("routes to %v, want to %v", have, wantRoutes)
+		}
+		vips, err := readVIPs()
+		if err == nil && fmt.Sprint(vips) != fmt.Sprint(wantVIPs) {
+			err = fmt.Errorf("virtual addresses with backends %v, want %v", vips, wantVIPs)
+		}
+		return err
+	})
+}
+
+// readVIPs are the virtual addresses of the namespace's table, and how many backends each has.
+func readVIPs() (map[string]int, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	set, err := conn.GetSetByName(&nftables.Table{Name: "swarmd", Family: nftables.TableFamilyIPv4}, "backends")
+	if err != nil {
+		return nil, err
+	}
+	elements, err := conn.GetSetElements(set)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]int)
+	for _, e := range elements {
+		if addr, ok := netip.AddrFromSlice(e.Key[:4]); ok {
+			found[addr.String()]++
+		}
+	}
+	return found, nil
+}
