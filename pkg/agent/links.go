@@ -306,7 +306,7 @@ func (a *Agent) config() (netplugin.Config, *dnsplugin.Names) {
 		if !t.linked || !t.addr.IsValid() {
 			continue
 		}
-		link := netplugin.TaskLink{ID: t.id, Address: t.addr, Networks: a.attachments(t)}
+		link := netplugin.TaskLink{ID: t.id, Address: t.addr, Networks: a.attachments(t), Internal: a.internal(t)}
 		if t.revision != nil {
 			link.Sysctls, _ = splitSysctls(t.spec().Container.Sysctls)
 		}

@@ -90,6 +90,15 @@ func (a *Agent) attachments(t *task) []netplugin.Attachment {
 	return all
 }
 
+// internal tells whether all networks of a task are internal: then it has no way out.
+func (a *Agent) internal(t *task) bool {
+	networks := t.networks()
+	return len(networks) > 0 && !slices.ContainsFunc(networks, func(n v1.NetworkAddress) bool {
+		known := a.peers.networks[n.Network]
+		return known == nil || !known.Internal
+	})
+}
+
 // routers are what the routers of the networks in use are given, and zones what the resolver is.
 func (a *Agent) routers(used map[string]bool) (overlays []*netplugin.Overlay, zones map[string]*dnsplugin.Zone) {
 	zones = make(map[string]*dnsplugin.Zone, len(used))
@@ -108,7 +117,7 @@ func (a *Agent) routers(used map[string]bool) (overlays []*netplugin.Overlay, zo
 
 // asker is a task that asks for names.
 func (a *Agent) asker(t *task) *dnsplugin.Asker {
-	q := &dnsplugin.Asker{Task: t.id}
+	q := &dnsplugin.Asker{Task: t.id, Internal: a.internal(t)}
 	for _, n := range t.networks() {
 		q.Zones = append(q.Zones, n.Network)
 	}

@@ -87,7 +87,7 @@ func TestConfigFromPeers(t *testing.T) {
 		if diff := cmp.Diff(asJSON(t, want), asJSON(t, l.net.config())); diff != "" {
 			t.Errorf("config (-want +got):\n%s", diff)
 		}
-		const names = `{"Askers":{"100.64.7.2":{"Task":"t1","Zones":["n1"],"Nameservers":["9.9.9.9:53"]}},` +
+		const names = `{"Askers":{"100.64.7.2":{"Task":"t1","Zones":["n1"],"Internal":false,"Nameservers":["9.9.9.9:53"]}},` +
 			`"Zones":{"n1":{"Name":"name-n1","Hosts":{"front":["10.0.1.2"],"t1":["10.0.1.5"],"task2":["10.0.1.9"],` +
 			`"tasks.front":["10.0.1.5","10.0.1.9"],"tasks.web":["10.0.1.5","10.0.1.9"],"web":["10.0.1.2"],"web.1":["10.0.1.5"],` +
 			`"web.1.t1":["10.0.1.5"],"web.2":["10.0.1.9"],"web.2.task2":["10.0.1.9"]},` +

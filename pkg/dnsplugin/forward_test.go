@@ -349,3 +349,25 @@ func TestRoutes(t *testing.T) {
 		t.Errorf("%d routes", len(f.routes))
 	}
 }
+
+// TestInternal asks, for a task without a way out, for what is not the swarm's: nobody outside hears of it.
+func TestInternal(t *testing.T) {
+	up := newNameserver(t, func(m *dns.Msg, _ bool) *dns.Msg { return says(m, m.Question[0].Name+" 300 IN A 192.0.2.7") })
+	names := sample()
+	asker := *names.Askers[one]
+	asker.Internal, asker.Nameservers = true, fixed(up)()
+	names.Askers[one] = &asker
+	s := newInside(t, Options{Nameservers: fixed(up)}, names)
+	if got := show(s.ask(t, udpFrom(one), question("a.example", dns.TypeA))); got != "NXDOMAIN" {
+		t.Errorf("a name of elsewhere: %s", got)
+	}
+	if got := s.ask(t, udpFrom(one), question("web", dns.TypeA)); len(got.Answer) != 1 {
+		t.Errorf("a name of the swarm: %s", show(got))
+	}
+	if n := up.asked.Load(); n != 0 {
+		t.Errorf("a name server outside was asked %d times", n)
+	}
+	if got := s.ask(t, udpFrom(two), question("a.example", dns.TypeA)); len(got.Answer) != 1 {
+		t.Errorf("another task asks for a name of elsewhere: %s", show(got))
+	}
+}

@@ -17,6 +17,8 @@ type Asker struct {
 	Task string
 	// Zones are the IDs of its networks.
 	Zones []string
+	// Internal: no name server outside is asked for it; what is no name of the swarm does not exist.
+	Internal bool
 	// Nameservers are those that the task's spec gives for names that are not the swarm's; the server's own where it gives none.
 	Nameservers []netip.AddrPort
 }

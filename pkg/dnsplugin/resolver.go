@@ -65,6 +65,9 @@ func (r *resolver) answer(ctx context.Context, w dns.ResponseWriter, m *dns.Msg)
 		}
 		return local, a.rcode, nil
 	}
+	if asker.Internal {
+		return refused, dns.RcodeNameError, w.WriteMsg(new(dns.Msg).SetRcode(m, dns.RcodeNameError))
+	}
 	if q.Qtype == dns.TypeAXFR || q.Qtype == dns.TypeIXFR { // has more than one message for an answer
 		return refused, dns.RcodeNotImplemented, nil
 	}

@@ -70,6 +70,8 @@ type desired struct {
 	// targets are this machine's backends, for connections by way of other nodes. Those that take no new connections are among them:
 	// another node may not know yet.
 	targets map[target]bool
+	// internal are the addresses of tasks that have no way out.
+	internal map[netip.Addr]bool
 	// refused are tasks that cannot be linked as the Config says. Nothing of theirs is made or removed.
 	refused map[string]bool
 	// overlays are the networks by ID; kept are those that cannot be as the Config says, and why, which are left as they are.
@@ -82,7 +84,8 @@ type desired struct {
 func check(c Config) (*desired, error) {
 	d := &desired{
 		base: base{block: c.Gateway, pool: c.Pool}, tasks: map[string]TaskLink{}, refused: map[string]bool{}, ports: ports{}, draining: ports{},
-		peers: map[uint32]Peer{}, underlays: map[netip.Addr]bool{}, blocks: []netip.Prefix{c.Gateway}, targets: map[target]bool{}, underlay: underlayOf(c),
+		peers: map[uint32]Peer{}, underlays: map[netip.Addr]bool{}, blocks: []netip.Prefix{c.Gateway}, targets: map[target]bool{}, internal: map[netip.Addr]bool{},
+		underlay: underlayOf(c),
 	}
 	if !c.Gateway.IsValid() || !c.Gateway.Addr().Is4() || c.Gateway.Bits() > 30 || c.Gateway != c.Gateway.Masked() {
 		return nil, fmt.Errorf("gateway block %s: it must be an IPv4 network of at least 4 addresses, such as 100.64.1.0/24", c.Gateway)
@@ -132,6 +135,9 @@ func (d *desired) addTask(t TaskLink, owner map[netip.Addr]string) error {
 	}
 	owner[t.Address] = t.ID
 	d.tasks[t.ID] = t
+	if t.Internal {
+		d.internal[t.Address] = true
+	}
 	return nil
 }
 

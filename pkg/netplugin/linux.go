@@ -63,6 +63,7 @@ type state struct {
 	peers     map[uint32]Peer
 	underlays map[netip.Addr]bool
 	targets   map[target]bool
+	internal  map[netip.Addr]bool
 }
 
 var _ Network = (*Linux)(nil)

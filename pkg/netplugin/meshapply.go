@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ensureRouterTable makes the router's table, with the targets of connections by way of other nodes.
+// ensureRouterTable makes the router's table, with the tasks that have no way out, and the targets of connections by way of other nodes.
 func (l *Linux) ensureRouterTable(want *desired) error {
 	if err := l.ensureZones(want.wire.up()); err != nil {
 		return err
@@ -30,21 +30,23 @@ func (l *Linux) ensureRouterTable(want *desired) error {
 	if err != nil {
 		return fmt.Errorf("read table %s of %s: %w", tableName, l.router.name, err)
 	}
-	var sets []*nftables.Set
-	have := map[string]bool{}
+	l.have.internal, l.have.targets = want.internal, want.targets
+	sets, members := []*nftables.Set{internalSet(t.table)}, []map[string]bool{addressKeys(want.internal)}
 	if want.wire.up() {
-		sets = append(sets, targetSet(t.table))
+		sets, members = append(sets, targetSet(t.table)), append(members, targetKeys(want.targets))
+	}
+	have := make([]map[string]bool, len(sets))
+	for i, s := range sets {
 		readable := false
-		have, readable = readSet(c, sets[0])
+		have[i], readable = readSet(c, s)
 		ok = ok && readable
 	}
 	if !ok {
 		t.replaceTable(sets, chains)
-		have = nil
+		clear(have)
 	}
-	l.have.targets = want.targets
-	if len(sets) > 0 {
-		t.members(sets[0], have, targetKeys(l.have.targets))
+	for i, s := range sets {
+		t.members(s, have[i], members[i])
 	}
 	if err := t.commit(); err != nil {
 		return fmt.Errorf("make table %s in %s: %w", tableName, l.router.name, err)
@@ -81,6 +83,9 @@ func (l *Linux) changeTargets(want map[target]bool) error {
 
 // reach makes the way to nodes and backends that are new, before any port leads there. What is old stays beside it.
 func (l *Linux) reach(want *desired) error {
+	if err := l.changeInternal(want.internal); err != nil {
+		return err
+	}
 	addresses := maps.Clone(want.underlays)
 	maps.Copy(addresses, l.have.underlays)
 	if err := l.changePeers(l.have.underlays, addresses); err != nil {

@@ -28,7 +28,7 @@ func routerChains(b base) []chain {
 		// there, as two of one client's may that came by way of two nodes to one backend.
 		{name: "postrouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPostrouting, prio: nftables.ChainPriorityNATSource},
 	}
-	forward := []rule{{"nothing back to where it came from", join(inLink(routerLink, true), outLink(routerLink, true), drop())}}
+	forward := append(internalRules(fromTask), rule{"nothing back to where it came from", join(inLink(routerLink, true), outLink(routerLink, true), drop())})
 	if b.wire.up() {
 		chains[0].rules = append(chains[0].rules, rule{"none of our tasks elsewhere", join(inLink(meshLink, true), source(b.block), drop())})
 		chains = append(chains,

@@ -89,6 +89,8 @@ type TaskLink struct {
 	Address netip.Addr
 	// Networks are the overlay networks that the task is on, the first as eth1, and so on.
 	Networks []Attachment
+	// Internal: the task begins no connections by its gateway address, and asks for names alone. It answers at published ports.
+	Internal bool
 	// Sysctls are net.* settings for the namespace.
 	Sysctls map[string]string
 }

@@ -25,7 +25,6 @@ func Unsupported(obj Object) FieldErrors {
 		}
 	case *Network:
 		if o.Spec != nil {
-			u.when(o.Spec.Internal, "spec.internal")
 			_, encrypted := o.Spec.Options[OptionEncrypted]
 			u.when(encrypted, "spec.options["+strconv.Quote(OptionEncrypted)+"]")
 		}
