@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel tells of every change to links, addresses, routes, rules, neighbours, tables and the settings of forwarding. What it tells while Apply runs is taken to
-// be Apply's own: the kernel has told of a change before it answers whoever asked for it. Whatever comes between two Applies, and is
-// of something of ours, somebody else did.
+// The kernel tells of every change to links, addresses, routes, rules, neighbours, tables and the settings of forwarding, and of most
+// also whose request it was. What is of something of ours, and comes between two Applies or by a socket of another process, somebody
+// else did; what comes while Apply runs is else taken to be Apply's own: the kernel has told of a change before it answers who asked for it.
 //
 // Nothing is told of other settings in /proc/sys, of mounts, and of what happens inside tasks' namespaces, which their containers
 // have no right to: for these there is reading back now and then (see Resync).
@@ -40,6 +40,7 @@ type watcher struct {
 type observed struct {
 	scene
 	sockets []*nl.NetlinkSocket
+	ours    map[port]bool // the sockets of this process by which something may be asked for, as far as they are known
 }
 
 // groups are what is listened to, by protocol.
@@ -88,64 +89,80 @@ func (l *Linux) watchOn(w *watcher) {
 			}
 		}
 		l.mu.Lock() // an Apply that is under way takes what it did itself
-		found := w.read()
-		if len(found) > 0 {
-			l.synced = false
-		}
+		l.disturb(w.read())
 		l.mu.Unlock()
-		if len(found) > 0 {
-			l.log.Warn("something else on this machine changed the swarm's network", "changes", found)
-			select {
-			case l.disturbed <- struct{}{}:
-			default: // it is known already
-			}
-		}
 		time.Sleep(watchPause)
+	}
+}
+
+// disturb has the next Apply repair what somebody else did, if anything.
+func (l *Linux) disturb(found map[string]int) {
+	if len(found) == 0 {
+		return
+	}
+	l.log.Warn("something else on this machine changed the swarm's network", "changes", found)
+	l.synced = false
+	select {
+	case l.disturbed <- struct{}{}:
+	default: // it is known already
 	}
 }
 
 // read takes what the kernel told so far, and counts what of it is about something of ours, by its kind.
 func (w *watcher) read() map[string]int {
-	var found map[string]int
+	found := map[string]int{}
 	for _, o := range w.spaces {
-		for _, s := range o.sockets {
-			for w.receive(s, o, &found) {
-			}
-		}
+		o.read(w.buffer, func(kind string, _ *syscall.NetlinkMessage) { found[kind]++ })
 	}
 	return found
 }
 
+// readOwn does so after an Apply, and tells what was others' all the same.
+func (w *watcher) readOwn() (own, others map[string]int) {
+	own, others = map[string]int{}, map[string]int{}
+	for space, o := range w.spaces {
+		o.read(w.buffer, func(kind string, m *syscall.NetlinkMessage) {
+			if m != nil && m.Header.Pid != 0 && !o.asked(space, m) {
+				others[kind]++
+			} else {
+				own[kind]++
+			}
+		})
+	}
+	return own, others
+}
+
+// read takes what one namespace's sockets have, and yields what is about something of ours; without a message where some were lost.
+func (o *observed) read(buffer []byte, yield func(kind string, m *syscall.NetlinkMessage)) {
+	for _, s := range o.sockets {
+		for o.receive(s, buffer, yield) {
+		}
+	}
+}
+
 // receive takes one datagram, and tells whether there may be more.
-func (w *watcher) receive(s *nl.NetlinkSocket, o *observed, found *map[string]int) (more bool) {
-	n, _, err := unix.Recvfrom(s.GetFd(), w.buffer, unix.MSG_DONTWAIT)
+func (o *observed) receive(s *nl.NetlinkSocket, buffer []byte, yield func(kind string, m *syscall.NetlinkMessage)) (more bool) {
+	n, _, err := unix.Recvfrom(s.GetFd(), buffer, unix.MSG_DONTWAIT)
 	switch {
 	case errors.Is(err, unix.ENOBUFS):
-		note(found, kindUnknown)
+		yield(kindUnknown, nil)
 		return true
 	case errors.Is(err, unix.EINTR):
 		return true
 	case err != nil || n <= 0:
 		return false
 	}
-	messages, err := syscall.ParseNetlinkMessage(w.buffer[:n])
+	messages, err := syscall.ParseNetlinkMessage(buffer[:n])
 	if err != nil {
-		note(found, kindUnknown)
+		yield(kindUnknown, nil)
 		return true
 	}
 	for i := range messages {
 		if kind := o.judge(&messages[i]); kind != "" {
-			note(found, kind)
+			yield(kind, &messages[i])
 		}
 	}
 	return true
-}
-
-func note(found *map[string]int, kind string) {
-	if *found == nil {
-		*found = map[string]int{}
-	}
-	(*found)[kind]++
 }
 
 // settleWatch is the end of an Apply: what the kernel told meanwhile is the Apply's own, and is returned; what is new is listened to
@@ -155,7 +172,8 @@ func (l *Linux) settleWatch() map[string]int {
 	if w == nil {
 		return nil
 	}
-	did := w.read()
+	did, others := w.readOwn()
+	l.disturb(others)
 	spaces := []*namespace{l.host}
 	if l.router != nil {
 		spaces = append(spaces, l.router)

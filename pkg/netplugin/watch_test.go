@@ -3,6 +3,8 @@ package netplugin
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -64,13 +66,7 @@ func TestRepairsAreCounted(t *testing.T) {
 	if len(counted) > 0 {
 		t.Errorf("repairs where nothing was broken: %v", counted)
 	}
-	routes, err := b.linux.router.routes(0)
-	must(t, err)
-	for r := range routes {
-		if r.dst == host(testAddr(1)) {
-			must(t, b.linux.router.removeRoute(r))
-		}
-	}
+	cutOff(t, b.linux.router, testAddr(1))
 	if !b.disturbed(time.Second) {
 		t.Error("a route that was deleted is not noticed")
 	}
@@ -78,6 +74,20 @@ func TestRepairsAreCounted(t *testing.T) {
 	if diff := cmp.Diff(map[string]int{kindRoute: 1}, counted); diff != "" {
 		t.Errorf("counted (-want +got):\\n%s", diff)
 	}
+}
+
+// cutOff deletes the route to an address.
+func cutOff(t *testing.T, n *namespace, a netip.Addr) {
+	t.Helper()
+	routes, err := n.routes(0)
+	must(t, err)
+	for r := range routes {
+		if r.dst == host(a) {
+			must(t, n.removeRoute(r))
+			return
+		}
+	}
+	t.Fatalf("there is no route to %s", a)
 }
 
 // TestOthersAreLetBe: what is done to links, routes and tables that are not ours disturbs nobody, however much it is.
@@ -102,4 +112,42 @@ func TestOthersAreLetBe(t *testing.T) {
 		must(t, b.host.LinkDel(one))
 	}
 	b.calm(t)
+}
+
+// stranger is set in a process that a test starts to delete a route as somebody else.
+const stranger = "SWARMD_TEST_STRANGER"
+
+// TestStranger is that process, and passes where it is none.
+func TestStranger(t *testing.T) {
+	path := os.Getenv(stranger)
+	if path == "" {
+		return
+	}
+	n, err := openNamespace("router", path)
+	must(t, err)
+	defer n.close()
+	cutOff(t, n, testAddr(0))
+}
+
+// TestOthersWhileApplying: what another process does while Apply runs is noticed as well, and what Apply does itself is not.
+func TestOthersWhileApplying(t *testing.T) {
+	b := newLab(t)
+	b.apply(testConfig(2))
+	b.linux.mu.Lock() // as an Apply does
+	cutOff(t, b.linux.router, testAddr(1))
+	b.linux.settleWatch()
+	b.linux.mu.Unlock()
+	b.calm(t)
+	b.linux.mu.Lock()
+	child := exec.Command(os.Args[0], "-test.run=^TestStranger$")
+	child.Env = append(os.Environ(), stranger+"="+b.linux.routerPath())
+	if out, err := child.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	b.linux.settleWatch()
+	b.linux.mu.Unlock()
+	if !b.disturbed(time.Second) {
+		t.Error("what another process did while Apply ran is not noticed")
+	}
+	b.apply(testConfig(2))
 }

@@ -191,10 +191,14 @@ func (c *chaos) talks(from, to chaosTask, addr string, tasks []chaosTask) error 
 
 // asks tries a service by its name.
 func (t chaosTask) asks(name string, s *chaosService, shared []string, tasks []chaosTask) error {
-	found, err := t.lookup(name)
+	// A question that is lost with a daemon that ends is asked again here, long before a resolver would.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	found, err := t.Resolver("127.0.0.11:53").LookupHost(ctx, name+".")
 	if err != nil {
 		return fmt.Errorf("%s on %s looks %s up: %w", t.name, t.host.Name, name, err)
 	}
+	slices.Sort(found)
 	if s.dnsrr {
 		var want []string
 		for _, other := range tasks {
