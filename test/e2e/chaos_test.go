@@ -27,9 +27,10 @@ type chaos struct {
 	random   *rand.Rand
 	services map[string]*chaosService
 	vips     map[string]string // services, by network and virtual address
-	mending  []func() error
-	late     int // rounds in which a pair took longer than soon
-	slowest  time.Duration
+	// A round mends hosts, makes again what it removed, and then changes what is there.
+	mending, making, changing []func() error
+	late                      int // rounds in which a pair took longer than soon
+	slowest                   time.Duration
 }
 
 // chaosService is a service as it is wanted.
@@ -109,8 +110,9 @@ func (c *chaos) make(name string) {
 // round does a few things, mends what has to be mended, and sees that all is well.
 func (c *chaos) round(number int) {
 	var did []string
-	for range 1 + c.random.IntN(2) {
-		what, err := c.fault()
+	kinds := c.random.Perm(13)
+	for _, kind := range kinds[:1+c.random.IntN(2)] {
+		what, err := c.fault(kind)
 		did = append(did, what)
 		if err != nil {
 			c.t.Errorf("%s: %v", what, err)
@@ -119,10 +121,11 @@ func (c *chaos) round(number int) {
 		time.Sleep(time.Duration(c.random.IntN(1000)) * time.Millisecond)
 	}
 	var err error
-	for _, mend := range slices.Backward(c.mending) {
+	slices.Reverse(c.mending)
+	for _, mend := range slices.Concat(c.mending, c.making, c.changing) {
 		err = errors.Join(err, mend())
 	}
-	if c.mending = nil; err != nil {
+	if c.mending, c.making, c.changing = nil, nil, nil; err != nil {
 		c.t.Errorf("mend: %v", err)
 		return
 	}
@@ -152,11 +155,11 @@ func (c *chaos) round(number int) {
 }
 
 // fault does one random thing.
-func (c *chaos) fault() (string, error) {
+func (c *chaos) fault(kind int) (string, error) {
 	first := c.Hosts[0]
 	h := c.Hosts[c.random.IntN(len(c.Hosts))]
 	worker := c.Hosts[1+c.random.IntN(2)]
-	switch c.random.IntN(13) {
+	switch kind {
 	case 0:
 		return "cut off " + worker.Name, c.do(c.Cut(worker), c.Heal)
 	case 1:
@@ -299,11 +302,12 @@ func (c *chaos) replaceNetwork(h *lab.Host) error {
 	if err := lab.Await(generous, func() error { return h.Ctl("network", "rm", "blue").Err }); err != nil {
 		return err
 	}
-	return c.do(nil, func() error {
+	c.making = append(c.making, func() error {
 		c.makeNetwork("blue")
 		c.make("other")
 		return nil
 	})
+	return nil
 }
 
 // swap removes two services, and makes them again with each other's names.
@@ -314,11 +318,12 @@ func (c *chaos) swap(h *lab.Host) error {
 		}
 	}
 	c.services["db"], c.services["both"] = c.services["both"], c.services["db"]
-	return c.do(nil, func() error {
+	c.making = append(c.making, func() error {
 		c.make("db")
 		c.make("both")
 		return nil
 	})
+	return nil
 }
 
 // scaleOrMove changes the number of a service's tasks, or moves its published port.
@@ -335,11 +340,12 @@ func (c *chaos) scaleOrMove(h *lab.Host) (string, error) {
 	if c.services[to].published > 0 {
 		from, to = to, from
 	}
-	c.services[from].published, c.services[to].published = 0, 8080
-	return "move the published port to " + to, c.do(nil, func() error {
+	c.changing = append(c.changing, func() error {
+		c.services[from].published, c.services[to].published = 0, 8080
 		return lab.Await(generous, func() error {
 			return errors.Join(h.Ctl("service", "update", "--quiet", "--publish-rm", "8080", from).Err,
 				h.Ctl("service", "update", "--quiet", "--publish-add", "8080:8080", to).Err)
 		})
 	})
+	return "move the published port to " + to, nil
 }
