@@ -98,18 +98,17 @@ func (s *scene) judgeLink(m *syscall.NetlinkMessage) string {
 	if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] == unix.AF_BRIDGE {
 		return ""
 	}
-	info := nl.DeserializeIfInfomsg(m.Data)
-	index := uint32(info.Index)
-	if !s.inner && index != s.own {
+	link, err := netlink.LinkDeserialize(&unix.NlMsghdr{Type: m.Header.Type, Flags: m.Header.Flags}, m.Data)
+	if err != nil || !s.inner && link.Attrs().Name != hostLink {
 		return ""
 	}
+	index := uint32(link.Attrs().Index)
 	if m.Header.Type == unix.RTM_DELLINK {
 		delete(s.links, index)
 		return kindLink
 	}
-	link, err := netlink.LinkDeserialize(&unix.NlMsghdr{Type: m.Header.Type, Flags: m.Header.Flags}, m.Data)
-	if err != nil {
-		return ""
+	if !s.inner {
+		s.own = index // it may have been made anew
 	}
 	now := factsOf(link)
 	was, known := s.links[index]

@@ -299,10 +299,11 @@ func (c *chaos) replaceNetwork(h *lab.Host) error {
 	if err := lab.Await(generous, func() error { return h.Ctl("service", "rm", "other").Err }); err != nil {
 		return err
 	}
-	if err := lab.Await(generous, func() error { return h.Ctl("network", "rm", "blue").Err }); err != nil {
-		return err
-	}
 	c.making = append(c.making, func() error {
+		// Not before all hosts are back: on one that is away a task may go on, with an address of the network.
+		if err := lab.Await(generous, func() error { return h.Ctl("network", "rm", "blue").Err }); err != nil {
+			return err
+		}
 		c.makeNetwork("blue")
 		c.make("other")
 		return nil

@@ -166,7 +166,17 @@ func (s *swarm) hasNoWayOut(other inside) {
 	s.network(first, "dark", "--internal")
 	s.serve(first, "vault", 2, "--network", "dark", "--publish", "8090:8080", "--replicas-max-per-node", "1")
 	vaults := s.tasksOf(first, "vault", 2)
+	api := fmt.Sprintf("%s:2377", first.Addr)
+	if conn, err := other.DialContext(s.t.Context(), "tcp", api); err != nil {
+		s.t.Errorf("%s does not reach %s: %v", other.name, api, err)
+	} else {
+		conn.Close()
+	}
 	for _, from := range vaults {
+		if conn, err := from.DialContext(s.t.Context(), "tcp", api); err == nil {
+			conn.Close()
+			s.t.Errorf("%s on %s, on an internal network alone, reaches %s", from.name, from.host.Name, api)
+		}
 		s.resolves(from, "tasks.vault", addresses(vaults)...)
 		s.spreads(from, "vault", vaults)
 		if names, err := from.lookup("example.com"); err == nil {
@@ -174,18 +184,6 @@ func (s *swarm) hasNoWayOut(other inside) {
 		}
 	}
 	for _, h := range s.Hosts {
-		api := fmt.Sprintf("%s:2377", h.Addr)
-		if conn, err := other.DialContext(s.t.Context(), "tcp", api); err != nil {
-			s.t.Errorf("%s does not reach %s: %v", other.name, api, err)
-		} else {
-			conn.Close()
-		}
-		for _, from := range vaults {
-			if conn, err := from.DialContext(s.t.Context(), "tcp", api); err == nil {
-				conn.Close()
-				s.t.Errorf("%s on %s, on an internal network alone, reaches %s", from.name, from.host.Name, api)
-			}
-		}
 		body, err := s.Client.Get(fmt.Sprintf("http://%s:8090/", h.Addr))
 		if by, saw := greeted(body); err != nil || !strings.HasPrefix(by, "vault.") || saw != s.ClientAddr.String() {
 			s.t.Errorf("port 8090 of %s: answered by %q, which saw %q, %v", h.Name, by, saw, err)
