@@ -28,9 +28,10 @@ type chaos struct {
 	services map[string]*chaosService
 	vips     map[string]string // services, by network and virtual address
 	// A round mends hosts, makes again what it removed, and then changes what is there.
-	mending, making, changing []func() error
-	late                      int // rounds in which a pair took longer than soon
-	slowest                   time.Duration
+	mending
+	making, changing []func() error
+	late             int // rounds in which a pair took longer than soon
+	slowest          time.Duration
 }
 
 // chaosService is a service as it is wanted.
@@ -120,12 +121,11 @@ func (c *chaos) round(number int) {
 		}
 		time.Sleep(time.Duration(c.random.IntN(1000)) * time.Millisecond)
 	}
-	var err error
-	slices.Reverse(c.mending)
-	for _, mend := range slices.Concat(c.mending, c.making, c.changing) {
-		err = errors.Join(err, mend())
+	err := c.mend()
+	for _, again := range slices.Concat(c.making, c.changing) {
+		err = errors.Join(err, again())
 	}
-	if c.mending, c.making, c.changing = nil, nil, nil; err != nil {
+	if c.making, c.changing = nil, nil; err != nil {
 		c.t.Errorf("mend: %v", err)
 		return
 	}
@@ -163,15 +163,11 @@ func (c *chaos) fault(kind int) (string, error) {
 	case 0:
 		return "cut off " + worker.Name, c.do(c.Cut(worker), c.Heal)
 	case 1:
-		return "kill swarmd of " + h.Name, c.down(h, h.Kill)
+		return "kill swarmd of " + h.Name, c.down(h, sure(h.Kill))
 	case 2:
-		return "restart swarmd of " + h.Name, c.down(h, h.Stop)
+		return "restart swarmd of " + h.Name, c.down(h, sure(h.Stop))
 	case 3:
-		return "cut the power of " + worker.Name, c.down(worker, func() {
-			if err := worker.PowerOff(); err != nil {
-				c.t.Fatal(err)
-			}
-		})
+		return "cut the power of " + worker.Name, c.down(worker, worker.PowerOff)
 	case 4:
 		return "flush all tables of " + h.Name, c.hurtHost(h, flushRuleset)
 	case 5:
@@ -191,19 +187,6 @@ func (c *chaos) fault(kind int) (string, error) {
 	default:
 		return c.scaleOrMove(first)
 	}
-}
-
-func (c *chaos) do(err error, mend func() error) error {
-	c.mending = append(c.mending, mend)
-	return err
-}
-
-func (c *chaos) down(h *lab.Host, how func()) error {
-	if h.Namespace == nil || !h.Alive() {
-		return nil // by an earlier fault of this round
-	}
-	how()
-	return c.do(nil, func() error { return h.Launch() })
 }
 
 func (c *chaos) hurtHost(h *lab.Host, how func() error) error {

@@ -63,11 +63,11 @@ func TestFaults(t *testing.T) {
 // faults is a swarm under faults.
 type faults struct {
 	*swarm
+	mending
 	clients  map[string]*client.Client
 	folder   string
 	outcomes map[outcomeState]int
 	created  int
-	mending  []func() error // what undoes the faults that are under way
 }
 
 // round is one round.
@@ -92,11 +92,7 @@ func (f *faults) round(number int, random *rand.Rand) error {
 		time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
 	}
 	time.Sleep(time.Duration(1000+random.IntN(3500)) * time.Millisecond)
-	for _, mend := range slices.Backward(f.mending) {
-		err = errors.Join(err, mend())
-	}
-	f.mending = nil
-	if err != nil {
+	if err = f.mend(); err != nil {
 		l.stop()
 		return fmt.Errorf("mend: %w", err)
 	}
@@ -152,19 +148,16 @@ func (f *faults) fault(random *rand.Rand) (string, error) {
 		rest := slices.DeleteFunc(slices.Clone(f.Hosts), func(x *lab.Host) bool { return x == h || x == other })
 		return "partition off " + h.Name + " and " + other.Name, f.do(f.Partition([]*lab.Host{h, other}, rest), f.Heal)
 	case 4:
-		return "kill swarmd of " + h.Name, f.down(h, h.Kill)
+		return "kill swarmd of " + h.Name, f.down(h, sure(h.Kill))
 	case 5:
-		return "kill everything on " + h.Name, f.down(h, h.KillAll)
+		return "kill everything on " + h.Name, f.down(h, sure(h.KillAll))
 	case 6:
-		return "cut the power of " + h.Name, f.down(h, func() {
-			if err := h.PowerOff(); err != nil {
-				f.t.Fatal(err)
-			}
-		})
+		return "cut the power of " + h.Name, f.down(h, h.PowerOff)
 	case 7:
-		return "restart swarmd of " + h.Name, f.down(h, func() {
+		return "restart swarmd of " + h.Name, f.down(h, func() error {
 			h.Resume() // a frozen one would not hear
 			h.Stop()
+			return nil
 		})
 	case 8:
 		if !h.Alive() {
@@ -186,20 +179,6 @@ func (f *faults) fault(random *rand.Rand) (string, error) {
 	default:
 		return f.changeRole(random)
 	}
-}
-
-func (f *faults) do(err error, mend func() error) error {
-	f.mending = append(f.mending, mend)
-	return err
-}
-
-// down ends a host's daemon in some way; mending starts it again.
-func (f *faults) down(h *lab.Host, how func()) error {
-	if h.Namespace == nil || !h.Alive() {
-		return nil // by an earlier fault of this round
-	}
-	how()
-	return f.do(nil, func() error { return h.Launch() })
 }
 
 // changeRole promotes a worker or demotes a manager, so that there are three to five managers. Where the swarm cannot decide just now,

@@ -53,7 +53,7 @@ func TestModes(t *testing.T) {
 	first.Must("service", "update", "--quiet", "--force", "sum")
 	s.Eventually(generous, "a job that was changed is done once more", func() error {
 		out := first.Must("service", "ps", "--no-trunc", "--format", "{{.ID}} {{.CurrentState}}", "sum")
-		for _, id := range strings.FieldsSeq(before) {
+		for id := range strings.FieldsSeq(before) {
 			if strings.Contains(out, id) {
 				return fmt.Errorf("task %s is still there:\n%s", id, out)
 			}
