@@ -100,10 +100,10 @@ func (l *Linux) disturb(found map[string]int) {
 	if len(found) == 0 {
 		return
 	}
-	l.log.Warn("something else on this machine changed the swarm's network", "changes", found)
 	l.synced = false
 	select {
 	case l.disturbed <- struct{}{}:
+		l.log.Warn("something else on this machine changed the swarm's network", "changes", found)
 	default: // it is known already
 	}
 }
