@@ -61,6 +61,8 @@ type Options struct {
 	Names Names
 	// Underlay is this machine's address of the traffic between tasks; one that is not valid reaches no other node.
 	Underlay netip.Addr
+	// PortTaken tells whether a program of this machine listens on a port; nil is to try it.
+	PortTaken func(protocol v1.Protocol, port uint16) bool
 	// Programmed, unless nil, is given how long it took from when a message about others came until the network and the names
 	// followed it.
 	Programmed func(time.Duration)
@@ -154,6 +156,9 @@ func New(o Options) *Agent {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.PortTaken == nil {
+		o.PortTaken = portTaken
 	}
 	if o.Describe == nil {
 		o.Describe = func() v1.NodeDescription { return v1.NodeDescription{} }

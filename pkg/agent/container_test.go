@@ -80,7 +80,6 @@ func TestBadSpecsAreRejected(t *testing.T) {
 		{"log size", logOption("max-size", "much"), `log option max-size "much" is not a size such as 10m`},
 		{"log files", logOption("max-file", "0"), `log option max-file "0" is not a number from 1`},
 		{"log option", logOption("tag", "x"), `log option "tag" is not supported: want max-size or max-file`},
-		{"any port", published(v1.PortConfig{Target: 80, Mode: v1.PublishHost}), "target port 80 is to be published on any free port, which is not supported yet"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {

@@ -325,6 +325,8 @@ type lab struct {
 	boot  string
 	agent *Agent
 	stop  func()
+	// taken are ports on which programs of the machine listen.
+	taken map[uint16]bool
 }
 
 // newLab makes one, in a synctest bubble.
@@ -340,6 +342,7 @@ func (l *lab) start(hook func(string) bool) {
 		Describe: func() v1.NodeDescription {
 			return v1.NodeDescription{Hostname: "host7", Platform: v1.Platform{OS: "linux", Architecture: "amd64"}}
 		}, ResolvConf: "/nonexistent", Starts: 4, Names: l.names, Underlay: netip.MustParseAddr("192.0.2.7"),
+		PortTaken:  func(_ v1.Protocol, port uint16) bool { return l.taken[port] },
 		Programmed: func(d time.Duration) { l.took = append(l.took, d) }})
 	l.agent.hook = hook
 	ctx, cancel := context.WithCancel(context.Background())

@@ -20,6 +20,7 @@ type links struct {
 	unusable    error                 // why there is no block
 	used        map[netip.Addr]string // address → task
 	next        netip.Addr            // where to look for a free one, so that an address rests before it is used again
+	nextPort    uint16                // the same for ports
 	foreign     map[string]netip.Addr // links of an earlier process that no assignment has told us of yet
 
 	want, have uint64         // number of the newest config, and of the newest that was applied
@@ -128,7 +129,11 @@ func (a *Agent) link(t *task) {
 		t.phase = phaseLinked
 		return
 	}
-	if err := a.portConflict(t); err != nil {
+	err := a.portConflict(t)
+	if err == nil {
+		err = a.chooseHostPorts(t)
+	}
+	if err != nil {
 		a.end(t, v1.TaskRejected, "preparing", err.Error())
 		return
 	}
@@ -195,11 +200,6 @@ func keyOf(p v1.PortConfig) portKey { return portKey{cmp.Or(p.Protocol, v1.TCP),
 // portConflict is the error of a task whose published ports another service has here.
 func (a *Agent) portConflict(t *task) error {
 	mine := make(map[portKey]bool)
-	for _, p := range t.ports() {
-		if p.Published == 0 && p.Mode == v1.PublishHost {
-			return fmt.Errorf("target port %d is to be published on any free port, which is not supported yet", p.Target)
-		}
-	}
 	for _, p := range a.ports(t) {
 		mine[keyOf(p)] = true
 	}
@@ -228,11 +228,6 @@ func (a *Agent) publish(t *task) {
 	}
 	if !a.links.leads(t, a.ports(t)) {
 		return
-	}
-	for _, p := range t.ports() {
-		if p.Mode == v1.PublishHost && t.status.Ports == nil {
-			t.status.Ports = hostPorts(t.ports())
-		}
 	}
 	t.phase = phaseRunning
 	a.observe(t, v1.TaskRunning, t.runningMessage(), "")

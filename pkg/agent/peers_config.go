@@ -210,6 +210,9 @@ func (a *Agent) ports(t *task) []v1.PortConfig {
 			}
 			p.Published = service.Ports[i].Published
 		}
+		if p.Mode == v1.PublishHost && p.Published == 0 {
+			p.Published = t.chosen(p)
+		}
 		if p.Published != 0 {
 			ports = append(ports, p)
 		}

@@ -157,6 +157,26 @@ func TestNetworks(t *testing.T) {
 	}
 	s.meshKeepsAddresses(webs)
 	s.hasNoWayOut(webs[0])
+	s.givesHostPorts()
+}
+
+// givesHostPorts publishes a port in host mode without a number: each node gives its task one, at which that task alone answers.
+func (s *swarm) givesHostPorts() {
+	s.t.Helper()
+	first := s.Hosts[0]
+	s.serve(first, "own", 3, "--publish", "mode=host,target=8080", "--replicas-max-per-node", "1")
+	rows := first.Must("service", "ps", "--format", "{{.Name}} {{.Node}} {{.Ports}}", "own")
+	for row := range strings.Lines(rows) {
+		f := strings.Fields(row) // own.1 worker1 *:32768->8080/tcp
+		if len(f) != 3 {
+			s.t.Fatalf("service ps prints\n%s", rows)
+		}
+		port := strings.TrimPrefix(strings.TrimSuffix(f[2], "->8080/tcp"), "*:")
+		body, err := s.Client.Get(fmt.Sprintf("http://%s:%s/", s.Host(f[1]).Addr, port))
+		if by, saw := greeted(body); err != nil || by != f[0] || saw != s.ClientAddr.String() {
+			s.t.Errorf("port %s of %s: answered by %q, which saw %q, %v; want %s", port, f[1], by, saw, err, f[0])
+		}
+	}
 }
 
 // hasNoWayOut makes an internal network: what is on it alone talks by names and addresses there, answers at its published port, and reaches

@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// The ports that a node gives where a service leaves it the choice: Linux's default of those for outgoing connections, as Docker
+// takes.
+const (
+	firstFreePort = 32768
+	lastFreePort  = 60999
+)
+
+// chooseHostPorts gives a task the ports in host mode that are its own for its life, and tells them in its status.
+func (a *Agent) chooseHostPorts(t *task) error {
+	if t.status.Ports != nil {
+		return nil
+	}
+	ports := hostPorts(t.ports())
+	var used map[portKey]bool
+	for i := range ports {
+		p := &ports[i]
+		if p.Published != 0 {
+			continue
+		}
+		if used == nil {
+			used = a.usedPorts()
+		}
+		if p.Published = a.freePort(*p, used); p.Published == 0 {
+			return fmt.Errorf("target port %d is to be published on any free port, and none of %d to %d is free", p.Target, firstFreePort, lastFreePort)
+		}
+		used[keyOf(*p)] = true
+	}
+	t.status.Ports = ports
+	return nil
+}
+
+// usedPorts are those that this machine answers on for tasks, its own and, in the mesh, others'.
+func (a *Agent) usedPorts() map[portKey]bool {
+	used := make(map[portKey]bool)
+	for _, s := range a.peers.services {
+		for _, p := range s.Ports {
+			used[keyOf(p)] = true
+		}
+	}
+	for _, other := range a.tasks {
+		for _, p := range a.ports(other) {
+			used[keyOf(p)] = true
+		}
+	}
+	return used
+}
+
+// freePort is the next port that nobody uses, or 0. They are given in turn, so that one rests before it is given again.
+func (a *Agent) freePort(p v1.PortConfig, used map[portKey]bool) uint16 {
+	l := &a.links
+	for range lastFreePort - firstFreePort + 1 {
+		if l.nextPort++; l.nextPort < firstFreePort || l.nextPort > lastFreePort {
+			l.nextPort = firstFreePort
+		}
+		p.Published = l.nextPort
+		if key := keyOf(p); !used[key] && !a.o.PortTaken(key.protocol, key.port) {
+			return p.Published
+		}
+	}
+	return 0
+}
+
+// portTaken tells whether a program of this machine listens on a port.
+func portTaken(protocol v1.Protocol, port uint16) bool {
+	address := ":" + strconv.Itoa(int(port))
+	switch protocol {
+	case v1.TCP:
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return true
+		}
+		l.Close()
+	case v1.UDP:
+		c, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return true
+		}
+		c.Close()
+	}
+	return false
+}
+
+// chosen is the port that a task was given for one that its service leaves to the node, or 0.
+func (t *task) chosen(p v1.PortConfig) uint16 {
+	i := slices.IndexFunc(t.status.Ports, func(s v1.PortConfig) bool {
+		return s.Mode == v1.PublishHost && keyOf(s).protocol == keyOf(p).protocol && s.Target == p.Target
+	})
+	if i < 0 {
+		return 0
+	}
+	return t.status.Ports[i].Published
+}
