@@ -252,12 +252,20 @@ func (n *network) Apply(ctx context.Context, c netplugin.Config) error {
 	}
 	n.applied = c
 	clear(n.links)
-	seen := map[netip.Addr]string{}
+	seen, on := map[netip.Addr]string{}, map[string]string{}
 	for _, t := range c.Tasks {
 		if other := seen[t.Address]; other != "" {
 			panic(fmt.Sprintf("%s and %s have one address, %s", other, t.ID, t.Address))
 		}
 		seen[t.Address] = t.ID
+		for _, at := range t.Networks {
+			for _, addr := range at.Addresses {
+				if other := on[at.Overlay+" "+addr.String()]; other != "" {
+					panic(fmt.Sprintf("%s and %s have one address, %s, on network %s", other, t.ID, addr, at.Overlay))
+				}
+				on[at.Overlay+" "+addr.String()] = t.ID
+			}
+		}
 		n.links[t.ID] = t.Address
 	}
 	return nil

@@ -142,6 +142,11 @@ func (a *Agent) link(t *task) {
 		a.links.waiting = addTo(a.links.waiting, t)
 		return
 	}
+	if holder := a.holder(t); holder != nil {
+		a.observe(t, t.status.State, t.status.Message, "its address on a network is still that of task "+holder.id+", which ends")
+		a.links.waiting = addTo(a.links.waiting, t)
+		return
+	}
 	if wait, err := a.address(t); err != nil || wait {
 		if err != nil {
 			a.end(t, v1.TaskRejected, "preparing", err.Error())
@@ -155,6 +160,24 @@ func (a *Agent) link(t *task) {
 		return
 	}
 	a.links.ready(t)
+}
+
+// holder is another task whose link still has an address that this one was given, or nil. The swarm gives an address on once a task was
+// seen to have ended, which is before its link is gone.
+func (a *Agent) holder(t *task) *task {
+	for _, other := range a.tasks {
+		if other == t || !other.linked {
+			continue
+		}
+		for _, has := range other.networks() {
+			for _, gets := range t.networks() {
+				if has.Network == gets.Network && slices.ContainsFunc(gets.Addresses, func(a string) bool { return slices.Contains(has.Addresses, a) }) {
+					return other
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // address sees to it that a task has a gateway address, or tells that it has to wait for one.

@@ -163,6 +163,36 @@ func TestOwnTasksAreKnownHere(t *testing.T) {
 	})
 }
 
+// TestAddressIsGivenOn: a task that was given the address of one that has ended waits until that one's link is gone.
+func TestAddressIsGivenOn(t *testing.T) {
+	slow := func(op engine.FakeOp, _ string) time.Duration {
+		if op == engine.FakeRemove {
+			return 5 * time.Second
+		}
+		return 0
+	}
+	bubble(t, engine.FakeOptions{Delay: slow}, func(t *testing.T, l *lab) {
+		backend(l)
+		l.start(nil)
+		settle(5 * time.Second)
+		l.want("t1", v1.TaskRunning)
+		l.fake.Kill("t1", 1)
+		settle(time.Second)
+		l.want("t1", v1.TaskFailed)
+		l.swarm.change("t2", func(*v1.Task) *v1.Task {
+			d := *l.swarm.tasks["t1"].Desired
+			d.Attempt = 2
+			return &v1.Task{Meta: v1.Meta{ID: "t2"}, Desired: &d}
+		})
+		settle(time.Second)
+		l.swarm.remove("t1")
+		settle(20 * time.Second)
+		if status := l.want("t2", v1.TaskRunning); status.Err != "" {
+			t.Errorf("status is %+v", status)
+		}
+	})
+}
+
 // TestHowLongOthersGoOn: whoever is found by a remembered answer is given the time that it is good for.
 func TestHowLongOthersGoOn(t *testing.T) {
 	on := []v1.NetworkAddress{{Network: "n1"}}
