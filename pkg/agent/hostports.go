@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -73,22 +74,17 @@ func (a *Agent) freePort(p v1.PortConfig, used map[portKey]bool) uint16 {
 
 // portTaken tells whether a program of this machine listens on a port.
 func portTaken(protocol v1.Protocol, port uint16) bool {
-	address := ":" + strconv.Itoa(int(port))
-	switch protocol {
+	var socket io.Closer
+	var err error
+	switch address := ":" + strconv.Itoa(int(port)); protocol {
 	case v1.TCP:
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			return true
-		}
-		l.Close()
+		socket, err = net.Listen("tcp", address)
 	case v1.UDP:
-		c, err := net.ListenPacket("udp", address)
-		if err != nil {
-			return true
-		}
-		c.Close()
+		socket, err = net.ListenPacket("udp", address)
+	default:
+		return false
 	}
-	return false
+	return err != nil || socket.Close() != nil
 }
 
 // chosen is the port that a task was given for one that its service leaves to the node, or 0.
