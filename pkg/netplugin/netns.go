@@ -30,6 +30,7 @@ type namespace struct {
 	tables   *nftables.Conn           // see firewall
 	tracking *netlink.Handle          // see forgetOneByOne
 	sockets  map[int]*nl.SocketHandle // by protocol, see request
+	passing  []port                   // the latest sockets that were opened for one request each, and closed
 	ignore   func()                   // ends what the watcher has in the namespace, if it is watched
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +24,9 @@ func (o *observed) asked(space *namespace, m *syscall.NetlinkMessage) bool {
 	p := port{unix.NETLINK_ROUTE, m.Header.Pid}
 	if m.Header.Type>>8 == subsystemTables {
 		p.protocol = unix.NETLINK_NETFILTER
+	}
+	if slices.Contains(space.passing, p) {
+		return true
 	}
 	known, seen := o.ours[p]
 	if seen {

@@ -128,6 +128,7 @@ func (w *watcher) readOwn() (own, others map[string]int) {
 				own[kind]++
 			}
 		})
+		space.passing = nil
 	}
 	return own, others
 }

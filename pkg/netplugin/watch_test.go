@@ -33,7 +33,7 @@ func (b *lab) repair(t *testing.T, name string, c Config) {
 		b.linux.Resync()
 	}
 	b.apply(c)
-	b.disturbed(0) // by damage that was done in several steps
+	b.disturbed(time.Millisecond) // by damage that was done in several steps
 }
 
 // calm sees that nothing which was done is taken for somebody else's.

@@ -174,9 +174,11 @@ func (n *namespace) batch(m mdlayher.Message) (err error) {
 	edge := func(kind mdlayher.HeaderType) mdlayher.Message {
 		return mdlayher.Message{Header: mdlayher.Header{Type: kind, Flags: mdlayher.Request}, Data: []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}}
 	}
-	if _, err := c.SendMessages([]mdlayher.Message{edge(unix.NFNL_MSG_BATCH_BEGIN), m, edge(unix.NFNL_MSG_BATCH_END)}); err != nil {
+	sent, err := c.SendMessages([]mdlayher.Message{edge(unix.NFNL_MSG_BATCH_BEGIN), m, edge(unix.NFNL_MSG_BATCH_END)})
+	if err != nil {
 		return err
 	}
+	n.passing = append(n.passing[max(0, len(n.passing)-15):], port{unix.NETLINK_NETFILTER, sent[0].Header.PID})
 	_, err = c.Receive()
 	return err
 }
