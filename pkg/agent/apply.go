@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -68,11 +69,13 @@ const (
 	resyncMost  = time.Minute
 )
 
-// What was noticed is repaired at once, and again after repairGap at the earliest, or repairShare times as long as the repair took, up to
-// resyncMost: somebody else may never stop, and must not have this machine do nothing but repair.
+// What was noticed is repaired at once, and again after repairGap at the earliest. Where repairs took more than repairBudget of the last
+// minute, the next comes repairShare times as long after the one before as that took, up to resyncMost: somebody else may never stop, and
+// must not have this machine do nothing but repair.
 const (
-	repairGap   = 100 * time.Millisecond
-	repairShare = 20
+	repairGap    = 100 * time.Millisecond
+	repairBudget = 6 * time.Second
+	repairShare  = 20
 )
 
 // watchNetwork has what others do to the network repaired.
@@ -97,9 +100,15 @@ func (l *links) disturbed(now time.Time) {
 	}
 }
 
+// repair is one that was done.
+type repair struct {
+	at   time.Time
+	took time.Duration
+}
+
 // repairIsDone puts off what was put on while the repair went on.
 func (l *links) repairIsDone(now time.Time, took time.Duration) {
-	l.repaired, l.repairTook = now, took
+	l.repairs = slices.DeleteFunc(append(l.repairs, repair{now, took}), func(r repair) bool { return now.Sub(r.at) > time.Minute })
 	if at := l.mayRepair(now); !l.resyncAt.IsZero() && l.resyncAt.Before(at) {
 		l.resyncAt = at
 	}
@@ -107,11 +116,23 @@ func (l *links) repairIsDone(now time.Time, took time.Duration) {
 
 // mayRepair is when the next repair may be, from now on.
 func (l *links) mayRepair(now time.Time) time.Time {
-	at := l.repaired.Add(min(max(repairGap, repairShare*l.repairTook), resyncMost))
-	if at.Before(now) {
+	if len(l.repairs) == 0 {
 		return now
 	}
-	return at
+	var spent time.Duration
+	for _, r := range l.repairs {
+		if now.Sub(r.at) < time.Minute {
+			spent += r.took
+		}
+	}
+	last, gap := l.repairs[len(l.repairs)-1], repairGap
+	if spent > repairBudget {
+		gap = min(max(gap, repairShare*last.took), resyncMost)
+	}
+	if at := last.at.Add(gap); at.After(now) {
+		return at
+	}
+	return now
 }
 
 // applied takes note of what came of an Apply. What fails alone, one task's link or one port, holds up nobody else.

@@ -27,8 +27,7 @@ type links struct {
 	waiting    map[*task]bool // for have to get on
 	resync     bool           // the next Apply reads all back
 	resyncAt   time.Time      // when it is to
-	repaired   time.Time      // when the latest was done
-	repairTook time.Duration  // how long it took
+	repairs    []repair       // of the last minute, and the latest
 	applying   bool
 	failures   int         // in a row
 	down       bool        // the latest Apply failed as a whole
