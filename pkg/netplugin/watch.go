@@ -80,7 +80,7 @@ func (l *Linux) watchOn(w *watcher) {
 	for {
 		n, err := unix.EpollWait(w.poll, events, -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			l.log.Warn("the network is not watched any more, only read back now and then", "err", err)
+			l.log.Warn("the network is not watched until it was read back", "err", err)
 			return
 		}
 		for _, e := range events[:max(n, 0)] {
@@ -168,13 +168,16 @@ func (o *observed) receive(s *nl.NetlinkSocket, buffer []byte, yield func(kind s
 
 // settleWatch is the end of an Apply: what the kernel told meanwhile is the Apply's own, and is returned; what is new is listened to
 // from now on.
-func (l *Linux) settleWatch() map[string]int {
-	w := l.watch
-	if w == nil {
-		return nil
+func (l *Linux) settleWatch() (did map[string]int) {
+	if w := l.watch; w != nil {
+		var others map[string]int
+		did, others = w.readOwn()
+		l.disturb(others)
 	}
-	did, others := w.readOwn()
-	l.disturb(others)
+	if err := l.keepWatching(); err != nil {
+		l.log.Warn("changes by others are noticed late", "err", err)
+		return did
+	}
 	spaces := []*namespace{l.host}
 	if l.router != nil {
 		spaces = append(spaces, l.router)
@@ -185,11 +188,30 @@ func (l *Linux) settleWatch() map[string]int {
 		}
 	}
 	for _, space := range spaces {
-		if err := w.observe(space, space != l.host); err != nil {
+		if err := l.watch.observe(space, space != l.host); err != nil {
 			l.log.Warn("changes by others are noticed late", "in", space.name, "err", err)
 		}
 	}
 	return did
+}
+
+// keepWatching begins to listen again where that has ended, or never began.
+func (l *Linux) keepWatching() error {
+	if l.watch != nil && !l.watch.ended() {
+		return nil
+	}
+	l.stopWatching()
+	return l.startWatching()
+}
+
+// ended tells whether nobody looks at what the kernel tells any more.
+func (w *watcher) ended() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // observe listens to a namespace, if it does not already, and learns what there is.
@@ -200,13 +222,13 @@ func (w *watcher) observe(space *namespace, inner bool) error {
 		for protocol, of := range groups {
 			s, err := nl.SubscribeAt(space.fd, netns.None(), protocol, of...)
 			if err == nil {
+				o.sockets = append(o.sockets, s) // an open socket keeps its namespace
 				err = errors.Join(s.SetReceiveBufferSize(watchBuffer, true), w.add(s.GetFd()))
 			}
 			if err != nil {
 				o.close()
 				return err
 			}
-			o.sockets = append(o.sockets, s)
 		}
 		if err := o.learn(space); err != nil {
 			o.close()
@@ -249,7 +271,7 @@ func (o *observed) close() {
 	o.sockets = nil
 }
 
-// stopWatching ends it, and returns once it has. The lock is not held.
+// stopWatching ends it, and returns once it has. The lock is not held, unless it has ended.
 func (l *Linux) stopWatching() {
 	w := l.watch
 	if w == nil {

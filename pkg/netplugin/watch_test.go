@@ -5,12 +5,14 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // unnoticed is the damage of which the kernel tells nobody: what happens to mounts, and inside tasks' namespaces.
@@ -113,6 +115,62 @@ func TestOthersAreLetBe(t *testing.T) {
 		must(t, b.host.LinkDel(one))
 	}
 	b.calm(t)
+}
+
+// TestWatcherFails: a watcher that the kernel refuses what it asks for leaves no socket open, and the Apply after its end begins anew.
+func TestWatcherFails(t *testing.T) {
+	b := newLab(t)
+	b.apply(testConfig(1))
+	before := netlinkSockets(t)
+	w := b.linux.watch
+	broken, err := os.Open(os.DevNull)
+	must(t, err)
+	must(t, unix.Dup3(int(broken.Fd()), w.poll, unix.O_CLOEXEC)) // the wait under way goes on at what was there before
+	must(t, broken.Close())
+	for space, o := range w.spaces {
+		if space != b.linux.host {
+			o.close()
+			delete(w.spaces, space)
+		}
+	}
+	closed := netlinkSockets(t)
+	if closed >= before {
+		t.Fatalf("%d sockets of %d are open still", closed, before)
+	}
+	for i := range 5 {
+		b.linux.Resync()
+		b.apply(testConfig(1))
+		if b.linux.watch == w && netlinkSockets(t) > closed {
+			t.Fatalf("Apply %d left a socket open that is not listened to", i)
+		}
+	}
+	setDown(t, b.host, hostLink) // which ends the wait
+	<-w.done
+	b.linux.Resync()
+	b.apply(testConfig(1))
+	if n := netlinkSockets(t); n != before {
+		t.Errorf("%d netlink sockets are open, %d before", n, before)
+	}
+	b.disturbed(time.Millisecond)
+	cutOff(t, b.linux.router, testAddr(0))
+	if !b.disturbed(time.Second) {
+		t.Error("nothing is noticed any more")
+	}
+}
+
+// netlinkSockets counts what this process has open that hears what the kernel tells.
+func netlinkSockets(t *testing.T) (n int) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	for _, fd := range fds {
+		number, err := strconv.Atoi(fd.Name())
+		must(t, err)
+		if domain, err := unix.GetsockoptInt(number, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && domain == unix.AF_NETLINK {
+			n++
+		}
+	}
+	return n
 }
 
 // stranger is set in a process that a test starts to delete a route as somebody else.
