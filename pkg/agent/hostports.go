@@ -90,7 +90,7 @@ func portTaken(protocol v1.Protocol, port uint16) bool {
 // chosen is the port that a task was given for one that its service leaves to the node, or 0.
 func (t *task) chosen(p v1.PortConfig) uint16 {
 	i := slices.IndexFunc(t.status.Ports, func(s v1.PortConfig) bool {
-		return s.Mode == v1.PublishHost && keyOf(s).protocol == keyOf(p).protocol && s.Target == p.Target
+		return s.Mode == v1.PublishHost && keyOf(s).protocol == keyOf(p).protocol && sameTarget(s, p)
 	})
 	if i < 0 {
 		return 0

@@ -199,16 +199,18 @@ func (p *peers) toBackends(key portKey, from []netip.Addr, target uint16) []neti
 // say, where they have: another service may have the port by now.
 func (a *Agent) ports(t *task) []v1.PortConfig {
 	var ports []v1.PortConfig
-	for _, p := range t.ports() {
-		service := a.peers.services[t.service()]
-		if p.Mode != v1.PublishHost && service != nil {
-			i := slices.IndexFunc(service.Ports, func(s v1.PortConfig) bool {
-				return keyOf(s).protocol == keyOf(p).protocol && (s.Published == p.Published || p.Published == 0 && s.Target == p.Target)
-			})
-			if i < 0 {
-				continue
+	service := a.peers.services[t.service()]
+	if service != nil {
+		for _, p := range service.Ports {
+			if i := slices.IndexFunc(t.ports(), func(own v1.PortConfig) bool { return samePort(p, own) }); i >= 0 {
+				p.Target = t.ports()[i].Target
+				ports = append(ports, p)
 			}
-			p.Published = service.Ports[i].Published
+		}
+	}
+	for _, p := range t.ports() {
+		if p.Mode != v1.PublishHost && service != nil {
+			continue
 		}
 		if p.Mode == v1.PublishHost && p.Published == 0 {
 			p.Published = t.chosen(p)
@@ -231,12 +233,14 @@ func (a *Agent) published() []netplugin.PublishedPort {
 	}
 	slices.SortFunc(services, func(a, b *v1.PeerService) int { return strings.Compare(a.ID, b.ID) })
 	ready, resting := make(map[portKey][]netip.AddrPort), make(map[portKey][]netip.AddrPort)
+	at := places{}
 	for _, s := range services {
 		for _, p := range s.Ports {
 			key := keyOf(p)
-			if p.Published == 0 || ready[key] != nil {
+			if p.Published == 0 || ready[key] != nil && at[key].service != s.ID {
 				continue
 			}
+			at.add(s.ID, p)
 			if g := a.peers.gateways[s.ID]; g != nil {
 				ready[key] = a.peers.toBackends(key, g.sorted(), p.Target)
 			}
@@ -260,10 +264,13 @@ func (a *Agent) published() []netplugin.PublishedPort {
 			to = own
 		}
 		for _, p := range a.ports(t) {
+			if t.published {
+				at.add(t.service(), p)
+			}
 			to[keyOf(p)] = append(to[keyOf(p)], netip.AddrPortFrom(t.addr, p.Target))
 		}
 	}
-	return joinPorts(joined(own, ready), joined(ownResting, resting))
+	return joinPorts(joined(own, ready), joined(ownResting, resting), at)
 }
 
 func toPort(from []netip.Addr, target uint16) []netip.AddrPort {
@@ -285,14 +292,14 @@ func joined(own, others map[portKey][]netip.AddrPort) map[portKey][]netip.AddrPo
 }
 
 // joinPorts are the ports in order. One that nobody is behind is none.
-func joinPorts(ready, resting map[portKey][]netip.AddrPort) []netplugin.PublishedPort {
+func joinPorts(ready, resting map[portKey][]netip.AddrPort, at places) []netplugin.PublishedPort {
 	var all []netplugin.PublishedPort
 	for key, to := range ready {
-		all = append(all, netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port, Backends: to, Draining: resting[key]})
+		all = append(all, netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port, Backends: to, Draining: resting[key], Places: at.of(key)})
 	}
 	for key, to := range resting {
 		if ready[key] == nil {
-			all = append(all, netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port, Draining: to})
+			all = append(all, netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port, Draining: to, Places: at.of(key)})
 		}
 	}
 	slices.SortFunc(all, func(a, b netplugin.PublishedPort) int {

@@ -65,6 +65,34 @@ func backend(l *lab) {
 	l.swarm.on("t1", v1.NetworkAddress{Network: "n1", Addresses: []string{"10.0.1.5/24"}})
 }
 
+// TestPlaces: a port answers where its service says, for the tasks of other nodes and for own ones, and nowhere else while the service is
+// not known yet.
+func TestPlaces(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		backend(l)
+		near := v1.PortConfig{Target: 80, Published: 8080, HostIP: "127.0.0.1"}
+		far := v1.PortConfig{Target: 80, Published: 8080, Interface: "eth1"}
+		l.swarm.peers.Services[0].Ports = []v1.PortConfig{near, far}
+		l.swarm.peers.Services = append(l.swarm.peers.Services, v1.PeerService{ID: "zoo", Ports: []v1.PortConfig{{Target: 80, Published: 8080}, {Target: 81, Published: 8081}}})
+		other := peerTask("task3", "zoo", "other", true, "n1", "10.0.1.10/24")
+		other.Gateway = "100.64.9.3"
+		l.swarm.peers.Tasks = append(l.swarm.peers.Tasks, other)
+		own := l.swarm.service("own", published(v1.PortConfig{Target: 80, Published: 53, Mode: v1.PublishHost, HostIP: "10.0.0.0/8"}, v1.PortConfig{Target: 81, Published: 54, HostIP: "10.0.0.1"}))
+		l.swarm.assign("t2", own, v1.TaskRunning)
+		l.start(nil)
+		settle(5 * time.Second)
+		var got []string
+		for _, p := range l.net.config().Published {
+			got = append(got, fmt.Sprint(p.Port, p.Backends, p.Places))
+		}
+		want := []string{"53 [100.64.7.3:80] [10.0.0.0/8]", "54 [100.64.7.3:81] [10.0.0.1/32]",
+			"8080 [100.64.7.2:80 100.64.9.2:80] [127.0.0.1/32 eth1]", "8081 [100.64.9.3:81] []"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestConfigFromPeers(t *testing.T) {
 	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
 		backend(l)

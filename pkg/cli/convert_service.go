@@ -146,7 +146,7 @@ func convertEndpoint(e *v1.EndpointSpec) *dockerEndpointSpec {
 func convertPorts(ports []v1.PortConfig) []dockerPort {
 	var all []dockerPort
 	for _, p := range ports {
-		all = append(all, dockerPort{p.Name, string(p.Protocol), uint32(p.Target), uint32(p.Published), string(p.Mode)})
+		all = append(all, dockerPort{p.Name, string(p.Protocol), uint32(p.Target), uint32(p.Published), string(p.Mode), p.HostIP, p.Interface})
 	}
 	return all
 }

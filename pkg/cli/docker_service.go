@@ -97,6 +97,8 @@ type dockerPort struct {
 	TargetPort    uint32 `json:",omitempty"`
 	PublishedPort uint32 `json:",omitempty"`
 	PublishMode   string `json:",omitempty"`
+	HostIP        string `json:",omitempty"` // this and the next one Docker does not have
+	Interface     string `json:",omitempty"`
 }
 
 type dockerTaskSpec struct {

@@ -72,6 +72,8 @@ func TestPortsText(t *testing.T) {
 		{nil, ""},
 		{[]dockerPort{p(8080, 80, "tcp", "ingress")}, "*:8080->80/tcp"},
 		{[]dockerPort{p(8080, 80, "tcp", "host")}, ""},
+		{[]dockerPort{{"", "tcp", 80, 80, "ingress", "127.0.0.1", ""}, {"", "tcp", 80, 80, "ingress", "", "eth1"}, {"", "tcp", 81, 81, "ingress", "", "eth1"}},
+			"127.0.0.1:80->80/tcp, eth1:80-81->80-81/tcp"},
 		{[]dockerPort{p(0, 80, "tcp", "ingress"), p(8081, 81, "tcp", "ingress")}, "*:8081->81/tcp"},
 		{[]dockerPort{p(81, 81, "tcp", "ingress"), p(80, 80, "tcp", "ingress")}, "*:80-81->80-81/tcp"},
 		{[]dockerPort{p(80, 80, "tcp", "ingress"), p(81, 80, "tcp", "ingress")}, "*:80-81->80/tcp"},

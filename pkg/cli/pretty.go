@@ -118,7 +118,9 @@ Ports:{{range .}}
  PublishedPort = {{.PublishedPort}}
   Protocol = {{.Protocol}}
   TargetPort = {{.TargetPort}}
-  PublishMode = {{.PublishMode}}{{end}} {{end}}
+  PublishMode = {{.PublishMode}}{{with .HostIP}}
+  HostIP = {{.}}{{end}}{{with .Interface}}
+  Interface = {{.}}{{end}}{{end}} {{end}}
 {{- with .Spec.TaskTemplate.ContainerSpec.Healthcheck}}
  Healthcheck:
   Interval = {{.Interval}}

@@ -151,14 +151,14 @@ func familiarImage(image string) string {
 	return reference.FamiliarString(short)
 }
 
-// portsText is the published ingress ports, consecutive ones as ranges: *:80-81->80-81/tcp.
+// portsText is the published ingress ports, consecutive ones as ranges: *:80-81->80-81/tcp, 127.0.0.1:82->80/tcp.
 func portsText(ports []dockerPort) string {
 	ports = slices.Clone(ports)
 	slices.SortFunc(ports, func(x, y dockerPort) int {
-		return cmp.Or(strings.Compare(x.Protocol, y.Protocol), cmp.Compare(x.PublishedPort, y.PublishedPort), cmp.Compare(x.TargetPort, y.TargetPort))
+		return cmp.Or(strings.Compare(x.Protocol, y.Protocol), strings.Compare(x.place(), y.place()), cmp.Compare(x.PublishedPort, y.PublishedPort), cmp.Compare(x.TargetPort, y.TargetPort))
 	})
 	type span struct {
-		protocol                   string
+		protocol, place            string
 		pubLow, pubHigh, low, high uint32
 	}
 	var spans []span
@@ -168,7 +168,7 @@ func portsText(ports []dockerPort) string {
 		}
 		if n := len(spans); n > 0 {
 			last := &spans[n-1]
-			next := p.PublishedPort == last.pubHigh+1 && p.Protocol == last.protocol
+			next := p.PublishedPort == last.pubHigh+1 && p.Protocol == last.protocol && p.place() == last.place
 			parallel := p.TargetPort == last.high+1 && last.pubHigh-last.pubLow == last.high-last.low
 			many := p.TargetPort == last.high && last.low == last.high
 			if next && (parallel || many) {
@@ -176,14 +176,17 @@ func portsText(ports []dockerPort) string {
 				continue
 			}
 		}
-		spans = append(spans, span{p.Protocol, p.PublishedPort, p.PublishedPort, p.TargetPort, p.TargetPort})
+		spans = append(spans, span{p.Protocol, p.place(), p.PublishedPort, p.PublishedPort, p.TargetPort, p.TargetPort})
 	}
 	texts := make([]string, len(spans))
 	for i, s := range spans {
-		texts[i] = fmt.Sprintf("*:%s->%s/%s", rangeText(s.pubLow, s.pubHigh), rangeText(s.low, s.high), s.protocol)
+		texts[i] = fmt.Sprintf("%s:%s->%s/%s", s.place, rangeText(s.pubLow, s.pubHigh), rangeText(s.low, s.high), s.protocol)
 	}
 	return strings.Join(texts, ", ")
 }
+
+// place is where the port answers.
+func (p dockerPort) place() string { return cmp.Or(p.HostIP, p.Interface, "*") }
 
 func rangeText(low, high uint32) string {
 	if low == high {

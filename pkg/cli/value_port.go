@@ -14,8 +14,8 @@ import (
 
 var keyValueForm = regexp.MustCompile(`\w+=\w+(,\w+=\w+)*`)
 
-// parsePorts reads --publish in its long form (target=80,published=8080,protocol=tcp,mode=host) and in its short one
-// ([published[-range]:]target[-range][/protocol]), which is always in ingress mode.
+// parsePorts reads --publish in its long form (target=80,published=8080,protocol=tcp,mode=host,host_ip=10.0.0.0/8 or interface=eth1)
+// and in its short one ([ip:][published[-range]:]target[-range][/protocol]), which is always in ingress mode.
 func parsePorts(text string) ([]v1.PortConfig, error) {
 	if !keyValueForm.MatchString(text) {
 		return parseShortPorts(text)
@@ -29,6 +29,9 @@ func parsePorts(text string) ([]v1.PortConfig, error) {
 		key, val, ok := strings.Cut(strings.ToLower(field), "=")
 		if !ok || key == "" {
 			return nil, fmt.Errorf("invalid field: %s", field)
+		}
+		if key == "interface" { // whose name may have capitals
+			_, val, _ = strings.Cut(field, "=")
 		}
 		if err := setPortField(&p, key, val); err != nil {
 			return nil, err
@@ -60,6 +63,11 @@ func setPortField(p *v1.PortConfig, key, val string) (err error) {
 		p.Target, err = portNumber("target", val)
 	case "published":
 		p.Published, err = portNumber("published", val)
+	case "host_ip":
+		p.HostIP = val
+		_, err = p.Range()
+	case "interface":
+		p.Interface = val
 	default:
 		return fmt.Errorf("invalid field key: %s", key)
 	}
@@ -77,7 +85,7 @@ func portNumber(what, val string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// parseShortPorts reads [published[-range]:]target[-range][/protocol].
+// parseShortPorts reads [ip:][published[-range]:]target[-range][/protocol].
 func parseShortPorts(text string) ([]v1.PortConfig, error) {
 	spec, proto, _ := strings.Cut(text, "/")
 	ip, published, target, err := splitPort(spec)
@@ -101,16 +109,17 @@ func parseShortPorts(text string) ([]v1.PortConfig, error) {
 		return nil, fmt.Errorf("invalid ranges specified for container and host Ports: %s and %s", target, published)
 	}
 	protocol, err := shortProtocol(proto)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case ip != "":
-		return nil, errors.New("hostip is not supported")
+	}
+	at := v1.PortConfig{HostIP: ip}
+	if _, err := at.Range(); err != nil {
+		return nil, err
 	}
 	var ports []v1.PortConfig
 	count := max(int(high-low), int(pubHigh-pubLow)) + 1
 	for i := range count {
-		p := v1.PortConfig{Protocol: protocol, Mode: v1.PublishIngress, Target: low, Published: pubLow}
+		p := v1.PortConfig{Protocol: protocol, Mode: v1.PublishIngress, Target: low, Published: pubLow, HostIP: ip}
 		if low != high {
 			p.Target += uint16(i)
 		}
@@ -133,10 +142,10 @@ func splitPort(spec string) (ip, published, target string, err error) {
 	if i < 0 {
 		return "", spec, target, nil
 	}
-	ip, published = spec[:i], spec[i+1:]
-	bare := strings.TrimSuffix(strings.TrimPrefix(ip, "["), "]")
-	if _, err := netip.ParseAddr(bare); err != nil && ip != "" {
-		return "", "", "", fmt.Errorf("invalid IP address: %s", ip)
+	published = spec[i+1:]
+	ip = strings.TrimSuffix(strings.TrimPrefix(spec[:i], "["), "]")
+	if _, err := netip.ParseAddr(ip); err != nil && ip != "" {
+		return "", "", "", fmt.Errorf("invalid IP address: %s", spec[:i])
 	}
 	return ip, published, target, nil
 }

@@ -18,15 +18,18 @@ func port(published, target uint16, protocol v1.Protocol, mode v1.PublishMode) v
 
 func TestParsePorts(t *testing.T) {
 	for text, want := range map[string][]v1.PortConfig{
-		"80":              {port(0, 80, v1.TCP, v1.PublishIngress)},
-		":80":             {port(0, 80, v1.TCP, v1.PublishIngress)},
-		"8080:80/UDP":     {port(8080, 80, v1.UDP, v1.PublishIngress)},
-		"8080-8081:80-81": {port(8080, 80, v1.TCP, v1.PublishIngress), port(8081, 81, v1.TCP, v1.PublishIngress)},
-		"8080-8081:80":    {port(8080, 80, v1.TCP, v1.PublishIngress), port(8081, 80, v1.TCP, v1.PublishIngress)},
-		"80-81":           {port(0, 80, v1.TCP, v1.PublishIngress), port(0, 81, v1.TCP, v1.PublishIngress)},
-		"65534-65535:1-2": {port(65534, 1, v1.TCP, v1.PublishIngress), port(65535, 2, v1.TCP, v1.PublishIngress)},
-		"target=80":       {port(0, 80, v1.TCP, v1.PublishIngress)},
-		"Target=80,MODE=HOST,published=8080,protocol=sctp": {port(8080, 80, v1.SCTP, v1.PublishHost)},
+		"80":                {port(0, 80, v1.TCP, v1.PublishIngress)},
+		":80":               {port(0, 80, v1.TCP, v1.PublishIngress)},
+		"8080:80/UDP":       {port(8080, 80, v1.UDP, v1.PublishIngress)},
+		"8080-8081:80-81":   {port(8080, 80, v1.TCP, v1.PublishIngress), port(8081, 81, v1.TCP, v1.PublishIngress)},
+		"8080-8081:80":      {port(8080, 80, v1.TCP, v1.PublishIngress), port(8081, 80, v1.TCP, v1.PublishIngress)},
+		"80-81":             {port(0, 80, v1.TCP, v1.PublishIngress), port(0, 81, v1.TCP, v1.PublishIngress)},
+		"65534-65535:1-2":   {port(65534, 1, v1.TCP, v1.PublishIngress), port(65535, 2, v1.TCP, v1.PublishIngress)},
+		"target=80":         {port(0, 80, v1.TCP, v1.PublishIngress)},
+		"127.0.0.1:8080:80": {{Published: 8080, Target: 80, Protocol: v1.TCP, Mode: v1.PublishIngress, HostIP: "127.0.0.1"}},
+		"target=80,published=8080,host_ip=10.0.0.0/8":       {{Published: 8080, Target: 80, Protocol: v1.TCP, Mode: v1.PublishIngress, HostIP: "10.0.0.0/8"}},
+		"target=80,published=8080,mode=host,Interface=ethA": {{Published: 8080, Target: 80, Protocol: v1.TCP, Mode: v1.PublishHost, Interface: "ethA"}},
+		"Target=80,MODE=HOST,published=8080,protocol=sctp":  {port(8080, 80, v1.SCTP, v1.PublishHost)},
 	} {
 		got, err := parsePorts(text)
 		if err != nil {

@@ -3,6 +3,7 @@ package netplugin
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -22,7 +23,7 @@ import (
 func everything() Config {
 	c := testConfig(5)
 	c.Tasks[1].Sysctls = map[string]string{"net.ipv4.tcp_fin_timeout": "33", "net.ipv4.ip_local_port_range": "20000 30000"}
-	c.Published = []PublishedPort{published("tcp", 8080, 0, 1, 2), published("udp", 8080, 0), published("sctp", 99, 3, 4), published("tcp", 70, 3), published("tcp", 71)}
+	c.Published = []PublishedPort{published("tcp", 8080, 0, 1, 2), published("udp", 8080, 0), published("sctp", 99, 3, 4), published("tcp", 70, 3), published("tcp", 71), placed(72, "10.77.0.1/32", "127.0.0.0/8", "out0")}
 	return c
 }
 
@@ -156,18 +157,31 @@ var damage = map[string]func(t *testing.T, b *lab){
 		c, err := b.host.firewall()
 		must(t, err)
 		tx := newTransaction(c)
-		tx.elements(tx.SetDeleteElements, portElements(portKey{unix.IPPROTO_TCP, 8080}, b.linux.have.ports[portKey{unix.IPPROTO_TCP, 8080}])[1:2])
+		tx.elements(tx.SetDeleteElements, b.linux.have.portElements(portKey{unix.IPPROTO_TCP, 8080})[1:2])
 		must(t, tx.commit())
 	},
 	"port to another's chain": func(t *testing.T, b *lab) {
 		c, err := b.host.firewall()
 		must(t, err)
 		tx := newTransaction(c)
-		e := portElements(portKey{unix.IPPROTO_TCP, 8080}, b.linux.have.ports[portKey{unix.IPPROTO_TCP, 8080}])[:1]
+		e := b.linux.have.portElements(portKey{unix.IPPROTO_TCP, 8080})[:1]
 		tx.elements(tx.SetDeleteElements, e)
 		e[0].val = pickName(3)
 		tx.elements(tx.SetAddElements, e)
 		must(t, tx.commit())
+	},
+	"place deleted": func(t *testing.T, b *lab) {
+		changeElements(t, b, b.linux.have.portElements(portKey{unix.IPPROTO_TCP, 8082})[:1], nil)
+	},
+	"place widened": func(t *testing.T, b *lab) {
+		e := b.linux.have.portElements(portKey{unix.IPPROTO_TCP, 8082})[:1]
+		wide := e[0]
+		wide.key, wide.end = e[0].key[:8]+"\x0a\x00\x00\x00", e[0].key[:8]+"\x0a\xff\xff\xff"
+		changeElements(t, b, e, []element{wide})
+	},
+	"port of a place open everywhere": func(t *testing.T, b *lab) {
+		e := b.linux.have.portElements(portKey{unix.IPPROTO_TCP, 8082})[0]
+		changeElements(t, b, nil, []element{{in: mapPorts, key: e.key[:8], val: e.val}})
 	},
 	"maps of an earlier version": earlierMaps,
 	"ports of another kind": func(t *testing.T, b *lab) {
@@ -176,7 +190,7 @@ var damage = map[string]func(t *testing.T, b *lab){
 		tx := newTransaction(c)
 		tx.maps[0].KeyType = nftables.TypeInetProto
 		tx.replaceTable(tx.maps, []chain{pickChain(1)})
-		tx.elements(tx.SetAddElements, []element{{mapPorts, "\x06", pickName(1)}})
+		tx.elements(tx.SetAddElements, []element{{in: mapPorts, key: "\x06", val: pickName(1)}})
 		must(t, tx.commit())
 	},
 	"uplink deleted": func(t *testing.T, b *lab) { must(t, b.linux.removeUplink()) },
@@ -212,6 +226,7 @@ func earlierMaps(t *testing.T, b *lab) {
 	c, err := b.host.firewall()
 	must(t, err)
 	tx := newTransaction(c)
+	tx.maps = tx.maps[:2]
 	tx.maps[0].DataType = nftables.TypeMark
 	numbers := &nftables.Set{Table: tx.table, Name: "dispatch", IsMap: true, KeyType: nftables.TypeMark, DataType: nftables.TypeVerdict}
 	chains := hostChains(b.linux.have.base)
@@ -223,15 +238,20 @@ func earlierMaps(t *testing.T, b *lab) {
 		}
 	}
 	tx.replaceTable(append(tx.maps, numbers), chains)
+	want := maps.Clone(b.linux.have.ports)
 	for k, backends := range b.linux.have.ports {
-		all := portElements(k, backends)
+		if b.linux.have.places[k] != nil {
+			delete(want, k) // it knew no places
+			continue
+		}
+		all := b.linux.have.portElements(k)
 		must(t, tx.SetAddElements(tx.maps[0], []nftables.SetElement{{Key: []byte(all[0].key), Val: binaryutil.NativeEndian.PutUint32(uint32(len(backends)))}}))
 		tx.elements(tx.SetAddElements, all[1:])
 	}
 	must(t, tx.commit())
 	// The ports are made out of it, so that they stay published while the table is replaced.
 	have, ok, err := readTable(c, hostMaps(tx.table), hostChains(b.linux.have.base))
-	if diff := cmp.Diff(b.linux.have.ports, have, cmp.AllowUnexported(portKey{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); ok || err != nil || diff != "" {
+	if diff := cmp.Diff(want, have.ports, cmp.AllowUnexported(portKey{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); ok || err != nil || diff != "" {
 		t.Errorf("reading an earlier version: right %t, %v, ports (-want +got):\n%s", ok, err, diff)
 	}
 }
@@ -239,7 +259,7 @@ func earlierMaps(t *testing.T, b *lab) {
 func TestResyncRepairs(t *testing.T) {
 	for name, hurt := range damage {
 		t.Run(name, func(t *testing.T) {
-			b, c := withServers(t, 3, published("tcp", 8080, 1), published("tcp", 8081, 0, 1, 2))
+			b, c := withServers(t, 3, published("tcp", 8080, 1), published("tcp", 8081, 0, 1, 2), placed(8082, "10.77.0.0/24", "lo"))
 			inode := b.task("t1").fd.UniqueId()
 			before := b.dump(false)
 			b.calm(t)

@@ -88,14 +88,14 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	if reachErr := l.reach(want); reachErr != nil {
 		return errors.Join(err, reachErr)
 	}
-	before := l.have.ports
-	if publishErr := l.publish(want.ports); publishErr != nil {
+	before := l.have.publication
+	if publishErr := l.publish(want.publication); publishErr != nil {
 		return errors.Join(err, publishErr)
 	}
 	err = errors.Join(err, l.balanceOverlays(want), l.finishOverlays(want))
-	old := l.forgotten(merged(before, l.have.draining), want, gone, moved)
+	old := l.forgotten(merged(before.ports, l.have.draining), want, gone, moved)
 	l.have.draining = want.draining
-	return errors.Join(err, l.host.forget(old), l.host.forgetUntranslated(before, want.ports), l.remove(gone), l.leave(want))
+	return errors.Join(err, l.host.forget(old), l.host.forgetUntranslated(before, want.publication), l.remove(gone), l.leave(want))
 }
 
 // difference is what the tasks that are there have to become. Those that are gone stay until no port leads to them; those that
@@ -169,8 +169,8 @@ func (l *Linux) applySettings(want *desired) error {
 }
 
 // publish makes the published ports those of want, in one transaction.
-func (l *Linux) publish(want ports) error {
-	if maps.EqualFunc(l.have.ports, want, slices.Equal[[]netip.AddrPort]) {
+func (l *Linux) publish(want publication) error {
+	if maps.EqualFunc(l.have.ports, want.ports, slices.Equal[[]netip.AddrPort]) && maps.EqualFunc(l.have.places, want.places, slices.Equal[[]Place]) {
 		return nil
 	}
 	c, err := l.host.firewall()
@@ -178,16 +178,16 @@ func (l *Linux) publish(want ports) error {
 		return err
 	}
 	t := newTransaction(c)
-	if t.addPicks(l.have.ports, want) {
+	if t.addPicks(l.have.ports, want.ports) {
 		if err := t.commit(); err != nil {
 			return fmt.Errorf("make chains of published ports in table %s of %s: %w", tableName, l.host.name, err)
 		}
 	}
-	t.change(l.have.ports, want)
+	t.change(l.have.publication, want)
 	if err := t.commit(); err != nil {
 		return fmt.Errorf("change published ports in table %s of %s: %w", tableName, l.host.name, err)
 	}
-	l.have.ports = want
+	l.have.publication = want
 	return nil
 }
 

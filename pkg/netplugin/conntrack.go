@@ -187,11 +187,11 @@ func (u untranslated) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 		(to.Unmap().IsLoopback() || u.own[to.Unmap()])
 }
 
-// forgetUntranslated removes flows that would keep clients from ports that are published now and were not before.
-func (n *namespace) forgetUntranslated(before, now ports) error {
+// forgetUntranslated removes flows that would keep clients from ports that are published now and were not before, or not there.
+func (n *namespace) forgetUntranslated(before, now publication) error {
 	u := untranslated{map[portKey]bool{}, map[netip.Addr]bool{}}
-	for k := range now {
-		if _, was := before[k]; !was && k.protocol != unix.IPPROTO_TCP {
+	for k := range now.ports {
+		if _, was := before.ports[k]; (!was || !slices.Equal(before.places[k], now.places[k])) && k.protocol != unix.IPPROTO_TCP {
 			u.ports[k] = true
 		}
 	}

@@ -59,7 +59,7 @@ var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UD
 type desired struct {
 	base
 	tasks map[string]TaskLink
-	ports ports
+	publication
 	// draining are the backends that take no new connections, by port; none is in ports.
 	draining ports
 	// peers are the other nodes whose gateway blocks can be reached, and blocks theirs and this node's, in order. underlays are the
@@ -83,7 +83,7 @@ type desired struct {
 // check reads a Config. Where the error comes with a nil result nothing can be done; else it tells what was left out.
 func check(c Config) (*desired, error) {
 	d := &desired{
-		base: base{block: c.Gateway, pool: c.Pool}, tasks: map[string]TaskLink{}, refused: map[string]bool{}, ports: ports{}, draining: ports{},
+		base: base{block: c.Gateway, pool: c.Pool}, tasks: map[string]TaskLink{}, refused: map[string]bool{}, publication: publication{ports{}, map[portKey][]Place{}}, draining: ports{},
 		peers: map[uint32]Peer{}, underlays: map[netip.Addr]bool{}, blocks: []netip.Prefix{c.Gateway}, targets: map[target]bool{}, internal: map[netip.Addr]bool{},
 		underlay: underlayOf(c),
 	}
@@ -159,10 +159,17 @@ func (d *desired) addPort(p PublishedPort) error {
 	if protocol == unix.IPPROTO_UDP && p.Port == d.guard.port {
 		return errors.New("it is the port of the traffic between nodes")
 	}
+	places, err := placesOf(p.Places)
+	if err != nil {
+		return err // which is nowhere, never everywhere
+	}
 	backends, err := d.backends(p.Backends)
 	draining, drainErr := d.backends(p.Draining)
 	if len(backends) > 0 {
 		d.ports[key] = backends
+		if places != nil {
+			d.places[key] = places
+		}
 	}
 	draining = slices.DeleteFunc(draining, func(b netip.AddrPort) bool {
 		_, both := slices.BinarySearchFunc(backends, b, netip.AddrPort.Compare)

@@ -57,7 +57,7 @@ type Linux struct {
 type state struct {
 	base
 	tasks map[string]TaskLink // whole links in mounted namespaces
-	ports ports
+	publication
 	// draining are the backends that take no new connections, as far as this process was told.
 	draining  ports
 	peers     map[uint32]Peer

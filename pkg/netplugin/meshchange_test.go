@@ -99,7 +99,7 @@ func TestRemoteBackendThatWentUnseen(t *testing.T) {
 	// The daemon dies after the change of the ports, before it had the connections forgotten.
 	l := f.nodes[0].linux
 	l.mu.Lock()
-	must(t, l.publish(nil))
+	must(t, l.publish(publication{}))
 	l.mu.Unlock()
 	f.nodes[0].restart()
 	f.publish(spread("tcp", 8080, [2]int{2, 0}), spread("udp", 8080, [2]int{2, 0}))

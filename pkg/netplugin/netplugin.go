@@ -113,6 +113,8 @@ type PublishedPort struct {
 	// Draining are those that take no new connections and keep what they have, such as tasks that are being stopped. One that was a
 	// backend and is in neither list is cut off, unless it is a task of this machine.
 	Draining []netip.AddrPort
+	// Places are where the port answers; none is everywhere.
+	Places []Place
 }
 
 // Network is a machine's network, to be brought to a Config.

@@ -75,13 +75,13 @@ func (l *Linux) ensureTables(want *desired) error {
 	if !ok {
 		t.replaceTable(t.maps, hostChains(want.base))
 		// What was published stays so, until the ports that are wanted now take its place and its flows are forgotten.
-		t.addPicks(nil, have)
-		t.change(nil, have)
+		t.addPicks(nil, have.ports)
+		t.change(publication{}, have)
 		if err := t.commit(); err != nil {
 			return fmt.Errorf("make table %s in %s: %w", tableName, l.host.name, err)
 		}
 	}
-	l.have.ports = have
+	l.have.publication = have
 	return l.ensureRouterTable(want)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -68,11 +69,11 @@ const (
 // hostMaps are the maps of the machine's own table.
 func hostMaps(t *nftables.Table) []*nftables.Set {
 	service := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
-	return []*nftables.Set{
+	return append([]*nftables.Set{
 		{Table: t, Name: mapPorts, IsMap: true, KeyType: nftables.MustConcatSetType(service...), DataType: nftables.TypeVerdict},
 		{Table: t, Name: mapBackends, IsMap: true, KeyType: nftables.MustConcatSetType(append(service, nftables.TypeMark)...),
 			DataType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)},
-	}
+	}, placeMaps(t)...)
 }
 
 // hostChains are the chains of the machine's own table, but those that pick a backend.
@@ -80,13 +81,15 @@ func hostChains(b base) []chain {
 	dispatch := []rule{
 		{"names are not published", join(destination(host(Resolver.Addr())), accept())},
 		{"published ports", dispatchPort()},
+		{"at some addresses", dispatchPlace()},
 	}
+	dispatchIn := append(slices.Clone(dispatch), rule{"at some links", dispatchLink()})
 	return []chain{
 		{name: "raw", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityRaw, rules: []rule{
 			// gw0 routes loopback addresses, for 127.0.0.1:port on this machine; a task must not reach them by it.
 			{"no task to loopback", join(inLink(hostLink, true), destination(loopback), drop())},
 		}},
-		{name: "prerouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityNATDest, rules: dispatch},
+		{name: "prerouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityNATDest, rules: dispatchIn},
 		{name: "output", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityNATDest, rules: dispatch},
 		{name: "input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, prio: nftables.ChainPriorityFilter, rules: resolverGuard(b)},
 		{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, prio: nftables.ChainPriorityFilter, rules: append(strayReplies(b), []rule{
@@ -140,15 +143,10 @@ func pickOf(n int) []expr.Any {
 	}
 }
 
-// dispatchPort goes to the pick chain of a packet to a published port of any of this machine's addresses.
+// dispatchPort goes to the pick chain of a packet to a port that answers at all of this machine's addresses.
 func dispatchPort() []expr.Any {
-	return []expr.Any{
-		&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
-		&expr.Payload{DestRegister: register + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: register, DestRegister: verdictRegister, IsDestRegSet: true, SetName: mapPorts},
-	}
+	return append(toPort(),
+		&expr.Lookup{SourceRegister: register, DestRegister: verdictRegister, IsDestRegSet: true, SetName: mapPorts})
 }
 
 var loopback = netip.MustParsePrefix("127.0.0.0/8")
@@ -172,9 +170,14 @@ func link(key expr.MetaKey, name string, is bool) []expr.Any {
 	if is {
 		op = expr.CmpOpEq
 	}
-	padded := make([]byte, unix.IFNAMSIZ)
-	copy(padded, name)
-	return []expr.Any{&expr.Meta{Key: key, Register: unix.NFT_REG_1}, &expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: padded}}
+	return []expr.Any{&expr.Meta{Key: key, Register: unix.NFT_REG_1}, &expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: padded(name)}}
+}
+
+// padded is a link's name as the kernel compares it.
+func padded(name string) []byte {
+	all := make([]byte, unix.IFNAMSIZ)
+	copy(all, name)
+	return all
 }
 
 func source(p netip.Prefix) []expr.Any      { return address(12, expr.CmpOpEq, p) }

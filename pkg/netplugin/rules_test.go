@@ -51,7 +51,7 @@ func (r *recorder) transcript() string {
 	var lines []string
 	for _, m := range r.sent {
 		line := names[m.Header.Type]
-		for _, name := range []string{mapPorts, mapBackends, "pick1", "pick2", "pick3"} {
+		for _, name := range []string{mapPorts, mapBackends, mapPlaces, mapLinks, "pick1", "pick2", "pick3"} {
 			if bytes.Contains(m.Data, []byte(name+"\x00")) && !strings.HasSuffix(line, "rule") && !strings.HasSuffix(line, "rules") {
 				line += " " + name
 			}
@@ -86,7 +86,7 @@ func TestPortsChangeInOneTransactionAfterTheirChains(t *testing.T) {
 		if tx.addPicks(tt.have, tt.want) {
 			must(t, tx.commit())
 		}
-		tx.change(tt.have, tt.want)
+		tx.change(publication{ports: tt.have}, publication{ports: tt.want})
 		must(t, tx.commit())
 		if got := r.transcript(); got != tt.sent {
 			t.Errorf("%s: sent %s\nwant %s", tt.name, got, tt.sent)
@@ -100,7 +100,7 @@ func TestTableIsReplacedInOneTransaction(t *testing.T) {
 	tx.replaceTable(tx.maps, hostChains(base{block: testBlock, pool: testPool}))
 	must(t, tx.commit())
 	got := r.transcript()
-	if !strings.HasPrefix(got, "begin, add table, delete table, add table, add map ports, add map backends, add chain") ||
+	if !strings.HasPrefix(got, "begin, add table, delete table, add table, add map ports, add map backends, add map places, add map links, add chain") ||
 		!strings.HasSuffix(got, ", end") || strings.Count(got, "begin") != 1 {
 		t.Errorf("sent %s", got)
 	}
@@ -113,7 +113,7 @@ func TestManyElementsAreSentInParts(t *testing.T) {
 		want[portKey{unix.IPPROTO_TCP, 1000 + i}] = backends(1)
 	}
 	tx := newTransaction(r.conn(t))
-	tx.change(nil, want)
+	tx.change(publication{}, publication{ports: want})
 	must(t, tx.commit())
 	if n := strings.Count(r.transcript(), "add elements ports"); n != 6 {
 		t.Errorf("3000 elements in %d messages, want 6 of at most %d", n, elementsPerMessage)
@@ -122,13 +122,21 @@ func TestManyElementsAreSentInParts(t *testing.T) {
 
 func TestPortElements(t *testing.T) {
 	var got []string
-	for _, e := range portElements(portKey{unix.IPPROTO_UDP, 0x1234}, []netip.AddrPort{netip.MustParseAddrPort("100.64.1.2:80"), netip.MustParseAddrPort("100.64.1.3:256")}) {
+	k := portKey{unix.IPPROTO_UDP, 0x1234}
+	p := publication{ports{k: {netip.MustParseAddrPort("100.64.1.2:80"), netip.MustParseAddrPort("100.64.1.3:256")}}, map[portKey][]Place{}}
+	for _, e := range p.portElements(k) {
 		got = append(got, fmt.Sprintf("%s %x:%x", e.in, e.key, e.val))
+	}
+	p.places[k] = []Place{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}, {Link: "eth1"}}
+	for _, e := range p.portElements(k)[:2] {
+		got = append(got, fmt.Sprintf("%s %x-%x:%x", e.in, e.key, e.end, e.val))
 	}
 	want := []string{
 		"ports 1100000012340000:" + hex.EncodeToString([]byte("pick2")),
 		"backends 110000001234000000000000:6440010200500000",
 		"backends 110000001234000001000000:6440010301000000",
+		"places 11000000123400000a000000-11000000123400000affffff:" + hex.EncodeToString([]byte("pick2")),
+		"links 110000001234000065746831000000000000000000000000-:" + hex.EncodeToString([]byte("pick2")),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -144,7 +152,7 @@ func TestRulesAreTold(t *testing.T) {
 				if !bytes.Equal(r.tag(), []byte(tag)) {
 					t.Errorf("the tag of rule %s is another each time", where)
 				}
-				if other, twice := tags[tag]; twice && r.why != "published ports" && r.why != "names are not published" {
+				if other, twice := tags[tag]; twice && c.name != "output" {
 					t.Errorf("rules %s and %s have one tag %q", where, other, tag)
 				}
 				tags[tag] = where

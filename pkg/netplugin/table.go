@@ -34,25 +34,31 @@ func (p ports) counts() map[int]bool {
 type element struct {
 	in  string
 	key string
+	end string // the last of a range of keys
 	val string
 }
 
 // message is the element as the kernel is told it.
 func (e element) message() nftables.SetElement {
-	if e.in == mapPorts || e.in == mapDispatch {
-		return nftables.SetElement{Key: []byte(e.key), VerdictData: &expr.Verdict{Kind: unix.NFT_GOTO, Chain: e.val}}
+	switch e.in {
+	case mapPorts, mapPlaces, mapLinks, mapDispatch:
+		return nftables.SetElement{Key: []byte(e.key), KeyEnd: []byte(e.end), VerdictData: &expr.Verdict{Kind: unix.NFT_GOTO, Chain: e.val}}
 	}
 	return nftables.SetElement{Key: []byte(e.key), Val: []byte(e.val)}
 }
 
 // portElements are the elements of one published port.
-func portElements(k portKey, backends []netip.AddrPort) []element {
+func (p publication) portElements(k portKey) []element {
+	backends, there := p.ports[k]
+	if !there {
+		return nil
+	}
 	service := []byte{k.protocol, 0, 0, 0, byte(k.port >> 8), byte(k.port), 0, 0}
-	all := []element{{mapPorts, string(service), pickName(len(backends))}}
+	all := placeElements(service, p.places[k], pickName(len(backends)))
 	for i, b := range backends {
 		key := append(slices.Clone(service), binaryutil.NativeEndian.PutUint32(uint32(i))...)
 		val := append(b.Addr().AsSlice(), byte(b.Port()>>8), byte(b.Port()), 0, 0)
-		all = append(all, element{mapBackends, string(key), string(val)})
+		all = append(all, element{in: mapBackends, key: string(key), val: string(val)})
 	}
 	return all
 }
@@ -112,7 +118,7 @@ func (t *transaction) addPicks(have, want ports) (some bool) {
 }
 
 // change queues what makes the ports of have those of want, whose chains are there. The chains that no port leads to any more go.
-func (t *transaction) change(have, want ports) {
+func (t *transaction) change(have, want publication) {
 	haveCounts, wantCounts := have.counts(), want.counts()
 	remove, add := changedElements(have, want)
 	t.elements(t.SetDeleteElements, remove)
@@ -127,39 +133,33 @@ func (t *transaction) change(have, want ports) {
 }
 
 // changedElements are those to remove and to add. One with another value is in both: the kernel has no other way.
-func changedElements(have, want ports) (remove, add []element) {
+func changedElements(have, want publication) (remove, add []element) {
 	var keys []portKey
-	for k, backends := range want {
-		if !slices.Equal(have[k], backends) {
+	for k, backends := range want.ports {
+		if !slices.Equal(have.ports[k], backends) || !slices.Equal(have.places[k], want.places[k]) {
 			keys = append(keys, k)
 		}
 	}
-	for k := range have {
-		if _, both := want[k]; !both {
+	for k := range have.ports {
+		if _, both := want.ports[k]; !both {
 			keys = append(keys, k)
 		}
 	}
 	slices.SortFunc(keys, byPort)
 	for _, k := range keys {
-		var old, next []element
-		if b, ok := have[k]; ok {
-			old = portElements(k, b)
-		}
-		if b, ok := want[k]; ok {
-			next = portElements(k, b)
-		}
-		for i := range max(len(old), len(next)) {
-			switch {
-			case i >= len(next):
-				remove = append(remove, old[i])
-			case i >= len(old):
-				add = append(add, next[i])
-			case old[i] != next[i]:
-				remove, add = append(remove, old[i]), append(add, next[i])
-			}
-		}
+		old, next := have.portElements(k), want.portElements(k)
+		remove, add = append(remove, changed(old, next)...), append(add, changed(next, old)...)
 	}
 	return remove, add
+}
+
+// changed are the elements that are not among the others, in their order.
+func changed(all, others []element) []element {
+	known := make(map[element]bool, len(others))
+	for _, e := range others {
+		known[e] = true
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(e element) bool { return known[e] })
 }
 
 func (t *transaction) elements(queue func(*nftables.Set, []nftables.SetElement) error, all []element) {
@@ -186,13 +186,13 @@ func (t *transaction) commit() error {
 
 // readTable reads our table in a namespace. ok tells that its maps and chains are as they should be; where they are not, the
 // ports are those that could be made out.
-func readTable(c *nftables.Conn, sets []*nftables.Set, chains []chain) (have ports, ok bool, err error) {
+func readTable(c *nftables.Conn, sets []*nftables.Set, chains []chain) (have publication, ok bool, err error) {
 	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
 	found, err := chainsOf(c, table)
 	if err != nil || len(found) == 0 {
-		return ports{}, false, err
+		return publication{ports: ports{}}, false, err
 	}
-	have, ok = ports{}, true
+	have, ok = publication{ports: ports{}}, true
 	if len(sets) > 0 {
 		if have, ok = readPorts(c, table, sets); ok {
 			for n := range have.counts() {
@@ -258,27 +258,68 @@ func sameHook(have *nftables.Chain, want chain) bool {
 	return want.hook == nil || *have.Hooknum == *want.hook && *have.Priority == *want.prio && *have.Policy == nftables.ChainPolicyAccept
 }
 
-// readPorts reads the maps. ok tells that they hold together: every index that a port says it has, and no other.
-func readPorts(c *nftables.Conn, table *nftables.Table, sets []*nftables.Set) (have ports, ok bool) {
-	have = ports{}
-	elements := map[string][]nftables.SetElement{}
+// readPorts reads the maps. ok tells that they hold together: every index that a port says it has, and no other, and a way to each
+// port. A port without a way is left out.
+func readPorts(c *nftables.Conn, table *nftables.Table, sets []*nftables.Set) (have publication, ok bool) {
+	elements, whole := map[string][]nftables.SetElement{}, true
 	for _, want := range sets {
-		s, err := c.GetSetByName(table, want.Name)
-		// Of a map of verdicts the library gives the verdict as the key's type.
-		if err != nil || !s.IsMap || want.Name != mapPorts && s.KeyType.GetNFTMagic() != want.KeyType.GetNFTMagic() {
-			return have, false
+		if elements[want.Name], ok = readMap(c, table, want); !ok {
+			whole = false // as an earlier version's, which has fewer maps
 		}
-		if elements[want.Name], err = c.GetSetElements(s); err != nil {
-			return have, false
-		}
-		for _, e := range elements[want.Name] {
-			if len(e.Key) != int(want.KeyType.Bytes) || len(e.Val) < int(want.DataType.Bytes) {
-				return have, false
+	}
+	have.ports, ok = backendsOf(elements[mapBackends])
+	ok = ok && whole
+	have.places = map[portKey][]Place{}
+	ways := map[portKey]bool{}
+	for _, in := range []string{mapPorts, mapPlaces, mapLinks} {
+		for _, e := range elements[in] {
+			k := keyOf(e)
+			if !leadsTo(e, have.ports[k]) || ways[k] && have.places[k] == nil {
+				ok = false // to another chain, or everywhere and here
+			}
+			ways[k] = true
+			if in == mapPorts {
+				continue
+			}
+			p, is := placeOf(in, e)
+			if ok = ok && is; is {
+				have.places[k] = append(have.places[k], p)
 			}
 		}
 	}
+	for k := range have.ports {
+		slices.SortFunc(have.places[k], comparePlaces)
+		if !ways[k] {
+			ok = false
+			delete(have.ports, k)
+		}
+	}
+	return have, ok
+}
+
+// readMap reads a map, if it is the one that it should be.
+func readMap(c *nftables.Conn, table *nftables.Table, want *nftables.Set) (all []nftables.SetElement, ok bool) {
+	s, err := c.GetSetByName(table, want.Name)
+	// Of a map of verdicts the library gives the verdict as the key's type.
+	verdicts := want.DataType.GetNFTMagic() == nftables.TypeVerdict.GetNFTMagic()
+	if err != nil || !s.IsMap || s.Interval != want.Interval || !verdicts && s.KeyType.GetNFTMagic() != want.KeyType.GetNFTMagic() {
+		return nil, false
+	}
+	if all, err = c.GetSetElements(s); err != nil {
+		return nil, false
+	}
+	for _, e := range all {
+		if len(e.Key) != int(want.KeyType.Bytes) || len(e.Val) < int(want.DataType.Bytes) {
+			return nil, false
+		}
+	}
+	return all, true
+}
+
+// backendsOf are the backends of ports in their order. ok tells that no index is left out.
+func backendsOf(elements []nftables.SetElement) (all ports, ok bool) {
 	backends := map[portKey]map[int]netip.AddrPort{}
-	for _, e := range elements[mapBackends] {
+	for _, e := range elements {
 		k := keyOf(e)
 		if backends[k] == nil {
 			backends[k] = map[int]netip.AddrPort{}
@@ -286,7 +327,7 @@ func readPorts(c *nftables.Conn, table *nftables.Table, sets []*nftables.Set) (h
 		a := netip.AddrFrom4([4]byte(e.Val[:4]))
 		backends[k][int(binaryutil.NativeEndian.Uint32(e.Key[8:]))] = netip.AddrPortFrom(a, binary.BigEndian.Uint16(e.Val[4:]))
 	}
-	ok = true
+	all, ok = ports{}, true
 	for k, of := range backends {
 		for i := range len(of) {
 			b, there := of[i]
@@ -294,24 +335,18 @@ func readPorts(c *nftables.Conn, table *nftables.Table, sets []*nftables.Set) (h
 				ok = false
 				break
 			}
-			have[k] = append(have[k], b)
+			all[k] = append(all[k], b)
 		}
 	}
-	return have, ok && samePorts(elements[mapPorts], have)
+	return all, ok
 }
 
-// keyOf is the port of an element of either map.
+// keyOf is the port of an element of any of the maps.
 func keyOf(e nftables.SetElement) portKey {
 	return portKey{e.Key[0], binary.BigEndian.Uint16(e.Key[4:])}
 }
 
-// samePorts tells whether each port, and no other, leads to the chain of its number of backends.
-func samePorts(have []nftables.SetElement, want ports) bool {
-	for _, e := range have {
-		backends, there := want[keyOf(e)]
-		if !there || !bytes.Contains(e.Val, []byte(pickName(len(backends))+"\x00")) {
-			return false
-		}
-	}
-	return len(have) == len(want)
+// leadsTo tells whether an element leads to the chain of a number of backends.
+func leadsTo(e nftables.SetElement, backends []netip.AddrPort) bool {
+	return bytes.Contains(e.Val, []byte(pickName(len(backends))+"\x00"))
 }

@@ -166,22 +166,22 @@ func markOf(backends int) uint32 {
 const noBackends = ^uint32(0)
 
 func vipElement(vip netip.Addr, backends int) element {
-	return element{mapVIPs, string(vip.AsSlice()), native(markOf(backends))}
+	return element{in: mapVIPs, key: string(vip.AsSlice()), val: native(markOf(backends))}
 }
 
 func backendElement(vip netip.Addr, index int, to netip.Addr) element {
-	return element{mapBackends, string(vip.AsSlice()) + native(uint32(index)), string(to.AsSlice())}
+	return element{in: mapBackends, key: string(vip.AsSlice()) + native(uint32(index)), val: string(to.AsSlice())}
 }
 
 func dispatchElement(backends int) element {
 	if backends == 0 {
-		return element{mapDispatch, native(noBackends), refuseName}
+		return element{in: mapDispatch, key: native(noBackends), val: refuseName}
 	}
-	return element{mapDispatch, native(markOf(backends)), pickName(backends)}
+	return element{in: mapDispatch, key: native(markOf(backends)), val: pickName(backends)}
 }
 
 func hairpinElement(task, gateway netip.Addr) element {
-	return element{mapHairpin, string(task.AsSlice()) + string(task.AsSlice()), string(gateway.AsSlice())}
+	return element{in: mapHairpin, key: string(task.AsSlice()) + string(task.AsSlice()), val: string(gateway.AsSlice())}
 }
 
 func native(n uint32) string { return string(binaryutil.NativeEndian.PutUint32(n)) }

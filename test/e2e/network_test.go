@@ -158,6 +158,43 @@ func TestNetworks(t *testing.T) {
 	s.meshKeepsAddresses(webs)
 	s.hasNoWayOut(webs[0])
 	s.givesHostPorts()
+	s.answersWhereAsked()
+}
+
+// answersWhereAsked publishes ports at loopback, at one host's address and at a link that no host has: they answer there, and nowhere
+// else.
+func (s *swarm) answersWhereAsked() {
+	s.t.Helper()
+	first := s.Hosts[0]
+	s.serve(first, "near", 2, "--publish", "127.0.0.1:8070:8080", "--publish", "target=8080,published=8071,host_ip="+first.Addr.String(),
+		"--publish", "target=8080,published=8072,interface=none0", "--replicas-max-per-node", "1")
+	for _, h := range s.Hosts {
+		on, err := lab.InsideOf(h.PID())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for at, want := range map[string]bool{"127.0.0.1:8070": true, h.Addr.String() + ":8070": false, h.Addr.String() + ":8071": h == first, "127.0.0.1:8071": false} {
+			conn, err := on.DialContext(s.t.Context(), "tcp", at)
+			if (err == nil) != want {
+				s.t.Errorf("%s on %s itself: %v; want an answer: %v", at, h.Name, err, want)
+			}
+			if err == nil {
+				if by, _ := greeted(readGreeting(conn)); !strings.HasPrefix(by, "near.") {
+					s.t.Errorf("%s on %s itself is answered by %q", at, h.Name, by)
+				}
+			}
+		}
+		on.Leave()
+		for port, want := range map[int]bool{8070: false, 8071: h == first, 8072: false} {
+			body, err := s.Client.Get(fmt.Sprintf("http://%s:%d/", h.Addr, port))
+			if (err == nil) != want {
+				s.t.Errorf("port %d of %s from outside: %q, %v; want an answer: %v", port, h.Name, body, err, want)
+			}
+		}
+	}
+	if got := first.Must("service", "ls", "--filter", "name=near", "--format", "{{.Ports}}"); !strings.Contains(got, "127.0.0.1:8070->8080/tcp") {
+		s.t.Errorf("service ls tells the ports as %q", got)
+	}
 }
 
 // givesHostPorts publishes a port in host mode without a number: each node gives its task one, at which that task alone answers.

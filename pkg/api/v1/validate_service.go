@@ -69,11 +69,6 @@ func (c *checker) endpoint(field string, e *EndpointSpec) {
 	if !c.count(field+".ports", len(e.Ports), maxPorts) {
 		return
 	}
-	type published struct {
-		port     uint16
-		protocol Protocol
-	}
-	first := make(map[published]int, len(e.Ports))
 	for i, p := range e.Ports {
 		port := at(field+".ports", i)
 		c.word(port+".name", p.Name)
@@ -85,16 +80,9 @@ func (c *checker) endpoint(field string, e *EndpointSpec) {
 		if e.Mode == EndpointDNSRR && p.Mode == PublishIngress {
 			c.fail(port+".mode", "ingress needs endpoint mode vip: want host, or %s.mode vip", field)
 		}
-		if p.Published == 0 {
-			continue
-		}
-		key := published{p.Published, p.Protocol}
-		if j, taken := first[key]; taken {
-			c.fail(port+".published", "%d/%s is published by %s already", p.Published, cut(string(p.Protocol)), at("ports", j))
-			continue
-		}
-		first[key] = i
+		c.place(port, p)
 	}
+	c.publishedOnce(field+".ports", e.Ports)
 }
 
 func (c *checker) task(field string, t *TaskSpec) {

@@ -231,8 +231,10 @@ func hostPorts(e *v1.EndpointSpec) []string {
 	var ports []string
 	for _, p := range e.Ports {
 		if p.Mode == v1.PublishHost && p.Published != 0 {
-			protocol := cmp.Or(p.Protocol, v1.TCP)
-			ports = append(ports, string(protocol)+"/"+strconv.Itoa(int(p.Published)))
+			port := string(cmp.Or(p.Protocol, v1.TCP)) + "/" + strconv.Itoa(int(p.Published))
+			if !slices.Contains(ports, port) { // it may answer at several places
+				ports = append(ports, port)
+			}
 		}
 	}
 	return ports

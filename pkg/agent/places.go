@@ -1,0 +1,62 @@
+package agent
+
+import (
+	"cmp"
+	"slices"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/netplugin"
+)
+
+// places are where the ports of this machine answer, which the service that has a port says.
+type places map[portKey]answering
+
+type answering struct {
+	service string
+	at      []netplugin.Place
+}
+
+// add has a port of a service answer at one more place, and no more where another service has it answer.
+func (l places) add(service string, p v1.PortConfig) {
+	key := keyOf(p)
+	at := l[key]
+	if at.service != service {
+		at = answering{service: service}
+	}
+	if place := placeOf(p); !slices.Contains(at.at, place) {
+		at.at = append(at.at, place)
+	}
+	l[key] = at
+}
+
+// of are the places of a port; nil is everywhere.
+func (l places) of(key portKey) []netplugin.Place {
+	at := l[key].at
+	if slices.ContainsFunc(at, func(p netplugin.Place) bool { return p.Prefix.IsValid() && p.Prefix.Bits() == 0 }) {
+		return nil
+	}
+	return at
+}
+
+// placeOf is where a port answers. One that cannot be made out is nowhere, which the network refuses.
+func placeOf(p v1.PortConfig) netplugin.Place {
+	if p.Interface != "" {
+		return netplugin.Place{Link: p.Interface}
+	}
+	at, err := p.Range()
+	if err != nil {
+		return netplugin.Place{}
+	}
+	return netplugin.Place{Prefix: at}
+}
+
+// samePort tells whether a port of a task's spec is the one that its service publishes now, whose number may have been chosen.
+func samePort(service, task v1.PortConfig) bool {
+	return task.Mode != v1.PublishHost && cmp.Or(service.Protocol, v1.TCP) == cmp.Or(task.Protocol, v1.TCP) &&
+		(service.Published == task.Published || task.Published == 0 && sameTarget(service, task))
+}
+
+// sameTarget tells whether two ports are the same but for their numbers and names.
+func sameTarget(a, b v1.PortConfig) bool {
+	return a.Target == b.Target && a.HostIP == b.HostIP && a.Interface == b.Interface
+}
