@@ -1,0 +1,115 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/swarmd/swarmd/test/e2e/lab"
+)
+
+const (
+	// requestsPerSecond is how many are sent in all, whatever becomes of the earlier ones.
+	requestsPerSecond = 200
+	// mostUnanswered bounds those that wait for an answer.
+	mostUnanswered = 4000
+)
+
+// requester sends requests from one place to another.
+type requester struct {
+	name string // such as "port on worker1, kept"
+	url  string
+	*http.Client
+}
+
+// requesters are two to a place: one makes a new connection for each request, the other keeps some.
+func requesters(name, url string, from *lab.Namespace) []requester {
+	fresh := from.HTTP()
+	kept := &http.Client{Timeout: fresh.Timeout, Transport: &http.Transport{DialContext: from.DialContext, MaxIdleConnsPerHost: 16}}
+	return []requester{{name + ", new", url, fresh}, {name + ", kept", url, kept}}
+}
+
+// requests are sent without end, evenly from all requesters, as many a second whatever becomes of them.
+type requests struct {
+	sent   atomic.Int64
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu     sync.Mutex
+	failed []string
+}
+
+func sendRequests(from []requester) *requests {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &requests{cancel: cancel}
+	r.done.Go(func() { r.send(ctx, from) })
+	return r
+}
+
+func (r *requests) send(ctx context.Context, from []requester) {
+	tick := time.NewTicker(time.Second / requestsPerSecond)
+	defer tick.Stop()
+	under := make(chan struct{}, mostUnanswered)
+	for i := 0; ; i++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		one := from[i%len(from)]
+		select {
+		case under <- struct{}{}:
+		default:
+			r.fail(one, errors.New("not sent: too many are unanswered"))
+			continue
+		}
+		r.sent.Add(1)
+		r.done.Go(func() {
+			defer func() { <-under }()
+			if err := one.ask(); err != nil {
+				r.fail(one, err)
+			}
+		})
+	}
+}
+
+func (r *requests) fail(one requester, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = append(r.failed, fmt.Sprintf("%s %s: %v", time.Now().UTC().Format("15:04:05.000"), one.name, err))
+}
+
+func (one requester) ask() error {
+	answer, err := one.Get(one.url)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(answer.Body, 1<<16))
+	if err == nil && (answer.StatusCode != http.StatusOK || !strings.HasPrefix(string(body), "Hello from ")) {
+		err = fmt.Errorf("%s: %q", answer.Status, body)
+	}
+	return err
+}
+
+// failures are those since the last call.
+func (r *requests) failures() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	failed := slices.Clone(r.failed)
+	r.failed = nil
+	return failed
+}
+
+// stop ends it, and waits for the last answer.
+func (r *requests) stop() {
+	r.cancel()
+	r.done.Wait()
+}
