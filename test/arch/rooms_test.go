@@ -62,6 +62,7 @@ var homes = []home{
 	{"github.com/moby/moby", of{"pkg/dockerapi"}},
 	{"github.com/docker/docker/", of{"pkg/dockerapi"}},
 	{"github.com/compose-spec/", of{"pkg/compose"}},
+	{"go.yaml.in/yaml", of{"pkg/compose"}},
 	{"github.com/spf13/", of{"pkg/cli"}},
 	{"k8s.io/", of{"pkg/reconcile"}},
 	{"sigs.k8s.io/", of{"pkg/cli", "pkg/reconcile/reconciletest"}},
