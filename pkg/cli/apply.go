@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -160,7 +161,7 @@ func put(ctx context.Context, c *client.Client, k v1.Descriptor, d document, old
 		query.Set("dryRun", "true")
 	}
 	if k.Kind() == v1.KindService {
-		query.Set("resolveImage", "changed") // the same manifest again means the same bits again
+		query.Set("resolveImage", cmp.Or(d.resolve, "changed")) // the same manifest again means the same bits again
 	}
 	method, path := http.MethodPost, "/v1/"+k.Plural()
 	if old != nil {

@@ -65,7 +65,7 @@ func New(o Options) *cobra.Command {
 		Short: "Run services on a swarm of machines",
 		Long: `swarmctl speaks to a swarm.
 
-The lines of Docker Swarm work with docker replaced by swarmctl: service, node, network, secret, config, swarm, info. Beside them,
+The lines of Docker Swarm work with docker replaced by swarmctl: service, stack, node, network, secret, config, swarm, info. Beside them,
 manifests say what should run, and swarmctl shows what does: apply, get, describe, diff, wait, events.
 
 It speaks to the daemon of this machine, as root, or to a swarm anywhere that somebody logged in to: login, context.`,
@@ -104,7 +104,7 @@ It speaks to the daemon of this machine, as root, or to a swarm anywhere that so
 	addGroup(root, "manifest", a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(), a.diffCommand(),
 		a.waitCommand(), a.eventsCommand())
 	addGroup(root, "docker", a.serviceCommand(), a.nodeCommand(), a.taskCommand(), a.networkCommand(), a.secretCommand(), a.configCommand(),
-		a.swarmCommand(), a.imageCommand(), a.infoCommand(), a.versionCommand())
+		a.stackCommand(), a.swarmCommand(), a.imageCommand(), a.infoCommand(), a.versionCommand())
 	addGroup(root, "people", a.loginCommand(), a.contextCommand(), a.userCommand(), a.auditCommand())
 	return root
 }

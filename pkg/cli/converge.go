@@ -24,7 +24,20 @@ type view struct {
 	tasks   map[string]*v1.Task
 	// before is the state of the service's latest rollout when waiting began: not news.
 	before *v1.UpdateStatus
+	goal   goal
 }
+
+// goal is what is waited for of a service that is no job; a job has to complete.
+type goal int
+
+const (
+	// toRun: its tasks run.
+	toRun goal = iota
+	// toRunOrEnd: its tasks run, or have ended well where that is not to start them again.
+	toRunOrEnd
+	// toEnd: its tasks have ended well, and are not started again.
+	toEnd
+)
 
 // verdict is what a view means.
 type verdict struct {
@@ -62,13 +75,15 @@ func judge(v view) verdict {
 	}
 	for _, slot := range out.slots {
 		state := v1.Observed(slot.task)
-		if state == v1.TaskRunning && slot.task.Desired.State <= v1.TaskRunning && !job || job && state == v1.TaskComplete {
+		runs := state == v1.TaskRunning && slot.task.Desired.State <= v1.TaskRunning && !job && v.goal != toEnd
+		ended := state == v1.TaskComplete && (job || v.goal != toRun && endsForGood(s))
+		if runs || ended {
 			out.running++
 		}
 		if slot.failed != nil {
 			out.monitor = monitor(s.Spec)
 		}
-		if err := hopeless(s, slot); err != nil && !job && out.err == nil {
+		if err := hopeless(s, slot); err != nil && !ended && out.err == nil {
 			out.err = fmt.Errorf("task %s %w", slot.name, err)
 		}
 	}
@@ -76,6 +91,12 @@ func judge(v view) verdict {
 	out.over = job && out.done
 	v.judgeUpdate(&out)
 	return out
+}
+
+// endsForGood tells whether a task that ended well is not started again.
+func endsForGood(s *v1.Service) bool {
+	p := s.Spec.Task.RestartPolicy
+	return p != nil && (p.Condition == v1.RestartNone || p.Condition == v1.RestartOnFailure)
 }
 
 func replicas(s *v1.ServiceSpec) int {

@@ -77,7 +77,7 @@ func (a *app) deleteManifests(ctx context.Context, c *client.Client, f *fileFlag
 		name := d.Object.GetMeta().Name
 		old, err := lookup(ctx, c, k, name)
 		if d.Kind == v1.KindNetwork && old != nil {
-			if err := tasksEnded(ctx, c, removed); err != nil {
+			if err := tasksEnded(ctx, c, removed, patienceForTasks); err != nil {
 				return errors.Join(append(errs, err)...)
 			}
 			removed = nil
@@ -102,8 +102,8 @@ const patienceForTasks = time.Minute
 
 // tasksEnded waits until the tasks of services that were removed have ended, or patience is over: then the daemon says which task
 // it is.
-func tasksEnded(ctx context.Context, c *client.Client, services []string) error {
-	waiting, stop := context.WithTimeout(ctx, patienceForTasks)
+func tasksEnded(ctx context.Context, c *client.Client, services []string, patience time.Duration) error {
+	waiting, stop := context.WithTimeout(ctx, patience)
 	defer stop()
 	for _, id := range services {
 		filter := v1.Filter{"service": {id}, "state": liveStates}

@@ -34,6 +34,8 @@ type document struct {
 	forces bool
 	// conditional tells that the manifest came from the API, and is for the object as it was then.
 	conditional bool
+	// resolve says when a service's image is looked up: always, changed or never. "" is changed.
+	resolve string
 }
 
 func (d document) name() string { return ref(d.Kind, d.Object.GetMeta().Name) }

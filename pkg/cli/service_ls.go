@@ -84,8 +84,14 @@ func (a *app) listServices(ctx context.Context, f *listFlags) error {
 	if err != nil {
 		return daemonError(err)
 	}
+	return a.printServices(ctx, c, f, services)
+}
+
+// printServices prints services in Docker's order: by name.
+func (a *app) printServices(ctx context.Context, c *client.Client, f *listFlags, services []*v1.Service) error {
 	var statuses map[string]v1.ServiceStatus
 	if !f.quiet && len(services) > 0 {
+		var err error
 		if statuses, err = c.ServiceStatuses(ctx); err != nil {
 			return daemonError(err)
 		}

@@ -17,6 +17,7 @@ import (
 type waitFlags struct {
 	detach, quiet bool
 	timeout       time.Duration
+	goal          goal // not a flag's: the command knows
 }
 
 func (w *waitFlags) add(cmd *cobra.Command) {
@@ -73,7 +74,7 @@ func (a *app) await(ctx context.Context, c *client.Client, w *waitFlags, started
 		defer t.Stop()
 		timeout = t.C
 	}
-	watch := &waiter{app: a, progress: p, started: started, view: view{service: svc, tasks: map[string]*v1.Task{}},
+	watch := &waiter{app: a, progress: p, started: started, view: view{service: svc, tasks: map[string]*v1.Task{}, goal: w.goal},
 		ref: svc.Meta.ID, numbers: map[string]int{}}
 	if svc.Desired != nil {
 		watch.view.before = svc.Desired.Update

@@ -27,14 +27,17 @@ const versionLength = 11
 
 var versionEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// versioned is the name of one version of a secret or config: its own, cut where there is no room, and what sum holds. Equal
+// version is what tells one content from others, as a part of a name.
+func version(sum []byte) string { return versionEncoding.EncodeToString(sum)[:versionLength-1] }
+
+// versioned is the name of one version of a secret or config: its own, cut where there is no room, and the version. Equal
 // contents have equal names, so that deploying twice makes nothing twice, and a changed content is another object, which
 // services then refer to.
-func versioned(name string, sum []byte) string {
+func versioned(name, version string) string {
 	if most := v1.MaxSecretName - versionLength; len(name) > most {
 		name = name[:most]
 	}
-	return name + "_" + versionEncoding.EncodeToString(sum)[:versionLength-1]
+	return name + "_" + version
 }
 
 // digest tells contents apart. Whoever reads the names of configs may read the configs.
@@ -55,20 +58,16 @@ func slowDigest(salt, name string, spec []byte) ([]byte, error) {
 func (c *converter) secrets() {
 	for _, key := range slices.Sorted(maps.Keys(c.project.Secrets)) {
 		o := types.FileObjectConfig(c.project.Secrets[key])
-		path := "secrets." + key
 		if c.external(v1.KindSecret, "secrets", key, &o) {
 			continue
 		}
 		spec := &v1.SecretSpec{Templating: driver(o.TemplateDriver, nil), Driver: driver(o.Driver, o.DriverOpts)}
 		if spec.Driver == nil {
-			spec.Data = c.data(path, &o, v1.MaxSecretSize)
+			spec.Data = c.data("secrets."+key, &o, v1.MaxSecretSize)
 		}
-		out := &v1.Secret{Spec: spec}
-		out.Meta.Labels = c.labels(o.Labels)
-		out.Meta.Labels[LabelKey] = key
-		out.Meta.Name = c.version("secrets", key, &o, spec, func(name string, data []byte) ([]byte, error) {
+		out := &v1.Secret{Spec: spec, Meta: c.version("secrets", key, &o, spec, func(name string, data []byte) ([]byte, error) {
 			return slowDigest(c.options.Salt, name, data)
-		})
+		})}
 		c.stack.Secrets = append(c.stack.Secrets, out)
 	}
 }
@@ -76,17 +75,13 @@ func (c *converter) secrets() {
 func (c *converter) configs() {
 	for _, key := range slices.Sorted(maps.Keys(c.project.Configs)) {
 		o := types.FileObjectConfig(c.project.Configs[key])
-		path := "configs." + key
 		if c.external(v1.KindConfig, "configs", key, &o) {
 			continue
 		}
-		spec := &v1.ConfigSpec{Data: c.data(path, &o, v1.MaxConfigSize), Templating: driver(o.TemplateDriver, nil)}
-		out := &v1.Config{Spec: spec}
-		out.Meta.Labels = c.labels(o.Labels)
-		out.Meta.Labels[LabelKey] = key
-		out.Meta.Name = c.version("configs", key, &o, spec, func(name string, data []byte) ([]byte, error) {
+		spec := &v1.ConfigSpec{Data: c.data("configs."+key, &o, v1.MaxConfigSize), Templating: driver(o.TemplateDriver, nil)}
+		out := &v1.Config{Spec: spec, Meta: c.version("configs", key, &o, spec, func(name string, data []byte) ([]byte, error) {
 			return digest(name, data), nil
-		})
+		})}
 		c.stack.Configs = append(c.stack.Configs, out)
 	}
 }
@@ -112,24 +107,25 @@ func (c *converter) external(kind v1.Kind, section, key string, o *types.FileObj
 	return true
 }
 
-// version is what a secret or config is called: what the file says, or a name by its content.
-func (c *converter) version(section, key string, o *types.FileObjectConfig, spec any, sum func(name string, data []byte) ([]byte, error)) string {
-	name := o.Name
-	if name == "" {
-		name = c.scoped(key)
-		data, err := json.Marshal(spec)
-		var hash []byte
-		if err == nil {
-			hash, err = sum(name, data)
-		}
-		if err != nil {
-			c.fail(section+"."+key, "%v", err)
-			return name
-		}
-		name = versioned(name, hash)
+// version is the head of a secret or config: its labels, and what the file calls it, or a name by its content.
+func (c *converter) version(section, key string, o *types.FileObjectConfig, spec any, sum func(name string, data []byte) ([]byte, error)) v1.Meta {
+	scoped := c.scoped(key)
+	data, err := json.Marshal(spec)
+	var hash []byte
+	if err == nil {
+		hash, err = sum(scoped, data)
 	}
-	c.call(section, key, name)
-	return name
+	if err != nil {
+		c.fail(section+"."+key, "%v", err)
+		return v1.Meta{Name: scoped, Labels: c.labels(nil)}
+	}
+	meta := v1.Meta{Name: o.Name, Labels: c.labels(o.Labels)}
+	meta.Labels[LabelKey], meta.Labels[LabelVersion] = key, version(hash)
+	if meta.Name == "" {
+		meta.Name = versioned(scoped, version(hash))
+	}
+	c.call(section, key, meta.Name)
+	return meta
 }
 
 func (c *converter) call(section, key, name string) {

@@ -79,7 +79,11 @@ func TestConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	printed := string(asYAML(t, p.Config()))
+	text, err := p.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := string(text)
 	for _, secret := range []string{"a key", "a token"} {
 		if strings.Contains(printed, secret) {
 			t.Errorf("the secret %q is in\n%s", secret, printed)
@@ -106,8 +110,8 @@ func TestRaw(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if printed := string(asYAML(t, p.Config())); !strings.Contains(printed, "${SET}-${UNSET:-default}") {
-		t.Errorf("a variable was filled in:\n%s", printed)
+	if text, err := p.YAML(); err != nil || !strings.Contains(string(text), "${SET}-${UNSET:-default}") {
+		t.Errorf("a variable was filled in: %v\n%s", err, text)
 	}
 	if _, err := p.Stack(); err == nil {
 		t.Error("objects were made of what is not filled in")
@@ -154,11 +158,11 @@ func TestVersions(t *testing.T) {
 // TestLongNames: the part of the name that tells the version is always there.
 func TestLongNames(t *testing.T) {
 	long := strings.Repeat("n", 200)
-	a, b := versioned(long, digest(long, []byte("a"))), versioned(long, digest(long, []byte("b")))
+	a, b := versioned(long, version(digest(long, []byte("a")))), versioned(long, version(digest(long, []byte("b"))))
 	if a == b || v1.ValidateName(v1.KindConfig, a) != nil {
 		t.Errorf("%s and %s", a, b)
 	}
-	if c := versioned(long+"x", digest(long+"x", []byte("a"))); c == a {
+	if c := versioned(long+"x", version(digest(long+"x", []byte("a")))); c == a {
 		t.Errorf("two configs whose names begin alike are both %s", c)
 	}
 }

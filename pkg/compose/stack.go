@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
+	"go.yaml.in/yaml/v4"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
@@ -21,6 +22,8 @@ const (
 	LabelImage = "com.docker.stack.image"
 	// LabelKey is on secrets and configs: their name in the file, which all their versions have in common.
 	LabelKey = "swarm.stack.key"
+	// LabelVersion is on secrets and configs: what tells this content from others.
+	LabelVersion = "swarm.stack.version"
 )
 
 // Stack are the objects that compose files mean. What a slice holds is in the order to make it in.
@@ -67,6 +70,9 @@ func (p *Project) Config() map[string]any {
 	}
 	return escape(p.model).(map[string]any)
 }
+
+// YAML is Config as a compose file.
+func (p *Project) YAML() ([]byte, error) { return yaml.Marshal(p.Config()) }
 
 // escape copies a tree, with every $ doubled, so that it stands for itself.
 func escape(value any) any {
