@@ -116,8 +116,7 @@ var serviceKeys = []key{
 	{path: "services.*.ports[].published"},
 	{path: "services.*.ports[].protocol"},
 	{path: "services.*.ports[].mode", note: "`ingress`, `host`"},
-	{path: "services.*.ports[].host_ip", fate: firm, note: "a published port answers on all addresses of a node: leave the address out if that is meant, " +
-		"or publish nothing, and let a service of the same network pass on what may come in"},
+	{path: "services.*.ports[].host_ip", note: "a node answers at this IPv4 address alone, and nowhere where it has none such"},
 	{path: "services.*.ports[].app_protocol", fate: refused, note: "nothing reads it: leave it out"},
 	{path: "services.*.post_start", fate: refused, note: noHooks},
 	{path: "services.*.pre_start", fate: refused, note: noHooks},

@@ -198,7 +198,8 @@ func (c *converter) ports(path string, ports []types.ServicePortConfig) []v1.Por
 	var all []v1.PortConfig
 	for i, p := range ports {
 		at := path + "[" + strconv.Itoa(i) + "]"
-		out := v1.PortConfig{Name: p.Name, Protocol: v1.Protocol(strings.ToLower(p.Protocol)), Mode: v1.PublishMode(p.Mode)}
+		out := v1.PortConfig{Name: p.Name, Protocol: v1.Protocol(strings.ToLower(p.Protocol)), Mode: v1.PublishMode(p.Mode),
+			HostIP: p.HostIP}
 		if p.Target == 0 || p.Target > 65535 {
 			c.fail(at+".target", "%d is no port: want 1 to 65535", p.Target)
 		}
@@ -213,7 +214,8 @@ func (c *converter) ports(path string, ports []types.ServicePortConfig) []v1.Por
 		all = append(all, out)
 	}
 	slices.SortStableFunc(all, func(x, y v1.PortConfig) int {
-		return cmp.Or(cmp.Compare(x.Published, y.Published), cmp.Compare(x.Target, y.Target), cmp.Compare(x.Protocol, y.Protocol))
+		return cmp.Or(cmp.Compare(x.Published, y.Published), cmp.Compare(x.Target, y.Target), cmp.Compare(x.Protocol, y.Protocol),
+			cmp.Compare(x.HostIP, y.HostIP))
 	})
 	return all
 }
