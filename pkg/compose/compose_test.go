@@ -48,20 +48,6 @@ func (w world) load(texts ...string) (*Project, error) {
 	return Load(files, w.options())
 }
 
-// stack is what compose files mean. Where they mean nothing, it fails the test.
-func (w world) stack(t *testing.T, texts ...string) *Stack {
-	t.Helper()
-	p, err := w.load(texts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := p.Stack()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 // golden compares what is got with a file.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"maps"
 	"path"
 	"strconv"
 	"strings"
@@ -73,9 +74,7 @@ func (c *converter) volume(out *v1.Mount, v *types.ServiceVolumeConfig) {
 		out.Source = declared.Name
 	}
 	labels := c.labels(declared.Labels)
-	for name, value := range options.Labels {
-		labels[name] = value
-	}
+	maps.Copy(labels, options.Labels)
 	options.Labels = labels
 	if declared.Driver != "" || len(declared.DriverOpts) > 0 {
 		options.Driver = &v1.Driver{Name: declared.Driver, Options: declared.DriverOpts}
