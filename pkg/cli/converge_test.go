@@ -65,6 +65,35 @@ func condition(c v1.RestartCondition, attempts uint64) func(*v1.Service) {
 	}
 }
 
+// TestJudgeGoal: what ends well, and is not started again, is done where the command says so.
+func TestJudgeGoal(t *testing.T) {
+	once, job := condition(v1.RestartOnFailure, 0), mode(v1.ModeReplicatedJob)
+	ended := []string{"1.1 complete shutdown", "2.1 complete shutdown"}
+	for _, c := range []struct {
+		name string
+		view view
+		goal goal
+		done bool
+		err  bool
+	}{
+		{"ended, to run", situation(once, ended...), toRun, false, true},
+		{"ended, to run or end", situation(once, ended...), toRunOrEnd, true, false},
+		{"ended, to end", situation(once, ended...), toEnd, true, false},
+		{"one runs, to run or end", situation(once, ended[0], "2.1 running"), toRunOrEnd, true, false},
+		{"one runs, to end", situation(once, ended[0], "2.1 running"), toEnd, false, false},
+		{"runs, to run or end", situation(nil, "1.1 running", "2.1 running"), toRunOrEnd, true, false},
+		{"ended and starts again", situation(nil, "1.1 complete", "2.1 running"), toRunOrEnd, false, false},
+		{"failed for good", situation(condition(v1.RestartNone, 0), "1.1 failed shutdown", ended[1]), toRunOrEnd, false, true},
+		{"a job failed for good", situation(func(s *v1.Service) { job(s); condition(v1.RestartNone, 0)(s) }, "1.1 failed shutdown"), toRun, false, true},
+		{"a job that is done", situation(func(s *v1.Service) { job(s); once(s) }, "1.1 complete", "2.1 complete"), toEnd, true, false},
+	} {
+		c.view.goal = c.goal
+		if got := judge(c.view); got.done != c.done || (got.err != nil) != c.err {
+			t.Errorf("%s: done %t, error %v; want done %t, an error: %t", c.name, got.done, got.err, c.done, c.err)
+		}
+	}
+}
+
 func TestJudge(t *testing.T) {
 	zero := func(s *v1.Service) { s.Spec.Replicas = new(uint64) }
 	for _, c := range []struct {

@@ -31,7 +31,8 @@ func (a *app) stackCommand() *cobra.Command {
   swarmctl stack services shop
   swarmctl stack ps shop
   swarmctl stack rm shop`,
-		a.stackConfigCommand(), a.stackDeployCommand(), a.stackListCommand(), a.stackPsCommand(), a.stackRemoveCommand(), a.stackServicesCommand())
+		a.stackConfigCommand(), a.stackDeployCommand(), a.stackListCommand(), a.stackPsCommand(), a.stackRemoveCommand(),
+		a.stackServicesCommand())
 }
 
 // inStack is the filter for what belongs to a stack.

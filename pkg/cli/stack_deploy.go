@@ -61,9 +61,11 @@ roll out. The version before stays for a rollback, older ones are removed.`,
 	s := cmd.Flags()
 	s.BoolVarP(&f.wait.detach, "detach", "d", true, "Exit immediately instead of waiting for the stack services to converge")
 	s.BoolVarP(&f.wait.quiet, "quiet", "q", false, "Suppress progress output")
-	s.DurationVar(&f.wait.timeout, "timeout", applyTimeout, "Stop waiting for a service after this long and exit with status 1 (0 waits for ever)")
+	s.DurationVar(&f.wait.timeout, "timeout", applyTimeout,
+		"Stop waiting for a service after this long and exit with status 1 (0 waits for ever)")
 	s.BoolVar(&f.prune, "prune", false, "Prune services that are no longer referenced")
-	s.StringVar(&f.resolve, "resolve-image", "always", `Query the registry to resolve image digest and supported platforms ("always", "changed", "never")`)
+	s.StringVar(&f.resolve, "resolve-image", "always",
+		`Query the registry to resolve image digest and supported platforms ("always", "changed", "never")`)
 	s.BoolVar(&auth, "with-registry-auth", false, "Send registry authentication details to Swarm agents (not supported yet)")
 	_ = cmd.RegisterFlagCompletionFunc("resolve-image", cobra.FixedCompletions(resolveChoices, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -89,15 +91,11 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, name string) error {
 	if err != nil {
 		return err
 	}
-	info, err := c.Info(ctx)
+	cluster, err := clusterID(ctx, c)
 	if err != nil {
-		return daemonError(err)
+		return err
 	}
-	salt := ""
-	if info.Swarm.Cluster != nil {
-		salt = info.Swarm.Cluster.ID
-	}
-	p, err := a.project(&f.composeFlags, compose.Options{Stack: name, Salt: salt})
+	p, err := a.project(&f.composeFlags, compose.Options{Stack: name, Salt: cluster})
 	if err != nil {
 		return unchanged(err)
 	}
@@ -110,6 +108,21 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, name string) error {
 	d := &deployment{app: a, client: c, flags: f, stack: stack, started: a.Now(), made: make(map[string]*v1.Service),
 		waited: make(map[compose.Need]bool)}
 	return d.run(ctx)
+}
+
+// clusterID is the swarm's own. Without it, all secrets would get other names.
+func clusterID(ctx context.Context, c *client.Client) (string, error) {
+	info, err := c.Info(ctx)
+	if err != nil {
+		return "", daemonError(err)
+	}
+	if info.Swarm.Cluster != nil {
+		return info.Swarm.Cluster.ID, nil
+	}
+	if _, err := client.List(ctx, c, v1.Networks, nil); err != nil { // says what the daemon lacks
+		return "", daemonError(err)
+	}
+	return "", errors.New("the daemon does not say which swarm it is in: try again, or ask another manager")
 }
 
 // unchanged says that nothing was done.

@@ -118,10 +118,12 @@ func (d *deployment) removeOld(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(removeVersions(ctx, d, v1.Secrets, b.secrets, d.stack.Secrets), removeVersions(ctx, d, v1.Configs, b.configs, d.stack.Configs))
+	return errors.Join(removeVersions(ctx, d, v1.Secrets, b.secrets, d.stack.Secrets),
+		removeVersions(ctx, d, v1.Configs, b.configs, d.stack.Configs))
 }
 
-func removeVersions[S any](ctx context.Context, d *deployment, k v1.KindOf[S, v1.None, v1.None], all, current []*v1.Resource[S, v1.None, v1.None]) error {
+func removeVersions[S any](ctx context.Context, d *deployment, k v1.KindOf[S, v1.None, v1.None],
+	all, current []*v1.Resource[S, v1.None, v1.None]) error {
 	for _, o := range superseded(all, current) {
 		err := client.Delete(ctx, d.client, k, o.Meta.ID)
 		switch client.Status(err) {

@@ -51,7 +51,8 @@ func (p *Project) mount(path string, v *yaml.Node) {
 	if bind := entry(v, "bind"); bind != nil {
 		made := entry(bind, "create_host_path")
 		if made != nil && p.filled(made) != "false" {
-			p.problems.add(path+".bind.create_host_path", refused, "not supported: nodes make no folders: leave it out, and make the folder on each node")
+			p.problems.add(path+".bind.create_host_path", refused,
+				"not supported: nodes make no folders: leave it out, and make the folder on each node")
 		}
 	}
 	if v.Kind != yaml.ScalarNode {

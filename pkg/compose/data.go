@@ -108,7 +108,8 @@ func (c *converter) external(kind v1.Kind, section, key string, o *types.FileObj
 }
 
 // version is the head of a secret or config: its labels, and what the file calls it, or a name by its content.
-func (c *converter) version(section, key string, o *types.FileObjectConfig, spec any, sum func(name string, data []byte) ([]byte, error)) v1.Meta {
+func (c *converter) version(section, key string, o *types.FileObjectConfig, spec any,
+	sum func(name string, data []byte) ([]byte, error)) v1.Meta {
 	scoped := c.scoped(key)
 	data, err := json.Marshal(spec)
 	var hash []byte

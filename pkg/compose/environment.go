@@ -25,6 +25,9 @@ func (c *converter) absolute(path string) string {
 
 // ParseEnv reads a file of variables, such as .env, in Compose's format. lookup finds what it refers to.
 func ParseEnv(name string, data []byte, lookup func(string) (string, bool)) (map[string]string, error) {
+	if err := checkGrowth(name, data, lookup); err != nil {
+		return nil, err
+	}
 	var vars map[string]string
 	var err error
 	quietly(func() { vars, err = dotenv.ParseWithLookup(bytes.NewReader(data), lookup) })

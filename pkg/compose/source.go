@@ -36,8 +36,8 @@ func parse(s Source) (*source, error) {
 			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
 		if left -= written(&node, make(map[*yaml.Node]int), 0); left < 0 {
-			return nil, fmt.Errorf("%s: is too large or too deep with its aliases written out: want at most %d values and keys, and %d levels", s.Name,
-				maxNodes, maxDepth)
+			return nil, fmt.Errorf("%s: is too large or too deep with its aliases written out: want at most %d values and keys, and %d levels",
+				s.Name, maxNodes, maxDepth)
 		}
 		if len(node.Content) > 0 {
 			src.documents = append(src.documents, node.Content[0])
