@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"maps"
 	"slices"
 
@@ -43,7 +45,10 @@ func (a *Agent) assign(m v1.Assignment) {
 		if t == nil || t.Desired == nil || t.Meta.ID == "" {
 			continue // not a task; a manager that sends such cannot be helped
 		}
-		changed[a.take(t, saved)] = true
+		known := a.take(t, saved)
+		if changed[known] = true; m.Complete {
+			a.catchUp(known, t.Status)
+		}
 	}
 	for _, id := range m.Removed {
 		if t := a.tasks[id]; t != nil {
@@ -90,12 +95,22 @@ func (a *Agent) place(m v1.Assignment) {
 }
 
 // take takes a task that is new or changed. What is desired of it never goes back.
+//
+// An ID follows from a slot and an attempt's number, which a swarm that was restored from a backup counts once more. What is here
+// by the ID of a task that was made at another time is not that task: it is stopped, and its end is told in the other's name, so that the
+// managers make the next attempt.
 func (a *Agent) take(assigned *v1.Task, saved uint64) *task {
 	t := a.tasks[assigned.Meta.ID]
 	if t == nil {
 		t = &task{id: assigned.Meta.ID}
 		a.tasks[t.id] = t
 		a.begin(t, assigned)
+	}
+	if t.assigned != nil && !t.assigned.Meta.CreatedAt.Equal(assigned.Meta.CreatedAt) {
+		t.other, t.gone, t.saved = true, false, saved
+		a.noteStop(t)
+		a.tell(t)
+		return t
 	}
 	if t.assigned != nil && assigned.Desired.State < t.assigned.Desired.State {
 		desired := *assigned.Desired
@@ -130,6 +145,26 @@ func (a *Agent) begin(t *task, assigned *v1.Task) {
 	}
 	a.claimLink(t)
 	a.observe(t, v1.TaskAccepted, "accepted", "")
+}
+
+// catchUp has a task told once more where the managers know less of it than this agent, though they were told: their store was
+// restored from a backup, or forced to go on without those that knew. It is asked of every complete message, whatever came before.
+func (a *Agent) catchUp(t *task, known *v1.TaskStatus) {
+	switch {
+	case t.told != t.version: // it is told anyway
+	case known == nil, known.State < t.status.State, known.State == t.status.State && !sameStatus(known, &t.status):
+		a.tell(t)
+	}
+}
+
+// sameStatus tells whether a manager that was told of b would show a.
+func sameStatus(a, b *v1.TaskStatus) bool {
+	one, err := json.Marshal(a)
+	if err != nil {
+		return false
+	}
+	other, err := json.Marshal(b)
+	return err == nil && bytes.Equal(one, other)
 }
 
 // noteStop takes note of the moment from which a task is to stop.

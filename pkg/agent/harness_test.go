@@ -126,7 +126,10 @@ func (s *swarm) whole() v1.Assignment {
 	m := v1.Assignment{Revision: s.revision, Complete: true, Node: &v1.Node{Meta: v1.Meta{ID: nodeID}, Spec: &v1.NodeSpec{Index: 7}}}
 	told := s.peers
 	m.Peers = &told
-	for _, t := range s.tasks {
+	for id, t := range s.tasks {
+		if status, told := s.status[id]; told && t.Status == nil {
+			t = &v1.Task{Meta: t.Meta, Desired: t.Desired, Status: &status}
+		}
 		m.Tasks = append(m.Tasks, t)
 	}
 	for _, r := range s.services {

@@ -46,6 +46,8 @@ func (a *Agent) due(t *task, now time.Time) time.Time {
 	switch {
 	case now.Before(t.hold):
 		return t.hold
+	case t.other && !state.Terminal():
+		return time.Time{}
 	case state.Terminal():
 		if a.state.written < t.saved {
 			return time.Time{} // what was told must still be known after a restart

@@ -22,6 +22,7 @@ type task struct {
 	hold     time.Time // not to be reported before
 
 	gone     bool      // no longer assigned
+	other    bool      // what is assigned is another task of the same ID: only the end of this one is told
 	stopAt   time.Time // when it became known that it is to stop
 	ended    *engine.State
 	lost     bool      // nobody knows how it ended
