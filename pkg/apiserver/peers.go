@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"hash/maphash"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -69,13 +68,37 @@ func (v *peerView) tellNode(id string) *told {
 	if !ok || id == v.node {
 		return nil
 	}
-	key := peerKey{id: id, spec: n.Meta.Revisions[v1.SectionSpec], status: n.Meta.Revisions[v1.SectionStatus]}
+	key := peerKey{id: id, spec: n.Meta.Revisions[v1.SectionSpec], status: n.Meta.Revisions[v1.SectionStatus],
+		lost: holder(v.Snapshot, v1.DataAddress(n)) != n}
 	return v.kept.of(key, func() *told {
-		if p := peerNode(n); p != nil {
-			return tellPeer(p)
+		p := peerNode(n)
+		if p == nil {
+			return nil
 		}
-		return nil
+		if key.lost {
+			p.Addr = ""
+		}
+		return tellPeer(p)
 	})
+}
+
+// holder is the node that is reached at an address. A machine that left the swarm and came back is another node than before, and the
+// entry of the earlier one may stay: of several, it is one that is not lost, and of those the newest.
+func holder(s *store.Snapshot, address string) *v1.Node {
+	var best *v1.Node
+	for n := range s.NodesAt(address) {
+		if n.Spec != nil && n.Spec.Index != 0 && (best == nil || supersedes(n, best)) {
+			best = n
+		}
+	}
+	return best
+}
+
+func supersedes(n, other *v1.Node) bool {
+	if lost := v1.NodeLost(n); lost != v1.NodeLost(other) {
+		return !lost
+	}
+	return cmp.Or(n.Meta.CreatedAt.Compare(other.Meta.CreatedAt), strings.Compare(n.Meta.ID, other.Meta.ID)) > 0
 }
 
 // peerNode is a node as others reach it; nil where it has no index.
@@ -86,11 +109,7 @@ func peerNode(n *v1.Node) *v1.PeerNode {
 	p := &v1.PeerNode{ID: n.Meta.ID, Index: n.Spec.Index}
 	if st := n.Status; st != nil {
 		d := &st.Description
-		p.Hostname, p.DataKey = d.Hostname, d.DataKey
-		p.Addr = cmp.Or(d.DataAddr, d.Addr, st.Addr)
-		if host, _, err := net.SplitHostPort(p.Addr); err == nil {
-			p.Addr = host
-		}
+		p.Hostname, p.DataKey, p.Addr = d.Hostname, d.DataKey, v1.DataAddress(n)
 	}
 	return p
 }
@@ -257,7 +276,7 @@ func join[T any](all []T, text func(T) string) string {
 }
 
 // peerKey is all that the JSON of a peer depends on: the revisions of its sections, which of its networks are told, and whether
-// its node is lost.
+// its node is lost, or its address is another node's.
 type peerKey struct {
 	id                    string
 	spec, desired, status int64

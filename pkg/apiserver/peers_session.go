@@ -15,6 +15,8 @@ type peerMark struct {
 	id   string
 	// tasks says that the tasks of the service, or of the node, may have to be told differently too.
 	tasks bool
+	// before and after are addresses of a node: others that have them may have to be told differently too.
+	before, after string
 }
 
 // touchPeer marks a peer. own says that the session's own networks may be others.
@@ -154,6 +156,11 @@ func (se *session) comparePeers(s *store.Snapshot, m marks, all bool, kept *peer
 		case p.kind == v1.KindNode:
 			for t := range s.TasksOfNode(p.id) {
 				c.look(v1.KindTask, t.Meta.ID)
+			}
+		}
+		for _, address := range []string{p.before, p.after} {
+			for n := range s.NodesAt(address) {
+				c.look(v1.KindNode, n.Meta.ID)
 			}
 		}
 	}

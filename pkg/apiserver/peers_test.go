@@ -193,6 +193,59 @@ func oncePerSection(ops []store.Op) []store.Op {
 	return kept
 }
 
+// TestPeersAtOneAddress: of nodes with one address the one that is there is told with it.
+func TestPeersAtOneAddress(t *testing.T) {
+	f := serve(t)
+	at := func(id, addr string) store.Op {
+		return store.Op{Kind: v1.KindNode, ID: id, Section: v1.SectionStatus, If: store.Always(), Value: &v1.NodeStatus{State: v1.NodeReady, Addr: addr}}
+	}
+	down := func(id string, since time.Time) store.Op {
+		return store.Op{Kind: v1.KindNode, ID: id, Section: v1.SectionDesired, If: store.Always(), Value: &v1.NodeDesired{Down: since}}
+	}
+	older, newer := nodeOp("older", 2), nodeOp("newer", 3)
+	older.Meta.CreatedAt, newer.Meta.CreatedAt = time.Unix(1, 0), time.Unix(2, 0)
+	f.commit(nodeOp("node1", 1), older, at("older", "10.0.0.5"))
+	a := f.connect("node1")
+	told := func(step, ofOlder, ofNewer string) {
+		t.Helper()
+		older, _ := a.peers["older"].(v1.PeerNode)
+		newer, _ := a.peers["newer"].(v1.PeerNode)
+		if older.Addr != ofOlder || newer.Addr != ofNewer {
+			t.Errorf("%s: older at %q, newer at %q", step, older.Addr, newer.Addr)
+		}
+		fresh := f.connect("node1")
+		if diff := cmp.Diff(fresh.peers, a.peers); diff != "" {
+			t.Errorf("%s (-fresh session +incremental):\n%s", step, diff)
+		}
+		a = fresh
+	}
+	told("one", "10.0.0.5", "")
+	for _, c := range []struct {
+		step             string
+		op               store.Op
+		ofOlder, ofNewer string
+	}{
+		{"lost", down("older", time.Unix(9, 0)), "10.0.0.5", ""},
+		{"the machine joins again", newer, "10.0.0.5", ""},
+		{"and tells where it is", at("newer", "::ffff:10.0.0.5"), "", "10.0.0.5"},
+		{"the newer is lost too", down("newer", time.Unix(9, 0)), "", "10.0.0.5"},
+		{"the older is back", down("older", time.Time{}), "10.0.0.5", ""},
+		{"both are there", down("newer", time.Time{}), "", "10.0.0.5"},
+		{"the newer moves", at("newer", "10.0.0.6"), "10.0.0.5", "10.0.0.6"},
+		{"and comes back", at("newer", "10.0.0.5"), "", "10.0.0.5"},
+		{"the newer is removed", store.Op{Kind: v1.KindNode, ID: "newer", If: store.Always()}, "10.0.0.5", ""},
+	} {
+		f.commit(c.op, taskOp(c.step, "marker", "node1", "r", 1)) // some steps are no news by themselves
+		a.until(func() bool { return a.tasks[c.step] != nil })
+		told(c.step, c.ofOlder, c.ofNewer)
+	}
+	// A node at the address of its own earlier entry is not told of another there.
+	f.commit(newer, at("newer", "10.0.0.5"))
+	if got := f.connect("newer").peers["older"].(v1.PeerNode); got.Addr != "" {
+		t.Errorf("a node is told of its earlier entry: %+v", got)
+	}
+}
+
 func randomOps(random *rand.Rand) []store.Op {
 	pick := func(prefix string, n int) string { return fmt.Sprint(prefix, random.IntN(n)) }
 	switch task, service, network := pick("t", 12), pick("s", 4), pick("n", 4); random.IntN(12) {
@@ -222,6 +275,10 @@ func randomOps(random *rand.Rand) []store.Op {
 		return networkOps(network, "name"+network[1:], 4096+random.Uint32N(3))
 	case 10:
 		return []store.Op{{Kind: []v1.Kind{v1.KindService, v1.KindNetwork}[random.IntN(2)], ID: []string{service, network}[random.IntN(2)], If: store.Always()}}
+	}
+	if random.IntN(2) == 0 {
+		return []store.Op{{Kind: v1.KindNode, ID: pick("node", 4), Section: v1.SectionStatus, If: store.Exists(),
+			Value: &v1.NodeStatus{State: v1.NodeReady, Addr: pick("10.0.0.", 3)}}}
 	}
 	desired := &v1.NodeDesired{}
 	if random.IntN(2) == 0 {

@@ -76,6 +76,11 @@ func (x *index) change(old, next v1.Object) {
 		is, _ := next.(*v1.Network)
 		x.network.changeNetwork(was, is)
 		x.changeName(old, next)
+	case *v1.Node:
+		was, _ := old.(*v1.Node)
+		is, _ := next.(*v1.Node)
+		x.peers.changeNode(was, is)
+		x.changeName(old, next)
 	default:
 		x.changeName(old, next)
 	}

@@ -8,15 +8,36 @@ import (
 )
 
 // peerIndex finds what nodes have to be told of others beside what networkIndex knows: services by what they call their networks,
-// and those that publish ports on every node.
+// those that publish ports on every node, and nodes by their address.
 type peerIndex struct {
 	services grouped[*v1.Service] // by IDs and names of networks
 	ingress  grouped[*v1.Service] // in one group
+	nodes    grouped[*v1.Node]    // by their data address
 }
 
-func newPeerIndex() peerIndex { return peerIndex{newGrouped[*v1.Service](), newGrouped[*v1.Service]()} }
+func newPeerIndex() peerIndex {
+	return peerIndex{newGrouped[*v1.Service](), newGrouped[*v1.Service](), newGrouped[*v1.Node]()}
+}
 
-func (x *peerIndex) shared() peerIndex { return peerIndex{x.services.shared(), x.ingress.shared()} }
+func (x *peerIndex) shared() peerIndex {
+	return peerIndex{x.services.shared(), x.ingress.shared(), x.nodes.shared()}
+}
+
+// changeNode replaces a node.
+func (x *peerIndex) changeNode(was, is *v1.Node) {
+	before, after := v1.DataAddress(was), v1.DataAddress(is)
+	if before != "" && before != after {
+		x.nodes.remove(before, was.Meta.ID)
+	}
+	if after != "" {
+		x.nodes.set(after, is.Meta.ID, is)
+	}
+}
+
+// NodesAt yields the nodes whose v1.DataAddress is the address, in the order of their IDs.
+func (s *Snapshot) NodesAt(address string) iter.Seq[*v1.Node] {
+	return s.index.peers.nodes.members(address)
+}
 
 // changeService replaces a service.
 func (x *peerIndex) changeService(was, is *v1.Service) {

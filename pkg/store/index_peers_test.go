@@ -11,7 +11,7 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// TestPeerIndexes compares what the indexes of services say with what the objects say, after random changes.
+// TestPeerIndexes compares what the indexes of services and nodes say with what the objects say, after random changes.
 func TestPeerIndexes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := store.NewSnapshot()
@@ -30,6 +30,16 @@ func TestPeerIndexes(t *testing.T) {
 				}
 				if store.PublishesIngress(service) {
 					want["ingress"] = append(want["ingress"], service.Meta.ID)
+				}
+			}
+			for node := range store.All(s, v1.Nodes) {
+				if at := v1.DataAddress(node); at != "" {
+					want["at "+at] = append(want["at "+at], node.Meta.ID)
+				}
+			}
+			for _, at := range []string{"10.0.0.1", "10.0.0.2"} {
+				for node := range s.NodesAt(at) {
+					got["at "+at] = append(got["at "+at], node.Meta.ID)
 				}
 			}
 			for _, n := range []string{"n1", "n2", "n3"} {
@@ -58,7 +68,12 @@ func drawPeer(t *rapid.T) store.Op {
 		addresses = append(addresses, v1.NetworkAddress{Network: n})
 	}
 	gone := rapid.IntRange(0, 4).Draw(t, "gone") == 0
-	switch rapid.IntRange(0, 1).Draw(t, "what") {
+	switch rapid.IntRange(0, 2).Draw(t, "what") {
+	case 2:
+		op.Kind = v1.KindNode
+		if !gone {
+			op.Section, op.Value = v1.SectionStatus, &v1.NodeStatus{Addr: rapid.SampledFrom([]string{"", "10.0.0.1", "10.0.0.2"}).Draw(t, "addr")}
+		}
 	case 0:
 		op.Kind, op.Section, op.Value = v1.KindService, v1.SectionDesired, &v1.ServiceDesired{VIPs: addresses}
 	default:

@@ -1,6 +1,11 @@
 package v1
 
-import "time"
+import (
+	"cmp"
+	"net"
+	"net/netip"
+	"time"
+)
 
 // NodeSpec is what the user wants of a node. The labels of its Meta are what constraints call node.labels.
 type NodeSpec struct {
@@ -45,6 +50,23 @@ type NodeStatus struct {
 	Description NodeDescription `json:"description"`
 	// At is when the state last changed.
 	At time.Time `json:"at,omitzero"`
+}
+
+// DataAddress is the address at which others reach a node's tasks, without a port; "" where it has not told. One address is written in one
+// way.
+func DataAddress(n *Node) string {
+	if n == nil || n.Status == nil {
+		return ""
+	}
+	d := &n.Status.Description
+	address := cmp.Or(d.DataAddr, d.Addr, n.Status.Addr)
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		address = host
+	}
+	if ip, err := netip.ParseAddr(address); err == nil {
+		return ip.Unmap().String()
+	}
+	return address
 }
 
 // NodeState is whether a node can be worked with.
