@@ -114,6 +114,9 @@ func advertised(given, port string) (string, error) {
 	host := given
 	if h, p, err := net.SplitHostPort(given); err == nil {
 		host, port = h, p
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "", fmt.Errorf("advertise address %q: %q is no port", given, port)
+		}
 	}
 	var err error
 	if host == "" {

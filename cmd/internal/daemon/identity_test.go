@@ -74,6 +74,8 @@ func TestFindPlace(t *testing.T) {
 	}
 	for _, c := range []struct{ listen, advertise, data, want string }{
 		{advertise: "0.0.0.0", want: "must be a non-zero IP address"},
+		{advertise: "10.0.0.1:99999", want: `advertise address "10.0.0.1:99999": "99999" is no port`},
+		{advertise: "10.0.0.1:0", want: "is no port"},
 		{advertise: "nosuchlink0", want: "neither an IP address nor a network interface"},
 		{advertise: "lo", want: "has 0 addresses"},
 		{advertise: "10.0.0.1", data: "::", want: "data path address must be a non-zero"},
