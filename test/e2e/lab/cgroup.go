@@ -31,6 +31,15 @@ func removeCgroups(dir string) error {
 	return nil
 }
 
+// removeEngine removes what the container runtime in a folder has outside of it, once its processes have ended: control groups, and the
+// sockets that a long path keeps from being in the folder.
+func removeEngine(dir string) error {
+	return errors.Join(removeCgroups(dir), os.RemoveAll(socketDir(dir)))
+}
+
+// socketDir is where the sockets of the container runtime in a folder are, if not in there.
+func socketDir(dir string) string { return filepath.Join("/run", engineName(dir)) }
+
 // engineName is what the container runtime in a folder calls what it has outside of it.
 func engineName(dir string) string {
 	sum := sha256.Sum256([]byte(dir))

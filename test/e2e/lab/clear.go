@@ -37,7 +37,7 @@ func (l *Lab) clear() error {
 		return err
 	}
 	for _, dir := range hosts {
-		if err := removeCgroups(dir); err != nil {
+		if err := removeEngine(dir); err != nil {
 			return err
 		}
 	}

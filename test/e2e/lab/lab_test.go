@@ -101,7 +101,11 @@ func labPower(t *testing.T, l *Lab, h *Host) {
 
 	sleeper := h.Command("sleep", "1000")
 	must(t, sleeper.Start())
+	must(t, os.MkdirAll(sockets(h), 0o700))
 	must(t, h.PowerOff())
+	if _, err := os.Stat(sockets(h)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s outlived the power: %v", sockets(h), err)
+	}
 	var exit interface{ Error() string }
 	if err := sleeper.Wait(); err == nil || !errors.As(err, &exit) {
 		t.Errorf("a process outlived the power: %v", err)
@@ -127,7 +131,13 @@ func TestLabLeavesNothing(t *testing.T) {
 	if err := left.Wait(); err == nil {
 		t.Error("the process of the lab that crashed ended well")
 	}
+	host := again.Hosts[0]
+	must(t, os.MkdirAll(filepath.Join(host.Root, "containerd"), 0o700))
+	must(t, os.MkdirAll(filepath.Join(sockets(host), "s"), 0o700))
 	must(t, again.Remove())
+	if _, err := os.Stat(sockets(host)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", sockets(host), err)
+	}
 	if _, err := os.Stat(again.Dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is still there: %v", again.Dir, err)
 	}
@@ -135,6 +145,9 @@ func TestLabLeavesNothing(t *testing.T) {
 		t.Errorf("mounts are left: %v", left)
 	}
 }
+
+// sockets are those of a host's container runtime, where its path is long.
+func sockets(h *Host) string { return socketDir(filepath.Join(h.Root, "containerd")) }
 
 // echo answers on a host.
 func echo(t *testing.T, h *Host) {

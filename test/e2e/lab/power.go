@@ -23,7 +23,7 @@ func (h *Host) PowerOff() error {
 	err = errors.Join(err, h.lab.unplug(h.number), h.killAll())
 	ns := h.Namespace
 	h.Namespace, h.daemon = nil, nil
-	if err = errors.Join(err, ns.close(), unmountBelow(h.Root, true), removeCgroups(filepath.Join(h.Root, "containerd"))); err != nil {
+	if err = errors.Join(err, ns.close(), unmountBelow(h.Root, true), removeEngine(filepath.Join(h.Root, "containerd"))); err != nil {
 		return fmt.Errorf("cut the power of %s: %w", h.Name, err)
 	}
 	return nil
