@@ -123,9 +123,21 @@ func TestLeave(t *testing.T) {
 		return nil
 	})
 	s.converged(first, "web", 8, generous)
-	first.Must("node", "rm", "worker1")
+	// It comes back as another node at the same address, while its old entry is still there: the others reach its tasks.
+	old := s.nodes["worker1"]
 	worker.Join(first, "worker")
 	s.learnNodes()
+	s.serve(first, "there", 1, "--constraint", "node.id=="+s.nodes["worker1"], "--publish", "8080:8080")
+	s.Eventually(generous, "a published port leads from every host to the node that came back", func() error {
+		for _, h := range s.Hosts {
+			if _, err := s.Client.Get(fmt.Sprintf("http://%s:8080/", h.Addr)); err != nil {
+				return fmt.Errorf("by way of %s: %w", h.Name, err)
+			}
+		}
+		return nil
+	})
+	first.Must("service", "rm", "there")
+	first.Must("node", "rm", old)
 	s.Settled(first, 3)
 
 	// A manager that leaves with force goes from the members too.

@@ -18,6 +18,11 @@ func TestBackupRestore(t *testing.T) {
 	s := form(t, 3, 2)
 	first := s.Hosts[0]
 	s.serve(first, "web", 6, "--constraint", "node.role==worker")
+	before := map[string]map[string]int{}
+	for _, name := range []string{"worker1", "worker2"} {
+		before[name] = containersOf(t, s.Host(name))
+	}
+	s.serve(first, "changed", 4, "--constraint", "node.role==worker", "--update-parallelism", "0")
 	if r := first.CtlInput(payload, "secret", "create", "hidden", "-"); r.Err != nil {
 		t.Fatal(r.Err)
 	}
@@ -28,10 +33,7 @@ func TestBackupRestore(t *testing.T) {
 		t.Fatalf("the backup is %v, %v, want a file for its owner alone", info, err)
 	}
 	first.Must("service", "create", "--quiet", "--name", "after-the-backup", "hello:1")
-	before := map[string]map[string]int{}
-	for _, name := range []string{"worker1", "worker2"} {
-		before[name] = containersOf(t, s.Host(name))
-	}
+	first.Must("service", "update", "--quiet", "--force", "changed") // the backup knows none of the tasks that run now
 	for _, h := range slices.Clone(s.Hosts[:3]) {
 		if err := s.Discard(h); err != nil {
 			t.Fatal(err)
@@ -65,13 +67,15 @@ func TestBackupRestore(t *testing.T) {
 		return readyNodes(restored, "worker1", "worker2", "restored1")
 	})
 	s.stillRun("restored from a backup", before)
-	if out := restored.Must("service", "ls", "--format", "{{.Name}}"); strings.TrimSpace(out) != "web" {
+	if out := restored.Must("service", "ls", "--format", "{{.Name}}"); out != "changed\nweb\n" {
 		t.Errorf("services of the restored swarm: %q", out)
 	}
 	if out := restored.Must("secret", "ls", "--format", "{{.Name}}"); strings.TrimSpace(out) != "hidden" {
 		t.Errorf("secrets of the restored swarm: %q", out)
 	}
 	restored.Must("service", "scale", "web=8")
+	s.settled(restored, generous, "web", "changed")
+	restored.Must("service", "update", "--quiet", "--force", "changed")
 	s.managers = 1
 	// The managers that are no more are removed, and others join with the tokens that there were.
 	for line := range strings.Lines(restored.Must("node", "ls", "--format", "{{.ID}} {{.Hostname}}")) {
@@ -87,7 +91,7 @@ func TestBackupRestore(t *testing.T) {
 	again.Join(restored, "manager")
 	s.learnNodes()
 	s.managersAre(restored, "restored1", "restored2")
-	s.settled(restored, generous, "web")
+	s.settled(restored, generous, "web", "changed")
 }
 
 // readyNodes is an error unless all those hosts are ready nodes.
@@ -101,19 +105,29 @@ func readyNodes(h *lab.Host, names ...string) error {
 	return r.Err
 }
 
-// TestForceNewCluster loses two of three managers for good, and has the last one go on alone with all that there was.
+// TestForceNewCluster loses two of three managers for good, and has the last one go on alone with all that it knows: what the others did
+// while it was cut off from them is undone.
 func TestForceNewCluster(t *testing.T) {
 	s := form(t, 3, 2)
 	survivor := s.Host("manager3")
 	s.serve(survivor, "web", 6, "--constraint", "node.role==worker")
+	before := map[string]map[string]int{}
+	for _, name := range []string{"worker1", "worker2"} {
+		before[name] = containersOf(t, s.Host(name))
+	}
+	s.serve(survivor, "changed", 4, "--constraint", "node.role==worker", "--update-parallelism", "0")
+	if err := s.Partition([]*lab.Host{survivor, s.Host("worker1")}, []*lab.Host{s.Host("manager1"), s.Host("manager2"), s.Host("worker2")}); err != nil {
+		t.Fatal(err)
+	}
+	s.leader(s.Host("manager1"))
+	s.Host("manager1").Must("service", "update", "--quiet", "--force", "changed")
 	for _, name := range []string{"manager1", "manager2"} {
 		if err := s.Host(name).PowerOff(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	before := map[string]map[string]int{}
-	for _, name := range []string{"worker1", "worker2"} {
-		before[name] = containersOf(t, s.Host(name))
+	if err := s.Heal(); err != nil {
+		t.Fatal(err)
 	}
 	if r := survivor.CtlWithin(30*time.Second, "", "service", "create", "--detach", "--name", "nobody", "hello:1"); r.Code == 0 {
 		t.Error("one of three managers takes writes")
@@ -122,6 +136,8 @@ func TestForceNewCluster(t *testing.T) {
 	s.Eventually(generous, "the workers are back", func() error { return readyNodes(survivor, "manager3", "worker1", "worker2") })
 	s.stillRun("forced to be a new cluster", before)
 	survivor.Must("service", "scale", "web=8")
+	s.settled(survivor, generous, "web", "changed")
+	survivor.Must("service", "update", "--quiet", "--force", "changed")
 	s.managers = 1
 	for _, name := range []string{"manager1", "manager2"} {
 		survivor.Must("node", "rm", "--force", name)
@@ -139,5 +155,5 @@ func TestForceNewCluster(t *testing.T) {
 	}
 	s.learnNodes()
 	s.managersAre(survivor, "manager3", "manager4", "manager5")
-	s.settled(survivor, generous, "web")
+	s.settled(survivor, generous, "web", "changed")
 }
