@@ -54,7 +54,7 @@ func (m *manager) openDoor(ctx context.Context) (shut func(), err error) {
 	server := apiserver.NewHTTPServer(m.routes(), m.n.d.log)
 	server.TLSConfig = m.n.certificate().ServerTLS()
 	guests := newVisitors(l, connectionLimit(m.n.log))
-	server.ConnState = guests.watch
+	server.ConnState, server.ConnContext = guests.watch, etcd.PeerContext
 	go func() {
 		if err := server.ServeTLS(guests, "", ""); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			m.n.d.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -162,6 +163,15 @@ func (c *visit) wait(d time.Duration) {
 	if d > 0 && c.stranger && !c.left {
 		c.timer = time.AfterFunc(d, func() { _ = c.Close() }) // it is gone, whatever that says
 	}
+}
+
+// SetLinger is net.TCPConn's, for a member that breaks a connection: see etcd.PeerContext.
+func (c *visit) SetLinger(seconds int) error {
+	tcp, ok := c.Conn.(*net.TCPConn)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return tcp.SetLinger(seconds)
 }
 
 // Close implements net.Conn.

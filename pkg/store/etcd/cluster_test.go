@@ -83,6 +83,7 @@ type host struct {
 	store          *etcd.Store
 
 	conns  map[net.Conn]string // by peer, under lab.mu
+	wires  []*wire             // all that were accepted, under lab.mu
 	silent atomic.Bool         // answers nothing
 }
 
@@ -106,7 +107,9 @@ func (l *lab) host(name string) *host {
 func (h *host) listen(listener net.Listener) {
 	h.server = &http.Server{
 		Handler: http.HandlerFunc(h.serve), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, h, c) },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return etcd.PeerContext(context.WithValue(ctx, h, c), c)
+		},
 		ConnState: func(c net.Conn, s http.ConnState) {
 			if s == http.StateClosed {
 				h.mu.Lock()
@@ -115,7 +118,60 @@ func (h *host) listen(listener net.Listener) {
 			}
 		},
 	}
-	go h.server.Serve(tls.NewListener(listener, h.identity.ServerTLS()))
+	go h.server.Serve(tls.NewListener(&wired{listener, h}, h.identity.ServerTLS()))
+}
+
+// wired is a listener whose connections can stand still.
+type wired struct {
+	net.Listener
+	h *host
+}
+
+// Accept implements net.Listener.
+func (l *wired) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	w := &wire{Conn: c}
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	l.h.wires = append(l.h.wires, w)
+	return w, nil
+}
+
+// wire is a connection as it is while TCP waits to try once more: it is open at both ends, takes what is written, and brings nothing.
+type wire struct {
+	net.Conn
+	still atomic.Bool
+}
+
+// Read implements net.Conn.
+func (w *wire) Read(b []byte) (int, error) {
+	for {
+		n, err := w.Conn.Read(b)
+		if err != nil || !w.still.Load() {
+			return n, err
+		}
+	}
+}
+
+// Write implements net.Conn.
+func (w *wire) Write(b []byte) (int, error) {
+	if w.still.Load() {
+		return len(b), nil
+	}
+	return w.Conn.Write(b)
+}
+
+// cutOff has a host hear nobody that it has accepted, nor answer anybody, and those connections stand still from then on.
+func (h *host) cutOff() {
+	h.silent.Store(true)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, w := range h.wires {
+		w.still.Store(true)
+	}
 }
 
 // serve is what a daemon's door does below etcd.PeerPaths.

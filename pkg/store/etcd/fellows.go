@@ -27,16 +27,18 @@ const (
 
 // fellows knows the other members: who can be reached, and who is one though this member has not caught up so far.
 //
-// etcd's own transport notices a silent member after five seconds, and tells nobody.
+// etcd's own transport tells nobody of a silent member.
 type fellows struct {
 	server *etcdserver.EtcdServer
 	client *http.Client
+	back   func(name string) // a member answers again that had been missed
 	stop   context.CancelFunc
 	wait   sync.WaitGroup
 
 	mu       sync.Mutex
 	asking   map[types.ID]bool
 	answered map[types.ID]time.Time // zero where it refused since
+	spoke    map[types.ID]time.Time // the same, whatever was since
 	heard    map[types.ID]hearsay
 }
 
@@ -47,20 +49,21 @@ type hearsay struct {
 }
 
 // newFellows begins to ask, until close.
-func newFellows(server *etcdserver.EtcdServer, p *Peer) (*fellows, error) {
+func newFellows(server *etcdserver.EtcdServer, p *Peer, back func(name string)) (*fellows, error) {
 	config, err := p.clientTLS()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &fellows{
-		server: server, stop: cancel,
+		server: server, stop: cancel, back: back,
 		client: &http.Client{
 			Timeout:       askTimeout,
 			Transport:     &http.Transport{TLSClientConfig: config, MaxIdleConnsPerHost: 1, IdleConnTimeout: 10 * askEvery},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		asking: make(map[types.ID]bool), answered: make(map[types.ID]time.Time), heard: make(map[types.ID]hearsay),
+		asking: make(map[types.ID]bool), answered: make(map[types.ID]time.Time), spoke: make(map[types.ID]time.Time),
+		heard: make(map[types.ID]hearsay),
 	}
 	f.wait.Go(func() { f.run(ctx) })
 	return f, nil
@@ -143,10 +146,14 @@ func (f *fellows) answerNow(ctx context.Context, members []*membership.Member) m
 // ask asks a member once, and tells whether it answered.
 func (f *fellows) ask(ctx context.Context, m *membership.Member) bool {
 	list, err := f.membersOf(ctx, m)
+	now := time.Now()
+	if err == nil && f.missed(m.ID, now) {
+		name, _ := nameOf(m)
+		f.back(name)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asking[m.ID] = false
-	now := time.Now()
 	switch {
 	case err == nil:
 		f.answered[m.ID] = now
@@ -163,6 +170,15 @@ func (f *fellows) ask(ctx context.Context, m *membership.Member) bool {
 		}
 	}
 	return err == nil
+}
+
+// missed tells whether a member that answers now was missed before that, and notes the answer.
+func (f *fellows) missed(id types.ID, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before, ever := f.spoke[id]
+	f.spoke[id] = now
+	return ever && now.Sub(before) > missedAfter
 }
 
 func timedOut(err error) bool {

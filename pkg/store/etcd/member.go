@@ -158,10 +158,11 @@ func (m *member) run(c *Config, data string, there found) (err error) {
 	if c.Peer == nil {
 		return nil
 	}
-	if m.fellows, err = newFellows(m.server(), c.Peer); err != nil {
+	held := newPeerConns()
+	if m.fellows, err = newFellows(m.server(), c.Peer, held.reset); err != nil {
 		return err
 	}
-	m.handler = newPeerHandler(cfg.GetLogger(), m.server(), m.fellows)
+	m.handler = newPeerHandler(cfg.GetLogger(), m.server(), m.fellows, held)
 	if c.Peer.Serve != nil {
 		c.Peer.Serve(m.handler)
 	}

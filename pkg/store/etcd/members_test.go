@@ -362,6 +362,26 @@ func TestSilent(t *testing.T) {
 	}
 }
 
+// TestCutOff: when a cut of the network is over, raft does not wait for TCP to try the connections again that stood through it.
+func TestCutOff(t *testing.T) {
+	l := newLab(t)
+	a, b := l.host("a"), l.host("b")
+	a.begin()
+	b.join(a)
+	a.sees("a* b")
+	b.sees("a* b")
+	a.cutOff()
+	b.cutOff()
+	a.sees("a b-")
+	b.sees("a- b")
+	a.silent.Store(false)
+	b.silent.Store(false)
+	a.put("after", "the cut")
+	if got := b.has("after"); got != "the cut" {
+		t.Errorf("b has %q", got)
+	}
+}
+
 // memberID is etcd's ID of a host that is alone.
 func memberID(h *host) string {
 	h.Helper()

@@ -32,7 +32,7 @@ type Peer struct {
 // PeerPaths are what members ask each other for: where PeerHandler belongs. A path with a slash at its end stands for all below
 // it.
 //
-// Whoever mounts it lets in every certificate of the swarm that its TLS has verified, and refuses others with 401 or 503: to a
+// The http.Server has PeerContext as its ConnContext. Whoever mounts the handler lets in every certificate of the swarm that its TLS has verified, and refuses others with 401 or 503: to a
 // member, 403 and 410 say that it was removed from the cluster, and it stops for good.
 var PeerPaths = []string{"/raft", "/raft/", "/members", "/members/", "/leases", "/leases/", "/version", "/downgrade/enabled"}
 
@@ -59,11 +59,12 @@ func (s *Store) PeerHandler() http.Handler {
 type peerHandler struct {
 	server  *etcdserver.EtcdServer
 	fellows *fellows
+	held    *peerConns
 	next    http.Handler
 }
 
-func newPeerHandler(log *zap.Logger, server *etcdserver.EtcdServer, f *fellows) *peerHandler {
-	return &peerHandler{server, f, etcdhttp.NewPeerHandler(log, server)}
+func newPeerHandler(log *zap.Logger, server *etcdserver.EtcdServer, f *fellows, held *peerConns) *peerHandler {
+	return &peerHandler{server, f, held, etcdhttp.NewPeerHandler(log, server)}
 }
 
 // ServeHTTP implements http.Handler.
@@ -73,6 +74,7 @@ func (h *peerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case name == "":
 		http.Error(w, "a manager's certificate is needed", http.StatusUnauthorized)
 	case h.fellows.knows(name):
+		defer h.held.hold(name, r)()
 		r = withPatience(w, r)
 		if err := h.checkSpeaker(name, r); err != nil {
 			http.Error(w, err.Error(), http.StatusUnauthorized)
@@ -107,7 +109,7 @@ func (h *peerHandler) removed(r *http.Request) bool {
 }
 
 // peerWriter gives each write a time to end by, as etcd's own listeners do: else one to a host that was cut off would hold the
-// connection, and with it raft's messages, for as long as TCP tries.
+// connection, and with it raft's messages, for as long as TCP tries. What fits into the kernel's buffer is never late: see peerConns.
 type peerWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
