@@ -227,12 +227,12 @@ func TestLeaving(t *testing.T) {
 	if present("w1") {
 		t.Error("w1 is still there")
 	}
-	c.members.stick(fmt.Errorf("2 of 3 members would be left, and one of them is down"))
+	c.members.vote(false, true)
 	manager.expect(http.StatusBadRequest, "POST", "/v1/nodes/m2/leave", "", "can't demote node m2: it would lose quorum")
 	if !present("m2") || c.get("m2").Spec.Role != v1.RoleManager {
 		t.Error("a manager that was refused is on its way out")
 	}
-	c.members.stick(nil)
+	c.members.vote(true, true)
 	manager.expect(http.StatusNoContent, "POST", "/v1/nodes/m2/leave", "")
 	if present("m2") || c.get("m2").Spec.Role != v1.RoleWorker {
 		t.Error("the manager is still there")
@@ -242,15 +242,16 @@ func TestLeaving(t *testing.T) {
 
 func TestDemotion(t *testing.T) {
 	c := form(t)
-	c.members.stick(fmt.Errorf("the others could not decide"))
+	c.members.vote(false, true)
 	m2 := c.get("m2")
 	m2.Spec.Role = v1.RoleWorker
 	_, _, err := client.Update(c.ctx, c.client, v1.Nodes, m2)
-	c.refused(err, http.StatusBadRequest, "can't demote node m2: it would lose quorum: the others could not decide")
+	c.refused(err, http.StatusBadRequest, "can't demote node m2: it would lose quorum: ", "of the 1 managers that would be left, 0 can be reached")
 	c.members.stick(store.ErrUnavailable)
 	_, _, err = client.Update(c.ctx, c.client, v1.Nodes, m2)
 	c.refused(err, http.StatusServiceUnavailable, "The swarm does not have a leader. It's possible that too few managers are online.")
 	c.members.stick(nil)
+	c.members.vote(true, true)
 	c.setRole("m2", v1.RoleWorker)
 	m1 := c.get("m1")
 	m1.Spec.Role = v1.RoleWorker

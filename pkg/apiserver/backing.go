@@ -24,8 +24,8 @@ type Membership interface {
 	// AddMember makes a node a member, named by its ID, that learns before it votes, and says what it takes to start it. Repeating
 	// it gives the same.
 	AddMember(ctx context.Context, name, url string) (v1.Membership, error)
-	// CanRemove tells, by an error for people, why the rest could not decide without that member. One that is no member can go.
-	CanRemove(ctx context.Context, name string) error
+	// Voters are the members that decide, this one among them.
+	Voters(ctx context.Context) ([]Voter, error)
 	// Backup writes the whole state as one archive, which holds secrets.
 	Backup(ctx context.Context, w io.Writer) error
 }

@@ -47,7 +47,8 @@ type cluster struct {
 // members are a manager's etcd that does as it is told.
 type members struct {
 	mu     sync.Mutex
-	stuck  error // why nobody can be removed
+	voters []apiserver.Voter
+	stuck  error // why nobody knows the voters
 	added  map[string]string
 	backup func(w io.Writer) error
 }
@@ -62,10 +63,17 @@ func (m *members) AddMember(_ context.Context, name, url string) (v1.Membership,
 	return v1.Membership{MemberID: "1", Peers: map[string]string{name: url}, ActiveKey: "k"}, nil
 }
 
-func (m *members) CanRemove(context.Context, string) error {
+func (m *members) Voters(context.Context) ([]apiserver.Voter, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.stuck
+	return m.voters, m.stuck
+}
+
+// vote makes m1 and m2 the voters, each of which can be reached or not.
+func (m *members) vote(m1, m2 bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.voters = []apiserver.Voter{{Node: "m1", Reachable: m1}, {Node: "m2", Reachable: m2}}
 }
 
 func (m *members) Backup(_ context.Context, w io.Writer) error { return m.backup(w) }

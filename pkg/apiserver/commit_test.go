@@ -207,6 +207,62 @@ func TestSecretOrService(t *testing.T) {
 	}
 }
 
+// elected is a cluster of voters, who are all there but those that are dead.
+type elected struct {
+	Membership
+	voters []Voter
+}
+
+// Voters implements Membership.
+func (e *elected) Voters(context.Context) ([]Voter, error) { return e.voters, nil }
+
+// TestQuorumOfFour demotes two of the three that are there of four managers, each at another server: one of them stays, for of the other two
+// one is dead.
+func TestQuorumOfFour(t *testing.T) {
+	st := store.NewMemory()
+	defer st.Close()
+	servers := several(t, st, 2)
+	for round := range 20 {
+		var ops []store.Op
+		var voters []Voter
+		for i := range 4 { // of which the last is dead
+			id := fmt.Sprintf("node%d-%d", round, i)
+			voters = append(voters, Voter{Node: id, Reachable: i < 3})
+			ops = append(ops, store.Op{Kind: v1.KindNode, ID: id, If: store.Absent(), Meta: &v1.Meta{}, Value: &v1.NodeSpec{Role: v1.RoleManager, Index: uint32(4*round + i + 1)}})
+		}
+		revision, err := st.Commit(t.Context(), store.Commit{Ops: ops})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var do []func() error
+		for i, b := range servers {
+			b.backing.Members = &elected{voters: voters}
+			if _, err := b.store.Snapshot(t.Context(), revision); err != nil {
+				t.Fatal(err)
+			}
+			do = append(do, func() error { return demote(t, b, voters[i].Node) })
+		}
+		wantOne(t, atOnce(do...), "lose quorum")
+	}
+}
+
+// demote makes a manager a worker, as a server does.
+func demote(t *testing.T, b *backend, id string) error {
+	_, _, err := b.write(t.Context(), v1.KindNode, false, func(s *store.Snapshot) (change, error) {
+		n, ok := store.Get(s, v1.Nodes, id)
+		if !ok {
+			return change{}, errors.New("no such node")
+		}
+		if err := b.demotable(t.Context(), s, n); err != nil {
+			return change{}, err
+		}
+		spec := *n.Spec
+		spec.Role = v1.RoleWorker
+		return change{id: id, ops: []store.Op{{Kind: v1.KindNode, ID: id, Value: &spec, If: store.AtRevision(n.Meta.Revisions[v1.SectionSpec])}}}, nil
+	})
+	return err
+}
+
 // TestLastManagerOfTwo demotes both managers, each at another server: one stays.
 func TestLastManagerOfTwo(t *testing.T) {
 	st := store.NewMemory()
@@ -229,21 +285,7 @@ func TestLastManagerOfTwo(t *testing.T) {
 			if _, err := b.store.Snapshot(t.Context(), revision); err != nil {
 				t.Fatal(err)
 			}
-			do = append(do, func() error {
-				_, _, err := b.write(t.Context(), v1.KindNode, false, func(s *store.Snapshot) (change, error) {
-					n, ok := store.Get(s, v1.Nodes, ids[i])
-					if !ok {
-						return change{}, errors.New("no such node")
-					}
-					if err := b.demotable(t.Context(), s, n); err != nil {
-						return change{}, err
-					}
-					spec := *n.Spec
-					spec.Role = v1.RoleWorker
-					return change{id: ids[i], ops: []store.Op{{Kind: v1.KindNode, ID: ids[i], Value: &spec, If: store.AtRevision(n.Meta.Revisions[v1.SectionSpec])}}}, nil
-				})
-				return err
-			})
+			do = append(do, func() error { return demote(t, b, ids[i]) })
 		}
 		wantOne(t, atOnce(do...), "last manager")
 		ops = nil

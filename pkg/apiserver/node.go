@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 	"net/http"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -167,29 +166,6 @@ func (b *backend) checkRole(ctx context.Context, s *store.Snapshot, id string, o
 	}
 	if old.Spec.Role == v1.RoleManager {
 		return b.demotable(ctx, s, old)
-	}
-	return nil
-}
-
-// demotable says, partly in Docker's words, why a manager cannot become a worker.
-func (b *backend) demotable(ctx context.Context, s *store.Snapshot, n *v1.Node) error {
-	others := 0
-	for other := range store.All(s, v1.Nodes) {
-		if other.Meta.ID != n.Meta.ID && other.Spec.Role == v1.RoleManager {
-			others++
-		}
-	}
-	if others == 0 {
-		return problemf(http.StatusBadRequest, "attempting to demote the last manager of the swarm")
-	}
-	if b.backing.Members == nil {
-		return nil
-	}
-	if err := b.backing.Members.CanRemove(ctx, n.Meta.ID); err != nil {
-		if errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-			return err
-		}
-		return problemf(http.StatusBadRequest, "can't demote node %s: it would lose quorum: %s", n.Meta.ID, err)
 	}
 	return nil
 }

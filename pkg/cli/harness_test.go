@@ -251,8 +251,8 @@ func memberOp(id, address string, leader, reachable bool) store.Op {
 // members are the managers' etcd as far as there is one here.
 type members struct{ apiserver.Membership }
 
-// CanRemove implements apiserver.Membership.
-func (members) CanRemove(context.Context, string) error { return nil }
+// Voters implements apiserver.Membership.
+func (members) Voters(context.Context) ([]apiserver.Voter, error) { return nil, nil }
 
 // Backup implements apiserver.Membership.
 func (members) Backup(_ context.Context, w io.Writer) error {

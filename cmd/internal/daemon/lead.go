@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/swarmd/swarmd/pkg/apiserver"
 	"github.com/swarmd/swarmd/pkg/controllers"
 	"github.com/swarmd/swarmd/pkg/controllers/member"
 	"github.com/swarmd/swarmd/pkg/reconcile"
@@ -159,32 +160,17 @@ func addrOf(text string) string {
 // members is the store as the API has it for changes of the managers.
 type members struct{ *etcd.Store }
 
-// CanRemove implements apiserver.Membership.
-func (s members) CanRemove(ctx context.Context, name string) error {
+// Voters implements apiserver.Membership.
+func (s members) Voters(ctx context.Context) ([]apiserver.Voter, error) {
 	list, err := s.Members(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	voters, reachable, votes := 0, 0, false
-	for _, e := range list {
-		switch {
-		case !e.Voter:
-		case e.Name == name:
-			votes = true
-		default:
-			voters++
-			if e.Reachable || e.Leader {
-				reachable++
-			}
+	var voters []apiserver.Voter
+	for _, m := range list {
+		if m.Voter {
+			voters = append(voters, apiserver.Voter{Node: m.Name, Reachable: m.Reachable})
 		}
 	}
-	switch {
-	case !votes:
-		return nil
-	case voters == 0:
-		return errors.New("attempting to demote the last manager of the swarm")
-	case reachable < voters/2+1:
-		return fmt.Errorf("can't remove member from the raft: this would result in a loss of quorum (of the %d managers that would be left, %d can be reached)", voters, reachable)
-	}
-	return nil
+	return voters, nil
 }
