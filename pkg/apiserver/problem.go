@@ -18,10 +18,12 @@ const (
 	notManager = `This node is not a swarm manager. Use "swarmctl swarm init" or "swarmctl swarm join" to connect this node to swarm and try again.`
 	onlyWorker = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a " +
 		"manager node or promote the current node to a manager."
-	notReadyYet = "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster."
-	locked      = `Swarm is encrypted and needs to be unlocked before it can be used. Please use "swarmctl swarm unlock" to unlock it.`
-	leaderless  = "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online."
+	locked     = `Swarm is encrypted and needs to be unlocked before it can be used. Please use "swarmctl swarm unlock" to unlock it.`
+	leaderless = "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online."
 )
+
+// NotReadyYet are Docker's words, in a problem's detail, for a manager that will speak for the swarm in a while.
+const NotReadyYet = "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster."
 
 // unattached is why there is no store, as the daemon knows it.
 func (s *Server) unattached() *v1.Problem {
@@ -38,7 +40,7 @@ func (s *Server) unattached() *v1.Problem {
 		case info.Swarm.LocalNodeState == v1.LocalNodeActive && !info.Swarm.ControlAvailable:
 			words = onlyWorker
 		case info.Swarm.LocalNodeState == v1.LocalNodeActive, info.Swarm.LocalNodeState == v1.LocalNodePending:
-			words = notReadyYet
+			words = NotReadyYet
 		}
 	}
 	p := problemf(http.StatusServiceUnavailable, "%s", words)
@@ -94,6 +96,21 @@ func problemOf(err error) *v1.Problem {
 		return problemf(http.StatusRequestTimeout, "the request's body took too long to arrive")
 	}
 	return problemf(http.StatusInternalServerError, "%s", err)
+}
+
+// problemOfRead is problemOf where nothing was to be changed.
+func problemOfRead(err error) *v1.Problem {
+	var p *v1.Problem
+	switch {
+	case errors.As(err, &p), errors.Is(err, errDetached), errors.Is(err, store.ErrClosed):
+		return problemOf(err)
+	case errors.Is(err, store.ErrUnavailable):
+		return problemf(http.StatusServiceUnavailable, "%s %s", leaderless, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return problemf(http.StatusGatewayTimeout, "no manager that leads answered in time. It's possible that too few managers are online. "+
+			"Make sure more than half of the managers are online, and reach each other.")
+	}
+	return problemOf(err)
 }
 
 // storeProblemOf is problemOf with the name of a store's error as the problem's type, for the client's Store to know it by.

@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -51,6 +53,19 @@ func TestDemotable(t *testing.T) {
 		err = demotable(s, voters, test.demote)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
+// TestProblemOfRead: who only reads is not told that what was asked may have happened, but why there is no answer.
+func TestProblemOfRead(t *testing.T) {
+	for _, err := range []error{fmt.Errorf("%w: no manager leads", store.ErrUnavailable), fmt.Errorf("ask: %w", context.DeadlineExceeded)} {
+		p := problemOfRead(err)
+		if strings.Contains(p.Detail, "may or may not") || !strings.Contains(p.Detail, "Make sure more than half of the managers are online") {
+			t.Errorf("%v: %s", err, p.Detail)
+		}
+		if p := problemOf(err); !strings.Contains(p.Detail, "may or may not") {
+			t.Errorf("%v, of a write: %s", err, p.Detail)
 		}
 	}
 }

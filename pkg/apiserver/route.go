@@ -123,7 +123,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt *route) {
 	err = s.enter(rec, r, rt)
 	if err != nil {
 		if rec.code == 0 {
-			writeProblem(rec, problemOf(err))
+			tell := problemOf
+			if r.Method == http.MethodGet || r.Method == http.MethodHead {
+				tell = problemOfRead
+			}
+			writeProblem(rec, tell(err))
 		} else if rec.broken {
 			panic(http.ErrAbortHandler)
 		} else {
