@@ -11,6 +11,7 @@ import (
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/apiserver"
 	"github.com/swarmd/swarmd/pkg/ca"
 	"github.com/swarmd/swarmd/pkg/client"
 )
@@ -100,8 +101,21 @@ type admitted struct {
 	at  string
 }
 
-// admit asks one manager after the other to let this machine in.
+// askAgainAfter is how long a manager that is not ready yet is left alone.
+const askAgainAfter = 500 * time.Millisecond
+
+// admit asks the managers to let this machine in, again for as long as there is time where one of them is not ready yet.
 func admit(ctx context.Context, r v1.JoinRequest, token ca.Token, advertised string) (*admitted, error) {
+	for {
+		a, err := admitOnce(ctx, r, token, advertised)
+		if err == nil || !errors.Is(err, errNotReady) || !sleep(ctx, askAgainAfter) {
+			return a, err
+		}
+	}
+}
+
+// admitOnce asks one manager after the other.
+func admitOnce(ctx context.Context, r v1.JoinRequest, token ca.Token, advertised string) (*admitted, error) {
 	var errs []error
 	for i, addr := range r.RemoteAddrs {
 		// Each gets its share of the time that is left.
@@ -154,6 +168,8 @@ func explainJoin(ctx context.Context, addr string, err error) error {
 	var problem *v1.Problem
 	var invalid x509.CertificateInvalidError
 	switch {
+	case errors.As(err, &problem) && problem.Type == v1.ProblemNotManager:
+		return refusedAs(addr, problem)
 	case errors.As(err, &problem):
 		return err
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
@@ -164,6 +180,19 @@ func explainJoin(ctx context.Context, addr string, err error) error {
 		return unavailable("No answer", fmt.Sprintf("the manager at %s did not answer in time: see that it runs, and that TCP port %s of it can be reached from here", addr, portOf(addr)))
 	}
 	return unavailable("Cannot join", fmt.Sprintf("cannot join the swarm at %s: %v", addr, err))
+}
+
+// errNotReady says that a manager is on its way to be one.
+var errNotReady = errors.New("the manager is not ready yet")
+
+// refusedAs says of which node it is that it does not speak for the swarm: to whoever joins, "this node" is another.
+func refusedAs(addr string, p *v1.Problem) error {
+	if p.Detail != apiserver.NotReadyYet {
+		return unavailable("Cannot join", fmt.Sprintf("cannot join the swarm at %s, which says: %s", addr, p.Detail))
+	}
+	why := unavailable("Not ready", fmt.Sprintf("the manager at %s is not ready yet: it is being prepared, or has trouble connecting to the other managers. "+
+		"Try again in a moment, or at another manager", addr))
+	return errors.Join(why, errNotReady)
 }
 
 func portOf(addr string) string {
