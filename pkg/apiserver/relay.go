@@ -22,6 +22,9 @@ const (
 	maxRelays = 1024
 	// relayDial bounds how long it takes to reach another manager.
 	relayDial = 3 * time.Second
+	// relayPing is after how much silence a connection to another manager is asked whether it is still there, and how long that may take:
+	// one that stood through a cut of the network would fail every stream that is put on it.
+	relayPing = 3 * time.Second
 	// maxRelayProblem bounds what is read of a refusal, in bytes.
 	maxRelayProblem = 64 << 10
 )
@@ -42,6 +45,7 @@ func newRelays(backing Backing) *relays {
 			IdleConnTimeout:     30 * time.Second,
 			ForceAttemptHTTP2:   true, // the streams of many tasks share a connection
 			DisableCompression:  true,
+			HTTP2:               &http.HTTP2Config{SendPingTimeout: relayPing, PingTimeout: relayPing, WriteByteTimeout: 2 * relayPing},
 		}}
 	}
 	return r

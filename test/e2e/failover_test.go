@@ -174,6 +174,30 @@ func TestManagersCutOff(t *testing.T) {
 	}
 }
 
+// TestLongCut cuts two of three managers off for a minute: afterwards writes go on at once, though TCP would try the connections that
+// stood through it only after about as long again.
+func TestLongCut(t *testing.T) {
+	if !*long {
+		t.Skip("a minute of waiting: see -long, and TestCutOff of pkg/store/etcd")
+	}
+	const cut, within = 60 * time.Second, 20 * time.Second // TCP's next try would come 30 s later or more
+	s := form(t, 3, 0)
+	for _, h := range s.Hosts[1:] {
+		if err := s.Cut(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(cut) // the longer it is, the later TCP tries again
+	if err := s.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	s.Eventually(within, "a write succeeds", func() error {
+		return s.Hosts[0].CtlInput("x", "config", "create", fmt.Sprintf("after-%d", time.Now().UnixNano()), "-").Err
+	})
+	t.Logf("written %s after the cut of %s was over", time.Since(began).Round(time.Millisecond), cut)
+}
+
 // TestHostDies kills a host's swarmd and all its containers: the kernel closes its connections, and that is noticed at once.
 func TestHostDies(t *testing.T) {
 	s := form(t, 3, 2)
