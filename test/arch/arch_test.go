@@ -128,6 +128,7 @@ func TestImportsOfEveryMain(t *testing.T) {
 	for main, never := range map[string][]string{
 		"cmd/swarmctl":     {"go.etcd.io/", "github.com/containerd/containerd", "github.com/vishvananda/netlink", "k8s.io/client-go"},
 		"cmd/swarm-logger": {"go.etcd.io/", "k8s.io/", "github.com/spf13/", "github.com/containerd/containerd"},
+		"cmd/swarm-wire":   {"go.etcd.io/", "k8s.io/", "github.com/spf13/", "github.com/containerd/containerd", "github.com/vishvananda/"},
 	} {
 		cmd := exec.CommandContext(t.Context(), "go", "list", "-e", "-deps", "./"+main)
 		cmd.Dir = root(t)

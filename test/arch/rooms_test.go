@@ -25,6 +25,7 @@ var rooms = []room{
 	{"pkg/controllers/gc", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	// Hands.
 	{"pkg/netplugin", nothing},
+	{"pkg/netplugin/wire", nothing},
 	{"pkg/dnsplugin", of{"pkg/api/v1", "pkg/store"}},
 	{"pkg/runtime", of{"pkg/api/v1"}},
 	{"pkg/runtime/runtimetest", of{"pkg/api/v1", "pkg/runtime"}},
@@ -56,7 +57,7 @@ var homes = []home{
 	{"github.com/vishvananda/", of{"pkg/netplugin", "test/e2e/..."}},
 	{"github.com/google/nftables", of{"pkg/netplugin", "test/e2e/..."}},
 	{"github.com/mdlayher/netlink", of{"pkg/netplugin", "test/e2e/..."}},
-	{"golang.zx2c4.com/wireguard", of{"pkg/netplugin"}},
+	{"golang.zx2c4.com/wireguard", of{"pkg/netplugin/..."}},
 	{"github.com/coredns/", of{"pkg/dnsplugin"}},
 	{"github.com/miekg/dns", of{"pkg/dnsplugin"}},
 	{"github.com/moby/moby", of{"pkg/dockerapi"}},
