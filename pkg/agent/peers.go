@@ -18,6 +18,7 @@ type peers struct {
 	services map[string]*v1.PeerService
 	tasks    map[string]*v1.PeerTask
 	dataPort uint16
+	own      *v1.PeerNode // this node as others were told of it; nil while that is not known
 	// leaving are networks that this node is no longer told of, which a link here still is on.
 	leaving map[string]bool
 
@@ -87,7 +88,9 @@ func (p *peers) take(m *v1.Peers, complete bool, used map[string]bool) {
 		p.gone(id, used)
 	}
 	for _, n := range m.Nodes {
-		if learn(p.nodes, n.ID, n) {
+		if n.ID == p.self {
+			p.own = &n
+		} else if learn(p.nodes, n.ID, n) {
 			p.nodeChanged(n.ID)
 		}
 	}

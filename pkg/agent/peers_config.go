@@ -146,7 +146,7 @@ func (p *peers) toOthers(pool netip.Prefix) []netplugin.Peer {
 		return p.others
 	}
 	p.pool, p.others = pool, make([]netplugin.Peer, 0, len(p.nodes))
-	for id, n := range p.nodes {
+	for _, n := range p.nodes {
 		block, ok := blockOf(pool, n.Index)
 		addr, err := netip.ParseAddr(n.Addr)
 		if err != nil {
@@ -154,17 +154,26 @@ func (p *peers) toOthers(pool netip.Prefix) []netplugin.Peer {
 				addr, _ = netip.ParseAddr(host)
 			}
 		}
-		if id == p.self || !ok || !addr.IsValid() {
+		if !ok || !addr.IsValid() {
 			continue // nothing reaches it yet
 		}
 		other := netplugin.Peer{Node: n.Index, Underlay: addr.Unmap(), Gateway: block}
-		if key, err := base64.StdEncoding.DecodeString(n.DataKey); err == nil && len(key) == len(other.Key) {
-			copy(other.Key[:], key)
-		}
+		other.Key = dataKey(n)
 		p.others = append(p.others, other)
 	}
 	slices.SortFunc(p.others, func(a, b netplugin.Peer) int { return cmp.Compare(a.Node, b.Node) })
 	return p.others
+}
+
+// dataKey is a node's public key for encrypted networks; zero where it has told none.
+func dataKey(n *v1.PeerNode) (k netplugin.PublicKey) {
+	if n == nil {
+		return k
+	}
+	if key, err := base64.StdEncoding.DecodeString(n.DataKey); err == nil && len(key) == len(k) {
+		copy(k[:], key)
+	}
+	return k
 }
 
 // blockOf is the block of gateway addresses of the node with an index: the /24 of the pool with that number.

@@ -117,6 +117,9 @@ func (a *Agent) peersContents() func() *savedPeers {
 	s := &savedPeers{Format: stateFormat, NodeID: a.o.NodeID, Revision: a.revision}
 	s.Peers.DataPort = p.dataPort
 	nodes, networks, services, tasks := valuesOf(p.nodes), valuesOf(p.networks), valuesOf(p.services), valuesOf(p.tasks)
+	if p.own != nil {
+		nodes = append(nodes, p.own)
+	}
 	return func() *savedPeers {
 		s.Peers.Nodes, s.Peers.Networks, s.Peers.Services, s.Peers.Tasks = derefs(nodes), derefs(networks), derefs(services), derefs(tasks)
 		return s

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -47,10 +48,16 @@ func (s *swarm) on(id string, networks ...v1.NetworkAddress) {
 	})
 }
 
+// dataKeyOf is a key as nodes tell it: 64 bytes, of which only the first is not zero.
+func dataKeyOf(first byte) string {
+	k := netplugin.PublicKey{first}
+	return base64.StdEncoding.EncodeToString(k[:])
+}
+
 // backend is a swarm with a network n1, a task of another node on it, and a task t1 for this one.
 func backend(l *lab) {
 	l.swarm.peers = v1.Peers{DataPort: 4999,
-		Nodes:    []v1.PeerNode{{ID: "other", Index: 9, Addr: "192.0.2.9", DataKey: "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}, {ID: "mute", Index: 3}},
+		Nodes:    []v1.PeerNode{{ID: "other", Index: 9, Addr: "192.0.2.9", DataKey: dataKeyOf(1)}, {ID: nodeID, Index: 7, DataKey: dataKeyOf(2)}, {ID: "mute", Index: 3}},
 		Networks: []v1.PeerNetwork{peerNetwork("n1", 4096)},
 		Services: []v1.PeerService{{ID: "web", Name: "Web", Ports: []v1.PortConfig{{Name: "http", Target: 80, Published: 8080, Mode: v1.PublishIngress}},
 			Networks: []v1.PeerServiceNetwork{{Network: "n1", VIPs: []string{"10.0.1.2"}, Aliases: []string{"front"}}}}},
@@ -101,8 +108,8 @@ func TestConfigFromPeers(t *testing.T) {
 		l.want("t1", v1.TaskRunning)
 		addr, both := netip.MustParseAddr, []netip.Addr{netip.MustParseAddr("10.0.1.5"), netip.MustParseAddr("10.0.1.9")}
 		want := netplugin.Config{Node: 7, Gateway: netip.MustParsePrefix("100.64.7.0/24"), Pool: netip.MustParsePrefix("100.64.0.0/10"),
-			Underlay: addr("192.0.2.7"), DataPort: 4999,
-			Peers: []netplugin.Peer{{Node: 9, Underlay: addr("192.0.2.9"), Gateway: netip.MustParsePrefix("100.64.9.0/24"), Key: [32]byte{1}}},
+			Underlay: addr("192.0.2.7"), DataPort: 4999, Key: netplugin.PublicKey{2},
+			Peers: []netplugin.Peer{{Node: 9, Underlay: addr("192.0.2.9"), Gateway: netip.MustParsePrefix("100.64.9.0/24"), Key: netplugin.PublicKey{1}}},
 			Overlays: []*netplugin.Overlay{{ID: "n1", VNI: 4096,
 				Subnets: []netplugin.Subnet{{Prefix: netip.MustParsePrefix("10.0.1.0/24"), Gateway: addr("10.0.1.1")}},
 				Remote:  []netplugin.RemoteAddress{{Address: addr("10.0.1.9"), Node: 9}},

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -28,6 +29,9 @@ func (l *Linux) Apply(ctx context.Context, c Config) error {
 	want, err := check(c)
 	if want == nil {
 		return fmt.Errorf("netplugin: %w", err)
+	}
+	if followErr := l.keys.follow(c.Key, time.Now()); followErr != nil {
+		err = errors.Join(err, fmt.Errorf("keys of encrypted networks in %s: %w", l.wiresDir(), followErr))
 	}
 	if !slices.Equal(l.peers, c.Peers) || l.underlay != want.underlay {
 		clear(l.plans)
@@ -74,6 +78,12 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	}
 	gone, moved, missing := l.difference(want)
 	if err := l.unlink(moved); err != nil {
+		return err
+	}
+	// Strangers are kept out before anything listens.
+	both := maps.Clone(want.wires)
+	maps.Copy(both, l.have.wires)
+	if err := l.changeWires(both); err != nil {
 		return err
 	}
 	broken := l.prepareOverlays(want)

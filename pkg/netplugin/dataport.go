@@ -31,23 +31,53 @@ func peerSet(t *nftables.Table, w underlay) *nftables.Set {
 	return s
 }
 
+// setWires is the set of the UDP ports of encrypted networks. Their packets are known by their keys, but nobody else needs to send any.
+const setWires = "wires"
+
+func wireSet(t *nftables.Table) *nftables.Set {
+	return &nftables.Set{Table: t, Name: setWires, KeyType: nftables.TypeInetService}
+}
+
+// portKeys are ports as elements of a set.
+func portKeys(all map[uint16]bool) map[string]bool {
+	keys := map[string]bool{}
+	for port := range all {
+		keys[string(binaryutil.BigEndian.PutUint16(port))] = true
+	}
+	return keys
+}
+
+// toWires is true for a packet to the port of an encrypted network.
+func toWires() []expr.Any {
+	return join(transport(unix.IPPROTO_UDP), []expr.Any{
+		&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: setWires},
+	})
+}
+
 // dataChains are the chains of the data port's table.
 func dataChains(w underlay) []chain {
 	port := join(transport(unix.IPPROTO_UDP), destinationPort(w.port))
 	fromPeer, toPeer := join(port, w.peer(true)), join(port, w.peer(false))
+	wires := toWires()
+	wireFromPeer, wireToPeer := join(wires, w.peer(true)), join(wires, w.peer(false))
 	untracked := []expr.Any{&expr.Notrack{}}
 	return []chain{
 		// Nothing translates it, and there is no need to keep its connections.
 		{name: "raw_prerouting", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityRaw, rules: []rule{
 			{"untracked from nodes", join(fromPeer, w.own(), untracked)},
+			{"encrypted untracked from nodes", join(wireFromPeer, w.own(), untracked)},
 		}},
 		{name: "raw_output", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityRaw, rules: []rule{
 			{"untracked to nodes", join(toPeer, untracked)},
+			{"encrypted untracked to nodes", join(wireToPeer, untracked)},
 		}},
 		// VXLAN's socket takes what comes to any address of the machine.
 		{name: "input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, prio: nftables.ChainPriorityFilter, rules: []rule{
 			{"from nodes", join(fromPeer, w.own(), accept())},
 			{"from nobody else", join(port, drop())},
+			{"encrypted from nodes", join(wireFromPeer, w.own(), accept())},
+			{"encrypted from nobody else", join(wires, drop())},
 		}},
 		{name: "output", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityFilter, rules: []rule{
 			{"from no program", join(toPeer, ofProgram(), drop())},
@@ -102,7 +132,8 @@ func (l *Linux) ensureDataPort(want *desired) error {
 		return err
 	}
 	t := &transaction{Conn: c, table: dataTable()}
-	set, wanted := peerSet(t.table, want.guard), addressKeys(want.underlays)
+	sets := []*nftables.Set{peerSet(t.table, want.guard), wireSet(t.table)}
+	wanted := []map[string]bool{addressKeys(want.underlays), portKeys(want.wires)}
 	found, err := chainsOf(c, t.table)
 	if err != nil {
 		return fmt.Errorf("read table %s of family inet of %s: %w", tableName, l.host.name, err)
@@ -111,12 +142,18 @@ func (l *Linux) ensureDataPort(want *desired) error {
 	if err != nil {
 		return err
 	}
-	have, readable := readSet(c, set)
-	if ok && readable {
-		t.members(set, have, wanted)
-	} else {
-		t.replaceTable([]*nftables.Set{set}, dataChains(want.guard))
-		t.members(set, nil, wanted)
+	have := make([]map[string]bool, len(sets))
+	for i, s := range sets {
+		readable := false
+		have[i], readable = readSet(c, s)
+		ok = ok && readable
+	}
+	if !ok {
+		t.replaceTable(sets, dataChains(want.guard))
+		clear(have)
+	}
+	for i, s := range sets {
+		t.members(s, have[i], wanted[i])
 	}
 	if err := t.commit(); err != nil {
 		return fmt.Errorf("make table %s of family inet in %s: %w", tableName, l.host.name, err)

@@ -78,6 +78,8 @@ type desired struct {
 	underlay underlay
 	overlays map[string]*wanted
 	kept     map[string]error
+	// wires are the ports of encrypted networks.
+	wires map[uint16]bool
 }
 
 // check reads a Config. Where the error comes with a nil result nothing can be done; else it tells what was left out.
@@ -85,8 +87,9 @@ func check(c Config) (*desired, error) {
 	d := &desired{
 		base: base{block: c.Gateway, pool: c.Pool}, tasks: map[string]TaskLink{}, refused: map[string]bool{}, publication: publication{ports{}, map[portKey][]Place{}}, draining: ports{},
 		peers: map[uint32]Peer{}, underlays: map[netip.Addr]bool{}, blocks: []netip.Prefix{c.Gateway}, targets: map[target]bool{}, internal: map[netip.Addr]bool{},
-		underlay: underlayOf(c),
+		underlay: underlayOf(c), wires: map[uint16]bool{},
 	}
+	d.addWirePorts(c)
 	if !c.Gateway.IsValid() || !c.Gateway.Addr().Is4() || c.Gateway.Bits() > 30 || c.Gateway != c.Gateway.Masked() {
 		return nil, fmt.Errorf("gateway block %s: it must be an IPv4 network of at least 4 addresses, such as 100.64.1.0/24", c.Gateway)
 	}
@@ -158,6 +161,9 @@ func (d *desired) addPort(p PublishedPort) error {
 	}
 	if protocol == unix.IPPROTO_UDP && p.Port == d.guard.port {
 		return errors.New("it is the port of the traffic between nodes")
+	}
+	if protocol == unix.IPPROTO_UDP && d.wires[p.Port] {
+		return errors.New("it is the port of an encrypted network's traffic between nodes")
 	}
 	places, err := placesOf(p.Places)
 	if err != nil {

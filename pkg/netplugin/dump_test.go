@@ -48,8 +48,34 @@ func (b *lab) dump(identities bool) string {
 		}
 		dumpNamespace(b.t, &w, label, n, identities, func(string) bool { return true })
 		n.close()
+		b.dumpWires(&w, filepath.Base(path), identities)
 	}
 	return w.String()
+}
+
+// dumpWires is what the process of an encrypted network has, but for this machine's own secrets.
+func (b *lab) dumpWires(w *strings.Builder, network string, identities bool) {
+	b.t.Helper()
+	p := b.linux.process(network)
+	if _, err := os.Stat(p.path); err != nil {
+		return
+	}
+	have, err := p.read()
+	must(b.t, err)
+	var lines []string
+	for k, peer := range have.peers {
+		lines = append(lines, fmt.Sprintf("wire port %d node %s at %s", have.port, k, peer.at))
+	}
+	for prefix, k := range have.owner {
+		lines = append(lines, fmt.Sprintf("wire address %s of node %s", prefix, k))
+	}
+	if identities {
+		id, err := p.id()
+		must(b.t, err)
+		lines = append(lines, fmt.Sprintf("wire process %d with key %s and secrets %v", id, have.private, have.peers))
+	}
+	slices.Sort(lines)
+	fmt.Fprintln(w, strings.Join(lines, "\n"))
 }
 
 func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace, identities bool, ours func(link string) bool) {

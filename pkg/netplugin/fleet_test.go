@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ type fleet struct {
 	nets  []*Overlay // as tests change them: see config
 	ports uint16
 	moved map[int]netip.Addr // machines with another underlay address
+	mute  map[int]bool       // machines that have not told their keys
 }
 
 // testTask is a task of a fleet: the first in nets[0] of machine 1 is 10.0.1.11 and fd00:1::11.
@@ -154,9 +156,10 @@ func (f *fleet) config(machine int) Config {
 	c := Config{Node: uint32(machine + 1), Gateway: testBlock, Pool: testPool, Underlay: f.underlay(machine, f.six), DataPort: f.ports}
 	for i := range f.labs {
 		if i != machine {
-			c.Peers = append(c.Peers, Peer{Node: uint32(i + 1), Underlay: f.underlay(i, f.six)})
+			c.Peers = append(c.Peers, Peer{Node: uint32(i + 1), Underlay: f.underlay(i, f.six), Key: f.key(i)})
 		}
 	}
+	c.Key = f.key(machine)
 	on := map[int]bool{}
 	for _, t := range f.tasks {
 		if t.machine == machine {
@@ -185,6 +188,16 @@ func (f *fleet) config(machine int) Config {
 		c.Overlays = append(c.Overlays, &o)
 	}
 	return c
+}
+
+// key is what a machine tells the others, where there is an encrypted network.
+func (f *fleet) key(machine int) PublicKey {
+	if f.mute[machine] || !slices.ContainsFunc(f.nets, func(o *Overlay) bool { return o.Encrypted }) {
+		return PublicKey{}
+	}
+	k, err := f.labs[machine].linux.PublicKey()
+	must(f.t, err)
+	return k
 }
 
 // apply brings all machines to what the fleet says.

@@ -10,6 +10,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -43,7 +46,11 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if path, err := buildWire(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
 }
 
 func needRoot(t testing.TB) {
@@ -82,9 +89,31 @@ func newLab(t testing.TB) *lab {
 func (b *lab) start() {
 	b.t.Helper()
 	must(b.t, b.host.within(func() (err error) {
-		b.linux, err = New(Options{Dir: b.dir, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		b.linux, err = New(Options{Dir: b.dir, Wire: wireProgram(b.t), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 		return err
 	}))
+}
+
+// buildWire builds swarm-wire, once.
+var buildWire = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "wire")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "swarm-wire")
+	out, err := exec.Command("go", "build", "-trimpath", "-o", path, "../../cmd/swarm-wire").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("build swarm-wire: %w: %s", err, out)
+	}
+	return path, err
+})
+
+// wireProgram is the path of swarm-wire.
+func wireProgram(t testing.TB) string {
+	t.Helper()
+	path, err := buildWire()
+	must(t, err)
+	return path
 }
 
 // restart is what a daemon's end and its next start are to the network.

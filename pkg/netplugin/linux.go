@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,8 @@ type Options struct {
 	// Dir is where namespaces are mounted, for this daemon alone, best on a tmpfs: Dir/netns/<task ID> and Dir/router/gw. It
 	// is made if it is not there.
 	Dir string
+	// Wire is the path of the program swarm-wire, which encrypts networks where the kernel has no WireGuard.
+	Wire string
 	// Log is told of what is unusual; nil for slog's default.
 	Log *slog.Logger
 	// Repaired, unless nil, is given how many changes of a kind (link, address, route, rule, neighbour, table) an Apply made though its
@@ -30,6 +33,8 @@ type Options struct {
 type Linux struct {
 	dir  string
 	log  *slog.Logger
+	wire string
+	keys *keyring
 	host *namespace
 	lock int // the socket whose name keeps other daemons out of this namespace
 
@@ -51,6 +56,7 @@ type Linux struct {
 	disturbed chan struct{}
 	repaired  func(kind string, changes int)
 	last      *Config // of the latest Apply, if that came to its end
+	processes bool    // the kernel has no WireGuard
 }
 
 // state is what the kernel has.
@@ -62,6 +68,7 @@ type state struct {
 	draining  ports
 	peers     map[uint32]Peer
 	underlays map[netip.Addr]bool
+	wires     map[uint16]bool // ports of encrypted networks that the data port's table has
 	targets   map[target]bool
 	internal  map[netip.Addr]bool
 }
@@ -72,7 +79,8 @@ var _ Network = (*Linux)(nil)
 // network namespace, it fails. Close gives the charge back.
 func New(o Options) (*Linux, error) {
 	l := &Linux{dir: o.Dir, log: o.Log, lock: -1, plans: map[string]*plan{}, overlays: map[string]*overlay{},
-		disturbed: make(chan struct{}, 1), repaired: o.Repaired}
+		disturbed: make(chan struct{}, 1), repaired: o.Repaired, wire: o.Wire}
+	l.keys = &keyring{path: filepath.Join(l.wiresDir(), "keys.json")}
 	if l.log == nil {
 		l.log = slog.Default()
 	}
@@ -140,6 +148,16 @@ func (l *Linux) Resync() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.synced = false
+}
+
+// PublicKey is what the other nodes are to be told of this one for encrypted networks. It is made where there is none yet, and changes
+// every twelve hours; each key is used from when Config.Key says that they were told. It may be called at any time.
+func (l *Linux) PublicKey() (PublicKey, error) {
+	k, err := l.keys.tell(time.Now())
+	if err != nil {
+		err = fmt.Errorf("netplugin: keys of encrypted networks in %s: %w", l.wiresDir(), err)
+	}
+	return k, err
 }
 
 // Disturbed implements Network.

@@ -116,7 +116,7 @@ func (l *Linux) reach(want *desired) error {
 
 // leave removes the way to nodes and backends that are gone, after no port leads there any more, and their connections.
 func (l *Linux) leave(want *desired) error {
-	errs := []error{l.changePeers(l.have.underlays, want.underlays)}
+	errs := []error{l.changePeers(l.have.underlays, want.underlays), l.changeWires(want.wires)}
 	l.have.underlays = want.underlays
 	if !want.wire.up() {
 		return errors.Join(errs...)

@@ -26,6 +26,9 @@ type Config struct {
 	DataPort uint16
 	// Peers are the other nodes.
 	Peers []Peer
+	// Key is the public key that the other nodes were told of this one, zero while that is not known. A new one (see Linux.PublicKey) is
+	// used once they were.
+	Key PublicKey
 	// Overlays are the networks that tasks of this machine are on.
 	Overlays []*Overlay
 	// Tasks are those that need a link, in no order.
@@ -41,7 +44,7 @@ type Peer struct {
 	Underlay netip.Addr
 	Gateway  netip.Prefix
 	// Key is its public key for encrypted networks; zero while it is not known.
-	Key [32]byte
+	Key PublicKey
 }
 
 // Overlay is an overlay network: a router namespace of its own on each machine that has a task on it. Networks are apart, also

@@ -23,6 +23,7 @@ type plan struct {
 type vtep struct {
 	node uint32
 	addr netip.Addr
+	key  PublicKey // zero but for encrypted networks
 }
 
 // wanted is what an overlay's router has to hold. Its remote addresses are the plan's but for those that are members'.
@@ -48,9 +49,10 @@ const (
 // task whose attachments cannot be as they should is refused, with all that is its own.
 func (d *desired) addOverlays(c Config, before map[string]*plan) error {
 	d.overlays, d.kept = map[string]*wanted{}, map[string]error{}
-	peers := map[uint32]netip.Addr{}
+	peers := map[uint32]Peer{}
 	for _, p := range c.Peers {
-		peers[p.Node] = p.Underlay.Unmap()
+		p.Underlay = p.Underlay.Unmap()
+		peers[p.Node] = p
 	}
 	var errs []error
 	owner := map[uint32]string{}
@@ -84,12 +86,17 @@ func (d *desired) addOverlays(c Config, before map[string]*plan) error {
 }
 
 // planOverlay checks an Overlay. With an error it cannot be at all; what was left out of it is in the plan.
-func (d *desired) planOverlay(o *Overlay, peers map[uint32]netip.Addr) (*plan, error) {
+func (d *desired) planOverlay(o *Overlay, peers map[uint32]Peer) (*plan, error) {
 	if !taskName.MatchString(o.ID) || o.ID == routerName {
 		return nil, fmt.Errorf("its ID is no file name: letters, digits, dots, dashes and underscores, 128 at most, and not %q", routerName)
 	}
 	if o.VNI <= gatewayVNI || o.VNI > mostVNI {
 		return nil, fmt.Errorf("VNI %d is not between %d and %d", o.VNI, gatewayVNI+1, mostVNI)
+	}
+	if o.Encrypted {
+		if _, err := wirePort(o.VNI); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkSubnets(o.Subnets); err != nil {
 		return nil, err
@@ -108,9 +115,7 @@ func (d *desired) planOverlay(o *Overlay, peers map[uint32]netip.Addr) (*plan, e
 		return p.checkRemote(before, one, d.underlay.node)
 	})
 	p.addVIPs(&left)
-	if !o.Encrypted {
-		p.findVTEPs(d.underlay, peers, &left)
-	}
+	p.findVTEPs(d.underlay, peers, &left)
 	p.keepReachable()
 	p.err = left.error()
 	return p, nil
@@ -215,7 +220,7 @@ func (p *plan) addVIPs(left *problems) {
 }
 
 // findVTEPs finds the nodes that have a task on the network, among the peers. A node that is none is not reached.
-func (p *plan) findVTEPs(u underlay, peers map[uint32]netip.Addr, left *problems) {
+func (p *plan) findVTEPs(u underlay, peers map[uint32]Peer, left *problems) {
 	if !u.addr.IsValid() {
 		return
 	}
@@ -229,15 +234,39 @@ func (p *plan) findVTEPs(u underlay, peers map[uint32]netip.Addr, left *problems
 			continue
 		}
 		seen[r.Node] = true
-		a := peers[r.Node]
+		v := vtep{node: r.Node, addr: peers[r.Node].Underlay}
+		a, known := v.addr, v.addr.IsValid()
 		switch {
-		case a.IsValid() && a.Is6() == u.addr.Is6():
-			p.vteps = append(p.vteps, vtep{r.Node, a})
-		case a.IsValid():
+		case known && a.Is6() == u.addr.Is6() && p.source.Encrypted:
+			v.key = peers[r.Node].Key
+			if err := v.checkKey(p.vteps); err != nil {
+				left.add(fmt.Errorf("node %d is not reached: %w", r.Node, err))
+				continue
+			}
+			p.vteps = append(p.vteps, v)
+		case known && a.Is6() == u.addr.Is6():
+			p.vteps = append(p.vteps, v)
+		case known:
 			left.add(fmt.Errorf("node %d is not reached: its address %s is not of the same IP version as this machine's %s", r.Node, a, u.addr))
 		}
 	}
 	slices.SortFunc(p.vteps, vtep.compare)
+}
+
+// checkKey refuses a node without a key, with one that makes no secret, or with that of one of the others.
+func (v vtep) checkKey(others []vtep) error {
+	if v.key == (PublicKey{}) {
+		return errors.New("it has not told its key for encrypted networks yet")
+	}
+	if err := v.key.check(); err != nil {
+		return fmt.Errorf("its key for encrypted networks: %w", err)
+	}
+	for _, o := range others {
+		if o.key.lasting() == v.key.lasting() {
+			return fmt.Errorf("its key for encrypted networks is node %d's too", o.node)
+		}
+	}
+	return nil
 }
 
 func (v vtep) compare(o vtep) int { return cmp.Compare(v.node, o.node) }

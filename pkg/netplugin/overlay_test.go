@@ -46,7 +46,7 @@ func TestCheckOverlays(t *testing.T) {
 	d, err := checkOverlays(c)
 	must(t, err)
 	front := d.overlays["front"]
-	if len(front.remote) != 3 || !slices.Equal(front.vteps, []vtep{{2, c.Peers[0].Underlay}, {3, c.Peers[1].Underlay}}) || len(front.vips) != 2 {
+	if len(front.remote) != 3 || !slices.Equal(front.vteps, []vtep{{node: 2, addr: c.Peers[0].Underlay}, {node: 3, addr: c.Peers[1].Underlay}}) || len(front.vips) != 2 {
 		t.Errorf("the network is %v", front)
 	}
 	if m := front.members["t0"]; m.eth() != "eth1" || len(m.addresses) != 2 || m.link != testAddr(0) {
@@ -176,11 +176,38 @@ func TestRemoteOfUnknownNodes(t *testing.T) {
 	}
 	c = overlayConfig()
 	c.Overlays[0].Encrypted = true
+	c.Peers[0].Key, c.Peers[1].Key = PublicKey{1}, testKey(3) // the first half of one makes no secret
 	d, err = checkOverlays(c)
-	must(t, err)
-	if o := d.overlays["front"]; len(o.remote) != 0 || len(o.vteps) != 0 {
-		t.Errorf("of an encrypted network in the clear: %v by %v", o.remote, o.vteps)
+	if err == nil || !strings.Contains(err.Error(), "node 2 is not reached: its key") || strings.Contains(err.Error(), "node 3") {
+		t.Errorf("of an encrypted network: %v", err)
 	}
+	if o := d.overlays["front"]; len(o.vteps) != 1 || o.vteps[0].node != 3 || o.vteps[0].key != testKey(3) {
+		t.Errorf("of an encrypted network reached are %v by %v", o.remote, o.vteps)
+	}
+	c.Peers[0].Key, c.Peers[1].Key = testKey(3), PublicKey{}
+	d, err = checkOverlays(c)
+	if err == nil || !strings.Contains(err.Error(), "node 3 is not reached: it has not told its key") {
+		t.Errorf("of an encrypted network: %v", err)
+	}
+	if o := d.overlays["front"]; len(o.vteps) != 1 || o.vteps[0].node != 2 {
+		t.Errorf("of an encrypted network reached are %v by %v", o.remote, o.vteps)
+	}
+	c.Peers[1].Key = testKey(3)
+	if d, err = checkOverlays(c); err == nil || !strings.Contains(err.Error(), "node 3 is not reached: its key for encrypted networks is node 2's too") || len(d.overlays["front"].vteps) != 1 {
+		t.Errorf("of two nodes with one key: %v", err)
+	}
+	c.Overlays[0].VNI = 9000
+	if _, err := checkOverlays(c); err == nil || !strings.Contains(err.Error(), "VNI 9000 of an encrypted network is not between 4096 and 8631") {
+		t.Errorf("of a VNI without a port: %v", err)
+	}
+}
+
+// testKey is some key of a node.
+func testKey(node byte) (k PublicKey) {
+	for i := range k {
+		k[i] = node + byte(i)
+	}
+	return k
 }
 
 func TestNextHopsAreDistinct(t *testing.T) {

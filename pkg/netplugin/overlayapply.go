@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -24,6 +25,8 @@ type overlay struct {
 	vx     netlink.Link
 	vteps  []vtep
 	remote []RemoteAddress
+	tunnel tunnel // of encrypted networks, with vx
+	wires  *wires // as the tunnel is set
 	balance
 	mu      sync.Mutex // of members, while tasks are linked, several at a time
 	members map[string]member
@@ -35,6 +38,7 @@ type shape struct {
 	vni       uint32
 	mtu       int
 	encrypted bool
+	key       PublicKey // this node's own, of encrypted networks
 	subnets   string
 }
 
@@ -44,14 +48,21 @@ func (l *Linux) overlayPath(id string) string { return filepath.Join(filepath.Di
 // shapeOf is what an overlay is to be. Its links take what fits into a packet between nodes.
 func (l *Linux) shapeOf(w *wanted) (shape, error) {
 	o := w.source
-	mtu := l.tunnelMTU
+	mtu, overhead, own := l.tunnelMTU, l.underlay.overhead(), PublicKey{}
+	if o.Encrypted {
+		var err error
+		if _, own, err = l.keys.current(time.Now()); err != nil {
+			return shape{}, fmt.Errorf("this node's keys: %w", err)
+		}
+		mtu, overhead = l.wireMTU(), l.underlay.wireOverhead()
+	}
 	if o.MTU != 0 {
 		mtu = min(mtu, o.MTU)
 	}
 	if w.has(true) && mtu < leastMTU6 {
-		return shape{}, fmt.Errorf("%d bytes fit into a packet between nodes, and IPv6 needs %d: give the machines' network an MTU of %d or more", mtu, leastMTU6, leastMTU6+l.underlay.overhead())
+		return shape{}, fmt.Errorf("%d bytes fit into a packet between nodes, and IPv6 needs %d: give the machines' network an MTU of %d or more", mtu, leastMTU6, leastMTU6+overhead)
 	}
-	return shape{o.VNI, mtu, o.Encrypted, fmt.Sprint(o.Subnets)}, nil
+	return shape{o.VNI, mtu, o.Encrypted, own, fmt.Sprint(o.Subnets)}, nil
 }
 
 // forgetOverlays makes the next Apply look at all that the overlays' routers have, also those that are left of before a restart.
@@ -63,12 +74,16 @@ func (l *Linux) forgetOverlays() error {
 	if err != nil {
 		return err
 	}
+	names, err := l.leftProcesses()
 	for _, e := range entries {
-		if e.Name() != routerName && l.overlays[e.Name()] == nil {
-			l.overlays[e.Name()] = &overlay{id: e.Name()}
+		names = append(names, e.Name())
+	}
+	for _, id := range names {
+		if id != routerName && l.overlays[id] == nil {
+			l.overlays[id] = &overlay{id: id}
 		}
 	}
-	return nil
+	return err
 }
 
 // closeOverlays lets go of all routers, which stay.
@@ -122,7 +137,7 @@ func (l *Linux) prepareOverlay(o *overlay, w *wanted, refused map[string]bool) e
 	if err := o.cutStale(w); err != nil {
 		return err
 	}
-	return o.addRemote(w)
+	return l.addRemote(o, w, s)
 }
 
 // same tells that an overlay is as it should be, as far as is known.
@@ -179,12 +194,24 @@ func nextHop(node uint32, v int) netip.Addr {
 
 // way is the route to a task on another node.
 func (o *overlay) way(r RemoteAddress) route {
+	if o.tunnel != nil {
+		return route{dst: host(r.Address), link: o.vx.Attrs().Index} // the device knows to which node
+	}
 	return route{dst: host(r.Address), link: o.vx.Attrs().Index, via: nextHop(r.Node, version(r.Address))}
 }
 
 // addRemote adds the nodes and remote addresses that are not there yet.
-func (o *overlay) addRemote(w *wanted) error {
+func (l *Linux) addRemote(o *overlay, w *wanted, s shape) error {
 	var errs []error
+	if o.tunnel != nil {
+		want, err := l.wiresOf(w, s)
+		if err == nil {
+			err = o.addWires(want)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	enter := func(v vtep) { errs = append(errs, o.enterNode(v, w.versions())) }
 	differences(o.vteps, w.vteps, vtep.compare, func(a, b vtep) bool { return a == b }, func(vtep) {}, enter, func(_, now vtep) { enter(now) })
 	if err := errors.Join(errs...); err != nil {
@@ -199,6 +226,9 @@ func byAddress(a, b RemoteAddress) int { return a.Address.Compare(b.Address) }
 
 // enterNode makes packets to a node's next hops go to its address.
 func (o *overlay) enterNode(v vtep, versions []int) error {
+	if o.tunnel != nil {
+		return nil // see addWires
+	}
 	mac := vtepMAC(v.node)
 	if err := o.space.setForward(o.vx.Attrs().Index, mac, v.addr); err != nil {
 		return err
@@ -213,6 +243,9 @@ func (o *overlay) enterNode(v vtep, versions []int) error {
 
 // removeNode undoes enterNode.
 func (o *overlay) removeNode(v vtep, versions []int) error {
+	if o.tunnel != nil {
+		return nil // see dropWires
+	}
 	errs := []error{o.space.removeForward(o.vx.Attrs().Index, vtepMAC(v.node), v.addr)}
 	for _, one := range versions {
 		errs = append(errs, o.space.removeNeighbour(o.vx.Attrs().Index, nextHop(v.node, one)))
@@ -251,7 +284,7 @@ func (l *Linux) finishOverlays(want *desired) error {
 				errs = append(errs, o.broken(err))
 			}
 		case o.synced && !o.same(w):
-			if err := o.finish(w, want.refused); err != nil {
+			if err := l.finish(o, w, want.refused); err != nil {
 				errs = append(errs, o.broken(err))
 			}
 		}
@@ -262,7 +295,7 @@ func (l *Linux) finishOverlays(want *desired) error {
 	return errors.Join(errs...)
 }
 
-func (o *overlay) finish(w *wanted, refused map[string]bool) error {
+func (l *Linux) finish(o *overlay, w *wanted, refused map[string]bool) error {
 	err := o.cutMembers(func(id string, _ member) bool { _, wanted := w.members[id]; return !wanted && !refused[id] })
 	if err != nil {
 		return err
@@ -275,6 +308,13 @@ func (o *overlay) finish(w *wanted, refused map[string]bool) error {
 	}
 	differences(o.remote, w.remote, byAddress, func(a, b RemoteAddress) bool { return true }, gone, func(RemoteAddress) {}, nil)
 	differences(o.vteps, w.vteps, vtep.compare, func(a, b vtep) bool { return true }, func(v vtep) { errs = append(errs, o.removeNode(v, w.versions())) }, func(vtep) {}, nil)
+	if o.tunnel != nil {
+		want, err := l.wiresOf(w, o.shape)
+		if err == nil {
+			err = o.dropWires(want)
+		}
+		errs = append(errs, err)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -361,9 +401,13 @@ func (l *Linux) removeOverlay(o *overlay) error {
 		if err := o.space.cutAll(slices.DeleteFunc(links, func(one netlink.Link) bool { return !removable(one) })); err != nil {
 			return err
 		}
-		o.space.close()
-		o.space = nil
 	}
+	// A process keeps the namespace; without its link it ends by itself, but some time later.
+	if err := l.process(o.id).end(); err != nil {
+		return err
+	}
+	o.space.close()
+	o.space = nil
 	if err := unpin(l.overlayPath(o.id)); err != nil {
 		return err
 	}
@@ -385,4 +429,6 @@ func (l *Linux) removeOverlays() error {
 }
 
 // removable tells links that we, or somebody else, made from those that each namespace has.
-func removable(one netlink.Link) bool { return one.Type() == "veth" || one.Type() == "vxlan" }
+func removable(one netlink.Link) bool {
+	return slices.Contains([]string{"veth", "vxlan", "wireguard", "tuntap"}, one.Type())
+}

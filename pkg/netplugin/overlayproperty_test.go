@@ -41,7 +41,8 @@ func drawOverlays(r *rapid.T) Config {
 	c := Config{Node: 1, Gateway: testBlock, Pool: testPool, Underlay: hostAddr}
 	for node := range uint32(3) {
 		if rapid.IntRange(0, 5).Draw(r, "peer") > 0 {
-			c.Peers = append(c.Peers, Peer{Node: node + 2, Underlay: netip.AddrFrom4([4]byte{10, 77, 0, byte(20 + rapid.IntRange(0, 1).Draw(r, "underlay")*10 + int(node))})})
+			c.Peers = append(c.Peers, Peer{Node: node + 2, Underlay: netip.AddrFrom4([4]byte{10, 77, 0, byte(20 + rapid.IntRange(0, 1).Draw(r, "underlay")*10 + int(node))}),
+				Key: testKey(byte(node*10 + uint32(rapid.IntRange(1, 2).Draw(r, "key"))))})
 		}
 	}
 	for i := range rapid.IntRange(0, 3).Draw(r, "tasks") {

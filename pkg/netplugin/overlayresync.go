@@ -63,7 +63,7 @@ func (l *Linux) resyncOverlay(o *overlay, w *wanted, s shape, refused map[string
 	if err != nil {
 		return err
 	}
-	if err := o.syncWays(w, keep); err != nil {
+	if err := l.syncWays(o, w, s, keep); err != nil {
 		return err
 	}
 	if err := o.ensureOverlayTables(w); err != nil {
@@ -136,7 +136,13 @@ func (o *overlay) syncGateways(w *wanted, lo netlink.Link) error {
 // ensureOverlayLink makes the link to other nodes, or removes it where there must be none.
 func (l *Linux) ensureOverlayLink(o *overlay, w *wanted, s shape) error {
 	o.vx, o.vteps, o.remote = nil, nil, nil
-	if s.encrypted || !l.underlay.usable() {
+	if !s.encrypted || !l.underlay.usable() {
+		o.tunnel, o.wires = nil, nil
+		if err := l.process(o.id).end(); err != nil {
+			return err
+		}
+	}
+	if !l.underlay.usable() {
 		old, err := o.space.LinkByName(overlayLink)
 		if err == nil {
 			err = o.space.LinkDel(old)
@@ -148,7 +154,12 @@ func (l *Linux) ensureOverlayLink(o *overlay, w *wanted, s shape) error {
 		return nil
 	}
 	var err error
-	if o.vx, err = l.ensureVXLAN(o.space, overlayLink, s.vni, vtepMAC(l.underlay.node), s.mtu); err != nil {
+	if s.encrypted {
+		err = l.ensureTunnel(o, w, s)
+	} else {
+		o.vx, err = l.ensureVXLAN(o.space, overlayLink, s.vni, vtepMAC(l.underlay.node), s.mtu)
+	}
+	if err != nil {
 		return err
 	}
 	return o.space.within(func() error {
@@ -230,7 +241,7 @@ func (l *Linux) memberAsIs(o *overlay, task string, a netip.Addr, outer netlink.
 }
 
 // syncWays makes the router's routes, neighbours and forwarding entries what they should be, but for those of the links to keep.
-func (o *overlay) syncWays(w *wanted, keep map[int]bool) error {
+func (l *Linux) syncWays(o *overlay, w *wanted, s shape, keep map[int]bool) error {
 	routes, near, forwards := map[route]bool{}, map[neighbour]bool{}, map[neighbour]bool{}
 	for _, s := range w.subnets {
 		routes[route{dst: s.Prefix}] = true
@@ -240,6 +251,9 @@ func (o *overlay) syncWays(w *wanted, keep map[int]bool) error {
 			routes[o.way(r)] = true
 		}
 		for _, v := range w.vteps {
+			if o.tunnel != nil {
+				break
+			}
 			mac := vtepMAC(v.node).String()
 			forwards[neighbour{o.vx.Attrs().Index, v.addr, mac}] = true
 			for _, one := range w.versions() {
@@ -263,10 +277,18 @@ func (o *overlay) syncWays(w *wanted, keep map[int]bool) error {
 	if err := o.syncOverlayRoutes(routes, keep); err != nil {
 		return err
 	}
-	if o.vx != nil {
-		o.remote, o.vteps = w.remote, w.vteps
+	if o.vx == nil {
+		return nil
 	}
-	return nil
+	o.remote, o.vteps = w.remote, w.vteps
+	if o.tunnel == nil {
+		return nil
+	}
+	want, err := l.wiresOf(w, s)
+	if err != nil {
+		return err
+	}
+	return o.dropWires(want)
 }
 
 func (o *overlay) syncNeighbours(near, forwards map[neighbour]bool, keep map[int]bool) error {
@@ -289,7 +311,7 @@ func (o *overlay) syncNeighbours(near, forwards map[neighbour]bool, keep map[int
 			errs = append(errs, o.space.setNeighbour(n.link, n.addr, hardware(n.mac)))
 		}
 	}
-	if o.vx == nil {
+	if o.vx == nil || o.tunnel != nil {
 		return errors.Join(errs...)
 	}
 	there, err := o.space.forwards(o.vx.Attrs().Index)

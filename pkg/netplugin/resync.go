@@ -26,7 +26,7 @@ func (l *Linux) resync(want *desired) error {
 	if err := l.forgetOverlays(); err != nil {
 		return err
 	}
-	l.have = state{base: want.base, tasks: map[string]TaskLink{}, peers: want.peers, underlays: want.underlays}
+	l.have = state{base: want.base, tasks: map[string]TaskLink{}, peers: want.peers, underlays: want.underlays, wires: want.wires}
 	if err := l.ensureRouter(want.base); err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (l *Linux) resync(want *desired) error {
 	if err != nil {
 		return err
 	}
-	l.warnings = append(l.warnings, more...)
+	l.warnings = append(append(l.warnings, more...), l.strayRoutes(want)...)
 	for _, w := range l.warnings {
 		l.log.Warn(w)
 	}

@@ -32,7 +32,7 @@ func (l *Linux) Teardown(ctx context.Context) error {
 		l.router.close()
 		l.router = nil
 	}
-	errs = append(errs, l.removeOverlays())
+	errs = append(errs, l.removeOverlays(), l.keys.forget())
 	entries, err := os.ReadDir(l.tasksDir())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
@@ -41,7 +41,7 @@ func (l *Linux) Teardown(ctx context.Context) error {
 		errs = append(errs, unpin(l.Namespace(e.Name())))
 	}
 	errs = append(errs, unpin(l.routerPath()), l.restoreForward())
-	for _, dir := range []string{l.tasksDir(), filepath.Dir(l.routerPath())} {
+	for _, dir := range []string{l.tasksDir(), filepath.Dir(l.routerPath()), l.wiresDir()} {
 		if err := os.Remove(dir); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
