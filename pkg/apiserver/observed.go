@@ -116,6 +116,7 @@ func checkDescription(d *v1.NodeDescription) error {
 	} {
 		c.word("description."+w.field, w.text, maxWord)
 	}
+	c.word("description.dataKey", d.DataKey, maxWord)
 	c.tls(d.TLS)
 	c.count("description.resources.generic", len(d.Resources.Generic), maxGeneric)
 	for i, g := range d.Resources.Generic {

@@ -62,10 +62,10 @@ func tellPeer(v any) *told {
 	return &told{body, maphash.Bytes(peerSeed, body)}
 }
 
-// tellNode is another node, where it has an index; nil where there is nothing to tell.
+// tellNode is a node, where it has an index; nil where there is nothing to tell.
 func (v *peerView) tellNode(id string) *told {
 	n, ok := store.Get(v.Snapshot, v1.Nodes, id)
-	if !ok || id == v.node {
+	if !ok {
 		return nil
 	}
 	key := peerKey{id: id, spec: n.Meta.Revisions[v1.SectionSpec], status: n.Meta.Revisions[v1.SectionStatus],

@@ -57,6 +57,7 @@ func publishing(ports ...v1.PortConfig) v1.ServiceSpec {
 
 func (a *agent) knows(ids ...string) {
 	a.Helper()
+	ids = append(ids, a.name) // itself, always
 	slices.Sort(ids)
 	if diff := cmp.Diff(ids, slices.Sorted(maps.Keys(a.peers))); diff != "" {
 		a.Errorf("%s knows (-want +got):\n%s", a.name, diff)
@@ -337,7 +338,7 @@ func TestPeersOfManyTasks(t *testing.T) {
 		}
 	}
 	a := f.connect("node1")
-	if len(a.peers) != tasks+3 {
+	if len(a.peers) != tasks+4 {
 		t.Fatalf("told of %d peers", len(a.peers))
 	}
 	f.commit(statusOp("task000000000000000004321", v1.TaskRunning, "100.64.2.9"))

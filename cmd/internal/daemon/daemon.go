@@ -30,7 +30,7 @@ type Options struct {
 	Root string
 	// Socket is where the API listens; default DefaultSocket for DefaultRoot, and swarmd.sock in any other Root.
 	Socket string
-	// RuntimeDir holds containerd, its shim, runc, swarm-logger and init; default RuntimeDirBeside.
+	// RuntimeDir holds containerd, its shim, runc, swarm-logger, swarm-wire and init; default RuntimeDirBeside.
 	RuntimeDir string
 	// ContainerdAddress is the socket of a containerd that is there already.
 	ContainerdAddress string
@@ -73,6 +73,7 @@ type Daemon struct {
 type network interface {
 	netplugin.Network
 	Warnings() []string
+	PublicKey() (netplugin.PublicKey, error)
 	Close() error
 }
 
@@ -183,7 +184,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		return err
 	}
 	// The network first: it refuses where another swarmd has this namespace, and then no containerd must be left running.
-	links, err := netplugin.New(netplugin.Options{Dir: d.path("network"), Log: d.log, Repaired: newRepairs(d.registry)})
+	links, err := netplugin.New(netplugin.Options{Dir: d.path("network"), Wire: filepath.Join(d.o.RuntimeDir, "swarm-wire"), Log: d.log, Repaired: newRepairs(d.registry)})
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -153,6 +154,7 @@ func (n *node) describe() v1.NodeDescription {
 	defer n.mu.Unlock()
 	d := n.d.machine.describe(n.d.engine, n.identity.Addr)
 	d.DataAddr = n.identity.DataAddr
+	d.DataKey = n.d.dataKey()
 	if n.cert == nil {
 		return d
 	}
@@ -165,6 +167,19 @@ func (n *node) describe() v1.NodeDescription {
 		}
 	}
 	return d
+}
+
+// dataKey is what other nodes need for encrypted networks; empty where there is none.
+func (d *Daemon) dataKey() string {
+	if d.network == nil {
+		return ""
+	}
+	k, err := d.network.PublicKey()
+	if err != nil {
+		d.log.Warn("encrypted networks do not reach this node", "err", err)
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString(k[:])
 }
 
 // told is given what the managers say of the swarm.

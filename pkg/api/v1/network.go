@@ -37,6 +37,19 @@ const (
 	GatewayVNI = 1
 )
 
+// LastEncryptedVNI is the highest VNI of an encrypted network: each has the UDP port that is as far above FirstEncryptedPort as its VNI
+// is above FirstVNI.
+const (
+	FirstEncryptedPort = 61000
+	LastEncryptedVNI   = FirstVNI + 65535 - FirstEncryptedPort
+)
+
+// Encrypted tells whether the network's packets between nodes are encrypted: the option is there, whatever its value, as with Docker.
+func (n *NetworkSpec) Encrypted() bool {
+	_, is := n.Options[OptionEncrypted]
+	return is
+}
+
 // NetworkAddress is where a task, or a service, is on a network.
 type NetworkAddress struct {
 	// Network is the network's ID.

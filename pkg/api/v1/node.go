@@ -88,7 +88,8 @@ type NodeDescription struct {
 	DataAddr string `json:"dataAddr,omitempty"`
 	// TLS is the certificate that the node has.
 	TLS *NodeTLS `json:"tls,omitempty"`
-	// DataKey is the public key, in base64, that encrypted networks reach the node with.
+	// DataKey is the public key, in base64, that encrypted networks reach the node with: the public halves of its lasting key pair and of
+	// the one that changes every twelve hours, 64 bytes.
 	DataKey   string        `json:"dataKey,omitempty"`
 	Hostname  string        `json:"hostname"`
 	Platform  Platform      `json:"platform"`

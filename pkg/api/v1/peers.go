@@ -6,7 +6,7 @@ package v1
 //   - the networks that its own tasks are on,
 //   - the services and tasks on those networks, wherever they are, its own included,
 //   - the services that publish ports through the routing mesh, and their tasks, wherever they are,
-//   - every other node.
+//   - every node, itself included: that tells it which of its keys the others know.
 //
 // Nothing in it is secret, and it says nothing of networks that the node has no task on.
 type Peers struct {
@@ -23,7 +23,7 @@ type Peers struct {
 // DefaultDataPort is VXLAN's, and Docker Swarm's.
 const DefaultDataPort = 4789
 
-// PeerNode is another node, as the traffic between tasks reaches it.
+// PeerNode is a node, as the traffic between tasks reaches it.
 type PeerNode struct {
 	ID       string `json:"id"`
 	Hostname string `json:"hostname,omitempty"`
@@ -31,7 +31,7 @@ type PeerNode struct {
 	Index uint32 `json:"index"`
 	// Addr is the IP address of its data path; empty while it is not known.
 	Addr string `json:"addr,omitempty"`
-	// DataKey is its public key for encrypted networks.
+	// DataKey is its public key for encrypted networks, as in NodeDescription.
 	DataKey string `json:"dataKey,omitempty"`
 }
 

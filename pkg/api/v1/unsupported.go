@@ -25,8 +25,7 @@ func Unsupported(obj Object) FieldErrors {
 		}
 	case *Network:
 		if o.Spec != nil {
-			_, encrypted := o.Spec.Options[OptionEncrypted]
-			u.when(encrypted, "spec.options["+strconv.Quote(OptionEncrypted)+"]")
+			u.when(o.Spec.Encrypted(), "spec.options["+strconv.Quote(OptionEncrypted)+"]")
 		}
 	case *Volume:
 		if o.Spec != nil && o.Spec.Driver != "" && o.Spec.Driver != "local" {

@@ -31,17 +31,25 @@ func (c *checker) network(field string, n *NetworkSpec) {
 				c.fail(entry, "%q is not an MTU: want 576 to 65535", cut(value))
 			}
 		case OptionVXLANIDs:
-			for id := range strings.SplitSeq(value, ",") {
-				if vni, err := strconv.Atoi(strings.TrimSpace(id)); err != nil || vni <= GatewayVNI || vni >= 1<<24 {
-					c.fail(entry, "%q is not a VXLAN ID: want 2 to 16777215, with commas between", cut(id))
-				}
-			}
+			c.vxlanIDs(entry, value, n.Encrypted())
 		default:
 			c.fail(entry, "unknown option: want %s", oneOf([]string{OptionEncrypted, OptionMTU, OptionVXLANIDs}))
 		}
 	}
 	if c.count(field+".subnets", len(n.Subnets), maxShort) {
 		c.subnets(field+".subnets", n)
+	}
+}
+
+func (c *checker) vxlanIDs(entry, list string, encrypted bool) {
+	for id := range strings.SplitSeq(list, ",") {
+		vni, err := strconv.Atoi(strings.TrimSpace(id))
+		switch {
+		case err != nil || vni <= GatewayVNI || vni >= 1<<24:
+			c.fail(entry, "%q is not a VXLAN ID: want 2 to 16777215, with commas between", cut(id))
+		case encrypted && (vni < FirstVNI || vni > LastEncryptedVNI):
+			c.fail(entry, "%d cannot be an encrypted network's: want %d to %d, from which its UDP port follows", vni, FirstVNI, LastEncryptedVNI)
+		}
 	}
 }
 

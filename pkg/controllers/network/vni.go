@@ -12,10 +12,18 @@ import (
 // lastVNI is the largest that VXLAN has.
 const lastVNI = 1<<24 - 1
 
+// lastFor is the largest that a network may have: the UDP port of an encrypted one follows from it.
+func lastFor(n *v1.Network) uint32 {
+	if n.Spec != nil && n.Spec.Encrypted() {
+		return v1.LastEncryptedVNI
+	}
+	return lastVNI
+}
+
 // keepsVNI tells whether a network has a VNI that it may keep. Where several have the same, which no rule would have given, the
 // oldest keeps it: their packets would mix.
 func keepsVNI(s *store.Snapshot, n *v1.Network) bool {
-	if n.Desired == nil || n.Desired.VNI <= v1.GatewayVNI || n.Desired.VNI > lastVNI {
+	if n.Desired == nil || n.Desired.VNI <= v1.GatewayVNI || n.Desired.VNI > lastFor(n) {
 		return false
 	}
 	for id := range s.NetworksWithVNI(n.Desired.VNI) {
@@ -39,8 +47,8 @@ func vniFor(s *store.Snapshot, n *v1.Network) (vni uint32, problem string) {
 	for {
 		free := s.Stored().NextFreeVNI(s.NextFreeVNI(next)) // none that is given up and not yet written so
 		switch {
-		case free > lastVNI:
-			return 0, "every VXLAN ID is in use: remove networks that are not needed"
+		case free > lastFor(n):
+			return 0, fmt.Sprintf("every VXLAN ID from %d to %d is in use: remove networks that are not needed", v1.FirstVNI, lastFor(n))
 		case free == next:
 			return free, ""
 		}
