@@ -80,10 +80,7 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	if err := l.unlink(moved); err != nil {
 		return err
 	}
-	// Strangers are kept out before anything listens.
-	both := maps.Clone(want.wires)
-	maps.Copy(both, l.have.wires)
-	if err := l.changeWires(both); err != nil {
+	if err := l.admit(want); err != nil {
 		return err
 	}
 	broken := l.prepareOverlays(want)

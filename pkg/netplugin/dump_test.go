@@ -62,6 +62,7 @@ func (b *lab) dumpWires(w *strings.Builder, network string, identities bool) {
 	}
 	have, err := p.read()
 	must(b.t, err)
+	have = have.withoutMet()
 	var lines []string
 	for k, peer := range have.peers {
 		lines = append(lines, fmt.Sprintf("wire port %d node %s at %s", have.port, k, peer.at))

@@ -81,17 +81,24 @@ func (l *Linux) changeTargets(want map[target]bool) error {
 	return nil
 }
 
-// reach makes the way to nodes and backends that are new, before any port leads there. What is old stays beside it.
-func (l *Linux) reach(want *desired) error {
-	if err := l.changeInternal(want.internal); err != nil {
-		return err
-	}
+// admit lets in the packets of nodes that are new, and strangers' nowhere where something is to listen. What is old stays beside it.
+func (l *Linux) admit(want *desired) error {
 	addresses := maps.Clone(want.underlays)
 	maps.Copy(addresses, l.have.underlays)
 	if err := l.changePeers(l.have.underlays, addresses); err != nil {
 		return err
 	}
 	l.have.underlays = addresses
+	wires := maps.Clone(want.wires)
+	maps.Copy(wires, l.have.wires)
+	return l.changeWires(wires)
+}
+
+// reach makes the way to nodes and backends that are new, before any port leads there. What is old stays beside it.
+func (l *Linux) reach(want *desired) error {
+	if err := l.changeInternal(want.internal); err != nil {
+		return err
+	}
 	if !want.wire.up() {
 		return nil
 	}

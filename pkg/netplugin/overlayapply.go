@@ -206,7 +206,7 @@ func (l *Linux) addRemote(o *overlay, w *wanted, s shape) error {
 	if o.tunnel != nil {
 		want, err := l.wiresOf(w, s)
 		if err == nil {
-			err = o.addWires(want)
+			err = l.addWires(o, want)
 		}
 		if err != nil {
 			return err

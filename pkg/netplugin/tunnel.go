@@ -29,6 +29,7 @@ type tunnel interface {
 // wires are how a device is set.
 type wires struct {
 	private wgtypes.Key
+	self    wgtypes.Key // its public half
 	port    uint16
 	peers   map[wgtypes.Key]wirePeer
 	owner   map[netip.Prefix]wgtypes.Key // of the addresses that lead to peers, and come from them alone
@@ -38,6 +39,7 @@ type wires struct {
 type wirePeer struct {
 	shared wgtypes.Key
 	at     netip.AddrPort
+	met    bool // there was a handshake, as far as was read
 }
 
 // The ports of encrypted networks follow from their VNIs, which no two networks share. They are beyond those that the kernel gives to
@@ -55,10 +57,6 @@ func wirePort(vni uint32) (uint16, error) {
 	}
 	return uint16(firstWirePort + vni - firstWireVNI), nil
 }
-
-// keepalive is how often two nodes say that they are there. A session is there before it is needed, and again at once after one of
-// the two was started anew.
-const keepalive = 25 * time.Second
 
 // wireOverhead is what WireGuard adds to a packet: the outer IP and UDP headers, and its own with the tag at the end.
 func (u underlay) wireOverhead() int {
@@ -83,7 +81,7 @@ func (l *Linux) wiresOf(w *wanted, s shape) (*wires, error) {
 	if err != nil {
 		return nil, err
 	}
-	want := &wires{private: wgtypes.Key(keys.Lasting), port: port, peers: map[wgtypes.Key]wirePeer{}, owner: map[netip.Prefix]wgtypes.Key{}}
+	want := &wires{private: wgtypes.Key(keys.Lasting), self: own.lasting(), port: port, peers: map[wgtypes.Key]wirePeer{}, owner: map[netip.Prefix]wgtypes.Key{}}
 	known := map[uint32]wgtypes.Key{}
 	for _, v := range w.vteps {
 		shared, err := keys.shared(own, v.key, s.vni)
@@ -91,7 +89,7 @@ func (l *Linux) wiresOf(w *wanted, s shape) (*wires, error) {
 			return nil, fmt.Errorf("the key of node %d: %w", v.node, err)
 		}
 		known[v.node] = v.key.lasting()
-		want.peers[v.key.lasting()] = wirePeer{shared, netip.AddrPortFrom(v.addr, port)}
+		want.peers[v.key.lasting()] = wirePeer{shared: shared, at: netip.AddrPortFrom(v.addr, port)}
 	}
 	for _, r := range w.remote {
 		want.owner[host(r.Address)] = known[r.Node]
@@ -116,9 +114,8 @@ func (have *wires) gain(want *wires) (list []wgtypes.PeerConfig) {
 		if !there || old.at != p.at {
 			c.Endpoint = net.UDPAddrFromAddrPort(p.at)
 		}
-		if !there {
-			often := keepalive
-			c.PersistentKeepaliveInterval = &often
+		if !there && want.first(k) {
+			c.PersistentKeepaliveInterval = &keepalive
 		}
 		if len(c.AllowedIPs) > 0 || c.PresharedKey != nil || c.Endpoint != nil {
 			list = append(list, c)
@@ -153,12 +150,19 @@ func (have *wires) lose(want *wires) (list []wgtypes.PeerConfig, err error) {
 }
 
 // addWires has the device of an overlay know what is new, beside what is old.
-func (o *overlay) addWires(want *wires) error {
+func (l *Linux) addWires(o *overlay, want *wires) error {
 	if list := o.wires.gain(want); len(list) > 0 {
 		if err := o.tunnel.change(wgtypes.Config{Peers: list}); err != nil {
 			return fmt.Errorf("change the nodes of link %s in %s: %w", overlayLink, o.space.name, err)
 		}
 	}
+	var fresh []wgtypes.Key
+	for k := range want.peers {
+		if _, there := o.wires.peers[k]; !there {
+			fresh = append(fresh, k)
+		}
+	}
+	l.greetLater(o, 0, fresh)
 	maps.Copy(o.wires.peers, want.peers)
 	maps.Copy(o.wires.owner, want.owner)
 	return nil
@@ -191,7 +195,7 @@ func (l *Linux) ensureTunnel(o *overlay, w *wanted, s shape) error {
 	if err != nil {
 		return err
 	}
-	if err := o.addWires(want); err != nil {
+	if err := l.addWires(o, want); err != nil {
 		return err
 	}
 	o.vx = link
@@ -254,7 +258,7 @@ func (l *Linux) makeTunnel(o *overlay, want *wires) (netlink.Link, error) {
 	if err := o.tunnel.change(c); err != nil {
 		return nil, fmt.Errorf("set link %s in %s: %w", overlayLink, o.space.name, err)
 	}
-	o.wires = &wires{private: want.private, port: want.port, peers: map[wgtypes.Key]wirePeer{}, owner: map[netip.Prefix]wgtypes.Key{}}
+	o.wires = &wires{private: want.private, self: want.self, port: want.port, peers: map[wgtypes.Key]wirePeer{}, owner: map[netip.Prefix]wgtypes.Key{}}
 	link, err := o.space.LinkByName(overlayLink)
 	if err != nil {
 		return nil, fmt.Errorf("find link %s in %s: %w", overlayLink, o.space.name, err)

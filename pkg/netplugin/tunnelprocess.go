@@ -274,6 +274,9 @@ func (p process) change(c wgtypes.Config) error {
 			say("remove", true)
 			continue
 		}
+		if one.UpdateOnly {
+			say("update_only", true)
+		}
 		if one.PresharedKey != nil {
 			say("preshared_key", hex.EncodeToString(one.PresharedKey[:]))
 		}
@@ -312,6 +315,7 @@ func parseWires(lines []string) (*wires, error) {
 		switch name {
 		case "private_key":
 			have.private, err = parseKey(value)
+			have.self = have.private.PublicKey()
 		case "listen_port":
 			var port uint64
 			port, err = strconv.ParseUint(value, 10, 16)
@@ -324,6 +328,9 @@ func parseWires(lines []string) (*wires, error) {
 			have.peers[k] = peer
 		case "endpoint":
 			peer.at, err = netip.ParseAddrPort(value)
+			have.peers[k] = peer
+		case "last_handshake_time_sec":
+			peer.met = value != "0"
 			have.peers[k] = peer
 		case "allowed_ip":
 			var prefix netip.Prefix
