@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -126,6 +127,51 @@ func TestNetworksInOneGo(t *testing.T) {
 	}
 	if len(subnets) != 6 || s.NextFreeVNI(v1.FirstVNI) != v1.FirstVNI+6 {
 		t.Errorf("got %d subnets, and the next free VNI is %d; want 6 of each", len(subnets), s.NextFreeVNI(v1.FirstVNI))
+	}
+}
+
+// TestEncryptedNetworksHaveVNIsWithPorts: of the VNIs that an encrypted network may have, the last is given as any, and the next is not.
+func TestEncryptedNetworksHaveVNIsWithPorts(t *testing.T) {
+	sealed, open := &v1.NetworkSpec{Options: map[string]string{v1.OptionEncrypted: ""}}, &v1.NetworkSpec{}
+	var ops []store.Op
+	add := func(id string, spec *v1.NetworkSpec, vni uint32) {
+		ops = append(ops, store.Op{Kind: v1.KindNetwork, ID: id, Value: spec, Meta: &v1.Meta{Name: id}})
+		if vni != 0 {
+			ops = append(ops, store.Op{Kind: v1.KindNetwork, ID: id, Section: v1.SectionDesired, Value: &v1.NetworkDesired{VNI: vni}})
+		}
+	}
+	for vni := uint32(v1.FirstVNI); vni < v1.LastEncryptedVNI; vni++ {
+		add(fmt.Sprintf("n%d", vni), open, vni)
+	}
+	add("x", sealed, v1.LastEncryptedVNI+1) // as no rule would have given it
+	s := apply(t, store.NewSnapshot(), ops)
+	step := func(ids ...string) {
+		for _, p := range controllers.Pipelines() {
+			if p.Name == "network" {
+				ops, _ := p.Engine(store.NewMemory(), reconcile.Options{}).Step(epoch, s, ids)
+				s = apply(t, s, ops)
+			}
+		}
+	}
+	desired := func(id string) *v1.NetworkDesired {
+		n, _ := store.Get(s, v1.Networks, id)
+		return n.Desired
+	}
+	step("x")
+	if vni := desired("x").VNI; vni != v1.LastEncryptedVNI {
+		t.Errorf("an encrypted network has the VNI %d, want the last one %d", vni, v1.LastEncryptedVNI)
+	}
+	ops = nil
+	add("y", sealed, 0)
+	add("z", open, 0)
+	s = apply(t, s, ops)
+	step("y", "z")
+	const want = "every VXLAN ID from 4096 to 8631 is in use: remove networks that are not needed"
+	if d := desired("y"); d.VNI != 0 || d.Problem != want {
+		t.Errorf("one more has the VNI %d and the problem %q, want none and %q", d.VNI, d.Problem, want)
+	}
+	if vni := desired("z").VNI; vni != v1.LastEncryptedVNI+1 {
+		t.Errorf("one in the clear has the VNI %d, want the next one", vni)
 	}
 }
 

@@ -23,10 +23,6 @@ func Unsupported(obj Object) FieldErrors {
 		if o.Spec != nil {
 			u.when(o.Spec.Templating != nil, "spec.templating")
 		}
-	case *Network:
-		if o.Spec != nil {
-			u.when(o.Spec.Encrypted(), "spec.options["+strconv.Quote(OptionEncrypted)+"]")
-		}
 	case *Volume:
 		if o.Spec != nil && o.Spec.Driver != "" && o.Spec.Driver != "local" {
 			u.value("spec.driver", o.Spec.Driver, "local")

@@ -37,7 +37,7 @@ func TestUnsupported(t *testing.T) {
 		{"Service", `{"task":{"container":{"image":"a"}},"endpoint":{"ports":[{"target":80}]}}`, ""},
 		{"Network", `{}`, ""},
 		{"Network", `{"options":{"com.docker.network.driver.mtu":"1400"},"attachable":true,"ipv6":true}`, ""},
-		{"Network", `{"options":{"encrypted":""},"internal":true}`, "spec.options[\"encrypted\"]: is not supported yet"},
+		{"Network", `{"options":{"encrypted":""},"internal":true}`, ""},
 		{"Secret", `{"data":"aGk="}`, ""},
 		{"Secret", `{"driver":{"name":"vault"}}`, "spec.driver: is not supported yet"},
 		{"Config", `{"data":"aGk=","templating":{"name":"golang"}}`, "spec.templating: is not supported yet"},

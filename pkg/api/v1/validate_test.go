@@ -245,6 +245,10 @@ func TestValidate(t *testing.T) {
 		{"Network", "%s", `{"ipv6":true,"subnets":[{"subnet":"10.1.0.0/24"},{"subnet":"fd00::/64","gateway":"fd00::ffff:ffff:ffff:ffff"}]}`, ""},
 		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.0/24","ipRange":"10.1.0.130/25"}]}`,
 			"spec.subnets[0].ipRange: 10.1.0.130/25 has bits beyond its mask: want 10.1.0.128/25"},
+		{"Network", "%s", `{"options":{"encrypted":"","com.docker.network.driver.overlay.vxlanid_list":"4096,8631"}}`, ""},
+		{"Network", "%s", `{"options":{"encrypted":"","com.docker.network.driver.overlay.vxlanid_list":"4095, 8632"}}`,
+			"spec.options[\"com.docker.network.driver.overlay.vxlanid_list\"]: 4095 cannot be an encrypted network's: want 4096 to 8631, from which its UDP port follows\n" +
+				"spec.options[\"com.docker.network.driver.overlay.vxlanid_list\"]: 8632 cannot be an encrypted network's: want 4096 to 8631, from which its UDP port follows"},
 		{"Network", "%s", `{"options":{"com.docker.network.driver.overlay.vxlanid_list":"1"}}`,
 			"spec.options[\"com.docker.network.driver.overlay.vxlanid_list\"]: \"1\" is not a VXLAN ID: want 2 to 16777215, with commas between"},
 		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.0/24","gateway":"10.2.0.1","ipRange":"10.0.0.0/8"}]}`,
