@@ -546,6 +546,25 @@ func datagrams(t testing.TB, n *namespace) (count int) {
 	return count
 }
 
+// A machine whose packets would leave with another address than the one that it is known by says so.
+func TestEncryptedNetworkWarnsOfStrayRoutes(t *testing.T) {
+	f := sealedFleet(t, 2, false)
+	f.apply()
+	if w := f.labs[0].linux.Warnings(); len(w) > 0 {
+		t.Errorf("warned of %v", w)
+	}
+	second := netip.MustParseAddr("10.78.0.77")
+	one, err := f.labs[0].host.LinkByName("lan0")
+	must(t, err)
+	must(t, f.labs[0].host.addAddress(one, netip.PrefixFrom(second, 24)))
+	f.moved = map[int]netip.Addr{0: second}
+	f.apply()
+	w := strings.Join(f.labs[0].linux.Warnings(), "\n")
+	if !strings.Contains(w, "to 10.78.0.2 leave with the address 10.78.0.1, and the other nodes know this one by 10.78.0.77") {
+		t.Errorf("warned of %q", w)
+	}
+}
+
 // Only known nodes' packets come to the port, and files are for root alone.
 func TestEncryptedNetworkKeepsStrangersOut(t *testing.T) {
 	f := sealedFleet(t, 3, false)
