@@ -21,7 +21,7 @@ var keepalive = 25 * time.Second
 var greetings = []time.Duration{100 * time.Millisecond, 300 * time.Millisecond, 600 * time.Millisecond, time.Second, 2 * time.Second}
 
 // first tells whether this node, and not the other one, begins at once.
-func (w *wires) first(other wgtypes.Key) bool { return bytes.Compare(w.self[:], other[:]) < 0 }
+func (have *wires) first(other wgtypes.Key) bool { return bytes.Compare(have.self[:], other[:]) < 0 }
 
 // greetLater looks again at nodes that the device of an overlay newly knows.
 func (l *Linux) greetLater(o *overlay, step int, nodes []wgtypes.Key) {
@@ -66,8 +66,8 @@ func (l *Linux) greet(o *overlay, step int, nodes []wgtypes.Key) {
 }
 
 // addressesOf are those that lead to a node.
-func (w *wires) addressesOf(k wgtypes.Key) (all []net.IPNet) {
-	for p, owner := range w.owner {
+func (have *wires) addressesOf(k wgtypes.Key) (all []net.IPNet) {
+	for p, owner := range have.owner {
 		if owner == k {
 			all = append(all, *ipNet(p))
 		}

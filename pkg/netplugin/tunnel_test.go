@@ -328,10 +328,10 @@ func TestEncryptedNetworkIsReadBack(t *testing.T) {
 }
 
 // withoutMet is without what passes.
-func (w *wires) withoutMet() *wires {
-	c := *w
+func (have *wires) withoutMet() *wires {
+	c := *have
 	c.peers = map[wgtypes.Key]wirePeer{}
-	for k, p := range w.peers {
+	for k, p := range have.peers {
 		p.met = false
 		c.peers[k] = p
 	}

@@ -200,7 +200,7 @@ func (p process) id() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, err
@@ -240,7 +240,7 @@ func (p process) ask(request string) (lines []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if err := c.SetDeadline(time.Now().Add(answerPatience)); err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func Run(o Options) error {
 	if err != nil {
 		return err
 	}
-	defer door.Close()
+	defer func() { _ = door.Close() }()
 	go serve(d, door)
 	if _, err := syscall.Write(o.Ready, []byte{0}); err != nil {
 		return fmt.Errorf("tell who started it: %w", err)
