@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -322,6 +323,36 @@ func (n *names) get() *dnsplugin.Names {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.now
+}
+
+// plainZone is a zone with maps in the place of tables, to be shown.
+type plainZone struct {
+	Name    string
+	Hosts   map[string][]netip.Addr
+	Reverse map[string]string
+	Ports   map[string][]dnsplugin.Port
+}
+
+func plain(z *dnsplugin.Zone) plainZone {
+	return plainZone{z.Name, maps.Collect(z.Hosts.All()), maps.Collect(z.Reverse.All()), z.Ports}
+}
+
+// shown are the newest names, as people read them.
+func (n *names) shown(t testing.TB) string {
+	t.Helper()
+	now := n.get()
+	zones := map[string]plainZone{}
+	for id, z := range now.Zones {
+		zones[id] = plain(z)
+	}
+	text, err := json.Marshal(struct {
+		Askers map[netip.Addr]*dnsplugin.Asker
+		Zones  map[string]plainZone
+	}{now.Askers, zones})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // lab is a machine with a manager to talk to.

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -19,17 +18,20 @@ type segment struct {
 	peers    *peers
 	owners   map[netip.Addr][]*endpoint // an address may have two for a moment, when messages cross; the last counts
 	services map[string]*member
-	names    map[string][]source // who gives a name its addresses
-	hosts    map[string][]netip.Addr
-	reverse  map[netip.Addr]string
-	given    map[netip.Addr]string // a copy of reverse; nil where that has changed since
+	names    map[string][]source      // who gives a name its addresses
+	holders  map[netip.Addr][]*member // of virtual addresses, which also may have two for a moment
+	hosts    *dnsplugin.Table[[]netip.Addr]
+	reverse  *dnsplugin.Table[string]
 
-	movedAddrs map[netip.Addr]struct{} // the way to them may be another
-	heldAddrs  map[netip.Addr]struct{} // so may their names be
-	renamed    map[string]struct{}     // names whose addresses may be others
-	remote     []netplugin.RemoteAddress
-	overlay    *netplugin.Overlay // nil where it has to be made again
-	zone       *dnsplugin.Zone    // as well
+	movedAddrs    map[netip.Addr]struct{} // the way to them may be another
+	heldAddrs     map[netip.Addr]struct{} // so may their names be
+	balancedAddrs map[netip.Addr]struct{} // virtual ones that may lead to others
+	renamed       map[string]struct{}     // names whose addresses may be others
+	remote        []netplugin.RemoteAddress
+	vips          []netplugin.VIP
+	ports         map[string][]dnsplugin.Port // of the services, by name; nil where it has to be made again
+	overlay       *netplugin.Overlay          // as well
+	zone          *dnsplugin.Zone             // as well
 }
 
 // member is a service on a network.
@@ -74,8 +76,9 @@ func (e *endpoint) at(network string) []netip.Addr {
 func newSegment(p *peers) *segment {
 	return &segment{
 		peers: p, owners: map[netip.Addr][]*endpoint{}, services: map[string]*member{}, names: map[string][]source{},
-		hosts: map[string][]netip.Addr{}, reverse: map[netip.Addr]string{}, movedAddrs: map[netip.Addr]struct{}{},
-		heldAddrs: map[netip.Addr]struct{}{}, renamed: map[string]struct{}{},
+		holders: map[netip.Addr][]*member{}, hosts: new(dnsplugin.Table[[]netip.Addr]), reverse: new(dnsplugin.Table[string]),
+		movedAddrs: map[netip.Addr]struct{}{}, heldAddrs: map[netip.Addr]struct{}{}, balancedAddrs: map[netip.Addr]struct{}{},
+		renamed: map[string]struct{}{},
 	}
 }
 
@@ -152,7 +155,13 @@ func (s *segment) change(m *member, e *endpoint, all []netip.Addr, note func(net
 			s.renamed[name] = struct{}{}
 		}
 	}
-	if len(m.vips) > 0 {
+	s.balanced(m.vips)
+}
+
+// balanced has virtual addresses looked at again.
+func (s *segment) balanced(vips []netip.Addr) {
+	for _, vip := range vips {
+		s.balancedAddrs[vip] = struct{}{}
 		s.overlay = nil
 	}
 }
@@ -164,10 +173,15 @@ func (s *segment) setService(id string, service *v1.PeerService, on *v1.PeerServ
 		s.takeBack(name, source{member: m})
 		s.takeBack("tasks."+name, source{member: m, tasks: true})
 	}
+	s.balanced(m.vips)
 	for _, vip := range m.vips {
 		s.heldAddrs[vip] = struct{}{}
+		s.holders[vip] = slices.DeleteFunc(slices.Clone(s.holders[vip]), func(o *member) bool { return o == m })
+		if len(s.holders[vip]) == 0 {
+			delete(s.holders, vip)
+		}
 	}
-	m.peer, m.names, m.vips = service, nil, nil
+	m.peer, m.names, m.vips, s.ports = service, nil, nil, nil
 	s.touch()
 	if service == nil {
 		s.forget(id)
@@ -181,8 +195,10 @@ func (s *segment) setService(id string, service *v1.PeerService, on *v1.PeerServ
 			s.give("tasks."+name, source{member: m, tasks: true})
 		}
 	}
+	s.balanced(m.vips)
 	for _, vip := range m.vips {
 		s.heldAddrs[vip] = struct{}{}
+		s.holders[vip] = append(s.holders[vip], m)
 	}
 }
 
@@ -211,7 +227,8 @@ func (s *segment) router(n *v1.PeerNetwork) *netplugin.Overlay {
 		return s.overlay
 	}
 	s.remote = merge(s.remote, s.movedAddrs, func(r netplugin.RemoteAddress) netip.Addr { return r.Address }, s.way)
-	o := &netplugin.Overlay{ID: n.ID, VNI: n.VNI, Remote: s.remote, MTU: mtuOf(n.Options)}
+	s.vips = merge(s.vips, s.balancedAddrs, func(v netplugin.VIP) netip.Addr { return v.Address }, s.balance)
+	o := &netplugin.Overlay{ID: n.ID, VNI: n.VNI, Remote: s.remote, VIPs: s.vips, MTU: mtuOf(n.Options)}
 	_, o.Encrypted = n.Options["encrypted"] // whatever its value is, as with Docker
 	for _, subnet := range n.Subnets {
 		prefix, err := netip.ParsePrefix(subnet.Subnet)
@@ -224,17 +241,19 @@ func (s *segment) router(n *v1.PeerNetwork) *netplugin.Overlay {
 		}
 		o.Subnets = append(o.Subnets, netplugin.Subnet{Prefix: prefix.Masked(), Gateway: gateway})
 	}
-	for _, m := range s.services {
-		for _, vip := range m.vips {
-			o.VIPs = append(o.VIPs, netplugin.VIP{Address: vip, Backends: ofVersion(m.ready.sorted(), vip.Is4())})
-		}
-	}
-	slices.SortFunc(o.VIPs, func(a, b netplugin.VIP) int {
-		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(len(b.Backends), len(a.Backends)))
-	})
-	o.VIPs = slices.CompactFunc(o.VIPs, func(a, b netplugin.VIP) bool { return a.Address == b.Address })
 	s.overlay = o
 	return o
+}
+
+// balance is what a virtual address leads to. Of two services that have it, the one with more tasks counts.
+func (s *segment) balance(vip netip.Addr) (netplugin.VIP, bool) {
+	var most []netip.Addr
+	for _, m := range s.holders[vip] {
+		if backends := ofVersion(m.ready.sorted(), vip.Is4()); len(backends) > len(most) {
+			most = backends
+		}
+	}
+	return netplugin.VIP{Address: vip, Backends: most}, len(s.holders[vip]) > 0
 }
 
 // way is where an address leads to, if it is one of another node that is known.
@@ -273,24 +292,26 @@ func (s *segment) resolver(n *v1.PeerNetwork) *dnsplugin.Zone {
 		s.nameBack(a, n)
 	}
 	clear(s.heldAddrs)
-	if s.given == nil {
-		s.given = maps.Clone(s.reverse)
+	if s.ports == nil {
+		s.ports = s.servicePorts()
 	}
-	z := &dnsplugin.Zone{Name: n.Name, Hosts: maps.Clone(s.hosts), Reverse: s.given}
+	s.zone = &dnsplugin.Zone{Name: n.Name, Hosts: s.hosts.Clone(), Reverse: s.reverse.Clone(), Ports: s.ports}
+	return s.zone
+}
+
+// servicePorts are the ports of the services that are known, by their names.
+func (s *segment) servicePorts() map[string][]dnsplugin.Port {
+	ports := make(map[string][]dnsplugin.Port)
 	for _, m := range s.services {
 		if m.peer == nil {
 			continue
 		}
+		name := strings.ToLower(m.peer.Name)
 		for _, p := range m.peer.Ports {
-			if z.Ports == nil {
-				z.Ports = make(map[string][]dnsplugin.Port)
-			}
-			name := strings.ToLower(m.peer.Name)
-			z.Ports[name] = append(z.Ports[name], dnsplugin.Port{Name: p.Name, Protocol: string(cmp.Or(p.Protocol, v1.TCP)), Port: p.Target})
+			ports[name] = append(ports[name], dnsplugin.Port{Name: p.Name, Protocol: string(cmp.Or(p.Protocol, v1.TCP)), Port: p.Target})
 		}
 	}
-	s.zone = z
-	return z
+	return ports
 }
 
 // resolve finds the addresses of a name. Where several give it some, it has them all.
@@ -298,16 +319,16 @@ func (s *segment) resolve(name, network string) {
 	from := s.names[name]
 	switch len(from) {
 	case 0:
-		delete(s.hosts, name)
+		s.hosts.Delete(name)
 	case 1:
-		s.hosts[name] = from[0].addresses(network)
+		s.hosts.Set(name, from[0].addresses(network))
 	default:
 		var all []netip.Addr
 		for _, f := range from {
 			all = append(all, f.addresses(network)...)
 		}
 		slices.SortFunc(all, netip.Addr.Compare)
-		s.hosts[name] = slices.Compact(all)
+		s.hosts.Set(name, slices.Compact(all))
 	}
 }
 
@@ -316,20 +337,13 @@ func (s *segment) nameBack(a netip.Addr, n *v1.PeerNetwork) {
 	name := ""
 	if owners := s.owners[a]; len(owners) > 0 {
 		name = owners[len(owners)-1].container + "." + n.Name
+	} else if holders := s.holders[a]; len(holders) > 0 {
+		name = holders[len(holders)-1].peer.Name + "." + n.Name
+	}
+	text := a.String()
+	if name == "" {
+		s.reverse.Delete(text)
 	} else {
-		for _, m := range s.services {
-			if m.peer != nil && slices.Contains(m.vips, a) {
-				name = m.peer.Name + "." + n.Name
-			}
-		}
+		s.reverse.Set(text, name)
 	}
-	switch {
-	case name == s.reverse[a]:
-		return
-	case name == "":
-		delete(s.reverse, a)
-	default:
-		s.reverse[a] = name
-	}
-	s.given = nil
 }

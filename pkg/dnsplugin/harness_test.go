@@ -50,29 +50,29 @@ func many(n int) []netip.Addr {
 // sample are the names that most tests ask for.
 func sample() *Names {
 	front := &Zone{Name: "front",
-		Hosts: map[string][]netip.Addr{
+		Hosts: TableOf(map[string][]netip.Addr{
 			"web": addrs("10.0.1.2"), "tasks.web": addrs("10.0.1.11", "10.0.1.12"), "www": addrs("10.0.1.2"),
 			"web.1": addrs("10.0.1.11"), "web.1.abc": addrs("10.0.1.11"), "web.2": addrs("10.0.1.12"), "web.2.def": addrs("10.0.1.12"),
 			"rr": addrs("10.0.1.21", "10.0.1.22", "10.0.1.23"), "rr.1": addrs("10.0.1.21"), "rr.2": addrs("10.0.1.22"), "rr.3": addrs("10.0.1.23"),
 			"dual": addrs("10.0.1.31", "fd00:1::31"), "six": addrs("fd00:1::41"), "gone": nil, "both": nil,
 			"big": many(300), "huge": many(10000),
-		},
-		Reverse: map[netip.Addr]string{
-			netip.MustParseAddr("10.0.1.2"): "web.front", netip.MustParseAddr("10.0.1.11"): "web.1.abc.front",
-			netip.MustParseAddr("10.0.1.12"): "web.2.def.front", netip.MustParseAddr("fd00:1::31"): "dual.front",
-			netip.MustParseAddr("10.0.1.21"): "rr.1", netip.MustParseAddr("10.0.1.22"): "rr.2", netip.MustParseAddr("10.0.1.23"): "unknown",
-		},
+		}),
+		Reverse: TableOf(map[string]string{
+			"10.0.1.2": "web.front", "10.0.1.11": "web.1.abc.front",
+			"10.0.1.12": "web.2.def.front", "fd00:1::31": "dual.front",
+			"10.0.1.21": "rr.1", "10.0.1.22": "rr.2", "10.0.1.23": "unknown",
+		}),
 		Ports: map[string][]Port{
 			"web":  {{Name: "http", Protocol: "tcp", Port: 80}, {Name: "http", Protocol: "udp", Port: 443}, {Protocol: "tcp", Port: 9090}},
 			"rr":   {{Name: "sip", Protocol: "udp", Port: 5060}, {Name: "alt", Protocol: "udp", Port: 5060}},
 			"gone": {{Name: "http", Protocol: "tcp", Port: 80}},
 		},
 	}
-	back := &Zone{Name: "Back-End", Hosts: map[string][]netip.Addr{
+	back := &Zone{Name: "Back-End", Hosts: TableOf(map[string][]netip.Addr{
 		"web": addrs("10.0.2.2"), "db": addrs("10.0.2.3"), "both": addrs("10.0.2.4"), "nothing": nil,
-	}, Reverse: map[netip.Addr]string{netip.MustParseAddr("10.0.2.3"): "db.back-end"}}
-	other := &Zone{Name: "other", Hosts: map[string][]netip.Addr{"web": addrs("10.0.1.77"), "secret": addrs("10.0.1.78")},
-		Reverse: map[netip.Addr]string{netip.MustParseAddr("10.0.1.11"): "secret.other"}}
+	}), Reverse: TableOf(map[string]string{"10.0.2.3": "db.back-end"})}
+	other := &Zone{Name: "other", Hosts: TableOf(map[string][]netip.Addr{"web": addrs("10.0.1.77"), "secret": addrs("10.0.1.78")}),
+		Reverse: TableOf(map[string]string{"10.0.1.11": "secret.other"})}
 	return &Names{
 		Zones: map[string]*Zone{"f": front, "b": back, "o": other},
 		Askers: map[netip.Addr]*Asker{

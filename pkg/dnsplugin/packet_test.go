@@ -95,7 +95,7 @@ func newModel(n *Names) model {
 			if z == nil {
 				continue
 			}
-			for host, all := range z.Hosts {
+			for host, all := range z.Hosts.All() {
 				for _, name := range []string{host, host + "." + strings.ToLower(z.Name)} {
 					if len(sees[name]) > 0 {
 						continue
@@ -225,7 +225,7 @@ func addressesWrong(q dns.Question, want map[netip.Addr]bool, answer *dns.Msg) e
 // TestPackets throws random packets at the server and holds each answer against the model. For 10 million: -args -packets 10000000.
 func TestPackets(t *testing.T) {
 	n := sample()
-	delete(n.Zones["f"].Hosts, "huge") // takes all the time
+	n.Zones["f"].Hosts.Delete("huge") // takes all the time
 	s, m := newInside(t, Options{}, n), newModel(n)
 	froms := []netip.Addr{one, one, two, three, stranger}
 	var running sync.WaitGroup
@@ -270,7 +270,7 @@ func FuzzPacket(f *testing.F) {
 	}
 	f.Add(bytes.Repeat([]byte{0xc0, 0x0c}, 20))
 	n := sample()
-	delete(n.Zones["f"].Hosts, "huge")
+	n.Zones["f"].Hosts.Delete("huge")
 	s, m := newInside(f, Options{}, n), newModel(n)
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		for _, from := range []netip.Addr{one, three, stranger} {

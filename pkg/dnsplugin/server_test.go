@@ -73,7 +73,7 @@ func TestSeveral(t *testing.T) {
 	var all []*outside
 	for i := range 5 {
 		n := &Names{Askers: map[netip.Addr]*Asker{one: {Zones: []string{"n"}}},
-			Zones: map[string]*Zone{"n": {Hosts: map[string][]netip.Addr{"web": {netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}}}}}
+			Zones: map[string]*Zone{"n": {Hosts: TableOf(map[string][]netip.Addr{"web": {netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}})}}}
 		all = append(all, start(t, Options{Registry: registry, Nameservers: fixed(echoing(t, i))}, n))
 	}
 	for i, s := range all {
@@ -347,7 +347,7 @@ func TestSwap(t *testing.T) {
 		for x := range byte(3) {
 			as = append(as, netip.AddrFrom4([4]byte{10, v, 0, x}))
 		}
-		z := &Zone{Name: "n", Hosts: map[string][]netip.Addr{"web": as, fmt.Sprintf("only-%d", v): as}}
+		z := &Zone{Name: "n", Hosts: TableOf(map[string][]netip.Addr{"web": as, fmt.Sprintf("only-%d", v): as})}
 		return &Names{Askers: map[netip.Addr]*Asker{one: {Zones: []string{"n"}}}, Zones: map[string]*Zone{"n": z}}
 	}
 	s.Set(version(0))

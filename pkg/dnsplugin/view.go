@@ -26,8 +26,9 @@ func (v view) host(name string) (zone *Zone, addresses []netip.Addr, found bool)
 
 // reverse finds the name of an address.
 func (v view) reverse(address netip.Addr) (string, bool) {
+	text := address.String()
 	for _, z := range v {
-		if name, ok := z.Reverse[address]; ok {
+		if name, ok := z.Reverse.Get(text); ok {
 			return name, true
 		}
 	}
@@ -36,15 +37,14 @@ func (v view) reverse(address netip.Addr) (string, bool) {
 
 // host finds a name, with or without the network's own.
 func (z *Zone) host(name string) ([]netip.Addr, bool) {
-	if addresses, ok := z.Hosts[name]; ok {
+	if addresses, ok := z.Hosts.Get(name); ok {
 		return addresses, true
 	}
 	short, ok := z.short(name)
 	if !ok {
 		return nil, false
 	}
-	addresses, ok := z.Hosts[short]
-	return addresses, ok
+	return z.Hosts.Get(short)
 }
 
 // short takes the network's name off a name, if it is there.
@@ -78,7 +78,8 @@ func (z *Zone) targets(service string, addresses []netip.Addr) []target {
 	var found []target
 	at := map[string]int{}
 	for _, a := range addresses {
-		name := strings.ToLower(z.Reverse[a])
+		name, _ := z.Reverse.Get(a.String())
+		name = strings.ToLower(name)
 		// A name has few addresses that are told by it: it is a task's, or that of a service with virtual addresses.
 		if back, _ := z.host(name); name == "" || !slices.Contains(back[:min(len(back), 8)], a) {
 			name = service
