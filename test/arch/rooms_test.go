@@ -49,13 +49,13 @@ var rooms = []room{
 }
 
 // homes are the big foreign libraries, and the rooms that may import them. Of the tests' rooms, e2e makes its lab with
-// netlink, and bench has a bare loop on containerd to compare with.
+// netlink, and bench has a bare loop on containerd and a network as Docker lays it out to compare with.
 var homes = []home{
 	{"go.etcd.io/", of{"pkg/store/etcd"}},
 	{"github.com/containerd/", of{"pkg/runtime/containerd/...", "test/bench/..."}},
 	{"github.com/opencontainers/runc", nothing},
-	{"github.com/vishvananda/", of{"pkg/netplugin", "test/e2e/..."}},
-	{"github.com/google/nftables", of{"pkg/netplugin", "test/e2e/..."}},
+	{"github.com/vishvananda/", of{"pkg/netplugin", "test/e2e/...", "test/bench/..."}},
+	{"github.com/google/nftables", of{"pkg/netplugin", "test/e2e/...", "test/bench/..."}},
 	{"github.com/mdlayher/netlink", of{"pkg/netplugin", "test/e2e/..."}},
 	{"golang.zx2c4.com/wireguard", of{"pkg/netplugin/..."}},
 	{"github.com/coredns/", of{"pkg/dnsplugin"}},
