@@ -109,7 +109,7 @@ func (d *desired) checkAttachment(a Attachment) error {
 		if other := w.owner[one]; other != "" {
 			return fmt.Errorf("address %s is that of task %s", one, other)
 		}
-		if _, taken := slices.BinarySearchFunc(w.vips, one, func(v VIP, a netip.Addr) int { return v.Address.Compare(a) }); taken {
+		if w.hasVIP(one) {
 			return fmt.Errorf("address %s is that of a service", one)
 		}
 	}

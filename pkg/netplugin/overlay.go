@@ -62,7 +62,9 @@ func (d *desired) addOverlays(c Config, before map[string]*plan) error {
 		}
 		p, err := before[o.ID], error(nil)
 		if p == nil || p.source != o {
-			p, err = d.planOverlay(o, peers)
+			if p = p.next(o, d.underlay.node); p == nil {
+				p, err = d.planOverlay(o, peers)
+			}
 		}
 		switch {
 		case err != nil:

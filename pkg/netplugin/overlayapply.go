@@ -218,8 +218,15 @@ func (l *Linux) addRemote(o *overlay, w *wanted, s shape) error {
 		return err
 	}
 	add := func(r RemoteAddress) { errs = append(errs, o.space.addRoute(o.way(r))) }
-	differences(o.remote, w.remote, byAddress, func(a, b RemoteAddress) bool { return a == b }, func(RemoteAddress) {}, add, func(_, now RemoteAddress) { add(now) })
+	have, want := o.changed(w)
+	differences(have, want, byAddress, func(a, b RemoteAddress) bool { return a == b }, func(RemoteAddress) {}, add, func(_, now RemoteAddress) { add(now) })
 	return errors.Join(errs...)
+}
+
+// changed are the parts of the remote addresses, as they are and as they should be, that differ.
+func (o *overlay) changed(w *wanted) (have, want []RemoteAddress) {
+	p := apart(o.remote, w.remote, equal[RemoteAddress])
+	return o.remote[p.from:p.have], w.remote[p.from:p.want]
 }
 
 func byAddress(a, b RemoteAddress) int { return a.Address.Compare(b.Address) }
@@ -306,7 +313,8 @@ func (l *Linux) finish(o *overlay, w *wanted, refused map[string]bool) error {
 		lost = append(lost, r.Address)
 		errs = append(errs, o.space.removeRoute(o.way(r)))
 	}
-	differences(o.remote, w.remote, byAddress, func(a, b RemoteAddress) bool { return true }, gone, func(RemoteAddress) {}, nil)
+	have, want := o.changed(w)
+	differences(have, want, byAddress, func(a, b RemoteAddress) bool { return true }, gone, func(RemoteAddress) {}, nil)
 	differences(o.vteps, w.vteps, vtep.compare, func(a, b vtep) bool { return true }, func(v vtep) { errs = append(errs, o.removeNode(v, w.versions())) }, func(vtep) {}, nil)
 	if o.tunnel != nil {
 		want, err := l.wiresOf(w, o.shape)

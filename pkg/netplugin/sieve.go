@@ -75,6 +75,25 @@ func sieveRest[T any](list []T, from int, left *problems, refuse func(before *T,
 	return kept
 }
 
+// part is where two lists differ: from an index up to one in each of the two. What they begin and end with is the same.
+type part struct{ from, have, want int }
+
+// apart finds where two lists differ.
+func apart[T any](have, want []T, same func(a, b *T) bool) part {
+	p := part{0, len(have), len(want)}
+	for p.from < min(p.have, p.want) && same(&have[p.from], &want[p.from]) {
+		p.from++
+	}
+	for p.from < min(p.have, p.want) && same(&have[p.have-1], &want[p.want-1]) {
+		p.have--
+		p.want--
+	}
+	return p
+}
+
+// equal is what apart is given for values that can be compared.
+func equal[T comparable](a, b *T) bool { return *a == *b }
+
 // differences calls gone and added with what is only in one of two lists in order, and changed with what is in both by its key but
 // not the same.
 func differences[T any](have, want []T, compare func(a, b T) int, same func(a, b T) bool, gone func(T), added func(T), changed func(old, now T)) {

@@ -36,7 +36,8 @@ type edit struct {
 
 // edits are what makes the VIPs those of want. A backend that comes or goes changes two slots at most.
 func (b balance) edits(want []VIP) (all []edit) {
-	differences(b.list, want, func(a, b VIP) int { return a.Address.Compare(b.Address) }, func(a, b VIP) bool { return slices.Equal(a.Backends, b.Backends) },
+	changed := apart(b.list, want, sameVIP)
+	differences(b.list[changed.from:changed.have], want[changed.from:changed.want], func(a, b VIP) int { return a.Address.Compare(b.Address) }, func(a, b VIP) bool { return slices.Equal(a.Backends, b.Backends) },
 		func(v VIP) { all = append(all, edit{vip: v.Address, old: b.slots[v.Address]}) },
 		func(v VIP) { all = append(all, edit{vip: v.Address, now: append([]netip.Addr{}, v.Backends...)}) },
 		func(old, now VIP) {

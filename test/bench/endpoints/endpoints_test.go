@@ -110,7 +110,9 @@ func start(b *testing.B, l layout) *bench {
 		b.Skip("needs root: it makes network namespaces")
 	}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	network, err := inNamespace(func() (*netplugin.Linux, error) { return netplugin.New(netplugin.Options{Dir: b.TempDir(), Log: quiet}) })
+	network, err := inNamespace(func() (*netplugin.Linux, error) {
+		return netplugin.New(netplugin.Options{Dir: b.TempDir(), Log: quiet})
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
