@@ -102,7 +102,9 @@ func TestApplyAgainChangesNothing(t *testing.T) {
 	check("a second Apply")
 	slices.Reverse(c.Tasks)
 	slices.Reverse(c.Published)
-	slices.Reverse(c.Published[len(c.Published)-1].Backends)
+	last := &c.Published[len(c.Published)-1]
+	last.Backends = slices.Clone(last.Backends)
+	slices.Reverse(last.Backends)
 	b.apply(c)
 	check("an Apply of the same in another order")
 	b.linux.Resync()

@@ -26,13 +26,14 @@ func (l *Linux) Apply(ctx context.Context, c Config) error {
 	if l.lock < 0 {
 		return errClosed
 	}
-	want, err := check(c)
+	want, err := check(c, l.checked)
 	if want == nil {
 		return fmt.Errorf("netplugin: %w", err)
 	}
 	if followErr := l.keys.follow(c.Key, time.Now()); followErr != nil {
 		err = errors.Join(err, fmt.Errorf("keys of encrypted networks in %s: %w", l.wiresDir(), followErr))
 	}
+	l.checked = checked{want.blocks, want.ports, want.draining}
 	if !slices.Equal(l.peers, c.Peers) || l.underlay != want.underlay {
 		clear(l.plans)
 		l.peers = slices.Clone(c.Peers)
@@ -177,7 +178,7 @@ func (l *Linux) applySettings(want *desired) error {
 
 // publish makes the published ports those of want, in one transaction.
 func (l *Linux) publish(want publication) error {
-	if maps.EqualFunc(l.have.ports, want.ports, slices.Equal[[]netip.AddrPort]) && maps.EqualFunc(l.have.places, want.places, slices.Equal[[]Place]) {
+	if maps.EqualFunc(l.have.ports, want.ports, sameBackends) && maps.EqualFunc(l.have.places, want.places, slices.Equal[[]Place]) {
 		return nil
 	}
 	c, err := l.host.firewall()
@@ -198,6 +199,9 @@ func (l *Linux) publish(want publication) error {
 	return nil
 }
 
+// sameBackends tells whether two lists have the same in them, at once where they are one.
+func sameBackends(a, b []netip.AddrPort) bool { return sameList(a, b) || slices.Equal(a, b) }
+
 // forgotten are the flows that lead nowhere now.
 func (l *Linux) forgotten(before ports, want *desired, gone ...map[string]TaskLink) []flows {
 	var all []flows
@@ -217,6 +221,9 @@ func (l *Linux) forgotten(before ports, want *desired, gone ...map[string]TaskLi
 	stays := merged(want.ports, want.draining)
 	for k, old := range before {
 		now, published := stays[k]
+		if sameList(now, old) {
+			continue
+		}
 		for _, b := range old {
 			if _, there := slices.BinarySearchFunc(now, b, netip.AddrPort.Compare); there || lost[b.Addr()] {
 				continue

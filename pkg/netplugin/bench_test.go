@@ -3,6 +3,7 @@ package netplugin
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -56,16 +57,12 @@ func BenchmarkTasksAtOnce(b *testing.B) {
 	}
 }
 
-// benchPorts publishes n ports with 3 backends each; the first port has another third one if odd.
-func benchPorts(n int, odd bool) Config {
+// benchPorts publishes n ports with 3 backends each.
+func benchPorts(n int) Config {
 	c := benchConfig(5)
 	for i := range n {
-		third := 2
-		if i == 0 && odd {
-			third = 3
-		}
 		p := PublishedPort{Protocol: "tcp", Port: uint16(10000 + i)}
-		for _, task := range []int{0, 1, third} {
+		for task := range 3 {
 			p.Backends = append(p.Backends, netip.AddrPortFrom(c.Tasks[task].Address, 80))
 		}
 		c.Published = append(c.Published, p)
@@ -73,54 +70,50 @@ func benchPorts(n int, odd bool) Config {
 	return c
 }
 
+// rebacked has another backend behind the port in the middle; all else is the same list.
+func rebacked(c Config, backend int, to netip.AddrPort) Config {
+	c.Published = slices.Clone(c.Published)
+	p := &c.Published[len(c.Published)/2]
+	p.Backends = slices.Clone(p.Backends)
+	p.Backends[backend] = to
+	slices.SortFunc(p.Backends, netip.AddrPort.Compare)
+	return c
+}
+
+// between applies two configs in turn.
+func (l *lab) between(b *testing.B, configs ...Config) {
+	l.apply(configs[0])
+	i, before := 0, cpuTime()
+	for b.Loop() {
+		i++
+		l.apply(configs[i%2])
+	}
+	b.ReportMetric(float64(cpuTime()-before)/float64(i)/1e6, "cpu-ms/op")
+}
+
 func BenchmarkChangeOneBackend(b *testing.B) {
 	for _, n := range []int{1, 1000, 10000} {
 		b.Run(fmt.Sprintf("ports=%d", n), func(b *testing.B) {
-			l := newLab(b)
-			configs := []Config{benchPorts(n, false), benchPorts(n, true)}
-			l.apply(configs[0])
-			i := 0
-			for b.Loop() {
-				i++
-				l.apply(configs[i%2])
-			}
+			c := benchPorts(n)
+			newLab(b).between(b, c, rebacked(c, 2, netip.AddrPortFrom(c.Tasks[3].Address, 80)))
 		})
 	}
 }
 
 // The same with other nodes: a port's backends are one here, and two elsewhere, of which one changes, or the one here does.
 func BenchmarkChangeOneMeshBackend(b *testing.B) {
-	for _, where := range []string{"remote", "local"} {
-		for _, n := range []int{1, 1000, 10000} {
-			b.Run(fmt.Sprintf("%s/ports=%d", where, n), func(b *testing.B) {
-				l := newLab(b)
-				var configs []Config
-				for _, odd := range []bool{false, true} {
-					c := benchPorts(n, false)
-					c.Underlay = hostAddr
-					c.Peers = []Peer{{Node: 2, Underlay: nodeAddr(1), Gateway: netip.MustParsePrefix("100.64.16.0/20")}}
-					for i := range c.Published {
-						backends := c.Published[i].Backends
-						for j := range 2 {
-							backends[j] = netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, 16, byte(2 + j)}), 80)
-						}
-						if i == 0 && odd && where == "remote" {
-							backends[0] = netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, 16, 9}), 80)
-						}
-						if i == 0 && odd && where == "local" {
-							backends[2] = netip.AddrPortFrom(c.Tasks[4].Address, 81)
-						}
-					}
-					configs = append(configs, c)
-				}
-				l.apply(configs[0])
-				i := 0
-				for b.Loop() {
-					i++
-					l.apply(configs[i%2])
-				}
-			})
+	away := func(n int) netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, 16, byte(n)}), 80) }
+	for _, n := range []int{1, 1000, 10000} {
+		c := benchPorts(n)
+		c.Underlay = hostAddr
+		c.Peers = []Peer{{Node: 2, Underlay: nodeAddr(1), Gateway: netip.MustParsePrefix("100.64.16.0/20")}}
+		for i := range c.Published {
+			c.Published[i].Backends = []netip.AddrPort{c.Published[i].Backends[2], away(2), away(3)}
 		}
+		b.Run(fmt.Sprintf("remote/ports=%d", n), func(b *testing.B) { newLab(b).between(b, c, rebacked(c, 1, away(9))) })
+		b.Run(fmt.Sprintf("local/ports=%d", n), func(b *testing.B) {
+			newLab(b).between(b, c, rebacked(c, 0, netip.AddrPortFrom(c.Tasks[4].Address, 81)))
+		})
 	}
 }
 
@@ -128,7 +121,7 @@ func BenchmarkPublishAtOnce(b *testing.B) {
 	for _, n := range []int{1000, 10000} {
 		b.Run(fmt.Sprintf("ports=%d", n), func(b *testing.B) {
 			l := newLab(b)
-			none, all := benchConfig(5), benchPorts(n, false)
+			none, all := benchConfig(5), benchPorts(n)
 			l.apply(none)
 			for b.Loop() {
 				l.apply(all)
@@ -143,7 +136,7 @@ func BenchmarkPublishAtOnce(b *testing.B) {
 func BenchmarkSameAgain(b *testing.B) {
 	l := newLab(b)
 	c := benchConfig(1000)
-	c.Published = benchPorts(1000, false).Published
+	c.Published = benchPorts(1000).Published
 	l.apply(c)
 	b.Run("cached", func(b *testing.B) {
 		for b.Loop() {

@@ -80,10 +80,18 @@ type desired struct {
 	kept     map[string]error
 	// wires are the ports of encrypted networks.
 	wires map[uint16]bool
+	// checked are the backends of the Config before: a list that is still the same one was looked at then.
+	checked checked
+}
+
+// checked are lists of backends that are as they should be, while these are the blocks of gateway addresses.
+type checked struct {
+	blocks          []netip.Prefix
+	ports, draining ports
 }
 
 // check reads a Config. Where the error comes with a nil result nothing can be done; else it tells what was left out.
-func check(c Config) (*desired, error) {
+func check(c Config, before checked) (*desired, error) {
 	d := &desired{
 		base: base{block: c.Gateway, pool: c.Pool}, tasks: map[string]TaskLink{}, refused: map[string]bool{}, publication: publication{ports{}, map[portKey][]Place{}}, draining: ports{},
 		peers: map[uint32]Peer{}, underlays: map[netip.Addr]bool{}, blocks: []netip.Prefix{c.Gateway}, targets: map[target]bool{}, internal: map[netip.Addr]bool{},
@@ -100,6 +108,9 @@ func check(c Config) (*desired, error) {
 		return nil, fmt.Errorf("gateway block %s is not within the pool %s that it is cut from", c.Gateway, c.Pool)
 	}
 	errs := d.addPeers(c)
+	if slices.Equal(d.blocks, before.blocks) {
+		d.checked = before
+	}
 	owner := map[netip.Addr]string{}
 	for _, t := range c.Tasks {
 		if err := d.addTask(t, owner); err != nil {
@@ -169,17 +180,19 @@ func (d *desired) addPort(p PublishedPort) error {
 	if err != nil {
 		return err // which is nowhere, never everywhere
 	}
-	backends, err := d.backends(p.Backends)
-	draining, drainErr := d.backends(p.Draining)
+	backends, err := d.backends(p.Backends, d.checked.ports[key])
+	draining, drainErr := d.backends(p.Draining, d.checked.draining[key])
 	if len(backends) > 0 {
 		d.ports[key] = backends
 		if places != nil {
 			d.places[key] = places
 		}
 	}
-	draining = slices.DeleteFunc(draining, func(b netip.AddrPort) bool {
-		_, both := slices.BinarySearchFunc(backends, b, netip.AddrPort.Compare)
-		return both
+	draining = sieve(draining, nil, func(_ *netip.AddrPort, b netip.AddrPort) error {
+		if _, both := slices.BinarySearchFunc(backends, b, netip.AddrPort.Compare); both {
+			return errUnsaid
+		}
+		return nil
 	})
 	if len(draining) > 0 {
 		d.draining[key] = draining
@@ -189,25 +202,25 @@ func (d *desired) addPort(p PublishedPort) error {
 	return errors.Join(err, drainErr)
 }
 
-// backends are those of a list that can be reached, in order, each once. The error is of the others.
-func (d *desired) backends(list []netip.AddrPort) ([]netip.AddrPort, error) {
-	if len(list) == 0 {
-		return nil, nil
+// backends are those of a list that can be reached, in order, each once: the list itself where that is so, which the one that was checked
+// is known to be. The error is of the others.
+func (d *desired) backends(list, known []netip.AddrPort) ([]netip.AddrPort, error) {
+	if len(list) == 0 || sameList(list, known) {
+		return known[:len(list):len(list)], nil
 	}
-	found := make([]netip.AddrPort, 0, len(list))
-	var errs []error
-	for _, b := range list {
+	var left problems
+	list = sieve(ordered(list, netip.AddrPort.Compare), &left, func(before *netip.AddrPort, b netip.AddrPort) error {
 		switch {
+		case before != nil && *before == b:
+			return errUnsaid
 		case !b.IsValid() || !b.Addr().Is4() || b.Port() == 0:
-			errs = append(errs, fmt.Errorf("backend %s: it must be an IPv4 address and a port", b))
+			return fmt.Errorf("backend %s: it must be an IPv4 address and a port", b)
 		case !d.reachable(b.Addr()):
-			errs = append(errs, fmt.Errorf("backend %s is in no known node's gateway block", b))
-		default:
-			found = append(found, b)
+			return fmt.Errorf("backend %s is in no known node's gateway block", b)
 		}
-	}
-	slices.SortFunc(found, netip.AddrPort.Compare)
-	return slices.Compact(found), errors.Join(errs...)
+		return nil
+	})
+	return list, left.error()
 }
 
 // last is the broadcast address of a block.

@@ -48,7 +48,7 @@ func TestCheckRefuses(t *testing.T) {
 		c := testConfig(3)
 		c.Published = []PublishedPort{published("tcp", 8080, 0), published("tcp", 9090, 1)}
 		tt.change(&c)
-		d, err := check(c)
+		d, err := check(c, checked{})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want an error with %q", tt.name, err, tt.want)
 		}
@@ -64,7 +64,7 @@ func TestCheckRefuses(t *testing.T) {
 func TestCheckPutsBackendsInOrder(t *testing.T) {
 	c := testConfig(3)
 	c.Published = []PublishedPort{published("TCP", 8080, 2, 0, 2, 1), published("udp", 1)}
-	d, err := check(c)
+	d, err := check(c, checked{})
 	must(t, err)
 	if got := fmt.Sprint(d.ports); got != "map[tcp/8080:[100.64.1.2:80 100.64.1.3:80 100.64.1.4:80]]" {
 		t.Errorf("ports are %s", got)
@@ -148,7 +148,7 @@ func TestCheckPeers(t *testing.T) {
 		c := meshConfig(3, 0, 1)
 		c.Published = []PublishedPort{spread("tcp", 8080, [2]int{0, 0}), spread("tcp", 8081, [2]int{1, 0})}
 		tt.change(&c)
-		d, err := check(c)
+		d, err := check(c, checked{})
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want an error with %q", tt.name, err, tt.want)
 		}
@@ -169,7 +169,7 @@ func TestCheckDraining(t *testing.T) {
 	p := spread("tcp", 8080, [2]int{0, 0}, [2]int{1, 0})
 	p.Draining = spread("tcp", 0, [2]int{2, 0}, [2]int{0, 1}, [2]int{0, 0}).Backends
 	c.Published = []PublishedPort{p, {Protocol: "udp", Port: 53, Draining: spread("udp", 0, [2]int{0, 0}).Backends}}
-	d, err := check(c)
+	d, err := check(c, checked{})
 	must(t, err)
 	if got := fmt.Sprint(d.ports, d.draining); got != "map[tcp/8080:[100.64.1.2:80 100.64.2.2:80]] map[tcp/8080:[100.64.1.3:80 100.64.3.2:80] udp/53:[100.64.1.2:80]]" {
 		t.Errorf("backends are %s", got)
@@ -190,7 +190,7 @@ func TestCheckLetsInNodesWithoutBlock(t *testing.T) {
 	c.Peers[0].Gateway = netip.Prefix{}
 	c.Peers[1].Gateway = netip.MustParsePrefix("10.0.0.0/24")
 	c.Peers[2].Node = 65536
-	d, err := check(c)
+	d, err := check(c, checked{})
 	if got := fmt.Sprint(err); got != "node 3: gateway block 10.0.0.0/24 is not within the pool 100.64.0.0/16\nnode 65536: its index must be from 1 to 65535" {
 		t.Errorf("got %s", got)
 	}

@@ -46,6 +46,7 @@ type Linux struct {
 	underlay underlay
 	peers    []Peer           // that the plans were made with
 	plans    map[string]*plan // of the overlays that are as they should be
+	checked  checked          // of the latest Config
 	overlays map[string]*overlay
 	// tunnelMTU is how large a packet of an overlay may be that goes to another node.
 	tunnelMTU int

@@ -11,8 +11,8 @@ import (
 	"net/netip"
 )
 
-// Config is the whole desired network of this machine. The Overlays, and what they hold, are not changed once they were given to
-// Apply: one that is the same pointer as before is taken to be the same without a look.
+// Config is the whole desired network of this machine. The Overlays and lists in it, and what they hold, are not changed once they were
+// given to Apply: one that is the same pointer as before is taken to be the same without a look.
 type Config struct {
 	// Node is this node's index in the swarm, from 1.
 	Node uint32

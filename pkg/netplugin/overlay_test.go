@@ -34,7 +34,7 @@ func overlayConfig() Config {
 
 // checkOverlays is what Apply does with a Config before it touches anything.
 func checkOverlays(c Config) (*desired, error) {
-	d, err := check(c)
+	d, err := check(c, checked{})
 	if d == nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func (t *transaction) change(have, want publication) {
 func changedElements(have, want publication) (remove, add []element) {
 	var keys []portKey
 	for k, backends := range want.ports {
-		if !slices.Equal(have.ports[k], backends) || !slices.Equal(have.places[k], want.places[k]) {
+		if !sameBackends(have.ports[k], backends) || !slices.Equal(have.places[k], want.places[k]) {
 			keys = append(keys, k)
 		}
 	}
