@@ -11,7 +11,8 @@ import (
 )
 
 // What managers told of others is kept in a file of its own: it can be large and changes all the time, and it is no harm when the
-// last moment of it is lost. A manager may be away for hours, and answers and ports have to stay right after a restart.
+// last moment of it is lost. A manager may be away for hours, and answers and ports have to stay right after a restart. What changes is
+// added to a second file, see peers_changes.go.
 
 const (
 	peersName = "peers.json"
@@ -25,7 +26,10 @@ const (
 type peersFile struct {
 	stale   bool
 	writing bool
-	at      time.Time // no write before
+	at      time.Time   // no write before
+	changes []*v1.Peers // that are in no file yet
+	log     *changeLog  // that goes on from the file; nil where the next write is of all
+	ended   bool        // the log that is being written goes on no more
 }
 
 // savedPeers is the file.
@@ -49,7 +53,7 @@ func (a *Agent) takePeers(m v1.Assignment) {
 		return
 	}
 	a.peers.take(told, m.Complete, a.used())
-	a.peersChanged()
+	a.peersChanged(told, m.Complete)
 	if len(a.links.told) < maxTold {
 		a.links.told = append(a.links.told, a.o.Now())
 	}
@@ -62,10 +66,20 @@ func onlyPeers(m v1.Assignment) bool {
 		(m.Peers == nil || len(m.Peers.Networks) == 0)
 }
 
-func (a *Agent) peersChanged() {
-	if f := &a.peersFile; !f.stale {
+func (a *Agent) peersChanged(by *v1.Peers, complete bool) {
+	f := &a.peersFile
+	if f.changes = append(f.changes, by); complete || len(f.changes) > maxChanges {
+		f.endLog()
+	}
+	if !f.stale {
 		f.stale, f.at = true, latest(f.at, a.o.Now().Add(peersDelay))
 	}
+}
+
+// endLog has the next write be of all there is.
+func (f *peersFile) endLog() {
+	f.log.close()
+	f.log, f.changes, f.ended = nil, nil, f.writing
 }
 
 func latest(a, b time.Time) time.Time {
@@ -84,27 +98,48 @@ func (a *Agent) pumpPeers(now time.Time) time.Time {
 	if now.Before(f.at) {
 		return f.at
 	}
-	contents := a.peersContents()
+	save := a.savePeers()
 	f.stale, f.writing = false, true
 	began := time.Now()
 	a.workers.Go(func() {
 		if a.at("before save peers") {
 			return
 		}
-		err := write(a.o.Dir, peersName, contents())
+		log, err := save()
 		if a.at("after save peers") {
 			return
 		}
 		took := time.Since(began)
-		a.post(func() { a.wrotePeers(took, err) })
+		a.post(func() { a.wrotePeers(log, took, err) })
 	})
 	return time.Time{}
 }
 
-func (a *Agent) wrotePeers(took time.Duration, err error) {
+// savePeers is how to write what is not written yet, by a worker, which returns where to add the next changes.
+func (a *Agent) savePeers() func() (*changeLog, error) {
+	f := &a.peersFile
+	log, changes := f.log, f.changes
+	f.log, f.changes = nil, nil // the worker's, until it is done
+	if log != nil && !log.full() {
+		return func() (*changeLog, error) { return log, log.add(changes) }
+	}
+	log.close()
+	contents := a.peersContents()
+	return func() (*changeLog, error) {
+		if err := write(a.o.Dir, peersName, contents()); err != nil {
+			return nil, err
+		}
+		return beginChanges(a.o.Dir)
+	}
+}
+
+func (a *Agent) wrotePeers(log *changeLog, took time.Duration, err error) {
 	f := &a.peersFile
 	now := a.o.Now()
-	f.writing, f.at = false, latest(f.at, now.Add(max(peersDelay, peersShare*took)))
+	f.writing, f.log, f.at = false, log, latest(f.at, now.Add(max(peersDelay, peersShare*took)))
+	if f.ended || err != nil {
+		f.endLog()
+	}
 	if err != nil {
 		a.log.Error("cannot write what is known of other nodes; after a restart without a manager names may be wrong", "dir", a.o.Dir, "err", err)
 		f.stale, f.at = true, now.Add(retryMost)
@@ -144,13 +179,16 @@ func derefs[V any](all []*V) []V {
 
 // loadPeers goes on from what was known of others. The networks are those of the state file, which may be newer.
 func (a *Agent) loadPeers(networks []*v1.PeerNetwork) {
-	s, err := readPeers(a.o.Dir, a.o.NodeID)
+	s, changes, err := readPeers(a.o.Dir, a.o.NodeID)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.log.Warn("cannot read what was known of other nodes; names and ports lead to this node's tasks alone until a manager can be reached",
 			"err", err)
 	}
 	if err == nil {
 		a.peers.take(&s.Peers, true, nil)
+		for i := range changes {
+			a.peers.take(&changes[i], false, nil)
+		}
 	}
 	for _, n := range networks {
 		if n != nil {
@@ -159,27 +197,31 @@ func (a *Agent) loadPeers(networks []*v1.PeerNetwork) {
 	}
 }
 
-func readPeers(dir, node string) (*savedPeers, error) {
+func readPeers(dir, node string) (*savedPeers, []v1.Peers, error) {
 	s := new(savedPeers)
 	if err := readFile(dir, peersName, s); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	path := filepath.Join(dir, peersName)
 	switch {
 	case s.Format != stateFormat:
-		return nil, fmt.Errorf("agent: %s has format %d, this agent reads %d", path, s.Format, stateFormat)
+		return nil, nil, fmt.Errorf("agent: %s has format %d, this agent reads %d", path, s.Format, stateFormat)
 	case s.NodeID != node:
-		return nil, fmt.Errorf("agent: %s is of another node, %q", path, s.NodeID)
+		return nil, nil, fmt.Errorf("agent: %s is of another node, %q", path, s.NodeID)
 	}
-	return s, nil
+	changes, err := readChanges(dir)
+	return s, changes, err
 }
 
 // savePeersLast writes what there is still to write when the agent stops.
 func (a *Agent) savePeersLast() {
 	if a.o.Dir == "" || !a.peersFile.stale {
+		a.peersFile.log.close()
 		return
 	}
-	if err := write(a.o.Dir, peersName, a.peersContents()()); err != nil {
+	log, err := a.savePeers()()
+	log.close()
+	if err != nil {
 		a.log.Error("cannot write what is known of other nodes", "err", err)
 	}
 }

@@ -102,7 +102,9 @@ func BenchmarkChangeOneBackend(b *testing.B) {
 
 // The same with other nodes: a port's backends are one here, and two elsewhere, of which one changes, or the one here does.
 func BenchmarkChangeOneMeshBackend(b *testing.B) {
-	away := func(n int) netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, 16, byte(n)}), 80) }
+	away := func(n int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{100, 64, 16, byte(n)}), 80)
+	}
 	for _, n := range []int{1, 1000, 10000} {
 		c := benchPorts(n)
 		c.Underlay = hostAddr
