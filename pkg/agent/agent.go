@@ -63,9 +63,10 @@ type Options struct {
 	Underlay netip.Addr
 	// PortTaken tells whether a program of this machine listens on a port; nil is to try it.
 	PortTaken func(protocol v1.Protocol, port uint16) bool
-	// Programmed, unless nil, is given how long it took from when a message about others came until the network and the names
-	// followed it.
-	Programmed func(time.Duration)
+	// Applied, unless nil, is given how long it took from when a message about others came until the network and the names followed it;
+	// Programmed from when a task of another node became ready, or ceased to be, as its stamp in the store says. The stamp is by the
+	// clock of the node or manager that set it.
+	Applied, Programmed func(time.Duration)
 	// Manager is who assigns and is reported to. One whose Session always fails is fine: the agent goes on alone.
 	Manager Manager
 	// Describe says what this node is. It is asked at the beginning of each session and before each heartbeat, from several

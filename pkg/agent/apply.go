@@ -32,9 +32,9 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 	case now.Before(l.retry):
 		return l.retry
 	}
-	number, resync, told := l.want, l.resync, l.told
+	number, resync, followed := l.want, l.resync, l.told
 	config, names := a.config()
-	l.applying, l.resync, l.told = true, false, nil
+	l.applying, l.resync, l.told = true, false, told{}
 	a.workers.Go(func() {
 		if a.at("before apply") {
 			return
@@ -55,7 +55,7 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 			if resync {
 				a.links.repairIsDone(a.o.Now(), took)
 			}
-			a.applied(number, err, len(config.Tasks) > 0, took, told)
+			a.applied(number, err, len(config.Tasks) > 0, took, followed)
 		})
 	})
 	return time.Time{}
@@ -136,7 +136,7 @@ func (l *links) mayRepair(now time.Time) time.Time {
 }
 
 // applied takes note of what came of an Apply. What fails alone, one task's link or one port, holds up nobody else.
-func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration, told []time.Time) {
+func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration, followed told) {
 	l := &a.links
 	l.applying = false
 	if a.ctx.Err() != nil {
@@ -144,7 +144,7 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 	}
 	l.retry, l.again, l.brokenPorts, l.broken = time.Time{}, time.Time{}, nil, nil
 	byTask, alone := netplugin.TaskErrors(err)
-	a.programmed(told, err != nil && !alone)
+	a.programmed(followed, err != nil && !alone)
 	if inUse && l.resyncAt.IsZero() && alone { // what fails as a whole is read back anyway
 		l.resyncAt = a.o.Now().Add(min(max(resyncEvery, 100*took), resyncMost))
 	}
@@ -167,23 +167,34 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 	a.wakeLinks() // for those that stop, and those that are not at fault
 }
 
-// maxTold bounds how many messages are measured at once.
+// told is when messages about others came, and when the changes were stamped that they told of.
+type told struct{ came, stamped []time.Time }
+
+// maxTold bounds how much is measured at once.
 const maxTold = 1024
 
-// programmed tells how long the network took to follow what managers told. What it does not follow yet, goes on counting.
-func (a *Agent) programmed(told []time.Time, failed bool) {
+func (t *told) add(came, stamped []time.Time) {
+	t.came = append(t.came, came[:min(len(came), maxTold-len(t.came))]...)
+	t.stamped = append(t.stamped, stamped[:min(len(stamped), maxTold-len(t.stamped))]...)
+}
+
+// programmed tells how long the network took to follow. What it does not follow yet, goes on counting.
+func (a *Agent) programmed(followed told, failed bool) {
 	if failed {
-		told = append(told, a.links.told...)
-		a.links.told = told[:min(len(told), maxTold)]
-		return
-	}
-	if a.o.Programmed == nil {
+		followed.add(a.links.told.came, a.links.told.stamped)
+		a.links.told = followed
 		return
 	}
 	now := a.o.Now()
-	for _, at := range told {
-		a.o.Programmed(now.Sub(at))
+	since := func(all []time.Time, tell func(time.Duration)) {
+		for _, at := range all {
+			if tell != nil {
+				tell(max(0, now.Sub(at)))
+			}
+		}
 	}
+	since(followed.came, a.o.Applied)
+	since(followed.stamped, a.o.Programmed)
 }
 
 // blind tells whether a link of an earlier process is on a network that this one knows nothing of yet. Nothing is touched until a

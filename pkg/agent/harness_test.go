@@ -362,11 +362,13 @@ type lab struct {
 	fake  *engine.Fake
 	net   *network
 	names *names
-	took  []time.Duration // what was programmed
-	dir   string
-	boot  string
-	agent *Agent
-	stop  func()
+	took  []time.Duration // to apply what was told
+	// followed is how long it took since what was told was stamped.
+	followed []time.Duration
+	dir      string
+	boot     string
+	agent    *Agent
+	stop     func()
 	// taken are ports on which programs of the machine listen.
 	taken map[uint16]bool
 }
@@ -385,7 +387,8 @@ func (l *lab) start(hook func(string) bool) {
 			return v1.NodeDescription{Hostname: "host7", Platform: v1.Platform{OS: "linux", Architecture: "amd64"}}
 		}, ResolvConf: "/nonexistent", Starts: 4, Names: l.names, Underlay: netip.MustParseAddr("192.0.2.7"),
 		PortTaken:  func(_ v1.Protocol, port uint16) bool { return l.taken[port] },
-		Programmed: func(d time.Duration) { l.took = append(l.took, d) }})
+		Applied:    func(d time.Duration) { l.took = append(l.took, d) },
+		Programmed: func(d time.Duration) { l.followed = append(l.followed, d) }})
 	l.agent.hook = hook
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -29,11 +29,11 @@ type links struct {
 	resyncAt   time.Time      // when it is to
 	repairs    []repair       // of the last minute, and the latest
 	applying   bool
-	failures   int         // in a row
-	down       bool        // the latest Apply failed as a whole
-	retry      time.Time   // no Apply before, if so
-	again      time.Time   // to apply once more for what is broken
-	told       []time.Time // when the messages about others came that the network does not follow yet
+	failures   int       // in a row
+	down       bool      // the latest Apply failed as a whole
+	retry      time.Time // no Apply before, if so
+	again      time.Time // to apply once more for what is broken
+	told       told      // what the network does not follow yet
 	// broken are the links, and brokenPorts the published ports, that alone are not as they should be.
 	broken      map[string]error
 	brokenPorts map[portKey]error

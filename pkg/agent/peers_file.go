@@ -53,10 +53,10 @@ func (a *Agent) takePeers(m v1.Assignment) {
 		return
 	}
 	a.peers.take(told, m.Complete, a.used())
-	a.peersChanged(told, m.Complete)
-	if len(a.links.told) < maxTold {
-		a.links.told = append(a.links.told, a.o.Now())
-	}
+	a.links.told.add([]time.Time{a.o.Now()}, told.Stamps)
+	kept := *told
+	kept.Stamps = nil
+	a.peersChanged(&kept, m.Complete)
 	a.links.touch()
 }
 

@@ -261,6 +261,28 @@ func TestHowLongOthersGoOn(t *testing.T) {
 	}
 }
 
+// TestProgrammingIsMeasured: from the stamp of each change until the network follows it, also where that fails at first.
+func TestProgrammingIsMeasured(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		backend(l)
+		l.start(nil)
+		settle(5 * time.Second)
+		l.net.mu.Lock()
+		l.net.fail, l.took, l.followed = errAway, nil, nil
+		l.net.mu.Unlock()
+		now := time.Now()
+		l.swarm.send(v1.Assignment{Revision: 50, Peers: &v1.Peers{Gone: []string{"task2"}, Stamps: []time.Time{now.Add(-time.Second), now.Add(time.Hour)}}})
+		settle(10 * time.Millisecond)
+		l.net.mu.Lock()
+		l.net.fail = nil
+		l.net.mu.Unlock()
+		settle(5 * time.Second)
+		if len(l.took) != 1 || len(l.followed) != 2 || l.followed[0] != l.took[0]+time.Second || l.followed[1] != 0 || l.took[0] < batchDelay {
+			t.Errorf("applied after %v, followed after %v", l.took, l.followed)
+		}
+	})
+}
+
 // TestNetworkIsKeptForItsLinks: the managers forget a node's network with its last task, which still has to be taken down.
 func TestNetworkIsKeptForItsLinks(t *testing.T) {
 	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {

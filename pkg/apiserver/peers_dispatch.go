@@ -3,6 +3,7 @@ package apiserver
 import (
 	"reflect"
 	"slices"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
@@ -116,7 +117,7 @@ func (t *peerTouch) task(c *store.Change) {
 	if sameTaskToPeers(old, now) {
 		return
 	}
-	m := peerMark{kind: v1.KindTask, id: c.ID}
+	m := peerMark{kind: v1.KindTask, id: c.ID, at: stampOf(old, now)}
 	var refs []string
 	all := false
 	for _, one := range []*v1.Task{old, now} {
@@ -127,7 +128,8 @@ func (t *peerTouch) task(c *store.Change) {
 			refs = append(refs, n.Network)
 		}
 		all = all || t.d.audience.ingress[one.Desired.Service]
-		if se := t.d.open[v1.TaskNode(one)]; se != nil {
+		m.of = v1.TaskNode(one)
+		if se := t.d.open[m.of]; se != nil {
 			t.mark(se, m, true)
 		}
 	}
@@ -143,6 +145,18 @@ func sameTaskToPeers(old, now *v1.Task) bool {
 	return v1.TaskNode(old) == v1.TaskNode(now) && gatewayOf(old) == gatewayOf(now) && unreachable(old) == unreachable(now) &&
 		readyTask(old) == readyTask(now) && old.Desired.Revision == now.Desired.Revision &&
 		reflect.DeepEqual(old.Desired.Networks, now.Desired.Networks)
+}
+
+// stampOf is when a task became ready, or ceased to be, as is written of it in the store: by its node's clock where it is observed, by
+// the leader's where it is desired. It is zero for all other changes.
+func stampOf(old, now *v1.Task) time.Time {
+	if old == nil || now == nil || old.Desired == nil || now.Desired == nil || readyTask(old) == readyTask(now) {
+		return time.Time{}
+	}
+	if v1.Observed(old) != v1.Observed(now) {
+		return now.Status.At
+	}
+	return now.Meta.UpdatedAt
 }
 
 // readyTask tells whether a task takes connections, as far as the task itself says.

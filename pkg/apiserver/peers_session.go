@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
@@ -17,6 +18,9 @@ type peerMark struct {
 	tasks bool
 	// before and after are addresses of a node: others that have them may have to be told differently too.
 	before, after string
+	// of is the task's node, and at when it became what others go by, as its stamp says; zero where the change is another.
+	of string
+	at time.Time
 }
 
 // touchPeer marks a peer. own says that the session's own networks may be others.
@@ -69,6 +73,7 @@ func (b *backend) settle(ctx context.Context, se *session, s *store.Snapshot) (*
 type peerChanges struct {
 	nodes, networks, services, tasks [][]byte
 	gone                             []string
+	stamps                           []time.Time // see v1.Peers
 	dataPort                         uint16
 	complete                         bool
 }
@@ -105,7 +110,7 @@ func (c *peerChanges) append(buf []byte) ([]byte, error) {
 		name string
 		v    any
 		is   bool
-	}{{"gone", c.gone, len(c.gone) > 0}, {"dataPort", c.dataPort, c.dataPort != 0}} {
+	}{{"gone", c.gone, len(c.gone) > 0}, {"dataPort", c.dataPort, c.dataPort != 0}, {"stamps", c.stamps, len(c.stamps) > 0}} {
 		if !field.is {
 			continue
 		}
@@ -146,7 +151,9 @@ func (se *session) comparePeers(s *store.Snapshot, m marks, all bool, kept *peer
 	}
 	c.seen = make(map[string]struct{}, len(m.peers))
 	for _, p := range m.peers {
-		c.look(p.kind, p.id)
+		if c.look(p.kind, p.id) && !p.at.IsZero() && p.of != se.node {
+			c.stamps = append(c.stamps, p.at)
+		}
 		switch {
 		case !p.tasks:
 		case p.kind == v1.KindService:
@@ -201,10 +208,10 @@ func (c *comparison) everything() {
 	}
 }
 
-// look looks at one peer, once.
-func (c *comparison) look(kind v1.Kind, id string) {
+// look looks at one peer, once, and tells whether there is something to tell of it.
+func (c *comparison) look(kind v1.Kind, id string) bool {
 	if _, ok := c.seen[id]; ok {
-		return
+		return false
 	}
 	c.seen[id] = struct{}{}
 	var now *told
@@ -220,18 +227,22 @@ func (c *comparison) look(kind v1.Kind, id string) {
 		now = c.view.tellTask(id)
 	}
 	if now == nil {
-		c.drop(id)
-		return
+		return c.drop(id)
 	}
-	if hash, ok := c.sent[id]; !ok || hash != now.hash {
-		c.sent[id] = now.hash
-		*into = append(*into, now.body)
+	hash, ok := c.sent[id]
+	if ok && hash == now.hash {
+		return false
 	}
+	c.sent[id] = now.hash
+	*into = append(*into, now.body)
+	return true
 }
 
-func (c *comparison) drop(id string) {
-	if _, ok := c.sent[id]; ok {
+func (c *comparison) drop(id string) bool {
+	_, ok := c.sent[id]
+	if ok {
 		delete(c.sent, id)
 		c.gone = append(c.gone, id)
 	}
+	return ok
 }

@@ -149,6 +149,39 @@ func (a *agent) peerReady(id string, ready bool, op store.Op) {
 	}
 }
 
+// TestStampsOfPeers: when a task of another node became ready, and ceased to be, is told as the store has it, and nothing else is.
+func TestStampsOfPeers(t *testing.T) {
+	f := serve(t)
+	f.commit(append(networkOps("netA", "a", 4096), nodeOp("node1", 1), nodeOp("node2", 2), serviceOp("sA", "web", onNetworks("a")),
+		peerTaskOp("tA", "sA", "node1", "netA"), peerTaskOp("tB", "sA", "node2", "netA"))...)
+	a := f.connect("node1")
+	at := func(second int64) time.Time { return time.Unix(second, 0).UTC() }
+	status := func(id string, state v1.TaskState, second int64) store.Op {
+		op := statusOp(id, state, "100.64.2.2")
+		op.Value.(*v1.TaskStatus).At = at(second)
+		return op
+	}
+	stopping := peerTaskOp("tB", "sA", "node2", "netA")
+	stopping.Value.(*v1.TaskDesired).State, stopping.Meta = v1.TaskShutdown, &v1.Meta{UpdatedAt: at(4)}
+	for _, c := range []struct {
+		what string
+		op   store.Op
+		want []time.Time
+	}{
+		{"it starts", status("tB", v1.TaskStarting, 1), nil},
+		{"it runs", status("tB", v1.TaskRunning, 2), []time.Time{at(2)}},
+		{"one of the node's own runs", status("tA", v1.TaskRunning, 3), nil},
+		{"it is to stop", stopping, []time.Time{at(4)}},
+		{"it has stopped", status("tB", v1.TaskShutdown, 5), nil},
+	} {
+		f.commit(c.op)
+		a.take()
+		if diff := cmp.Diff(c.want, a.last.Peers.Stamps); diff != "" {
+			t.Errorf("%s: stamps (-want +got):\n%s", c.what, diff)
+		}
+	}
+}
+
 // TestPeersConverge changes everything at random while three nodes listen; each ends with exactly what a fresh session is told,
 // and was never told of a network that it has no task on.
 func TestPeersConverge(t *testing.T) {

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -55,16 +54,24 @@ func (m *managerMetrics) Collect(to chan<- prometheus.Metric) {
 }
 
 // programming measures how fast this machine's network and names follow the swarm.
-type programming struct{ took prometheus.Histogram }
+type programming struct{ whole, own prometheus.Histogram }
 
 func newProgramming(r prometheus.Registerer) *programming {
-	p := &programming{prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "swarm_network_programming_duration_seconds",
-		Help: "Time from when this node was told of a change of tasks, services, networks or nodes until its routes, virtual addresses, " +
-			"published ports and names followed it, all by this node's clock. The way there is in apiserver_watch_lag_seconds.",
-		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
-	})}
-	r.MustRegister(p.took)
+	p := &programming{
+		whole: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "swarm_network_programming_duration_seconds",
+			Help: "Time from when a task of another node became ready, or ceased to be, as its state is stamped in the store, until this node's " +
+				"routes, virtual addresses, published ports and names followed it. The stamp is by the clock of another machine.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}),
+		own: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "swarm_network_apply_duration_seconds",
+			Help: "Time from when this node was told of a change of tasks, services, networks or nodes until its routes, virtual addresses, " +
+				"published ports and names followed it, all by this node's clock.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}),
+	}
+	r.MustRegister(p.whole, p.own)
 	return p
 }
 
@@ -78,5 +85,3 @@ func newRepairs(r prometheus.Registerer) func(kind string, changes int) {
 	r.MustRegister(repairs)
 	return func(kind string, changes int) { repairs.WithLabelValues(kind).Add(float64(changes)) }
 }
-
-func (p *programming) observe(took time.Duration) { p.took.Observe(took.Seconds()) }

@@ -122,7 +122,8 @@ func (n *node) runAgent() {
 		OnNode:   n.onNode,
 		Log:      n.d.log,
 
-		Programmed: n.d.programming.observe,
+		Applied:    func(took time.Duration) { n.d.programming.own.Observe(took.Seconds()) },
+		Programmed: func(took time.Duration) { n.d.programming.whole.Observe(took.Seconds()) },
 	})
 	if err := a.Run(n.ctx); err != nil && n.ctx.Err() == nil {
 		n.d.fail(fmt.Errorf("agent: %w", err))

@@ -1,5 +1,7 @@
 package v1
 
+import "time"
+
 // Peers is what a node has to know of others for its tasks to reach them, for names to be answered, and for published ports to lead
 // to tasks elsewhere: what is new or changed, whole, and what is gone. A node is told of
 //
@@ -18,6 +20,9 @@ type Peers struct {
 	Gone []string `json:"gone,omitempty"`
 	// DataPort is the UDP port of the traffic between nodes, where Peers is complete; 0 is DefaultDataPort.
 	DataPort uint16 `json:"dataPort,omitempty"`
+	// Stamps are when tasks of other nodes became ready, or ceased to be, which this message tells: by the stamps of those states in the
+	// store, so that a node can measure how long it takes until its network follows. Not in a message that is complete.
+	Stamps []time.Time `json:"stamps,omitempty"`
 }
 
 // DefaultDataPort is VXLAN's, and Docker Swarm's.

@@ -127,7 +127,7 @@ func start(b *testing.B, l layout) *bench {
 		Tasks: []*v1.Task{{Meta: v1.Meta{ID: own}, Desired: desired}}, Services: []*v1.ServiceRevision{revision}}}}
 	a := agent.New(agent.Options{NodeID: self, Dir: dir, Runtime: engine.NewFake(engine.FakeOptions{}), Network: network, Underlay: underlay,
 		Names: dnsplugin.New(dnsplugin.Options{Log: quiet}), Manager: x.manager, Log: quiet, ResolvConf: "/nonexistent",
-		Programmed: func(took time.Duration) { x.programmed <- took }})
+		Applied: func(took time.Duration) { x.programmed <- took }})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
