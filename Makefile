@@ -107,6 +107,15 @@ bench-start: build runtime e2e-images ## Time to running against a bare containe
 	go build -o $(BIN)/bench-start ./test/bench/start
 	go test -count=1 -v -timeout 20m ./test/e2e -run TestMainJobStartBench -args -bench-start
 
+.PHONY: bench-programming
+bench-programming: ## How long networks and names take to follow: 3 nodes, 50 services that change twice a second (root)
+	go build -o $(BIN)/bench-programming ./test/bench/programming
+	$(BIN)/bench-programming -pace $(or $(PACE),500ms)
+
+.PHONY: bench-endpoints
+bench-endpoints: ## What one change of 10,000 endpoints costs a node, in all (root)
+	go test -run xxx -bench . -benchtime 200x ./test/bench/endpoints
+
 .PHONY: lint
 lint: ## gofmt, golangci-lint and the house rules
 	@test -z "$$(gofmt -l cmd pkg test deploy)" || { gofmt -l cmd pkg test deploy; echo "run gofmt -w on these"; exit 1; }

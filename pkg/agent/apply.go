@@ -34,7 +34,15 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 	}
 	number, resync, followed := l.want, l.resync, l.told
 	config, names := a.config()
-	l.applying, l.resync, l.told = true, false, told{}
+	if quick := l.quick(config); quick != nil && !l.wasQuick {
+		config, number, l.wasQuick = *quick, l.have, true
+	} else {
+		l.wasQuick = false // others may change without end
+		if now.Sub(l.othersAt) < othersRest {
+			a.fewLinks(&config)
+		}
+	}
+	l.applying, l.resync, l.told, l.applied = true, false, told{}, nil
 	a.workers.Go(func() {
 		if a.at("before apply") {
 			return
@@ -54,6 +62,9 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 		a.post(func() {
 			if resync {
 				a.links.repairIsDone(a.o.Now(), took)
+			}
+			if err == nil {
+				a.links.applied = &config
 			}
 			a.applied(number, err, len(config.Tasks) > 0, took, followed)
 		})

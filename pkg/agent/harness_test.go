@@ -235,6 +235,7 @@ type network struct {
 	resyncs int
 	fail    error
 	delay   time.Duration
+	delayOf func(netplugin.Config) time.Duration // unless nil, in the place of delay
 	// disturbed yields when something else changed the network.
 	disturbed chan struct{}
 }
@@ -245,7 +246,11 @@ func newNetwork() *network {
 
 // Apply implements netplugin.Network.
 func (n *network) Apply(ctx context.Context, c netplugin.Config) error {
-	if !sleep(ctx, n.delay) {
+	delay := n.delay
+	if n.delayOf != nil {
+		delay = n.delayOf(c)
+	}
+	if !sleep(ctx, delay) {
 		return ctx.Err()
 	}
 	n.mu.Lock()

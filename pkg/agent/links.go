@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -34,6 +33,10 @@ type links struct {
 	retry      time.Time // no Apply before, if so
 	again      time.Time // to apply once more for what is broken
 	told       told      // what the network does not follow yet
+	// applied is the config that the network is at; nil where that is not known.
+	applied  *netplugin.Config
+	wasQuick bool      // the latest Apply left this node's links as they were
+	othersAt time.Time // when others changed last
 	// broken are the links, and brokenPorts the published ports, that alone are not as they should be.
 	broken      map[string]error
 	brokenPorts map[portKey]error
@@ -335,7 +338,7 @@ func (a *Agent) config() (netplugin.Config, *dnsplugin.Names) {
 			c.Tasks = append(c.Tasks, netplugin.TaskLink{ID: id, Address: addr})
 		}
 	}
-	slices.SortFunc(c.Tasks, func(a, b netplugin.TaskLink) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(c.Tasks, byID)
 	if a.o.Names == nil {
 		names = nil
 	}

@@ -57,6 +57,9 @@ func (a *Agent) takePeers(m v1.Assignment) {
 	kept := *told
 	kept.Stamps = nil
 	a.peersChanged(&kept, m.Complete)
+	if !m.Complete {
+		a.links.othersAt = a.o.Now()
+	}
 	a.links.touch()
 }
 

@@ -81,14 +81,14 @@ func rebacked(c Config, backend int, to netip.AddrPort) Config {
 }
 
 // between applies two configs in turn.
-func (l *lab) between(b *testing.B, configs ...Config) {
-	l.apply(configs[0])
+func (b *lab) between(t *testing.B, configs ...Config) {
+	b.apply(configs[0])
 	i, before := 0, cpuTime()
-	for b.Loop() {
+	for t.Loop() {
 		i++
-		l.apply(configs[i%2])
+		b.apply(configs[i%2])
 	}
-	b.ReportMetric(float64(cpuTime()-before)/float64(i)/1e6, "cpu-ms/op")
+	t.ReportMetric(float64(cpuTime()-before)/float64(i)/1e6, "cpu-ms/op")
 }
 
 func BenchmarkChangeOneBackend(b *testing.B) {

@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/swarmd/swarmd/pkg/netplugin"
+)
+
+// To make or remove a task's link takes the kernel some ten milliseconds, and a hundred where it is busy; to follow a task of another node takes
+// it one. So what others do does not wait for this node's own links: where there are both, it is applied alone at first, with the links as they
+// are, and while others change an Apply makes a few links only.
+
+// linksAtOnce is how many links one Apply makes while others change: about as many as the kernel makes at a time. They do until they have not for
+// othersRest.
+const (
+	linksAtOnce = 4
+	othersRest  = time.Second
+)
+
+func byID(a, b netplugin.TaskLink) int { return strings.Compare(a.ID, b.ID) }
+
+// quick is the config with the links that there are, if others changed and there are links to make or to remove; else nil.
+func (l *links) quick(c netplugin.Config) *netplugin.Config {
+	have := l.applied
+	if have == nil || len(l.told.came) == 0 || reflect.DeepEqual(have.Tasks, c.Tasks) || have.Gateway != c.Gateway {
+		return nil
+	}
+	c.Tasks = have.Tasks
+	c.Overlays = slices.DeleteFunc(slices.Clone(c.Overlays), func(o *netplugin.Overlay) bool { return overlayOf(have.Overlays, o.ID) == nil })
+	for _, o := range have.Overlays {
+		if overlayOf(c.Overlays, o.ID) == nil {
+			c.Overlays = append(c.Overlays, o)
+		}
+	}
+	slices.SortFunc(c.Overlays, func(a, b *netplugin.Overlay) int { return strings.Compare(a.ID, b.ID) })
+	return &c
+}
+
+func overlayOf(all []*netplugin.Overlay, id string) *netplugin.Overlay {
+	for _, o := range all {
+		if o.ID == id {
+			return o
+		}
+	}
+	return nil
+}
+
+// fewLinks leaves links that there are too many of for one Apply to the next.
+func (a *Agent) fewLinks(c *netplugin.Config) {
+	l := &a.links
+	if l.applied == nil {
+		return
+	}
+	made := 0
+	c.Tasks = slices.DeleteFunc(c.Tasks, func(t netplugin.TaskLink) bool {
+		if _, there := slices.BinarySearchFunc(l.applied.Tasks, t, byID); there {
+			return false
+		}
+		if made++; made <= linksAtOnce {
+			return false
+		}
+		if task := a.tasks[t.ID]; task != nil {
+			task.config = l.touch()
+		}
+		return true
+	})
+}
