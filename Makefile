@@ -107,6 +107,10 @@ bench-start: build runtime e2e-images ## Time to running against a bare containe
 	go build -o $(BIN)/bench-start ./test/bench/start
 	go test -count=1 -v -timeout 20m ./test/e2e -run TestMainJobStartBench -args -bench-start
 
+.PHONY: bench-net
+bench-net: build runtime e2e-images ## Tasks that talk to each other, beside plain links and a network as Docker lays it out, in one run (root)
+	go test -count=1 -v -timeout 20m ./test/e2e -run 'TestNetBench$$' -args -bench-net
+
 .PHONY: bench-programming
 bench-programming: ## How long networks and names take to follow: 3 nodes, 50 services that change twice a second (root)
 	go build -o $(BIN)/bench-programming ./test/bench/programming
