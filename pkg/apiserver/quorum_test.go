@@ -46,7 +46,7 @@ func TestDemotable(t *testing.T) {
 			t.Fatal(err)
 		}
 		var voters []Voter
-		for _, word := range strings.Fields(test.voters) {
+		for word := range strings.FieldsSeq(test.voters) {
 			id, dead := strings.CutSuffix(word, "!")
 			voters = append(voters, Voter{id, !dead})
 		}
