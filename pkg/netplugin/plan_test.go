@@ -12,9 +12,9 @@ import (
 // are made in this way.
 func TestNextPlan(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	peers := map[uint32]netip.Addr{}
+	peers := map[uint32]Peer{}
 	for n := range uint32(6) {
-		peers[n+2] = nodeAddr(int(n) + 2)
+		peers[n+2] = Peer{Node: n + 2, Underlay: nodeAddr(int(n) + 2)}
 	}
 	d := &desired{underlay: underlay{addr: hostAddr, node: 1, port: 4789}}
 	quick, slow := 0, 0
