@@ -141,6 +141,7 @@ type Agent struct {
 	timers     timers
 	starts     queue
 	stops      queue
+	checks     queue // of health
 	pulls      map[string]*pull
 	links      links
 	peers      *peers
@@ -175,7 +176,7 @@ func New(o Options) *Agent {
 		o: o, log: o.Log.With("node.id", o.NodeID),
 		inbox: make(chan func(), 16), quit: make(chan struct{}),
 		tasks: map[string]*task{}, revisions: map[string]*v1.ServiceRevision{}, strays: map[string]engine.State{},
-		starts: queue{limit: o.Starts}, stops: queue{limit: o.Stops},
+		starts: queue{limit: o.Starts}, stops: queue{limit: o.Stops}, checks: queue{limit: maxChecks},
 		pulls: map[string]*pull{}, links: links{used: map[netip.Addr]string{}}, peers: newPeers(o.NodeID),
 		reports: reporter{pending: map[string]*task{}, size: batchTasks},
 		streams: map[string]context.CancelFunc{},
@@ -245,6 +246,7 @@ func (a *Agent) pump() time.Time {
 	}
 	a.dispatch(&a.starts)
 	a.dispatch(&a.stops)
+	a.dispatchChecks()
 	at := earliest(a.pumpSave(now), a.pumpPeers(now), a.pumpLinks(now), a.pumpReports(now))
 	if len(a.timers) > 0 {
 		at = earliest(at, a.timers[0].at)

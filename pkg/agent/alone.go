@@ -120,7 +120,9 @@ func backOffBy(first time.Duration, failures uint32) time.Duration {
 }
 
 // failed tells whether a task's container ended other than by finishing.
-func (t *task) failed() bool { return t.lost || t.ended.ExitCode != 0 || t.ended.OOMKilled }
+func (t *task) failed() bool {
+	return t.lost || t.ended.ExitCode != 0 || t.ended.OOMKilled || t.status.Unhealthy
+}
 
 // record is what counts against a task: the restarts and the failures in a row of those before it in its slot, and its own.
 func (t *task) record() (times []time.Time, failures uint32) {
@@ -165,7 +167,10 @@ func (a *Agent) await(t *task) {
 func (a *Agent) restarted(t *task) {
 	now := a.o.Now().UTC()
 	own := v1.AloneRestarts{At: now, Count: 1, Last: errLost}
-	if !t.lost {
+	switch {
+	case t.status.Unhealthy:
+		own.Last = t.status.Err
+	case !t.lost:
 		own.Last = exitText(t.ended)
 	}
 	if old := t.status.Alone; old != nil {
@@ -191,7 +196,7 @@ func (a *Agent) restarted(t *task) {
 	if t.phase = phasePulled; t.image == "" {
 		t.phase = phaseNew // an earlier process pulled it: what the runtime calls the image has to be asked again
 	}
-	t.ended, t.again, t.lost = nil, time.Time{}, false
+	t.ended, t.again, t.lost, t.health, t.status.Unhealthy = nil, time.Time{}, false, nil, false
 	a.observe(t, t.status.State, t.runningMessage(), "")
 	t.saved = a.dirty()
 }

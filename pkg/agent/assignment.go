@@ -246,6 +246,7 @@ func (a *Agent) adopt(t *task, s engine.State, exists bool) {
 		if s.Status == engine.Ended {
 			t.ended = &s
 		}
+		a.watchHealth(t, s, t.status.State >= v1.TaskRunning)
 	case t.phase >= phaseStarted, t.status.State >= v1.TaskRunning, !exists && t.status.State >= v1.TaskStarting,
 		exists && a.state.rebooted:
 		a.lost(t)

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -238,6 +239,8 @@ type network struct {
 	delayOf func(netplugin.Config) time.Duration // unless nil, in the place of delay
 	// disturbed yields when something else changed the network.
 	disturbed chan struct{}
+	// dial is how connections to tasks are made; nil is refused.
+	dial func(ctx context.Context, task, address string) (net.Conn, error)
 }
 
 func newNetwork() *network {
@@ -292,6 +295,17 @@ func (n *network) Disturbed() <-chan struct{} { return n.disturbed }
 
 // Namespace implements netplugin.Network.
 func (n *network) Namespace(task string) string { return "/netns/" + task }
+
+// Dial implements netplugin.Network: it connects as the test says.
+func (n *network) Dial(ctx context.Context, task, address string) (net.Conn, error) {
+	n.mu.Lock()
+	dial := n.dial
+	n.mu.Unlock()
+	if dial == nil {
+		return nil, errors.New("dial tcp " + address + ": connect: connection refused")
+	}
+	return dial(ctx, task, address)
+}
 
 // Addresses implements netplugin.Network.
 func (n *network) Addresses(context.Context) (map[string]netip.Addr, error) {

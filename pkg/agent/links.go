@@ -267,7 +267,7 @@ func hostPorts(ports []v1.PortConfig) []v1.PortConfig {
 func (a *Agent) withdraw(t *task) {
 	if t.published {
 		t.published, t.config = false, a.links.touch()
-		t.linger = t.stopAt.Add(a.farther(t))
+		t.linger = t.stopsSince().Add(a.farther(t))
 	}
 	if a.links.down || a.links.have >= t.config { // a network that fails does not keep a task from stopping
 		t.phase = phaseWithdrawn

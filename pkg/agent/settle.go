@@ -16,7 +16,7 @@ func final(err error) bool {
 // settle writes down how a task ended: as its process did, unless it was stopped.
 func (a *Agent) settle(t *task) {
 	s := t.ended
-	if t.lost && !t.stop() {
+	if t.lost && !t.stop() && !t.status.Unhealthy {
 		a.observe(t, v1.TaskStarting, "starting", "")
 		a.end(t, v1.TaskFailed, t.status.Message, errLost)
 		return
@@ -26,6 +26,8 @@ func (a *Agent) settle(t *task) {
 		c.ExitCode, c.OOMKilled = &code, s.OOMKilled
 	}
 	switch {
+	case t.status.Unhealthy:
+		a.end(t, v1.TaskFailed, "started", t.status.Err)
 	case t.phase < phaseStarted || s == nil:
 		a.end(t, v1.TaskShutdown, "shutdown", "")
 	case t.stop() && !s.Ended.Before(t.stopAt):

@@ -59,10 +59,12 @@ type view struct {
 	stop  bool // it is desired to stop, or nobody knows it any more
 	gone  bool // it is no longer assigned
 	ended bool // its process has ended
-	late  bool // what was asked of it last has taken too long
-	pause bool // the last attempt failed a moment ago
-	again bool // its process has ended, and nobody but this agent can start it again
-	await bool // but not yet
+	// unproven says that its health check has not succeeded yet.
+	unproven bool
+	late     bool // what was asked of it last has taken too long
+	pause    bool // the last attempt failed a moment ago
+	again    bool // its process has ended, and nobody but this agent can start it again
+	await    bool // but not yet
 	// linger says that others may still send to it, though nothing here leads to it any more.
 	linger bool
 }
@@ -117,7 +119,7 @@ func stepDown(v view) action {
 		return actAgain
 	case v.ended, v.phase == phaseKilled && v.late:
 		return actSettle
-	case v.phase == phaseStarted && !v.stop:
+	case v.phase == phaseStarted && !v.stop && !v.unproven:
 		return actPublish
 	case !v.stop || v.pause:
 		return actRest

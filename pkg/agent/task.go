@@ -30,8 +30,9 @@ type task struct {
 	late     time.Time // when what was asked of it last has taken too long
 	pause    time.Time // no attempt before
 	attempts int
-	busy     bool   // queued, or with a worker
-	image    string // as pulled
+	busy     bool    // queued, or with a worker
+	health   *health // nil where it is not checked
+	image    string  // as pulled
 	pulling  *pull
 
 	addr      netip.Addr
@@ -75,7 +76,7 @@ func (t *task) grace() time.Duration {
 
 // view is what step needs to know of a task.
 func (a *Agent) view(t *task, now time.Time) view {
-	v := view{phase: t.phase, stop: t.stop(), gone: t.gone, ended: t.ended != nil,
+	v := view{phase: t.phase, stop: t.stop() || t.status.Unhealthy && t.ended == nil, unproven: t.unproven(), gone: t.gone, ended: t.ended != nil,
 		late: !t.late.IsZero() && !now.Before(t.late), pause: now.Before(t.pause), linger: now.Before(t.linger)}
 	if t.assigned != nil {
 		d := t.assigned.Desired
@@ -89,6 +90,7 @@ func (a *Agent) view(t *task, now time.Time) view {
 
 // advance takes a task as far as it can go now. It may be called at any time, for any reason.
 func (a *Agent) advance(t *task) {
+	a.checkHealth(t)
 	for a.adopted && !t.busy && a.tasks[t.id] == t {
 		now := a.o.Now()
 		before := t.phase

@@ -46,7 +46,7 @@ func (a *Agent) dispatch(q *queue) {
 type result struct {
 	pid uint32
 	err error
-	// state is the container's after a start that failed.
+	// state is the container's after a start.
 	state engine.State
 }
 
@@ -105,8 +105,11 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 		})
 	case actStart:
 		return func(ctx context.Context) (r result) {
-			if r.pid, r.err = rt.Start(ctx, id); r.err != nil {
-				r.state, _ = rt.State(ctx, id) // unknown is as good as not started: it is asked again
+			r.pid, r.err = rt.Start(ctx, id)
+			state, err := rt.State(ctx, id) // which also says how the container is found to be healthy
+			r.state = state                 // unknown is as good as not started: it is asked again
+			if r.err == nil {
+				r.err = err
 			}
 			return r
 		}, nil
@@ -166,6 +169,7 @@ func (a *Agent) started(t *task, r result) {
 		if r.state.Status == engine.Ended && t.ended == nil {
 			t.ended = &r.state
 		}
+		a.watchHealth(t, r.state, false)
 		a.beginStreams(t)
 	case r.state.Status == engine.Created && a.engineUp:
 		a.end(t, v1.TaskFailed, "starting", "starting container failed: "+r.err.Error())

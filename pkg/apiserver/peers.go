@@ -242,7 +242,7 @@ func (v *peerView) ingress(service string) bool {
 // peerTask is a task with its addresses on the node's networks.
 func (v *peerView) peerTask(t *v1.Task, networks []v1.NetworkAddress, nodeUp bool) *v1.PeerTask {
 	p := &v1.PeerTask{ID: t.Meta.ID, Service: t.Desired.Service, Name: v1.TaskName(t.Desired), Node: v1.TaskNode(t), Gateway: gatewayOf(t),
-		Networks: networks, Ready: nodeUp && readyTask(t)}
+		Networks: networks, Ready: nodeUp && v1.Serves(t)}
 	if r, ok := store.Get(v.Snapshot, v1.ServiceRevisions, t.Desired.Revision); ok && r.Spec != nil {
 		if name := r.Spec.Task.Container.Hostname; !strings.Contains(name, "{{") { // templates are for the node to expand
 			p.Hostname = name

@@ -143,25 +143,20 @@ func sameTaskToPeers(old, now *v1.Task) bool {
 		return old == now
 	}
 	return v1.TaskNode(old) == v1.TaskNode(now) && gatewayOf(old) == gatewayOf(now) && unreachable(old) == unreachable(now) &&
-		readyTask(old) == readyTask(now) && old.Desired.Revision == now.Desired.Revision &&
+		v1.Serves(old) == v1.Serves(now) && old.Desired.Revision == now.Desired.Revision &&
 		reflect.DeepEqual(old.Desired.Networks, now.Desired.Networks)
 }
 
 // stampOf is when a task became ready, or ceased to be, as is written of it in the store: by its node's clock where it is observed, by
 // the leader's where it is desired. It is zero for all other changes.
 func stampOf(old, now *v1.Task) time.Time {
-	if old == nil || now == nil || old.Desired == nil || now.Desired == nil || readyTask(old) == readyTask(now) {
+	if old == nil || now == nil || old.Desired == nil || now.Desired == nil || v1.Serves(old) == v1.Serves(now) {
 		return time.Time{}
 	}
 	if v1.Observed(old) != v1.Observed(now) {
 		return now.Status.At
 	}
 	return now.Meta.UpdatedAt
-}
-
-// readyTask tells whether a task takes connections, as far as the task itself says.
-func readyTask(t *v1.Task) bool {
-	return t.Desired.State <= v1.TaskComplete && v1.Observed(t) == v1.TaskRunning
 }
 
 func (t *peerTouch) service(c *store.Change) {

@@ -64,7 +64,7 @@ func convertHealthcheck(h *v1.Healthcheck) *dockerHealthcheck {
 		return nil
 	}
 	return &dockerHealthcheck{h.Test, time.Duration(h.Interval), time.Duration(h.Timeout), time.Duration(h.StartPeriod),
-		time.Duration(h.StartInterval), h.Retries}
+		time.Duration(h.StartInterval), h.Retries, h.HTTP, h.TCP}
 }
 
 func convertPrivileges(p *v1.Privileges) *dockerPrivileges {

@@ -1,6 +1,10 @@
 package cli
 
-import "time"
+import (
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
 
 type dockerContainerSpec struct {
 	Image           string             `json:",omitempty"`
@@ -94,6 +98,9 @@ type dockerHealthcheck struct {
 	StartPeriod   time.Duration `json:",omitempty"`
 	StartInterval time.Duration `json:",omitempty"`
 	Retries       int           `json:",omitempty"`
+	// Beyond Docker.
+	HTTP *v1.HTTPProbe `json:",omitempty"`
+	TCP  *v1.TCPProbe  `json:",omitempty"`
 }
 
 type dockerDNSConfig struct {

@@ -127,6 +127,10 @@ Ports:{{range .}}
   Retries = {{.Retries}}
   StartPeriod =	{{.StartPeriod}}
   Timeout =	{{.Timeout}}
+{{- with .HTTP}}
+  HTTP = {{.Scheme}}://:{{.Port}}{{.Path}}{{end}}
+{{- with .TCP}}
+  TCP = {{.Port}}{{end}}
 {{- with .Test}}
   Tests:{{range .}}
 	 Test = {{.}}{{end}}{{end}}{{end}}

@@ -86,6 +86,13 @@ func TestEdit(t *testing.T) {
 		{"health", "spec: {task: {container: {image: a, healthcheck: {test: [NONE]}}}}",
 			"spec: {task: {container: {image: a, healthcheck: {test: [CMD-SHELL, curl x], interval: 5s, retries: 3}}}}",
 			flags("--health-cmd", "curl x", "--health-interval", "5s", "--health-retries", "3")},
+		{"health by a page", "spec: {task: {container: {image: a, healthcheck: {test: [CMD-SHELL, curl x], retries: 3}}}}",
+			"spec: {task: {container: {image: a, healthcheck: {http: {port: 8443, path: '/healthz?full=1', scheme: https}, retries: 3}}}}",
+			flags("--health-http", "https://:8443/healthz?full=1")},
+		{"health by a port", "spec: {task: {container: {image: a, healthcheck: {http: {port: 80}}}}}",
+			"spec: {task: {container: {image: a, healthcheck: {tcp: {port: 5432}}}}}", flags("--health-tcp", "5432")},
+		{"health by a command again", "spec: {task: {container: {image: a, healthcheck: {tcp: {port: 5432}}}}}",
+			"spec: {task: {container: {image: a, healthcheck: {test: [CMD-SHELL, x]}}}}", flags("--health-cmd", "x")},
 		{"no health", "spec: {task: {container: {image: a, healthcheck: {test: [CMD, x]}}}}",
 			"spec: {task: {container: {image: a, healthcheck: {test: [NONE]}}}}", flags("--no-healthcheck")},
 		{"networks and secrets", "spec: {task: {container: {image: a, secrets: [{source: k}]}, networks: [{target: 'n'}]}}",
@@ -126,6 +133,7 @@ func TestEditErrors(t *testing.T) {
 		{"spec: {}", []string{"--network-rm", "n"}, "no such network: n"},
 		{"spec: {}", []string{"--generic-resource-rm", "gpu"}, "could not find generic-resource `gpu` to remove it"},
 		{"spec: {}", []string{"--no-healthcheck", "--health-cmd", "x"}, "--no-healthcheck conflicts with --health-* options"},
+		{"spec: {}", []string{"--health-tcp", "80", "--health-cmd", "x"}, "--health-cmd, --health-http and --health-tcp exclude each other"},
 		{"spec: {}", []string{"--isolation", "hyperv"}, "--isolation is only for Windows"},
 	} {
 		if _, err := edited(t, c.before, c.args...); errText(err) != c.want {

@@ -33,6 +33,8 @@ type serviceFlags struct {
 	logDriver                           string
 	logOpts                             *list[string]
 	healthCmd                           string
+	healthHTTP                          *value[*v1.HTTPProbe]
+	healthTCP                           *value[*v1.TCPProbe]
 	healthInterval, healthTimeout       *value[v1.Duration]
 	healthStartPeriod, healthStartEvery *value[v1.Duration]
 	healthRetries                       int
@@ -129,6 +131,9 @@ func (f *serviceFlags) addHealthFlags() {
 	f.healthInterval, f.healthTimeout = newValue("duration", parsePositiveDuration), newValue("duration", parsePositiveDuration)
 	f.healthStartPeriod, f.healthStartEvery = newValue("duration", parsePositiveDuration), newValue("duration", parsePositiveDuration)
 	s.StringVar(&f.healthCmd, "health-cmd", "", "Command to run to check health")
+	f.healthHTTP, f.healthTCP = newValue("url", parseHTTPProbe), newValue("port", parseTCPProbe)
+	s.Var(f.healthHTTP, "health-http", "Page of the container to ask for health, such as http://:8080/healthz, without a program in the image")
+	s.Var(f.healthTCP, "health-tcp", "Port of the container to connect to for health, without a program in the image")
 	s.Var(f.healthInterval, "health-interval", "Time between running the check (ms|s|m|h)")
 	s.Var(f.healthTimeout, "health-timeout", "Maximum time to allow one check to run (ms|s|m|h)")
 	s.IntVar(&f.healthRetries, "health-retries", 0, "Consecutive failures needed to report unhealthy")

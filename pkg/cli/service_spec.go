@@ -159,7 +159,7 @@ func (u *updateFlags) apply(f *serviceFlags, config **v1.UpdateConfig) {
 }
 
 func (f *serviceFlags) applyHealth(c *v1.ContainerSpec) error {
-	settings := f.changed("health-cmd", "health-interval", "health-timeout", "health-retries", "health-start-period", "health-start-interval")
+	settings := f.changed("health-cmd", "health-http", "health-tcp", "health-interval", "health-timeout", "health-retries", "health-start-period", "health-start-interval")
 	if f.noHealthcheck {
 		if settings {
 			return errors.New("--no-healthcheck conflicts with --health-* options")
@@ -184,11 +184,26 @@ func (f *serviceFlags) applyHealth(c *v1.ContainerSpec) error {
 	if f.changed("health-retries") {
 		h.Retries = f.healthRetries
 	}
-	if f.changed("health-cmd") {
-		h.Test = nil
-		if f.healthCmd != "" {
-			h.Test = []string{"CMD-SHELL", f.healthCmd}
+	return f.applyProbe(h)
+}
+
+// applyProbe writes by what health is asked: what is given takes the place of what was.
+func (f *serviceFlags) applyProbe(h *v1.Healthcheck) error {
+	given := 0
+	for _, name := range []string{"health-cmd", "health-http", "health-tcp"} {
+		if f.changed(name) {
+			given++
 		}
+	}
+	switch {
+	case given > 1:
+		return errors.New("--health-cmd, --health-http and --health-tcp exclude each other")
+	case given == 0:
+		return nil
+	}
+	h.Test, h.HTTP, h.TCP = nil, f.healthHTTP.v, f.healthTCP.v
+	if f.healthCmd != "" {
+		h.Test = []string{"CMD-SHELL", f.healthCmd}
 	}
 	return nil
 }

@@ -204,3 +204,32 @@ func FuzzFlags(f *testing.F) {
 		readEnvFile(strings.NewReader(text), func(string) (string, bool) { return "", false })
 	})
 }
+
+func TestParseHTTPProbe(t *testing.T) {
+	for text, want := range map[string]v1.HTTPProbe{
+		"http://:8080/healthz":        {Port: 8080, Path: "/healthz", Scheme: "http"},
+		":8080":                       {Port: 8080, Path: "/", Scheme: "http"},
+		"https://localhost/a%20b?c=d": {Port: 443, Path: "/a%20b?c=d", Scheme: "https"},
+		"127.0.0.1:81/x":              {Port: 81, Path: "/x", Scheme: "http"},
+	} {
+		got, err := parseHTTPProbe(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if *got != want {
+			t.Errorf("%s: got %+v, want %+v", text, *got, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"ftp://:21/x":         "is not a page",
+		"http://web:80/":      `is of host "web"`,
+		"http://:0/":          "has no port from 1 to 65535",
+		"http://:99999/":      "has no port from 1 to 65535",
+		"http://u:p@:80/":     "is not a page",
+		"http://:80/x#middle": "is not a page",
+		"http://:x/":          "is not a page",
+	} {
+		if _, err := parseHTTPProbe(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}

@@ -8,6 +8,7 @@ package netplugin
 
 import (
 	"context"
+	"net"
 	"net/netip"
 )
 
@@ -132,6 +133,8 @@ type Network interface {
 	Disturbed() <-chan struct{}
 	// Namespace is the path of a task's network namespace, which is there after an Apply that had the task.
 	Namespace(task string) string
+	// Dial connects to a TCP port as a program of the task would: address is a literal one with a port, such as 127.0.0.1:80.
+	Dial(ctx context.Context, task, address string) (net.Conn, error)
 	// Addresses are those of the tasks whose links this machine has, also from before a restart.
 	Addresses(ctx context.Context) (map[string]netip.Addr, error)
 	// Teardown removes all of it.

@@ -295,3 +295,21 @@ func isTimeout(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) && n.Timeout() || errors.Is(err, syscall.ETIMEDOUT)
 }
+
+func TestDialInATask(t *testing.T) {
+	b, _ := withServers(t, 1)
+	c, err := b.linux.Dial(t.Context(), "t0", "127.0.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from := c.RemoteAddr().String(); from != "127.0.0.1:80" {
+		t.Errorf("connected to %s", from)
+	}
+	_ = c.Close()
+	if _, err := b.linux.Dial(t.Context(), "t0", "127.0.0.1:81"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a port without a server: %v, want that it is refused", err)
+	}
+	if _, err := b.linux.Dial(t.Context(), "t1", "127.0.0.1:80"); err == nil {
+		t.Error("a task that is not there takes connections")
+	}
+}

@@ -23,6 +23,7 @@ const (
 	FakeCreate FakeOp = "create"
 	FakeStart  FakeOp = "start"
 	FakeSignal FakeOp = "signal"
+	FakeExec   FakeOp = "exec"
 	FakeRemove FakeOp = "remove"
 	FakeList   FakeOp = "list"
 )
@@ -38,6 +39,8 @@ type FakeOptions struct {
 	Fail func(op FakeOp, id string) error
 	// Process says how a container's process behaves once started; nil for one that runs until it is stopped.
 	Process func(c Container) FakeProcess
+	// Exec is what comes of a command in a container; nil for success without a word. It is called without locks.
+	Exec func(ctx context.Context, c Container, command []string) (ExecResult, error)
 	// Images are here from the beginning, as if they had been loaded. Any other reference is there to be pulled.
 	Images []Image
 }
@@ -155,7 +158,7 @@ func (f *Fake) Create(ctx context.Context, c Container) error {
 	labels := make(map[string]string, len(c.Spec.Labels)+len(c.Labels))
 	maps.Copy(labels, c.Spec.Labels)
 	maps.Copy(labels, c.Labels)
-	f.containers[c.ID] = &fakeContainer{state: State{ID: c.ID, Labels: labels, Status: Created}, container: c}
+	f.containers[c.ID] = &fakeContainer{state: State{ID: c.ID, Labels: labels, Status: Created, Healthcheck: fakeHealth(c.Spec.Healthcheck)}, container: c}
 	return nil
 }
 
@@ -255,6 +258,38 @@ func (f *Fake) State(ctx context.Context, id string) (State, error) {
 		return State{}, fmt.Errorf("%w: container %q", ErrNotFound, id)
 	}
 	return c.state, nil
+}
+
+// fakeHealth is a container's health check; images have none of their own.
+func fakeHealth(h *v1.Healthcheck) *v1.Healthcheck {
+	switch {
+	case h == nil, h.HTTP == nil && h.TCP == nil && len(h.Test) < 2:
+		return nil
+	case len(h.Test) == 2 && h.Test[0] == "CMD-SHELL":
+		shell := *h
+		shell.Test = []string{"CMD", "/bin/sh", "-c", h.Test[1]}
+		return &shell
+	}
+	return h
+}
+
+// Exec implements Runtime.
+func (f *Fake) Exec(ctx context.Context, id string, command []string, limit int) (ExecResult, error) {
+	if err := f.enter(ctx, FakeExec, id); err != nil {
+		return ExecResult{}, err
+	}
+	c, ok := f.containers[id]
+	running := ok && c.state.Status == Running
+	f.mu.Unlock()
+	if !running {
+		return ExecResult{}, fmt.Errorf("%w: running container %q", ErrNotFound, id)
+	}
+	if f.o.Exec == nil {
+		return ExecResult{}, nil
+	}
+	r, err := f.o.Exec(ctx, c.container, command)
+	r.Output = r.Output[:min(len(r.Output), limit)]
+	return r, err
 }
 
 // Container is what a container was made of.

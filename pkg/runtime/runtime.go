@@ -42,6 +42,10 @@ type Runtime interface {
 	// Signal sends a signal, such as SIGTERM, to the container's first process. An empty one is the container's own stop
 	// signal: that of its spec, else of its image, else SIGTERM. A container that has ended is not an error.
 	Signal(ctx context.Context, id, signal string) error
+	// Exec runs a command in a container that runs, as the container's own process runs: with its user, environment, folder and
+	// bounds. It waits for the command's end; when ctx ends first the command is killed, and the error is ctx's. What it writes is
+	// kept up to limit bytes, and read to its end. ErrInvalid says that the command cannot be started, ErrNotFound that the container does not run.
+	Exec(ctx context.Context, id string, command []string, limit int) (ExecResult, error)
 	// Remove kills the container if it runs, and removes all of it but its log. One that is not there is not an error.
 	Remove(ctx context.Context, id string) error
 	// RemoveLog removes what Logs reads.
@@ -105,8 +109,8 @@ type Container struct {
 	Name string
 	// Image is a reference that Pull returned.
 	Image string
-	// Spec says what to run. The runtime heeds what concerns processes and files; networks, secrets and health are the
-	// agent's business.
+	// Spec says what to run. The runtime heeds what concerns processes and files; networks, secrets and whether it is healthy are
+	// the agent's business.
 	Spec v1.ContainerSpec
 	// Labels are set on the container, over those of Spec.
 	Labels map[string]string
@@ -137,11 +141,20 @@ type State struct {
 	Labels map[string]string
 	Status Status
 	PID    uint32
+	// Healthcheck is how the container is found to be healthy: by its spec, and where that is silent by its image, with CMD-SHELL
+	// made a command. Nil where it is by nothing. Times that are 0 are for the agent to fill in.
+	Healthcheck *v1.Healthcheck
 	// ExitCode, OOMKilled and Ended are of a container that has ended.
 	ExitCode  int
 	OOMKilled bool
 	Started   time.Time
 	Ended     time.Time
+}
+
+// ExecResult is what came of a command.
+type ExecResult struct {
+	ExitCode int
+	Output   []byte
 }
 
 // Status is what a container does.

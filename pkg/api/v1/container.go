@@ -70,15 +70,42 @@ type SELinuxConfig struct {
 	Level   string `json:"level,omitempty"`
 }
 
-// Healthcheck is how a container is found to be healthy, with Docker's fields and meaning.
+// Healthcheck is how a container is found to be healthy, with Docker's fields and meaning. Of Test, HTTP and TCP one is given; with
+// none the image's test holds. What is 0 is the image's, and else as said here.
 type Healthcheck struct {
-	// Test is empty (the image's), {"NONE"}, {"CMD", args…} or {"CMD-SHELL", command}.
-	Test          []string `json:"test,omitempty"`
-	Interval      Duration `json:"interval,omitempty"`
-	Timeout       Duration `json:"timeout,omitempty"`
-	StartPeriod   Duration `json:"startPeriod,omitempty"`
+	// Test is empty (the image's), {"NONE"}, {"CMD", args…} or {"CMD-SHELL", command}: it is run in the container, and exit code 0
+	// means healthy.
+	Test []string `json:"test,omitempty"`
+	// HTTP and TCP are asked by the node, in the task's network namespace: the image needs no program for it.
+	HTTP *HTTPProbe `json:"http,omitempty"`
+	TCP  *TCPProbe  `json:"tcp,omitempty"`
+	// Interval is between the end of one check and the beginning of the next; 30 s.
+	Interval Duration `json:"interval,omitempty"`
+	// Timeout is when a check has failed that has not ended; 30 s.
+	Timeout Duration `json:"timeout,omitempty"`
+	// StartPeriod is how long after its start failures of a container that was not healthy yet do not count.
+	StartPeriod Duration `json:"startPeriod,omitempty"`
+	// StartInterval is Interval in the start period; 5 s.
 	StartInterval Duration `json:"startInterval,omitempty"`
-	Retries       int      `json:"retries,omitempty"`
+	// Retries is how many failures in a row make a container unhealthy; 3.
+	Retries int `json:"retries,omitempty"`
+}
+
+// HTTPProbe asks for a page of the task: an answer with a status of 200 to 399 is healthy. Redirects are not followed, and a
+// certificate is not checked.
+type HTTPProbe struct {
+	// Port is in the container, on its loopback address.
+	Port uint16 `json:"port"`
+	// Path begins with a slash, and may have a query; default /.
+	Path string `json:"path,omitempty"`
+	// Scheme is http (default) or https.
+	Scheme string `json:"scheme,omitempty"`
+}
+
+// TCPProbe connects to the task: a connection is healthy.
+type TCPProbe struct {
+	// Port is in the container, on its loopback address.
+	Port uint16 `json:"port"`
 }
 
 // DNSConfig overrides the container's resolver settings.

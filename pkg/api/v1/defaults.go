@@ -103,6 +103,10 @@ func defaultTask(t *TaskSpec) {
 	fill(&t.RestartPolicy.Delay, defaultDelay)
 	c := &t.Container
 	fill(&c.StopGracePeriod, defaultGracePeriod)
+	if h := c.Healthcheck; h != nil && h.HTTP != nil {
+		orElse(&h.HTTP.Path, "/")
+		orElse(&h.HTTP.Scheme, "http")
+	}
 	for i := range c.Mounts {
 		orElse(&c.Mounts[i].Type, MountVolume)
 	}

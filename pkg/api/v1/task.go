@@ -158,6 +158,8 @@ type TaskStatus struct {
 	// Ran is how long the task was running before it ended, by its node's clock; 0 if it never was. Nil before the end,
 	// and where the agent does not know.
 	Ran *Duration `json:"ran,omitempty"`
+	// Unhealthy tells that the health check failed for good: the task takes no new connections, and is being stopped.
+	Unhealthy bool `json:"unhealthy,omitempty"`
 }
 
 // AloneRestarts are the restarts of a task's container in place, which its node's agent does by the service's restart policy while
@@ -226,6 +228,11 @@ func Observed(t *Task) TaskState {
 
 // Live tells whether a task runs or will: it is desired to, and has not ended.
 func Live(t *Task) bool { return t.Desired.State <= TaskComplete && !Observed(t).Terminal() }
+
+// Serves tells whether a task takes new connections: it runs, is healthy, and is not to stop.
+func Serves(t *Task) bool {
+	return t.Desired.State <= TaskComplete && Observed(t) == TaskRunning && !t.Status.Unhealthy
+}
 
 // HoldsPlacement tells whether a placed task still holds what was set aside for it on its node: until it is observed to
 // have ended.

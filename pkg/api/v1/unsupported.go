@@ -83,9 +83,6 @@ func (u unsupported) container(field string, s *ContainerSpec) {
 	u.when(len(s.Configs) > 0, field+".configs")
 	u.when(len(s.Mounts) > 0, field+".mounts")
 	u.when(s.OpenStdin, field+".openStdin")
-	if h := s.Healthcheck; h != nil && !slices.Equal(h.Test, []string{"NONE"}) {
-		u.fail(field+".healthcheck", "is not supported yet: want none, or test [NONE]")
-	}
 	if p := s.Privileges; p != nil {
 		u.when(p.AppArmor != nil, field+".privileges.appArmor")
 		u.when(p.SELinux != nil, field+".privileges.seLinux")

@@ -15,8 +15,6 @@ func TestUnsupported(t *testing.T) {
 			"spec.task.networks[1].driverOpts: is not supported yet"},
 		{"Service", `{"task":{"container":{"image":"a","secrets":[{"source":"s"}],"configs":[{"source":"s"}],"mounts":[{"target":"/a"}],"openStdin":true}}}`,
 			c + "configs: is not supported yet\n" + c + "mounts: is not supported yet\n" + c + "openStdin: is not supported yet\n" + c + "secrets: is not supported yet"},
-		{"Service", `{"task":{"container":{"image":"a","healthcheck":{"test":["CMD","x"]}}}}`, c + "healthcheck: is not supported yet: want none, or test [NONE]"},
-		{"Service", `{"task":{"container":{"image":"a","healthcheck":{"interval":"1s"}}}}`, c + "healthcheck: is not supported yet: want none, or test [NONE]"},
 		{"Service", `{"task":{"container":{"image":"a","healthcheck":{"test":["NONE"]}}}}`, ""},
 		{"Service", `{"task":{"container":{"image":"a","privileges":{"appArmor":{"mode":"default"},"seLinux":{"type":"t"},"noNewPrivileges":true}}}}`,
 			c + "privileges.appArmor: is not supported yet\n" + c + "privileges.seLinux: is not supported yet"},

@@ -3,6 +3,7 @@ package v1
 import (
 	"encoding/json"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,6 +198,7 @@ func (c *checker) healthcheck(field string, h *Healthcheck) {
 			c.fail(field+".test", "CMD-SHELL needs one command line: want [CMD-SHELL, command line]")
 		}
 	}
+	c.probes(field, h)
 	for _, d := range []struct {
 		name  string
 		value Duration
@@ -209,6 +211,36 @@ func (c *checker) healthcheck(field string, h *Healthcheck) {
 	}
 	if h.Retries < 0 || h.Retries > 10_000 {
 		c.fail(field+".retries", "%d is out of range: want 0 (the default) to 10000", h.Retries)
+	}
+}
+
+// probes checks those that the node makes.
+func (c *checker) probes(field string, h *Healthcheck) {
+	given := 0
+	for _, is := range []bool{len(h.Test) > 0, h.HTTP != nil, h.TCP != nil} {
+		if is {
+			given++
+		}
+	}
+	if given > 1 {
+		c.fail(field, "has more than one of test, http and tcp: want one")
+	}
+	if p := h.HTTP; p != nil {
+		c.probePort(field+".http.port", p.Port)
+		choice(c, field+".http.scheme", p.Scheme, "http", "https")
+		c.word(field+".http.path", p.Path)
+		if u, err := url.ParseRequestURI(p.Path); err != nil || u.Host != "" || !strings.HasPrefix(p.Path, "/") {
+			c.fail(field+".http.path", "%q is not a path: want one such as /healthz", cut(p.Path))
+		}
+	}
+	if p := h.TCP; p != nil {
+		c.probePort(field+".tcp.port", p.Port)
+	}
+}
+
+func (c *checker) probePort(field string, port uint16) {
+	if port == 0 {
+		c.fail(field, "is missing: want the port in the container, 1 to 65535")
 	}
 }
 

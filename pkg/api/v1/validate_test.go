@@ -191,6 +191,14 @@ func TestValidate(t *testing.T) {
 			"spec.task.container.privileges.appArmor.mode: \"x\" is not allowed: want default or disabled\n" +
 				"spec.task.container.privileges.seLinux.user: means nothing where seLinux.disable is true"},
 		{"Service", container, `"healthcheck":{"test":["CMD","x"],"interval":"1ms","retries":3}`, ""},
+		{"Service", container, `"healthcheck":{"http":{"port":80,"path":"/healthz?a=b"}}`, ""},
+		{"Service", container, `"healthcheck":{"tcp":{"port":5432}}`, ""},
+		{"Service", container, `"healthcheck":{"test":["CMD","x"],"http":{"port":0,"path":"healthz","scheme":"ftp"},"tcp":{"port":0}}`,
+			"spec.task.container.healthcheck: has more than one of test, http and tcp: want one\n" +
+				"spec.task.container.healthcheck.http.path: \"healthz\" is not a path: want one such as /healthz\n" +
+				"spec.task.container.healthcheck.http.port: is missing: want the port in the container, 1 to 65535\n" +
+				"spec.task.container.healthcheck.http.scheme: \"ftp\" is not allowed: want http or https\n" +
+				"spec.task.container.healthcheck.tcp.port: is missing: want the port in the container, 1 to 65535"},
 		{"Service", container, `"healthcheck":{"test":["RUN"],"interval":"1us","timeout":-1,"retries":-1}`,
 			"spec.task.container.healthcheck.interval: 1µs is out of range: want 0s (the default), or 1ms to 8760h0m0s\n" +
 				"spec.task.container.healthcheck.retries: -1 is out of range: want 0 (the default) to 10000\n" +

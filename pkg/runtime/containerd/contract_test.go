@@ -40,6 +40,10 @@ func TestContract(t *testing.T) {
 	open(t)
 	loadImage(t, current, "plain:1", testImage(t, func(c *containerregistry.Config) { c.StopSignal = "" }))
 	runtimetest.Run(t, runtimetest.Subject{
+		Command: func(text string, code int) []string {
+			return []string{"/bin/workload", "out", text, "exit", strconv.Itoa(code)}
+		},
+		Hang:    []string{"/bin/workload", "forever"},
 		Open:    open,
 		Image:   "plain:1",
 		Missing: "docker.io/library/missing:1",

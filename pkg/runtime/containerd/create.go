@@ -24,6 +24,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/runtime"
 )
 
@@ -40,6 +41,8 @@ type meta struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// StopSignal is the spec's, or else the image's.
 	StopSignal string `json:"stopSignal,omitempty"`
+	// Healthcheck is the spec's, over the image's.
+	Healthcheck *v1.Healthcheck `json:"healthcheck,omitempty"`
 	// Owner is the paths.name of the Runtime that made the container: with Config.Address there may be another in the same
 	// namespace.
 	Owner string `json:"owner"`
@@ -131,7 +134,7 @@ func (r *Runtime) record(ctx context.Context, c runtime.Container, spec *specs.S
 	if err != nil {
 		return err
 	}
-	more, err := json.Marshal(meta{Name: c.Name, Labels: labels(c), StopSignal: stop, Owner: r.paths.name})
+	more, err := json.Marshal(meta{Name: c.Name, Labels: labels(c), StopSignal: stop, Owner: r.paths.name, Healthcheck: healthcheck(c.Spec.Healthcheck, i)})
 	if err != nil {
 		return err
 	}

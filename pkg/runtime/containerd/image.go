@@ -37,6 +37,9 @@ const loadedLabel = "swarmd.loaded"
 // image is what a container needs to know of one, read once.
 type image struct {
 	config ocispec.ImageConfig
+	// health is its HEALTHCHECK, nil for none, and shell its SHELL: Docker's own, which OCI has no word for.
+	health *imageHealth
+	shell  []string
 	// chain is the snapshot with all layers.
 	chain string
 	// passwd and group are the image's files, nil where it has none.
@@ -124,10 +127,19 @@ func (r *Runtime) readImage(ctx context.Context, record images.Image) (*image, e
 	if err := json.Unmarshal(data, &parsed); err != nil {
 		return nil, fmt.Errorf("its configuration cannot be read: %w: %w", err, runtime.ErrInvalid)
 	}
+	var docker struct {
+		Config struct {
+			Healthcheck *imageHealth
+			Shell       []string
+		} `json:"config"`
+	}
+	if err := json.Unmarshal(data, &docker); err != nil {
+		return nil, fmt.Errorf("its health check cannot be read: %w: %w", err, runtime.ErrInvalid)
+	}
 	if err := handle.Unpack(ctx, r.snapshotter); err != nil {
 		return nil, explainUnpack(err)
 	}
-	i := &image{config: parsed.Config, chain: identity.ChainID(parsed.RootFS.DiffIDs).String()}
+	i := &image{config: parsed.Config, health: docker.Config.Healthcheck, shell: docker.Config.Shell, chain: identity.ChainID(parsed.RootFS.DiffIDs).String()}
 	return i, r.readUsers(ctx, i)
 }
 

@@ -72,7 +72,7 @@ func (r *Runtime) State(ctx context.Context, id string) (runtime.State, error) {
 func (r *Runtime) state(record containers.Container, p *task.Process) (runtime.State, bool) {
 	m, marked := r.paths.readMark(record.ID)
 	kept := metaOf(record)
-	s := runtime.State{ID: record.ID, Labels: kept.Labels, Status: runtime.Created, Started: m.Started}
+	s := runtime.State{ID: record.ID, Labels: kept.Labels, Status: runtime.Created, Started: m.Started, Healthcheck: kept.Healthcheck}
 	switch {
 	case kept.Owner != r.paths.name, p == nil && !marked:
 		return s, false

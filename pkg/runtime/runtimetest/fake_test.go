@@ -1,6 +1,7 @@
 package runtimetest
 
 import (
+	"context"
 	"strconv"
 	"testing"
 	"time"
@@ -13,6 +14,19 @@ import (
 func TestFake(t *testing.T) {
 	fake := runtime.NewFake(runtime.FakeOptions{
 		Images: []runtime.Image{{Name: "docker.io/library/fake:1", Digest: "sha256:1"}},
+		Exec: func(ctx context.Context, _ runtime.Container, command []string) (r runtime.ExecResult, err error) {
+			switch command[0] {
+			case "command":
+				r.Output = []byte(command[1])
+				r.ExitCode, err = strconv.Atoi(command[2])
+			case "hang":
+				<-ctx.Done()
+				err = context.Cause(ctx)
+			default:
+				err = runtime.ErrInvalid
+			}
+			return r, err
+		},
 		Process: func(c runtime.Container) (p runtime.FakeProcess) {
 			switch args := c.Spec.Args; args[0] {
 			case "exit":
@@ -25,6 +39,8 @@ func TestFake(t *testing.T) {
 		},
 	})
 	Run(t, Subject{
+		Command: func(text string, code int) []string { return []string{"command", text, strconv.Itoa(code)} },
+		Hang:    []string{"hang"},
 		Open:    func(*testing.T) runtime.Runtime { return fake },
 		Image:   "docker.io/library/fake:1",
 		Missing: "docker.io/library/missing:1",
