@@ -181,7 +181,7 @@ func upToDate(s *store.Snapshot, current map[string]string, t *v1.Task) string {
 	revision, known := current[t.Desired.Service]
 	if !known {
 		if service, ok := store.Get(s, v1.Services, t.Desired.Service); ok {
-			revision = v1.RevisionID(service)
+			revision = v1.RevisionID(v1.Effective(service))
 		}
 		current[t.Desired.Service] = revision
 	}

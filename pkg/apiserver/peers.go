@@ -156,6 +156,7 @@ func (v *peerView) serviceNetworks(s *v1.Service) []v1.PeerServiceNetwork {
 		on = append(on, v1.PeerServiceNetwork{Network: network})
 		return &on[len(on)-1]
 	}
+	s = v1.Effective(s)
 	for _, n := range s.Spec.Task.Networks {
 		if id, ok := v.resolve(n.Target); ok && v.has(id) {
 			p := at(id)

@@ -187,6 +187,7 @@ func sameServiceToPeers(old, now *v1.Service) bool {
 	if now.Desired != nil {
 		is = *now.Desired
 	}
+	old, now = v1.Effective(old), v1.Effective(now)
 	return old.Meta.Name == now.Meta.Name && old.Meta.Deleting.Equal(now.Meta.Deleting) &&
 		reflect.DeepEqual(old.Spec.Task.Networks, now.Spec.Task.Networks) && reflect.DeepEqual(old.Spec.Endpoint, now.Spec.Endpoint) &&
 		reflect.DeepEqual(was.Ports, is.Ports) && reflect.DeepEqual(was.VIPs, is.VIPs)

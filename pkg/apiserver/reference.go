@@ -96,6 +96,9 @@ func portsOf(s *v1.Service) map[published]v1.PublishMode {
 	}
 	if s.Desired != nil {
 		lists = append(lists, s.Desired.Ports)
+		if back := s.Desired.RolledBack; back != nil && back.Endpoint != nil {
+			lists = append(lists, back.Endpoint.Ports)
+		}
 	}
 	var ports map[published]v1.PublishMode
 	for _, list := range lists {

@@ -68,7 +68,7 @@ func NetworkRefs(s *v1.Service) []string {
 			refs = append(refs, v.Network)
 		}
 	}
-	if s.Spec != nil {
+	if s = v1.Effective(s); s.Spec != nil {
 		for _, n := range s.Spec.Task.Networks {
 			if !slices.Contains(refs, n.Target) {
 				refs = append(refs, n.Target)
@@ -80,6 +80,7 @@ func NetworkRefs(s *v1.Service) []string {
 
 // PublishesIngress tells whether a service publishes a port on every node.
 func PublishesIngress(s *v1.Service) bool {
+	s = v1.Effective(s)
 	return s != nil && s.Spec != nil && s.Spec.Endpoint != nil &&
 		slices.ContainsFunc(s.Spec.Endpoint.Ports, func(p v1.PortConfig) bool { return p.Mode != v1.PublishHost })
 }

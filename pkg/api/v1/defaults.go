@@ -93,6 +93,7 @@ func defaultUpdate(u **UpdateConfig) {
 	fill(u, UpdateConfig{})
 	fill(&(*u).Parallelism, 1)
 	fill(&(*u).Monitor, defaultMonitor)
+	fill(&(*u).ProgressDeadline, defaultProgressDeadline)
 	orElse(&(*u).FailureAction, FailurePause)
 	orElse(&(*u).Order, StopFirst)
 }

@@ -13,15 +13,15 @@ func TestDefault(t *testing.T) {
 		{"Service", `{"task":{"container":{"image":"a"}}}`,
 			`{"mode":"replicated","replicas":1,"task":{"container":{"image":"a","stopGracePeriod":"10s"},` +
 				`"restartPolicy":{"condition":"any","delay":"5s"}},` +
-				`"update":{"parallelism":1,"failureAction":"pause","monitor":"5s","order":"stop-first"},` +
-				`"rollback":{"parallelism":1,"failureAction":"pause","monitor":"5s","order":"stop-first"},"endpoint":{"mode":"vip"}}`},
+				`"update":{"parallelism":1,"failureAction":"pause","monitor":"5s","order":"stop-first","progressDeadline":"10m0s"},` +
+				`"rollback":{"parallelism":1,"failureAction":"pause","monitor":"5s","order":"stop-first","progressDeadline":"10m0s"},"endpoint":{"mode":"vip"}}`},
 		{"Service", `{"replicas":0,"task":{"container":{"image":"a","stopGracePeriod":"0s"},"restartPolicy":{"condition":"none","delay":"0s"}},` +
 			`"update":{"parallelism":0,"monitor":"0s","failureAction":"continue","order":"start-first"},"rollback":{"parallelism":2},` +
 			`"endpoint":{"mode":"dnsrr","ports":[{"target":80},{"target":53,"protocol":"udp","mode":"host"}]}}`,
 			`{"mode":"replicated","replicas":0,"task":{"container":{"image":"a","stopGracePeriod":"0s"},` +
 				`"restartPolicy":{"condition":"none","delay":"0s"}},` +
-				`"update":{"parallelism":0,"failureAction":"continue","monitor":"0s","order":"start-first"},` +
-				`"rollback":{"parallelism":2,"failureAction":"pause","monitor":"5s","order":"stop-first"},` +
+				`"update":{"parallelism":0,"failureAction":"continue","monitor":"0s","order":"start-first","progressDeadline":"10m0s"},` +
+				`"rollback":{"parallelism":2,"failureAction":"pause","monitor":"5s","order":"stop-first","progressDeadline":"10m0s"},` +
 				`"endpoint":{"mode":"dnsrr","ports":[{"protocol":"tcp","target":80,"mode":"ingress"},{"protocol":"udp","target":53,"mode":"host"}]}}`},
 		{"Service", `{"mode":"replicated-job","replicas":7,"task":{"container":{"image":"a"}}}`,
 			`{"mode":"replicated-job","replicas":7,"maxConcurrent":7,"task":{"container":{"image":"a","stopGracePeriod":"10s"},` +

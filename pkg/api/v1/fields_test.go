@@ -10,18 +10,18 @@ import (
 // decided are the fields of what a service runs, each either honoured or refused by Unsupported for now, at least in some
 // of its values. A field that is in neither list would be accepted and silently ignored: whoever adds one decides here.
 var decided = map[reflect.Type]struct{ honoured, refused string }{
-	reflect.TypeFor[ServiceSpec]():   {"mode replicas maxConcurrent task update rollback endpoint", "mode update rollback endpoint"},
+	reflect.TypeFor[ServiceSpec]():   {"mode replicas maxConcurrent task update rollback rollbackTo endpoint", ""},
 	reflect.TypeFor[EndpointSpec]():  {"mode ports", ""},
 	reflect.TypeFor[TaskSpec]():      {"container resources restartPolicy placement networks logDriver forceUpdate", "logDriver"},
 	reflect.TypeFor[Resources]():     {"limits reservations memorySwap memorySwappiness", ""},
 	reflect.TypeFor[Reservations]():  {"cpus memory", "generic"},
 	reflect.TypeFor[Placement]():     {"constraints preferences maxReplicas platforms", ""},
 	reflect.TypeFor[RestartPolicy](): {"condition delay maxAttempts window", ""},
-	reflect.TypeFor[UpdateConfig]():  {"parallelism delay failureAction monitor maxFailureRatio order", "failureAction"},
+	reflect.TypeFor[UpdateConfig]():  {"parallelism delay failureAction monitor maxFailureRatio order progressDeadline", ""},
 	reflect.TypeFor[Privileges]():    {"noNewPrivileges seccomp", "appArmor seLinux"},
 	reflect.TypeFor[ContainerSpec](): {"image labels command args hostname env dir user groups privileges init stopSignal " +
-		"stopGracePeriod tty readOnly hosts dns sysctls capabilityAdd capabilityDrop ulimits oomScoreAdj",
-		"openStdin mounts healthcheck secrets configs"},
+		"stopGracePeriod tty readOnly hosts dns sysctls capabilityAdd capabilityDrop ulimits oomScoreAdj healthcheck",
+		"openStdin mounts secrets configs"},
 
 	reflect.TypeFor[NetworkAttachment](): {"target aliases", "driverOpts"},
 	reflect.TypeFor[NetworkSpec]():       {"driver options attachable internal ipv6 subnets", "ingress"},

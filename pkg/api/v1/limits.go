@@ -44,6 +44,7 @@ const (
 	maxMounts      = 500
 	maxReferences  = 500 // secrets, and as many configs
 	maxHosts       = 1000
+	maxRevisionID  = 64  // bytes
 	maxShort       = 100 // capabilities, ulimits, groups, DNS settings, generic resources
 	maxOptions     = 200 // driver options, sysctls
 )
@@ -56,4 +57,6 @@ const (
 	defaultGracePeriod = Duration(10 * time.Second)
 	defaultDelay       = Duration(5 * time.Second)
 	defaultMonitor     = Duration(5 * time.Second)
+	// defaultProgressDeadline is ours: Docker Swarm has none.
+	defaultProgressDeadline = Duration(10 * time.Minute)
 )

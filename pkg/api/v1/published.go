@@ -15,7 +15,7 @@ func AnyPort(p PortConfig) bool { return p.Published == 0 && p.Mode != PublishHo
 // PublishedPorts are the ports that a service publishes, in the order of its spec, with the numbers that were chosen; 0 where
 // that is still to be done.
 func PublishedPorts(s *Service) []PortConfig {
-	if s.Spec == nil || s.Spec.Endpoint == nil {
+	if s = Effective(s); s.Spec == nil || s.Spec.Endpoint == nil {
 		return nil
 	}
 	ports := s.Spec.Endpoint.Ports

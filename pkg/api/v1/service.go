@@ -19,6 +19,9 @@ type ServiceSpec struct {
 	Update *UpdateConfig `json:"update,omitempty"`
 	// Rollback says how a return to an earlier revision rolls out.
 	Rollback *UpdateConfig `json:"rollback,omitempty"`
+	// RollbackTo is the ID of the revision that service rollback went back to: moving to that one is a rollback. For any other
+	// it means nothing.
+	RollbackTo string `json:"rollbackTo,omitempty"`
 	// Endpoint says how the service is reached.
 	Endpoint *EndpointSpec `json:"endpoint,omitempty"`
 }
@@ -148,6 +151,8 @@ type UpdateConfig struct {
 	// MaxFailureRatio of the slots may fail before FailureAction is taken, 0 to 1.
 	MaxFailureRatio float64     `json:"maxFailureRatio,omitempty"`
 	Order           UpdateOrder `json:"order,omitempty"`
+	// ProgressDeadline is how long an update may go without a slot getting on before it has failed; 0 is for ever; default 10 min.
+	ProgressDeadline *Duration `json:"progressDeadline,omitempty"`
 }
 
 // FailureAction is what happens to an update of which too much fails.
@@ -225,6 +230,8 @@ const (
 type ServiceDesired struct {
 	// Update is the state of the latest rollout; nil until the first.
 	Update *UpdateStatus `json:"update,omitempty"`
+	// RolledBack is what the tasks are instead of what the spec asks for, because that failed; see Effective.
+	RolledBack *RolledBack `json:"rolledBack,omitempty"`
 	// Ports are all published ports, with those that were asked for as "any" filled in; nil where none was. See PublishedPorts.
 	Ports []PortConfig `json:"ports,omitempty"`
 	// VIPs are the service's virtual addresses, one entry for each network that it is on, without addresses where none is free; no
@@ -233,6 +240,14 @@ type ServiceDesired struct {
 	// Attempts is the highest attempt that any slot without tasks ever had: every next task is numbered above it, so that
 	// no task ID is used twice while the service lives.
 	Attempts uint64 `json:"attempts,omitempty"`
+}
+
+// RolledBack is an earlier revision that stands for what the spec asks for, for as long as that is the revision that failed.
+type RolledBack struct {
+	// From is the ID of the revision that failed.
+	From     string        `json:"from"`
+	Task     TaskSpec      `json:"task"`
+	Endpoint *EndpointSpec `json:"endpoint,omitempty"`
 }
 
 // UpdateState is where a rollout stands, in Docker's words.
@@ -252,7 +267,10 @@ const (
 type UpdateStatus struct {
 	State UpdateState `json:"state"`
 	// Revision is the ServiceRevision that the rollout leads to.
-	Revision    string    `json:"revision"`
+	Revision string `json:"revision"`
+	// Previous is the revision that a rollback goes to: the last one that a rollout was completed with, however often the spec
+	// changed since. Empty where there is none, and after a rollback by failure: that would lead back to what failed.
+	Previous    string    `json:"previous,omitempty"`
 	StartedAt   time.Time `json:"startedAt,omitzero"`
 	CompletedAt time.Time `json:"completedAt,omitzero"`
 	Message     string    `json:"message,omitempty"`
@@ -268,6 +286,10 @@ type UpdateStatus struct {
 	// SettledAt is when all admitted slots were first seen running or failed; zero while one is on its way. The delay
 	// between slots and the last monitoring count from it.
 	SettledAt time.Time `json:"settledAt,omitzero"`
+	// ProgressAt is when a slot was last seen to get on, and Moving how many were on their way then. It is written no more often
+	// than ten times in a deadline, where nothing else is.
+	ProgressAt time.Time `json:"progressAt,omitzero"`
+	Moving     uint64    `json:"moving,omitempty"`
 	// Failures counts the tasks whose failure counts against the rollout; Failed are the IDs of the latest, at most
 	// MaxUpdateFailed.
 	Failures uint64   `json:"failures,omitempty"`

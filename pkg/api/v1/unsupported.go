@@ -47,14 +47,6 @@ func (u unsupported) value(field, value string, honoured ...string) {
 }
 
 func (u unsupported) service(s *ServiceSpec) {
-	for _, c := range []struct {
-		field  string
-		config *UpdateConfig
-	}{{"spec.update", s.Update}, {"spec.rollback", s.Rollback}} {
-		if c.config != nil && c.config.FailureAction == FailureRollback {
-			u.value(c.field+".failureAction", string(FailureRollback), string(FailurePause), string(FailureContinue))
-		}
-	}
 	u.task("spec.task", &s.Task)
 }
 

@@ -18,8 +18,6 @@ func TestUnsupported(t *testing.T) {
 		{"Service", `{"task":{"container":{"image":"a","healthcheck":{"test":["NONE"]}}}}`, ""},
 		{"Service", `{"task":{"container":{"image":"a","privileges":{"appArmor":{"mode":"default"},"seLinux":{"type":"t"},"noNewPrivileges":true}}}}`,
 			c + "privileges.appArmor: is not supported yet\n" + c + "privileges.seLinux: is not supported yet"},
-		{"Service", `{"task":{"container":{"image":"a"}},"update":{"failureAction":"rollback"}}`,
-			"spec.update.failureAction: rollback is not supported yet: want pause or continue"},
 		{"Service", `{"task":{"container":{"image":"a"}},"endpoint":{"mode":"dnsrr"}}`, ""},
 		{"Service", `{"task":{"container":{"image":"a"},"resources":{"reservations":{"generic":[{"kind":"gpu","count":1}]}}}}`,
 			"spec.task.resources.reservations.generic: is not supported yet"},

@@ -17,6 +17,9 @@ func (c *checker) service(field string, s *ServiceSpec) {
 	job := s.Mode == ModeReplicatedJob || s.Mode == ModeGlobalJob
 	c.update(field+".update", s.Update, job, FailurePause, FailureContinue, FailureRollback)
 	c.update(field+".rollback", s.Rollback, job, FailurePause, FailureContinue)
+	if len(s.RollbackTo) > maxRevisionID || !made(s.RollbackTo, "") && s.RollbackTo != "" {
+		c.fail(field+".rollbackTo", "%q is not the ID of a revision: it is for service rollback to write", cut(s.RollbackTo))
+	}
 	if s.Endpoint != nil {
 		c.endpoint(field+".endpoint", s.Endpoint)
 	}
@@ -57,6 +60,9 @@ func (c *checker) update(field string, u *UpdateConfig, job bool, actions ...Fai
 	choice(c, field+".failureAction", u.FailureAction, actions...)
 	if u.Monitor != nil {
 		c.duration(field+".monitor", *u.Monitor)
+	}
+	if u.ProgressDeadline != nil {
+		c.duration(field+".progressDeadline", *u.ProgressDeadline)
 	}
 	if math.IsNaN(u.MaxFailureRatio) || u.MaxFailureRatio < 0 || u.MaxFailureRatio > 1 {
 		c.fail(field+".maxFailureRatio", "%v is out of range: want 0 to 1", u.MaxFailureRatio)

@@ -144,7 +144,7 @@ func TestValidate(t *testing.T) {
 		{"Service", container, `"env":["A=` + strings.Repeat("x", MaxArgument) + `"]`, "spec.task.container.env[0]: has 131073 bytes, at most 131071 are allowed"},
 		{"Service", container, `"args":[` + many(4097, same(`""`)) + `]`, "spec.task.container.args: has 4097 entries, at most 4096 are allowed"},
 		{"Service", container, `"command":["` + strings.Repeat("x", 600<<10) + `"]`,
-			"spec: is 614759 bytes long, at most 524288 are allowed\nspec.task.container.command[0]: has 614400 bytes, at most 131071 are allowed"},
+			"spec: is 614813 bytes long, at most 524288 are allowed\nspec.task.container.command[0]: has 614400 bytes, at most 131071 are allowed"},
 		{"Service", container, `"hostname":"a b"`, `spec.task.container.hostname: "a b" is not a host name: want at most 64 letters, digits, - and .`},
 		{"Service", container, `"hostname":"{{.Node.Hostname}}-{{.Task.Slot}}"`, ""},
 		{"Service", container, `"dir":"x"`, `spec.task.container.dir: "x" is not an absolute path: want one such as /data`},

@@ -188,9 +188,9 @@ func (d *decision) revisions() {
 	slices.SortFunc(all, func(a, b *v1.ServiceRevision) int {
 		return cmp.Or(cmp.Compare(b.Spec.Number, a.Spec.Number), cmp.Compare(a.Meta.ID, b.Meta.ID))
 	})
-	needed := map[string]bool{v1.RevisionID(d.service): true}
+	needed := map[string]bool{v1.RevisionID(d.service): true, v1.RevisionID(v1.Effective(d.service)): true}
 	if desired := d.service.Desired; desired != nil && desired.Update != nil {
-		needed[desired.Update.Revision] = true
+		needed[desired.Update.Revision], needed[desired.Update.Previous] = true, true
 	}
 	for t := range d.snapshot.TasksOfService(d.key) {
 		needed[t.Desired.Revision] = true

@@ -128,6 +128,7 @@ func attached(t *v1.TaskSpec, id, name string) bool {
 func (Addresses) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
 	d := &decision{now: now, snapshot: s, key: key, pools: make(map[string]*pool), revisions: make(map[string]*revision)}
 	if service, ok := store.Get(s, v1.Services, key); ok {
+		service = v1.Effective(service)
 		d.service = service
 		if service.Meta.Deleting.IsZero() {
 			d.endpoint()

@@ -62,6 +62,7 @@ func (d *decision) keepsPort(p v1.PortConfig) bool {
 
 // asksForPort tells whether the number is in the service's spec.
 func asksForPort(s *v1.Service, p v1.PortConfig) bool {
+	s = v1.Effective(s)
 	return s.Spec.Endpoint != nil && slices.ContainsFunc(s.Spec.Endpoint.Ports, func(asked v1.PortConfig) bool { return samePort(asked, p) })
 }
 

@@ -15,13 +15,6 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// What the user reads, in Docker's words.
-const (
-	messageUpdating  = "update in progress"
-	messageCompleted = "update completed"
-	messagePaused    = "update paused due to failure or early termination of task "
-)
-
 // Rule is the rollout rule.
 type Rule struct{}
 
@@ -53,8 +46,15 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 
 func updating(s *store.Snapshot, service string) bool {
 	o, ok := store.Get(s, v1.Services, service)
-	return ok && o.Desired != nil && o.Desired.Update != nil && o.Desired.Update.State == v1.UpdateUpdating
+	return ok && o.Desired != nil && o.Desired.Update != nil && active(o.Desired.Update.State)
 }
+
+// active tells whether slots move in a state, completed whether none will by themselves.
+func active(s v1.UpdateState) bool { return s == v1.UpdateUpdating || s == v1.UpdateRollbackStarted }
+func completed(s v1.UpdateState) bool {
+	return s == v1.UpdateCompleted || s == v1.UpdateRollbackCompleted
+}
+func paused(s v1.UpdateState) bool { return s == v1.UpdatePaused || s == v1.UpdateRollbackPaused }
 
 // Decide implements reconcile.Rule.
 func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
@@ -62,23 +62,25 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 	if !ok || !service.Meta.Deleting.IsZero() || v1.Job(service) {
 		return reconcile.Plan{}
 	}
-	var before *v1.UpdateStatus
+	before := v1.ServiceDesired{}
 	if service.Desired != nil {
-		before = service.Desired.Update
+		before = *service.Desired
 	}
-	if atRest(s, service, before) {
-		return reconcile.Plan{}
+	next := before
+	if before.RolledBack != nil && before.RolledBack.From != v1.RevisionID(service) {
+		next.RolledBack = nil // the user asks for something else
 	}
-	r := &rollout{now: now, config: configOf(service), target: v1.RevisionID(service), generation: service.Meta.Generation}
-	r.survey(s, service, before)
-	after := r.decide(before)
-	plan := reconcile.Plan{Again: r.again}
-	if after != before {
-		next := v1.ServiceDesired{}
-		if service.Desired != nil {
-			next = *service.Desired
+	plan := reconcile.Plan{}
+	if as := v1.Effective(service); !atRest(s, as, before.Update) {
+		r := newRollout(now, s, as)
+		r.survey(before.Update)
+		next.Update = r.decide(before.Update)
+		if r.rolledBack != nil {
+			next.RolledBack = r.rolledBack
 		}
-		next.Update = after
+		plan.Again = r.again
+	}
+	if next.Update != before.Update || next.RolledBack != before.RolledBack {
 		plan.Ops = []store.Op{reconcile.SetService(service, &next)}
 	}
 	return plan
@@ -88,7 +90,7 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 // under way, and every task runs what the spec asks for.
 func atRest(s *store.Snapshot, service *v1.Service, before *v1.UpdateStatus) bool {
 	target := v1.RevisionID(service)
-	if before != nil && (before.State != v1.UpdateCompleted || before.Revision != target) {
+	if before != nil && (!completed(before.State) || before.Revision != target) {
 		return false
 	}
 	for t := range s.TasksOfService(service.Meta.ID) {
@@ -101,62 +103,44 @@ func atRest(s *store.Snapshot, service *v1.Service, before *v1.UpdateStatus) boo
 
 // rollout is one decision.
 type rollout struct {
-	now        time.Time
-	config     config
-	target     string
-	generation uint64
-	slots      []slot   // with tasks, ascending
-	failed     []string // tasks whose failure was not counted yet
-	again      time.Time
+	now      time.Time
+	snapshot *store.Snapshot
+	service  *v1.Service
+	config   config
+	target   string
+	slots    []slot   // with tasks, ascending
+	failed   []string // tasks whose failure was not counted yet
+	// former counts the tasks of each revision that is not the target's.
+	former map[string]int
+	again  time.Time
+	// rolledBack is set where the rollout has failed and is rolled back.
+	rolledBack *v1.RolledBack
 }
 
-// config is the service's UpdateConfig with defaults filled in.
-type config struct {
-	parallelism     uint64 // 0 is all
-	delay, monitor  time.Duration
-	maxFailureRatio float64
-	onward          bool // whatever fails
-}
-
-// Defaults of an UpdateConfig, where validation did not fill them in.
-const (
-	defaultParallelism = 1
-	defaultMonitor     = 5 * time.Second
-)
-
-func configOf(s *v1.Service) config {
-	c := config{parallelism: defaultParallelism, monitor: defaultMonitor}
-	u := s.Spec.Update
-	if u == nil {
-		return c
-	}
-	if u.Parallelism != nil {
-		c.parallelism = *u.Parallelism
-	}
-	if u.Monitor != nil {
-		c.monitor = time.Duration(*u.Monitor)
-	}
-	c.delay, c.maxFailureRatio = time.Duration(u.Delay), u.MaxFailureRatio
-	c.onward = u.FailureAction == v1.FailureContinue
-	if c.delay >= c.monitor {
-		c.monitor = c.delay + time.Second // as Docker does: the last slot is watched as long as those before it
-	}
-	return c
+func newRollout(now time.Time, s *store.Snapshot, service *v1.Service) *rollout {
+	return &rollout{now: now, snapshot: s, service: service, config: configOf(service, v1.RollingBack(service)),
+		target: v1.RevisionID(service), former: make(map[string]int)}
 }
 
 // decide is the rollout's next state: the same pointer where nothing changes.
 func (r *rollout) decide(before *v1.UpdateStatus) *v1.UpdateStatus {
 	switch {
 	case before == nil, r.begins(before):
-		return r.begin()
-	case before.State != v1.UpdateUpdating:
+		return r.begin(before)
+	case !active(before.State):
 		return before
 	}
 	next := *before
-	if r.count(&next) {
-		return &next
+	if failed := r.count(&next); failed != "" {
+		return r.fail(&next, failed)
 	}
-	if r.advance(&next) || next.Failures != before.Failures {
+	changed := next.Failures != before.Failures
+	changed = r.advance(&next) || changed
+	progressed, stalled := r.progress(&next)
+	switch {
+	case stalled != "":
+		return r.fail(&next, stalled)
+	case changed || progressed || r.say(&next):
 		return &next
 	}
 	return before
@@ -168,28 +152,44 @@ func (r *rollout) begins(before *v1.UpdateStatus) bool {
 	switch {
 	case before.Revision != r.target:
 		return true
-	case before.State == v1.UpdatePaused:
-		return r.generation != before.Generation
+	case paused(before.State):
+		return r.service.Meta.Generation != before.Generation
 	}
-	return before.State == v1.UpdateCompleted && r.dirty(0) > 0
+	return completed(before.State) && r.dirty(0) > 0
 }
 
-// begin starts a rollout to the target, if any slot is out of date.
-func (r *rollout) begin() *v1.UpdateStatus {
+// begin starts a rollout to the target, if any slot is out of date. Where none is, but a rollout was under way, it is still seen
+// whether all of them run.
+func (r *rollout) begin(before *v1.UpdateStatus) *v1.UpdateStatus {
 	dirty := r.dirty(0)
-	if dirty == 0 {
+	if dirty == 0 && before == nil {
 		return nil
 	}
-	next := &v1.UpdateStatus{State: v1.UpdateUpdating, Revision: r.target, StartedAt: r.now, Message: messageUpdating,
-		Generation: r.generation, Dirty: dirty}
+	next := &v1.UpdateStatus{State: v1.UpdateUpdating, Revision: r.target, Previous: r.previous(before), StartedAt: r.now,
+		Message: messageUpdating, Generation: r.service.Meta.Generation, Dirty: dirty}
+	back := false
+	switch {
+	case before != nil && before.State == v1.UpdateRollbackPaused && before.Revision == r.target:
+		next.State, next.Message, back = v1.UpdateRollbackStarted, messageRollingBack, true
+	case r.service.Spec.RollbackTo == r.target:
+		next.State, next.Message, back = v1.UpdateRollbackStarted, messageManual, true
+	}
+	r.config = configOf(r.service, back)
+	if dirty == 0 {
+		next.Admitted, next.AdmittedAt = v1.UpdateEverySlot, r.now
+		r.slots, r.failed = nil, nil
+		r.survey(next) // those of this very moment are of it
+	}
 	r.advance(next)
+	r.progress(next)
+	r.say(next)
 	return next
 }
 
-// count adds what failed, and pauses where that is too much.
-func (r *rollout) count(u *v1.UpdateStatus) (paused bool) {
-	if r.config.onward || len(r.failed) == 0 {
-		return false
+// count adds what failed, and says why the rollout has where that is too much.
+func (r *rollout) count(u *v1.UpdateStatus) (why string) {
+	if r.config.action == v1.FailureContinue || len(r.failed) == 0 {
+		return ""
 	}
 	for _, id := range r.failed {
 		if slices.Contains(u.Failed, id) {
@@ -198,12 +198,12 @@ func (r *rollout) count(u *v1.UpdateStatus) (paused bool) {
 		u.Failures++
 		u.Failed = append(slices.Clip(u.Failed), id)
 		if float64(u.Failures)/float64(max(u.Dirty, 1)) > r.config.maxFailureRatio {
-			u.State, u.Message, paused = v1.UpdatePaused, messagePaused+id, true
+			why = failedTask + id
 			break
 		}
 	}
 	u.Failed = u.Failed[max(0, len(u.Failed)-v1.MaxUpdateFailed):]
-	return paused
+	return why
 }
 
 // advance admits slots, or completes the rollout, as far as that may be now, and tells whether it changed anything.
@@ -235,7 +235,7 @@ func (r *rollout) pause(u *v1.UpdateStatus, moving, waiting uint64) (changed boo
 	wait := r.config.delay
 	if waiting == 0 {
 		wait = r.config.monitor
-		if r.config.onward {
+		if r.config.action == v1.FailureContinue {
 			wait = 0
 		}
 	}
@@ -250,8 +250,17 @@ func (r *rollout) pause(u *v1.UpdateStatus, moving, waiting uint64) (changed boo
 		}
 		return r.admit(u, room)
 	}
-	u.State, u.CompletedAt, u.Message, u.Admitted = v1.UpdateCompleted, r.now, messageCompleted, v1.UpdateEverySlot
+	r.complete(u)
 	return true
+}
+
+func (r *rollout) complete(u *v1.UpdateStatus) {
+	state, message := v1.UpdateCompleted, messageCompleted
+	if u.State == v1.UpdateRollbackStarted {
+		state, message = v1.UpdateRollbackCompleted, messageRolledBack
+	}
+	u.State, u.CompletedAt, u.Message, u.Admitted = state, r.now, message, v1.UpdateEverySlot
+	u.ProgressAt, u.Moving = time.Time{}, 0
 }
 
 // admit lets that many more slots move.

@@ -13,6 +13,7 @@ import (
 type slot struct {
 	number uint64
 	newest uint64 // attempt
+	latest *v1.Task
 	// newestCurrent: the newest task runs what the spec asks for, or did when it ended. tried: of those that ended by
 	// themselves, it is of this rollout.
 	newestCurrent, tried bool
@@ -35,14 +36,15 @@ func (s *slot) dirty() bool {
 }
 
 // survey looks at the slots that have tasks, and at what failed since the rollout began.
-func (r *rollout) survey(s *store.Snapshot, service *v1.Service, before *v1.UpdateStatus) {
+func (r *rollout) survey(before *v1.UpdateStatus) {
+	service := r.service
 	since := r.now.Add(time.Nanosecond) // no task is of a rollout that is yet to begin
 	if before != nil && !r.begins(before) {
 		since = before.StartedAt
 	}
-	revisions := newRevisions(s, service, r.target)
+	revisions := newRevisions(r.snapshot, service, r.target)
 	at := make(map[uint64]int)
-	for t := range s.TasksOfService(service.Meta.ID) {
+	for t := range r.snapshot.TasksOfService(service.Meta.ID) {
 		d := t.Desired
 		if d.State >= v1.TaskRemove || d.Slot == 0 || v1.Global(service) && !revisions.moves(d.Node) {
 			continue
@@ -67,8 +69,11 @@ func (r *rollout) add(s *slot, t *v1.Task, revisions *revisions, since time.Time
 	ended := state == v1.TaskFailed || state == v1.TaskRejected || state == v1.TaskComplete
 	ofThis := current && d.Revision == r.target && !t.Meta.CreatedAt.Before(since)
 	if d.Attempt >= s.newest {
-		s.newest, s.tried = d.Attempt, ended && ofThis
+		s.newest, s.latest, s.tried = d.Attempt, t, ended && ofThis
 		s.newestCurrent = current && (!wanted || revisions.clean(t))
+	}
+	if wanted && d.Revision != r.target {
+		r.former[d.Revision]++
 	}
 	if !current {
 		s.stale = s.stale || wanted

@@ -46,6 +46,7 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
 	groups := unplaced(s, key)
 	service, ok := store.Get(s, v1.Services, key)
+	service = v1.Effective(service)
 	if len(groups) == 0 || ok && v1.WaitsForPorts(service) {
 		return reconcile.Plan{}
 	}

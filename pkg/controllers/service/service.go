@@ -49,7 +49,7 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 
 func startsFirst(s *store.Snapshot, service string) bool {
 	o, ok := store.Get(s, v1.Services, service)
-	return ok && o.Spec.Update != nil && o.Spec.Update.Order == v1.StartFirst
+	return ok && v1.OrderNow(o) == v1.StartFirst
 }
 
 // relieves tells whether an earlier task of the slot is on a drained node and may stop once this one runs. Of slots that had
@@ -78,6 +78,7 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 	if !ok || !service.Meta.Deleting.IsZero() {
 		return removeAll(now, s, key)
 	}
+	service = v1.Effective(service)
 	slots, known := modes[service.Spec.Mode]
 	if !known {
 		return reconcile.Plan{} // a mode that validation refuses

@@ -119,7 +119,7 @@ func (v *view) move(s *slot, live []*v1.Task, keep *v1.Task) {
 
 // startFirst tells whether the new task of a slot starts before the old one stops.
 func (v *view) startFirst() bool {
-	return v.service.Spec.Update != nil && v.service.Spec.Update.Order == v1.StartFirst
+	return v1.OrderNow(v.service) == v1.StartFirst
 }
 
 // keepOnly stops the live tasks but those, and lets those start that are ready and free to.

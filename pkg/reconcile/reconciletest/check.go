@@ -33,7 +33,7 @@ func checkSlots(s *store.Snapshot, o *v1.Service) error {
 			drained[t.Desired.Slot] = drained[t.Desired.Slot] || v1.NodeDrained(n)
 		}
 	}
-	startFirst := o.Spec.Update != nil && o.Spec.Update.Order == v1.StartFirst
+	startFirst := o.Spec.Update != nil && o.Spec.Update.Order == v1.StartFirst || o.Spec.Rollback != nil && o.Spec.Rollback.Order == v1.StartFirst
 	for number, n := range live {
 		if n > 2 || n > 1 && !startFirst && !drained[number] {
 			return fmt.Errorf("%s.%d has %d live tasks", o.Meta.Name, number, n)

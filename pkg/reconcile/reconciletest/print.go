@@ -168,14 +168,15 @@ func (w *World) update(name string) (string, error) {
 	if u.Admitted == v1.UpdateEverySlot {
 		admitted = "every slot"
 	}
-	message := u.Message
-	for _, id := range u.Failed {
-		if t, ok := store.Get(w.Snapshot(), v1.Tasks, id); ok {
-			message = strings.ReplaceAll(message, id, fmt.Sprintf("%s@%d", v1.TaskName(t.Desired), t.Desired.Attempt))
-		}
+	message, before := u.Message, ""
+	for t := range w.Snapshot().TasksOfService(o.Meta.ID) {
+		message = strings.ReplaceAll(message, t.Meta.ID, fmt.Sprintf("%s@%d", v1.TaskName(t.Desired), t.Desired.Attempt))
 	}
-	return fmt.Sprintf("%s to %s: %s; began %s, %d out of date, %s, %d failed, settled %s, completed %s\n", u.State,
-		revisionName(w.Snapshot(), u.Revision), message, at(u.StartedAt), u.Dirty, admitted, u.Failures, at(u.SettledAt), at(u.CompletedAt)), nil
+	if u.Previous != "" {
+		before = ", before it " + revisionName(w.Snapshot(), u.Previous)
+	}
+	return fmt.Sprintf("%s to %s%s: %s; began %s, %d out of date, %s, %d failed, settled %s, completed %s\n", u.State,
+		revisionName(w.Snapshot(), u.Revision), before, message, at(u.StartedAt), u.Dirty, admitted, u.Failures, at(u.SettledAt), at(u.CompletedAt)), nil
 }
 
 func (w *World) services() string {

@@ -27,7 +27,9 @@ var update = flag.Bool("update", false, "rewrite what scenarios expect; review t
 //	tick DURATION                 move the clock
 //	scale SERVICE N               change the replicas
 //	set SERVICE PATH=VALUE …      change the spec, such as task.container.image=hello:2; null removes
+//	edit SERVICE PATH=VALUE …     the same, beginning with what the service is and not with what failed and was rolled back
 //	resume SERVICE                say the same again
+//	rollback SERVICE              go back to the previous revision
 //	delete SERVICE
 //	status SERVICE.SLOT[@ATTEMPT] STATE [ran DURATION]      what an agent says of a task; default the newest
 //	node ID new|ready|down        a node joins and begins a session, begins one, has lost its session

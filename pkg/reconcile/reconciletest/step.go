@@ -59,8 +59,12 @@ func (w *World) change(name string, args []string) error {
 		return w.set(args[0], []string{"replicas=" + args[1]})
 	case "set":
 		return w.set(args[0], args[1:])
+	case "edit":
+		return w.edit(args[0], args[1:])
 	case "resume":
 		return w.set(args[0], nil)
+	case "rollback":
+		return w.rollback(args[0])
 	case "delete":
 		return w.delete(args[0])
 	case "status":
@@ -93,7 +97,37 @@ func (w *World) set(name string, assignments []string) error {
 	if err != nil {
 		return err
 	}
-	spec := o.Spec
+	return w.assign(o, o.Spec, assignments)
+}
+
+// edit does as swarmctl does for its user.
+func (w *World) edit(name string, assignments []string) error {
+	o, err := w.service(name)
+	if err != nil {
+		return err
+	}
+	spec := *v1.Effective(o).Spec
+	spec.RollbackTo = ""
+	return w.assign(o, &spec, assignments)
+}
+
+// rollback goes back to the previous revision, as swarmctl does.
+func (w *World) rollback(name string) error {
+	o, err := w.service(name)
+	if err != nil {
+		return err
+	}
+	to, ok := store.Get(w.Snapshot(), v1.ServiceRevisions, o.Desired.Update.Previous)
+	if !ok {
+		return fmt.Errorf("%s has no previous revision", name)
+	}
+	spec := *o.Spec
+	spec.Task, spec.Endpoint, spec.RollbackTo = to.Spec.Task, to.Spec.Endpoint, to.Meta.ID
+	return w.assign(o, &spec, nil)
+}
+
+// assign writes the service with a changed spec.
+func (w *World) assign(o *v1.Service, spec *v1.ServiceSpec, assignments []string) (err error) {
 	for _, a := range assignments {
 		if a == "" {
 			continue

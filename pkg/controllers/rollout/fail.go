@@ -1,0 +1,140 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/reconcile"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// What the user reads, in Docker's words where it has them.
+const (
+	messageUpdating    = "update in progress"
+	messageCompleted   = "update completed"
+	messagePaused      = "update paused due to "
+	messageBack        = "update rolled back due to "
+	messageManual      = "manually requested rollback"
+	messageRollingBack = "rollback in progress"
+	messageRolledBack  = "rollback completed"
+	messageBackPaused  = "rollback paused due to "
+	failedTask         = "failure or early termination of task "
+)
+
+// fail is what becomes of a rollout that has failed: it is paused or rolled back. A rollback is never rolled back.
+func (r *rollout) fail(u *v1.UpdateStatus, why string) *v1.UpdateStatus {
+	if u.State == v1.UpdateRollbackStarted {
+		u.State, u.Message = v1.UpdateRollbackPaused, messageBackPaused+why
+		return u
+	}
+	if r.config.action == v1.FailureRollback {
+		to, ok := store.Get(r.snapshot, v1.ServiceRevisions, u.Previous)
+		if ok && u.Previous != r.target {
+			return r.rollBack(to, why)
+		}
+		why += "; there is no earlier revision to roll back to"
+	}
+	u.State, u.Message = v1.UpdatePaused, messagePaused+why
+	return u
+}
+
+// rollBack starts the way back to a revision, in the place of what the spec asks for.
+func (r *rollout) rollBack(to *v1.ServiceRevision, why string) *v1.UpdateStatus {
+	r.rolledBack = &v1.RolledBack{From: r.target, Task: to.Spec.Task, Endpoint: to.Spec.Endpoint}
+	next := &v1.UpdateStatus{State: v1.UpdateRollbackStarted, Revision: to.Meta.ID, StartedAt: r.now, Message: messageBack + why,
+		Generation: r.service.Meta.Generation}
+	desired := v1.ServiceDesired{}
+	if r.service.Desired != nil {
+		desired = *r.service.Desired
+	}
+	desired.Update, desired.RolledBack = next, r.rolledBack
+	as := *r.service
+	as.Desired = &desired
+	back := newRollout(r.now, r.snapshot, v1.Effective(&as))
+	back.survey(next)
+	next.Dirty = back.dirty(0)
+	back.advance(next)
+	back.progress(next)
+	r.again = back.again
+	return next
+}
+
+// previous is the revision that a rollout that begins can be rolled back to: the last that one was completed with. One that was cut
+// short by the next leaves it as it was, and one that goes back leads to it.
+func (r *rollout) previous(before *v1.UpdateStatus) string {
+	switch {
+	case before == nil:
+		return r.mostRun()
+	case before.Revision == r.target:
+		return before.Previous
+	case before.State == v1.UpdateUpdating, before.State == v1.UpdatePaused:
+		if before.Previous == r.target {
+			return before.Revision // the user goes back, and may go forward again
+		}
+		return before.Previous
+	}
+	return before.Revision
+}
+
+// mostRun is the other revision that most tasks run.
+func (r *rollout) mostRun() (most string) {
+	for id, count := range r.former {
+		if cmp.Or(cmp.Compare(count, r.former[most]), cmp.Compare(most, id)) > 0 {
+			most = id
+		}
+	}
+	return most
+}
+
+// progress takes note of slots that got on, and says why the rollout has failed where none did for too long.
+func (r *rollout) progress(u *v1.UpdateStatus) (changed bool, stalled string) {
+	if r.config.deadline == 0 || !active(u.State) {
+		return false, ""
+	}
+	moving := r.moving(u.Admitted)
+	admitted := u.AdmittedAt.After(u.ProgressAt)
+	switch {
+	case admitted, moving < u.Moving && r.now.Sub(u.ProgressAt) >= r.config.deadline/10:
+		at := r.now
+		if admitted {
+			at = u.AdmittedAt
+		}
+		u.ProgressAt, u.Moving, changed = at, moving, true
+	}
+	if moving == 0 {
+		return changed, ""
+	}
+	until := u.ProgressAt.Add(r.config.deadline)
+	if r.now.Before(until) {
+		r.again = reconcile.Sooner(r.again, until)
+		return changed, ""
+	}
+	return true, fmt.Sprintf("no progress for %s: %s", v1.Duration(r.config.deadline), r.stuck(u.Admitted))
+}
+
+// stuck says what the first slot that is on its way waits for.
+func (r *rollout) stuck(upTo uint64) string {
+	for i := range r.slots {
+		s := &r.slots[i]
+		if s.number > upTo || !s.dirty() && s.settled {
+			continue
+		}
+		t := s.latest
+		state := v1.Observed(t)
+		text := fmt.Sprintf("task %s is %s", v1.TaskName(t.Desired), state)
+		switch {
+		case t.Desired.Pending != "":
+			text += ": " + t.Desired.Pending
+		case t.Status != nil && cmp.Or(t.Status.Err, t.Status.Message) != "":
+			text += ": " + cmp.Or(t.Status.Err, t.Status.Message)
+		case state == v1.TaskRunning:
+			text += ", and does not stop"
+		}
+		return text
+	}
+	return "no slot is on its way"
+}
+
+// say has the message tell what is not as the user asked, and tells whether that changed it.
+func (r *rollout) say(u *v1.UpdateStatus) bool { return false }
