@@ -144,6 +144,7 @@ func (d document) keepForced(old v1.Object) bool {
 	was, ok := old.(*v1.Service)
 	if ok = ok && was.Spec != nil; ok {
 		task.ForceUpdate = was.Spec.Task.ForceUpdate
+		svc.Spec.RollbackTo = cmp.Or(svc.Spec.RollbackTo, was.Spec.RollbackTo) // which a manifest hardly ever says
 	}
 	if d.conditional {
 		return false

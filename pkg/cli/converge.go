@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,6 +26,8 @@ type view struct {
 	// before is the state of the service's latest rollout when waiting began: not news.
 	before *v1.UpdateStatus
 	goal   goal
+	// rollback is why the service was rolled back while it was waited for.
+	rollback string
 }
 
 // goal is what is waited for of a service that is no job; a job has to complete.
@@ -75,7 +78,7 @@ func judge(v view) verdict {
 	}
 	for _, slot := range out.slots {
 		state := v1.Observed(slot.task)
-		runs := state == v1.TaskRunning && slot.task.Desired.State <= v1.TaskRunning && !job && v.goal != toEnd
+		runs := v1.Serves(slot.task) && !job && v.goal != toEnd
 		ended := state == v1.TaskComplete && (job || v.goal != toRun && endsForGood(s))
 		if runs || ended {
 			out.running++
@@ -83,7 +86,7 @@ func judge(v view) verdict {
 		if slot.failed != nil {
 			out.monitor = monitor(s.Spec)
 		}
-		if err := hopeless(s, slot); err != nil && !ended && out.err == nil {
+		if err := hopeless(s, slot); err != nil && !ended && out.err == nil && !v.mayGoBack() {
 			out.err = fmt.Errorf("task %s %w", slot.name, err)
 		}
 	}
@@ -128,16 +131,26 @@ func (v view) judgeUpdate(out *verdict) {
 	case v1.UpdateRollbackPaused:
 		out.err = fmt.Errorf("service rollback paused: %s", u.Message)
 	case v1.UpdateRollbackCompleted:
-		out.err = fmt.Errorf("service rolled back: %s", u.Message)
+		asked := v.service.Spec.RollbackTo
+		if out.monitor = settle; asked == "" || asked != u.Revision {
+			out.err = fmt.Errorf("service rolled back: %s", cmp.Or(v.rollback, u.Message))
+		}
 	case v1.UpdateCompleted:
 		// The tasks were watched for the monitor period already.
 		out.monitor = settle
 	}
 }
 
+// mayGoBack tells whether the swarm rolls an update that fails back: then it is not for the waiter to give it up.
+func (v view) mayGoBack() bool {
+	d, u := v.service.Desired, v.service.Spec.Update
+	return u != nil && u.FailureAction == v1.FailureRollback && (v.outdated() && d == nil ||
+		d != nil && d.Update != nil && (d.Update.State == v1.UpdateUpdating || d.Update.State == v1.UpdateRollbackStarted))
+}
+
 // outdated tells whether tasks of another revision are, or were, in the service's slots: an update, not a first start.
 func (v view) outdated() bool {
-	revision := v1.RevisionID(v.service)
+	revision := v1.RevisionID(v1.Effective(v.service))
 	for _, t := range v.tasks {
 		if t.Desired.Revision != revision {
 			return true
@@ -182,7 +195,7 @@ func because(t *v1.Task) string {
 
 // slots are the service's slots in order, each with the task of the current revision that stands for it: the latest.
 func (v view) slots() []slotView {
-	revision := v1.RevisionID(v.service)
+	revision := v1.RevisionID(v1.Effective(v.service))
 	bySlot := make(map[string]*slotView)
 	for _, t := range v.tasks {
 		if t.Desired.Revision != revision {

@@ -101,8 +101,8 @@ func TestAllDockerFlags(t *testing.T) {
 	}
 }
 
-const updateFlags = "update-delay update-failure-action update-max-failure-ratio update-monitor update-order update-parallelism " +
-	"rollback-delay rollback-failure-action rollback-max-failure-ratio rollback-monitor rollback-order rollback-parallelism "
+const updateFlags = "update-delay update-failure-action update-max-failure-ratio update-monitor update-order update-parallelism update-progress-deadline " +
+	"rollback-delay rollback-failure-action rollback-max-failure-ratio rollback-monitor rollback-order rollback-parallelism rollback-progress-deadline "
 
 const commonFlags = updateFlags + "cap-add cap-drop credential-spec detach endpoint-mode entrypoint health-cmd health-http health-interval " +
 	"health-retries health-start-interval health-start-period health-tcp health-timeout hostname init isolation limit-cpu limit-memory limit-pids " +
@@ -122,7 +122,8 @@ var dockerFlags = map[string]string{
 	"service ps":       "filter format no-resolve no-trunc quiet",
 	"service logs":     "details follow no-resolve no-task-ids no-trunc raw since tail timestamps",
 	"service scale":    "detach",
-	"service rollback": "detach quiet",
+	"service rollback": "detach quiet to",
+	"service history":  "format quiet",
 	"service rm":       "",
 	"network create": "attachable aux-address config-from config-only driver gateway ingress internal ip-range ipam-driver ipam-opt " +
 		"ipv4 ipv6 label opt scope subnet",

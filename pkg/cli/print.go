@@ -262,7 +262,7 @@ func (p *printer) serviceRows(ctx context.Context, objects []v1.Object) ([]strin
 	for _, o := range objects {
 		r := newServiceRow(o.(*v1.Service), statuses[o.GetMeta().ID])
 		if p.output == "wide" {
-			r.ID, r.Image = o.GetMeta().ID, o.(*v1.Service).Spec.Task.Container.Image
+			r.ID, r.Image = o.GetMeta().ID, v1.Effective(o.(*v1.Service)).Spec.Task.Container.Image
 		}
 		rows = append(rows, []string{r.Name, r.ID, r.Mode, r.Replicas, r.Image, r.Ports})
 	}

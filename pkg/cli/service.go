@@ -19,7 +19,7 @@ func (a *app) serviceCommand() *cobra.Command {
   swarmctl service ps web
   swarmctl service scale web=5
   swarmctl service logs --follow web`,
-		a.serviceCreateCommand(), a.serviceInspectCommand(), a.serviceListCommand(), a.serviceLogsCommand(), a.servicePsCommand(),
+		a.serviceCreateCommand(), a.serviceHistoryCommand(), a.serviceInspectCommand(), a.serviceListCommand(), a.serviceLogsCommand(), a.servicePsCommand(),
 		a.serviceRollbackCommand(), a.serviceScaleCommand(), a.serviceUpdateCommand(), removeCommand(a, v1.Services, "services",
 			"Remove one or more services. Their tasks stop within their grace period; networks, secrets and configs stay."))
 }
@@ -121,62 +121,4 @@ func (a *app) scaleOne(ctx context.Context, c *client.Client, ref string, n uint
 		svc.Spec.Replicas = &n
 		return nil
 	})
-}
-
-func (a *app) serviceRollbackCommand() *cobra.Command {
-	var wait waitFlags
-	cmd := &cobra.Command{
-		Use:   "rollback [OPTIONS] SERVICE",
-		Short: "Revert changes to a service's configuration",
-		Long: `Go back to what the service's tasks ran before the latest change of it. Doing it twice goes forward again.
-
-What is not of the tasks stays as it is: the number of replicas, labels, how updates roll out.`,
-		Example:               "  swarmctl service rollback web",
-		Args:                  exactArgs(1),
-		DisableFlagsInUseLine: true,
-		ValidArgsFunction:     completeNames(a, v1.Services),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.rollbackService(cmd.Context(), args[0], &wait)
-		},
-	}
-	wait.add(cmd)
-	return cmd
-}
-
-func (a *app) rollbackService(ctx context.Context, ref string, wait *waitFlags) error {
-	c, err := a.daemon()
-	if err != nil {
-		return err
-	}
-	return a.updateService(ctx, ref, wait, func(svc *v1.Service) error {
-		previous, err := previousRevision(ctx, c, svc)
-		if err != nil {
-			return err
-		}
-		if previous == nil {
-			return fmt.Errorf("%sservice %s does not have a previous spec", daemonPrefix, ref)
-		}
-		svc.Spec.Task, svc.Spec.Endpoint = previous.Spec.Task, previous.Spec.Endpoint
-		return nil
-	})
-}
-
-// previousRevision is the revision that a service had before the current one, or nil where none is kept: of all others, the
-// one that was asked for last.
-func previousRevision(ctx context.Context, c *client.Client, svc *v1.Service) (*v1.ServiceRevision, error) {
-	revisions, err := client.List(ctx, c, v1.ServiceRevisions, v1.Filter{"service": {svc.Meta.ID}})
-	if err != nil {
-		return nil, fmt.Errorf("revisions of service %s: %w", svc.Meta.Name, daemonError(err))
-	}
-	current := v1.RevisionID(svc)
-	var latest *v1.ServiceRevision
-	for _, r := range revisions {
-		if r.Spec == nil || r.Meta.ID == current || r.Spec.Service != svc.Meta.ID {
-			continue
-		}
-		if latest == nil || r.Spec.Number > latest.Spec.Number {
-			latest = r
-		}
-	}
-	return latest, nil
 }

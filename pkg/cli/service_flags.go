@@ -48,6 +48,7 @@ type updateFlags struct {
 	delay, monitor  *value[v1.Duration]
 	failureAction   string
 	maxFailureRatio *value[float64]
+	deadline        *value[v1.Duration]
 	order           string
 }
 
@@ -172,5 +173,7 @@ func (u *updateFlags) add(s *pflag.FlagSet, prefix string, create bool) {
 	s.Var(u.monitor, prefix+"-monitor", "How long a task's failure counts against the "+prefix+" (ns|us|ms|s|m|h) (default 5s)")
 	s.StringVar(&u.failureAction, prefix+"-failure-action", "", "Action on "+prefix+` failure (`+actions+`) (default "pause")`)
 	s.Var(u.maxFailureRatio, prefix+"-max-failure-ratio", "Failure rate to tolerate during "+one+" (default 0)")
+	u.deadline = newValue("duration", parseDuration)
+	s.Var(u.deadline, prefix+"-progress-deadline", "How long "+one+" may go without progress before it has failed, 0s for ever (ns|us|ms|s|m|h) (default 10m)")
 	s.StringVar(&u.order, prefix+"-order", "", prefix+` order ("start-first", "stop-first") (default "stop-first")`)
 }

@@ -66,10 +66,11 @@ func inspectService(ctx context.Context, c *client.Client, ref string, ids bool)
 	if err != nil {
 		return nil, apiError(err, v1.KindService, ref)
 	}
-	previous, err := previousRevision(ctx, c, svc)
+	h, err := historyOf(ctx, c, svc)
 	if err != nil {
 		return nil, err
 	}
+	svc = v1.Effective(svc) // what runs, as docker says it
 	n := names{people: !ids}
 	if ids {
 		if n, err = referenceNames(ctx, c, svc.Spec); err != nil {
@@ -81,7 +82,7 @@ func inspectService(ctx context.Context, c *client.Client, ref string, ids bool)
 			return nil, err
 		}
 	}
-	return convertService(svc, previous, n), nil
+	return convertService(svc, h.previous(), n), nil
 }
 
 // referenceNames finds the IDs of what a spec refers to by name.

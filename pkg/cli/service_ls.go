@@ -116,6 +116,7 @@ func byName[S, D, T any](all []*v1.Resource[S, D, T]) {
 }
 
 func newServiceRow(s *v1.Service, status v1.ServiceStatus) serviceRow {
+	s = v1.Effective(s)
 	ports := convertService(s, nil, names{}).Endpoint.Ports
 	return serviceRow{
 		ID: shortID(s.Meta.ID), Name: s.Meta.Name, Mode: strings.ReplaceAll(string(s.Spec.Mode), "-", " "),

@@ -135,7 +135,7 @@ func (f *serviceFlags) applyRestart(t *v1.TaskSpec) {
 
 func (u *updateFlags) apply(f *serviceFlags, config **v1.UpdateConfig) {
 	name := func(flag string) string { return u.prefix + "-" + flag }
-	if !f.changed(name("parallelism"), name("delay"), name("monitor"), name("failure-action"), name("max-failure-ratio"), name("order")) {
+	if !f.changed(name("parallelism"), name("delay"), name("monitor"), name("failure-action"), name("max-failure-ratio"), name("order"), name("progress-deadline")) {
 		return
 	}
 	if *config == nil {
@@ -153,6 +153,9 @@ func (u *updateFlags) apply(f *serviceFlags, config **v1.UpdateConfig) {
 		c.FailureAction = v1.FailureAction(u.failureAction)
 	}
 	setValue(&c.MaxFailureRatio, u.maxFailureRatio)
+	if u.deadline.set {
+		c.ProgressDeadline = &u.deadline.v
+	}
 	if f.changed(name("order")) {
 		c.Order = v1.UpdateOrder(u.order)
 	}

@@ -62,7 +62,7 @@ What no flag names stays as it is. An update that was paused goes on with any up
 				if err := f.onlyRollback(); err != nil {
 					return err
 				}
-				return a.rollbackService(cmd.Context(), args[0], &f.wait)
+				return a.rollbackService(cmd.Context(), args[0], 0, &f.wait)
 			}
 			if f.changed("network-add", "network-rm") {
 				c, err := a.daemon()
@@ -150,8 +150,17 @@ func (a *app) changeService(ctx context.Context, c *client.Client, ref string, c
 		if err != nil {
 			return nil, apiError(err, v1.KindService, ref)
 		}
+		failed := ""
+		if svc.Desired != nil && svc.Desired.RolledBack != nil {
+			failed = svc.Desired.RolledBack.From
+		}
+		svc = v1.Effective(svc)
+		svc.Spec.RollbackTo = ""
 		if err := change(svc); err != nil {
 			return nil, err
+		}
+		if v1.RevisionID(svc) == failed {
+			svc.Spec.Task.ForceUpdate++ // the user wants what was rolled back to be tried again
 		}
 		updated, warnings, err := client.Update(ctx, c, v1.Services, svc)
 		if client.Status(err) == http.StatusConflict && try < maxConflicts && ctx.Err() == nil {

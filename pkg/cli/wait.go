@@ -191,6 +191,9 @@ func (w *waiter) take(ch change) error {
 		// A watch that began before our own write may show what was there before it.
 		if ch.service.Meta.Revisions[v1.SectionSpec] >= w.view.service.Meta.Revisions[v1.SectionSpec] {
 			w.view.service = ch.service
+			if d := ch.service.Desired; d != nil && d.Update != nil && d.Update.State == v1.UpdateRollbackStarted {
+				w.view.rollback = d.Update.Message
+			}
 		}
 	case ch.task != nil && ch.gone:
 		delete(w.view.tasks, ch.task.Meta.ID)
