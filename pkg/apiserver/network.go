@@ -64,7 +64,7 @@ func networkUser(s *store.Snapshot, n *v1.Network) string {
 		return slices.ContainsFunc(t.Networks, func(a v1.NetworkAttachment) bool { return a.Target == n.Meta.Name || a.Target == n.Meta.ID })
 	}
 	for service := range store.All(s, v1.Services) {
-		if there(service) && uses(&service.Spec.Task) {
+		if there(service) && (uses(&service.Spec.Task) || uses(&v1.Effective(service).Spec.Task)) {
 			return "service " + service.Meta.Name
 		}
 	}

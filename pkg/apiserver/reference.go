@@ -189,7 +189,8 @@ func checkUnused(s *store.Snapshot, obj v1.Object, force bool) error {
 func unreferenced(s *store.Snapshot, kind string, m v1.Meta, refs func(*v1.ContainerSpec) []v1.FileReference) error {
 	var users []string
 	for service := range store.All(s, v1.Services) {
-		if there(service) && slices.ContainsFunc(refs(&service.Spec.Task.Container), func(r v1.FileReference) bool {
+		asked, runs := refs(&service.Spec.Task.Container), refs(&v1.Effective(service).Spec.Task.Container)
+		if there(service) && slices.ContainsFunc(slices.Concat(asked, runs), func(r v1.FileReference) bool {
 			return r.Source == m.Name || r.Source == m.ID
 		}) {
 			users = append(users, service.Meta.Name)

@@ -50,7 +50,7 @@ func (c *checks) decided(w *World, s *store.Snapshot, ops []store.Op) {
 				if gives(after, old) {
 					w.stats.Moves++
 					if begun[d.Service] == nil {
-						begun[d.Service] = movers(after, d.Service) // a rollout may have taken some over
+						begun[d.Service] = movers(s, after, d.Service) // a rollout may have taken some over
 					}
 					begun[d.Service][d.Slot] = true
 				}
@@ -89,6 +89,7 @@ func slotOf(s *store.Snapshot, d *v1.TaskDesired) (tasks []*v1.Task) {
 func (c *checks) mayStop(s, after *store.Snapshot, t *v1.Task) bool {
 	d := t.Desired
 	o, ok := store.Get(after, v1.Services, d.Service)
+	o = v1.Effective(o)
 	if !ok || !o.Meta.Deleting.IsZero() || v1.Global(o) {
 		return true
 	}
@@ -130,8 +131,8 @@ func (c *checks) mayStop(s, after *store.Snapshot, t *v1.Task) bool {
 }
 
 // movers are the slots of a service with a task that is on its way to take over from one on a drained node, those apart that
-// wait for the restart delay, or for a node.
-func movers(s *store.Snapshot, service string) map[uint64]bool {
+// wait for the restart delay, or for a node, or did when it was decided: while none took it, another slot might begin.
+func movers(before, s *store.Snapshot, service string) map[uint64]bool {
 	leaving, moving := make(map[uint64]bool), make(map[uint64]bool)
 	for t := range s.TasksOfService(service) {
 		if gives(s, t) {
@@ -140,6 +141,9 @@ func movers(s *store.Snapshot, service string) map[uint64]bool {
 	}
 	for t := range s.TasksOfService(service) {
 		if !leaving[t.Desired.Slot] || !v1.Live(t) || v1.Observed(t) == v1.TaskRunning || !t.Desired.StartAfter.IsZero() {
+			continue
+		}
+		if was, ok := store.Get(before, v1.Tasks, t.Meta.ID); ok && v1.WaitsForNode(was) && was.Desired.Pending != "" {
 			continue
 		}
 		if node, ok := store.Get(s, v1.Nodes, v1.TaskNode(t)); ok && !v1.NodeLost(node) && !v1.NodeDrained(node) {

@@ -89,6 +89,10 @@ func (c *checks) changed(w *World, changes []store.Change) {
 		case v1.KindNetwork:
 			after, _ := change.New.(*v1.Network)
 			c.network(w, after)
+		case v1.KindService:
+			before, _ := change.Old.(*v1.Service)
+			after, _ := change.New.(*v1.Service)
+			c.rollout(w, before, after)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {
@@ -200,7 +204,7 @@ func (c *checks) started(w *World, m *machine, t *task) {
 func (c *checks) startsFirst(w *World, service string) bool {
 	for i := len(w.log) - 1; i >= 0; i -= 50 {
 		if s, ok := store.Get(w.log[i].snapshot, v1.Services, service); ok {
-			return s.Spec.Update.Order == v1.StartFirst
+			return s.Spec.Update.Order == v1.StartFirst || s.Spec.Rollback.Order == v1.StartFirst
 		}
 	}
 	return false

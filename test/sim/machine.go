@@ -143,6 +143,8 @@ func (m *machine) restart() {
 			}
 			if c.exited {
 				m.exited(t)
+			} else if t.status.State < v1.TaskRunning {
+				m.prove(t)
 			}
 		case t.phase == phaseRunning:
 			m.end(t, v1.TaskFailed, "lost")
@@ -299,10 +301,32 @@ func (m *machine) started(t *task) {
 	}
 	m.startContainer(t)
 	t.phase = phaseRunning
-	m.observe(t, v1.TaskRunning, "")
+	if m.w.chance(0.3) {
+		m.observe(t, v1.TaskStarting, "")
+		m.prove(t)
+	} else {
+		m.observe(t, v1.TaskRunning, "")
+	}
 	if !m.w.calm && m.w.chance(0.06) {
 		m.w.after(m.w.between(time.Millisecond, 8*time.Second), func() { m.exit(t.id, m.w.rng.IntN(3)) })
 	}
+}
+
+// prove has a task that is starting found healthy after a while, or not.
+func (m *machine) prove(t *task) {
+	life := m.life
+	m.w.after(m.w.between(0, 4*time.Second), func() {
+		c := m.containers[t.id]
+		switch {
+		case m.life != life || m.tasks[t.id] != t || t.phase != phaseRunning || t.stop || c == nil || !c.running:
+		case !m.w.calm && m.w.chance(0.1):
+			c.running, c.exited, c.code = false, true, 143
+			m.end(t, v1.TaskFailed, "task: unhealthy container")
+			m.advance(t)
+		default:
+			m.observe(t, v1.TaskRunning, "")
+		}
+	})
 }
 
 func (m *machine) startContainer(t *task) {

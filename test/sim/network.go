@@ -51,8 +51,14 @@ func (w *World) networkUsed(n *v1.Network) bool {
 		return slices.ContainsFunc(t.Networks, func(a v1.NetworkAttachment) bool { return a.Target == n.Meta.ID || a.Target == n.Meta.Name })
 	}
 	for s := range store.All(w.current(), v1.Services) {
-		if s.Meta.Deleting.IsZero() && asks(&s.Spec.Task) {
+		if s.Meta.Deleting.IsZero() && (asks(&s.Spec.Task) || asks(&v1.Effective(s).Spec.Task)) {
 			return true
+		}
+		if s.Desired == nil || s.Desired.Update == nil {
+			continue
+		}
+		if r, ok := store.Get(w.current(), v1.ServiceRevisions, s.Desired.Update.Previous); ok && asks(&r.Spec.Task) {
+			return true // it may go back to that
 		}
 	}
 	for r := range store.All(w.current(), v1.ServiceRevisions) {

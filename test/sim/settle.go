@@ -95,17 +95,25 @@ func (w *World) reconsider(s *v1.Service) {
 	case !s.Meta.Deleting.IsZero():
 	case w.chance(0.5) || policy.Condition != v1.RestartAny || policy.MaxAttempts > 0 || w.tooMany(s.Spec) || w.crowded(s.Spec):
 		w.update(s, w.possible)
-	case s.Desired != nil && s.Desired.Update != nil && s.Desired.Update.State == v1.UpdatePaused:
-		w.update(s, func(*v1.ServiceSpec) {})
 	default:
-		// A rollout that pauses from now on, over a failure that is on its way, is resumed too.
-		w.after(nodesWithin/2, func() {
-			if now := w.named(s.Meta.Name); now != nil && now.Desired != nil && now.Desired.Update != nil &&
-				now.Desired.Update.State == v1.UpdatePaused {
-				w.update(now, func(*v1.ServiceSpec) {})
-			}
-		})
+		w.resume(s.Meta.ID)
 	}
+	if s.Meta.Deleting.IsZero() {
+		w.after(nodesWithin/2, func() { w.resume(s.Meta.ID) })
+	}
+}
+
+// resume resumes a rollout that is paused, and looks again later: one may yet pause over a failure that is on its way, or for the
+// restart delays that failures left behind are longer than its deadline.
+func (w *World) resume(id string) {
+	s, ok := store.Get(w.current(), v1.Services, id)
+	if !ok || !s.Meta.Deleting.IsZero() {
+		return
+	}
+	if d := s.Desired; d != nil && d.Update != nil && (d.Update.State == v1.UpdatePaused || d.Update.State == v1.UpdateRollbackPaused) {
+		w.update(s, func(*v1.ServiceSpec) {})
+	}
+	w.after(nodesWithin, func() { w.resume(id) })
 }
 
 func (w *World) tooMany(s *v1.ServiceSpec) bool { return s.Replicas != nil && *s.Replicas > w.most(s) }
@@ -219,7 +227,7 @@ func (w *World) serviceAmiss(s *v1.Service, wanted map[string]bool) string {
 	if what := w.networkAmiss(s); what != "" {
 		return what
 	}
-	if d := s.Desired; d != nil && d.Update != nil && d.Update.State != v1.UpdateCompleted {
+	if d := s.Desired; d != nil && d.Update != nil && d.Update.State != v1.UpdateCompleted && d.Update.State != v1.UpdateRollbackCompleted {
 		return "the rollout has not ended" + updateOf(s)
 	}
 	return ""

@@ -54,11 +54,12 @@ func TestSim(t *testing.T) {
 		sum.Leads += stats.Leads
 		sum.Lost += stats.Lost
 		sum.Moves += stats.Moves
+		sum.Rollbacks += stats.Rollbacks
 		sum.Attached += stats.Attached
 		sum.Waited += stats.Waited
 		longest = max(longest, stats.Settled)
 	}
-	t.Logf("%d seeds: %d events, %d commits, %d conflicts, %d fenced, %d containers started, %d leaders, %d nodes lost, %d moves, "+
+	t.Logf("%d seeds: %d events, %d commits, %d conflicts, %d fenced, %d containers started, %d leaders, %d nodes lost, %d moves, %d rollbacks, "+
 		"%d tasks on networks, %d that waited for an address; settled within %v",
-		*seeds, sum.Events, sum.Commits, sum.Conflicts, sum.Fenced, sum.Starts, sum.Leads, sum.Lost, sum.Moves, sum.Attached, sum.Waited, longest)
+		*seeds, sum.Events, sum.Commits, sum.Conflicts, sum.Fenced, sum.Starts, sum.Leads, sum.Lost, sum.Moves, sum.Rollbacks, sum.Attached, sum.Waited, longest)
 }

@@ -42,6 +42,8 @@ func (w *World) act() {
 		w.update(service, func(s *v1.ServiceSpec) {
 			s.Task.Container.Image = fmt.Sprintf("app:%d", w.rng.IntN(4))
 		})
+	case w.chance(0.2):
+		w.rollback(service)
 	case w.chance(0.3):
 		w.update(service, func(s *v1.ServiceSpec) { s.Task.ForceUpdate++ })
 	case w.chance(0.3):
@@ -84,7 +86,7 @@ func (w *World) named(name string) *v1.Service {
 		return nil
 	}
 	s, _ := store.Get(w.current(), v1.Services, id)
-	return s
+	return v1.Effective(s)
 }
 
 // create makes a service of some kind.
@@ -113,9 +115,13 @@ func (w *World) spec() *v1.ServiceSpec {
 	if w.chance(0.3) {
 		s.Update.Delay = v1.Duration(w.between(0, 2*time.Second))
 	}
-	if w.chance(0.5) {
-		s.Update.FailureAction = v1.FailureContinue
+	if w.chance(0.6) {
+		s.Update.FailureAction = []v1.FailureAction{v1.FailureContinue, v1.FailureRollback}[w.rng.IntN(2)]
 	}
+	deadline := v1.Duration(w.between(5*time.Second, 5*time.Minute))
+	back := w.rng.Uint64N(3)
+	s.Update.ProgressDeadline = &deadline
+	s.Rollback = &v1.UpdateConfig{Parallelism: &back, Monitor: &monitor, ProgressDeadline: &deadline}
 	if w.chance(0.2) {
 		s.Task.RestartPolicy.MaxAttempts = 1 + w.rng.Uint64N(3)
 	}
@@ -142,6 +148,7 @@ func (w *World) spec() *v1.ServiceSpec {
 	}
 	if start {
 		s.Update.Order = v1.StartFirst
+		s.Rollback.Order = []v1.UpdateOrder{v1.StartFirst, v1.StopFirst}[w.rng.IntN(2)]
 	}
 	v1.Default(&v1.Service{Spec: s})
 	return s
@@ -180,11 +187,31 @@ func hostPort(s *v1.ServiceSpec) bool {
 // update changes the spec of a service.
 func (w *World) update(s *v1.Service, change func(*v1.ServiceSpec)) {
 	spec, meta := *s.Spec, s.Meta
+	if w.chance(0.1) { // by a program that knows nothing of what was rolled back
+		if raw, ok := store.Get(w.current(), v1.Services, meta.ID); ok {
+			spec = *raw.Spec
+		}
+	}
+	spec.RollbackTo = ""
 	change(&spec)
 	meta.Generation++
 	meta.UpdatedAt = w.time(0)
 	w.trace("user updates %s(%.4s): %s of %s, force %d", meta.Name, meta.ID, replicas(&spec), spec.Task.Container.Image, spec.Task.ForceUpdate)
 	w.userCommit(store.Op{Kind: v1.KindService, ID: meta.ID, Value: &spec, Meta: &meta, If: store.AtRevision(meta.Revisions[v1.SectionSpec])})
+}
+
+// rollback goes back to the revision before, if there is one.
+func (w *World) rollback(s *v1.Service) {
+	if s.Desired == nil || s.Desired.Update == nil {
+		return
+	}
+	to, ok := store.Get(w.current(), v1.ServiceRevisions, s.Desired.Update.Previous)
+	if !ok {
+		return
+	}
+	w.update(s, func(spec *v1.ServiceSpec) {
+		spec.Task, spec.Endpoint, spec.RollbackTo = to.Spec.Task, to.Spec.Endpoint, to.Meta.ID
+	})
 }
 
 // remove asks for a service to go, and frees its name.
@@ -222,5 +249,10 @@ func (w *World) userCommit(ops ...store.Op) {
 	}
 }
 
-// services are those that are there, in the order of their IDs.
-func (w *World) services() []*v1.Service { return slices.Collect(store.All(w.current(), v1.Services)) }
+// services are those that are there, in the order of their IDs, each as it is to be.
+func (w *World) services() (all []*v1.Service) {
+	for s := range store.All(w.current(), v1.Services) {
+		all = append(all, v1.Effective(s))
+	}
+	return all
+}

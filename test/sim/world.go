@@ -64,6 +64,8 @@ type Stats struct {
 	Events, Commits, Conflicts, Fenced, Starts, Leads int
 	// Lost counts the times that a node was found missing, Moves the tasks that took over from one on a drained node.
 	Lost, Moves int
+	// Rollbacks counts the updates that failed and were rolled back.
+	Rollbacks int
 	// Attached counts the tasks that were placed on networks, Waited those that had to wait for an address.
 	Attached, Waited int
 	// Settled is how long the swarm took to become what was wanted once the faults had stopped.
