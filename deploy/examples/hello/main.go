@@ -6,6 +6,9 @@
 //	hello print N        print N numbered lines, alternately on standard output and standard error, and end
 //	hello eat BYTES      take that much memory and touch it, then wait
 //	hello sleep DURATION end with 0 afterwards
+//	hello check          end with 0 if the one that serves in the same container says that it is healthy
+//
+// It is healthy once $HEALTHY_AFTER (default 0s) is over, until somebody sends POST /sick.
 package main
 
 import (
@@ -17,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -63,8 +67,10 @@ func run(command, argument string) error {
 			return fmt.Errorf("sleep %q: want a duration such as 10s", argument)
 		}
 		time.Sleep(d)
+	case "check":
+		return check()
 	default:
-		return fmt.Errorf("%q is not a command: want serve, exit, print, eat or sleep", command)
+		return fmt.Errorf("%q is not a command: want serve, exit, print, eat, sleep or check", command)
 	}
 	return nil
 }
@@ -94,12 +100,54 @@ func eat(size int) {
 	}
 }
 
+// check asks the server of the same container whether it is healthy.
+func check() error {
+	client := http.Client{Timeout: 5 * time.Second}
+	answer, err := client.Get("http://127.0.0.1:" + port() + "/healthz")
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return errors.New(answer.Status)
+	}
+	return nil
+}
+
+func port() string {
+	if p := os.Getenv("PORT"); p != "" {
+		return p
+	}
+	return "8080"
+}
+
+// health answers whether the server is healthy, and lets anybody make it sick.
+func health(mux *http.ServeMux) error {
+	var sick atomic.Bool
+	after := time.Duration(0)
+	if text := os.Getenv("HEALTHY_AFTER"); text != "" {
+		var err error
+		if after, err = time.ParseDuration(text); err != nil {
+			return fmt.Errorf("HEALTHY_AFTER: %w", err)
+		}
+	}
+	healthy := time.Now().Add(after)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		switch {
+		case sick.Load():
+			http.Error(w, "sick", http.StatusServiceUnavailable)
+		case time.Now().Before(healthy):
+			http.Error(w, "not yet", http.StatusServiceUnavailable)
+		default:
+			io.WriteString(w, "healthy\n")
+		}
+	})
+	mux.HandleFunc("POST /sick", func(http.ResponseWriter, *http.Request) { sick.Store(true) })
+	return nil
+}
+
 // serve answers until it is told to stop, and lets the requests that it has come to their end.
 func serve() error {
-	port := os.Getenv("PORT")
-	if port == "" {
-		port = "8080"
-	}
 	host, err := os.Hostname()
 	if err != nil {
 		return err
@@ -120,12 +168,15 @@ func serve() error {
 		size, _ := strconv.Atoi(r.FormValue("bytes"))
 		eat(size)
 	})
-	server := &http.Server{Addr: ":" + port, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	if err := health(mux); err != nil {
+		return err
+	}
+	server := &http.Server{Addr: ":" + port(), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	done := make(chan error, 1)
 	go func() { done <- server.ListenAndServe() }()
-	fmt.Printf("hello version %s listens on port %s\n", version, port)
+	fmt.Printf("hello version %s listens on port %s\n", version, port())
 	select {
 	case err := <-done:
 		return err
