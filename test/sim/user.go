@@ -103,8 +103,7 @@ func (w *World) create(name string) {
 	)
 }
 
-// spec is what a user might want. What starts first reserves nothing: it could not move where nodes are full, as in Docker
-// Swarm.
+// spec is what a user might want.
 func (w *World) spec() *v1.ServiceSpec {
 	s := &v1.ServiceSpec{Task: v1.TaskSpec{Container: v1.ContainerSpec{Image: "app:0"}}}
 	n := w.rng.Uint64N(5)
@@ -143,7 +142,7 @@ func (w *World) spec() *v1.ServiceSpec {
 	case everywhere:
 		s.Mode, s.Replicas = v1.ModeGlobal, nil
 		w.scale(s)
-	case !start:
+	default:
 		w.restrict(s)
 	}
 	if start {

@@ -3,6 +3,8 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"strconv"
+	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/reconcile"
@@ -19,6 +21,7 @@ const (
 	messageRollingBack = "rollback in progress"
 	messageRolledBack  = "rollback completed"
 	messageBackPaused  = "rollback paused due to "
+	messageCrowded     = "; stop-first in "
 	failedTask         = "failure or early termination of task "
 )
 
@@ -137,4 +140,22 @@ func (r *rollout) stuck(upTo uint64) string {
 }
 
 // say has the message tell what is not as the user asked, and tells whether that changed it.
-func (r *rollout) say(u *v1.UpdateStatus) bool { return false }
+func (r *rollout) say(u *v1.UpdateStatus) bool {
+	crowded := 0
+	for i := range r.slots {
+		if r.slots[i].crowded {
+			crowded++
+		}
+	}
+	said, _, _ := strings.Cut(u.Message, messageCrowded)
+	if crowded > 0 {
+		slots := " slots"
+		if crowded == 1 {
+			slots = " slot"
+		}
+		said += messageCrowded + strconv.Itoa(crowded) + slots + ", where no node takes the new task beside the old one"
+	}
+	changed := said != u.Message
+	u.Message = said
+	return changed
+}

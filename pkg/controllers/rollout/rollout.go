@@ -8,6 +8,7 @@ package rollout
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -258,6 +259,9 @@ func (r *rollout) complete(u *v1.UpdateStatus) {
 	state, message := v1.UpdateCompleted, messageCompleted
 	if u.State == v1.UpdateRollbackStarted {
 		state, message = v1.UpdateRollbackCompleted, messageRolledBack
+	}
+	if _, crowded, ok := strings.Cut(u.Message, messageCrowded); ok {
+		message += messageCrowded + crowded
 	}
 	u.State, u.CompletedAt, u.Message, u.Admitted = state, r.now, message, v1.UpdateEverySlot
 	u.ProgressAt, u.Moving = time.Time{}, 0

@@ -17,6 +17,8 @@ type slot struct {
 	// newestCurrent: the newest task runs what the spec asks for, or did when it ended. tried: of those that ended by
 	// themselves, it is of this rollout.
 	newestCurrent, tried bool
+	// crowded: the newest task did not fit beside the one before it.
+	crowded bool
 	// clean: a task that runs what the spec asks for is there, or its replacement is due. stale: one that does not is.
 	clean, stale bool
 	// settled: it runs, or one of this rollout has ended by itself: either way the slot is no longer on its way.
@@ -71,6 +73,7 @@ func (r *rollout) add(s *slot, t *v1.Task, revisions *revisions, since time.Time
 	if d.Attempt >= s.newest {
 		s.newest, s.latest, s.tried = d.Attempt, t, ended && ofThis
 		s.newestCurrent = current && (!wanted || revisions.clean(t))
+		s.crowded = current && d.Behind != "" && !t.Meta.CreatedAt.Before(since)
 	}
 	if wanted && d.Revision != r.target {
 		r.former[d.Revision]++

@@ -40,18 +40,19 @@ func reasons(filters []filter, nodes []*node) string {
 // thousand while a hundred thousand tasks wait.
 const explainEvery = 5 * time.Second
 
-// explain writes why tasks have no node, where that is not written already.
-func (d *decision) explain(tasks []*v1.Task, why string) {
+// explain writes why tasks have no node, and whom they stand behind, where that is not written already.
+func (d *decision) explain(tasks []*v1.Task, why string, behind func(*v1.Task) string) {
 	for _, t := range tasks {
-		if t.Desired.Pending == why {
+		who := cmp.Or(t.Desired.Behind, behind(t))
+		if t.Desired.Pending == why && t.Desired.Behind == who {
 			continue
 		}
-		if due := t.Meta.UpdatedAt.Add(explainEvery); t.Desired.Pending != "" && d.now.Before(due) {
+		if due := t.Meta.UpdatedAt.Add(explainEvery); t.Desired.Pending != "" && t.Desired.Behind == who && d.now.Before(due) {
 			d.plan.Again = reconcile.Sooner(d.plan.Again, due)
 			continue
 		}
 		next := *t.Desired
-		next.Pending = why
+		next.Pending, next.Behind = why, who
 		d.plan.Ops = append(d.plan.Ops, reconcile.SetTask(d.now, t, &next))
 	}
 }

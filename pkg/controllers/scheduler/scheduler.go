@@ -55,7 +55,7 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 	for _, g := range groups {
 		spec, ok := d.spec(service, g.revision)
 		if !ok {
-			d.explain(g.tasks, "service revision "+g.revision+" is not there")
+			d.explain(g.tasks, "service revision "+g.revision+" is not there", nobody)
 			continue
 		}
 		g.tasks = slices.DeleteFunc(g.tasks, func(t *v1.Task) bool { return !v1.HasAddresses(t, &spec.Task) }) // rule address says why
@@ -179,7 +179,7 @@ func (d *decision) place(g group, spec *v1.ServiceRevisionSpec) {
 	for i, t := range g.tasks {
 		n := tree.next()
 		if n == nil {
-			d.explain(g.tasks[i:], reasons(filters, d.nodes))
+			d.explain(g.tasks[i:], reasons(filters, d.nodes), d.behind(filters))
 			return
 		}
 		n.reserve(needs)
@@ -198,9 +198,9 @@ func (d *decision) placeOn(tasks []*v1.Task, filters []filter, needs needs) {
 		n := byID[t.Desired.Node]
 		switch {
 		case n == nil:
-			d.explain(tasks[i:i+1], "node "+t.Desired.Node+" is not there")
+			d.explain(tasks[i:i+1], "node "+t.Desired.Node+" is not there", nobody)
 		case firstNo(filters, n) >= 0:
-			d.explain(tasks[i:i+1], reasons(filters, []*node{n}))
+			d.explain(tasks[i:i+1], reasons(filters, []*node{n}), d.behind(filters))
 		default:
 			n.reserve(needs)
 			d.assign(t, n, needs)

@@ -16,6 +16,7 @@ const (
 	reasonRemoved = "node was removed"
 	reasonDrained = "node is drained"
 	reasonExtra   = "another task has the slot"
+	reasonRoom    = "no room for its successor beside it"
 	reasonAddress = "another has its address " // and which
 )
 
@@ -110,6 +111,9 @@ func (v *view) move(s *slot, live []*v1.Task, keep *v1.Task) {
 	case clean == nil:
 		v.keepOnly(s, live, nil)
 		v.replace(s, nil)
+	case startFirst && keep != clean && v1.WaitsForNode(clean) && clean.Desired.Behind == keep.Meta.ID:
+		v.stop(keep, v1.TaskShutdown, reasonRoom) // the user would wait for ever
+		v.keepOnly(s, live, keep, clean)
 	case startFirst && keep != clean && v1.Observed(clean) < v1.TaskRunning:
 		v.keepOnly(s, live, keep, clean) // the old one stays until the new one runs
 	default:
