@@ -29,6 +29,9 @@ type World struct {
 	lines   []*line
 	gone    map[string]bool // the IDs of tasks that were removed
 	indexes uint32          // how many were made, for their indexes
+	commits int             // of the rules
+	// dies tells whether the leader dies just before a commit, by its number from 1, or just after it; nil is never.
+	dies func(commit int) (before, after bool)
 }
 
 // line is a pipeline at work.
@@ -139,6 +142,15 @@ func (w *World) step(l *line, ran *Ran) (acted bool, err error) {
 	if ran.Steps++; ran.Steps > maxSteps {
 		return true, fmt.Errorf("the rules did not come to rest in %d steps; the last wanted %s", maxSteps, describe(ops))
 	}
+	w.commits++
+	before, after := false, false
+	if w.dies != nil {
+		before, after = w.dies(w.commits)
+	}
+	if before {
+		w.succeed()
+		return true, nil
+	}
 	ran.count(s, ops)
 	if err := w.bury(s, ops); err != nil {
 		return true, err
@@ -146,7 +158,21 @@ func (w *World) step(l *line, ran *Ran) (acted bool, err error) {
 	if err := w.Commit(ops...); err != nil {
 		return true, err
 	}
+	if after {
+		w.succeed()
+	}
 	return true, CheckStep(s, w.Snapshot(), ops)
+}
+
+// succeed has another leader take over, who knows nothing but what is in the store.
+func (w *World) succeed() {
+	for _, l := range w.lines {
+		clear(l.due)
+		clear(l.woken)
+		for _, key := range l.AllKeys(w.Snapshot()) {
+			l.woken[key] = true
+		}
+	}
 }
 
 // onlyExplains tells whether an operation changes nothing but the sentence of why a task has no node. What other services
