@@ -26,6 +26,8 @@ const (
 	FakeExec   FakeOp = "exec"
 	FakeRemove FakeOp = "remove"
 	FakeList   FakeOp = "list"
+	FakeKeep   FakeOp = "keep"
+	FakeDrop   FakeOp = "drop"
 )
 
 // FakeOptions say how a Fake behaves. The zero value runs everything at once and for ever.
@@ -68,6 +70,7 @@ type Fake struct {
 	containers map[string]*fakeContainer
 	logs       map[string]*fakeLog
 	images     map[string]Image
+	files      map[string][]File
 	pid        uint32
 	lost       error
 	changed    chan struct{} // closed at the next change that somebody may wait for; nil while nobody does
@@ -93,7 +96,7 @@ func NewFake(o FakeOptions) *Fake {
 		o.Now = time.Now
 	}
 	f := &Fake{o: o, containers: map[string]*fakeContainer{}, logs: map[string]*fakeLog{}, images: map[string]Image{},
-		calls: map[FakeOp]int{}}
+		files: map[string][]File{}, calls: map[FakeOp]int{}}
 	for _, image := range o.Images {
 		image.Loaded = true
 		f.images[image.Name] = image

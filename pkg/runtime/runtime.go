@@ -29,6 +29,7 @@ var (
 // are made one after another. Every call but Wait, Events and Logs is idempotent.
 type Runtime interface {
 	Images
+	Files
 
 	// Info describes the machine's runtime.
 	Info(ctx context.Context) (Info, error)
@@ -46,7 +47,7 @@ type Runtime interface {
 	// bounds. It waits for the command's end; when ctx ends first the command is killed, and the error is ctx's. What it writes is
 	// kept up to limit bytes, and read to its end. ErrInvalid says that the command cannot be started, ErrNotFound that the container does not run.
 	Exec(ctx context.Context, id string, command []string, limit int) (ExecResult, error)
-	// Remove kills the container if it runs, and removes all of it but its log. One that is not there is not an error.
+	// Remove kills the container if it runs, and removes all of it but its log and its files. One that is not there is not an error.
 	Remove(ctx context.Context, id string) error
 	// RemoveLog removes what Logs reads.
 	RemoveLog(ctx context.Context, id string) error
@@ -109,8 +110,8 @@ type Container struct {
 	Name string
 	// Image is a reference that Pull returned.
 	Image string
-	// Spec says what to run. The runtime heeds what concerns processes and files; networks, secrets and whether it is healthy are
-	// the agent's business.
+	// Spec says what to run. The runtime heeds what concerns processes and files; networks, whether it is healthy, and secrets,
+	// which it has by KeepFiles, are the agent's business.
 	Spec v1.ContainerSpec
 	// Labels are set on the container, over those of Spec.
 	Labels map[string]string
@@ -121,7 +122,8 @@ type Container struct {
 	MemorySwappiness *int64
 	// NetNS is the path of the network namespace to run in; empty for a new one without links.
 	NetNS string
-	// Files are mounted over those of the image, read-write: container path → host path, such as /etc/hosts.
+	// Files are mounted over those of the image, read-write: container path → host path, such as /etc/hosts. They are beside those
+	// of KeepFiles.
 	Files map[string]string
 	Log   LogConfig
 }

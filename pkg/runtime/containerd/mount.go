@@ -16,7 +16,7 @@ import (
 	"github.com/swarmd/swarmd/pkg/runtime"
 )
 
-// mounts are Docker's, those of the spec, the init, and the agent's files, the outer before the inner.
+// mounts are Docker's, those of the spec, the files from memory, the init, and the agent's files, the outer before the inner.
 func (r *Runtime) mounts(c runtime.Container) ([]specs.Mount, error) {
 	var own []specs.Mount
 	for _, m := range c.Spec.Mounts {
@@ -28,6 +28,16 @@ func (r *Runtime) mounts(c runtime.Container) ([]specs.Mount, error) {
 			return nil, fmt.Errorf("duplicate mount point %s: %w", m.Target, runtime.ErrInvalid)
 		}
 		own = append(own, made)
+	}
+	files, err := r.fileMounts(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		if slices.ContainsFunc(own, func(o specs.Mount) bool { return o.Destination == f.Destination }) {
+			return nil, fmt.Errorf("duplicate mount point %s: %w", f.Destination, runtime.ErrInvalid)
+		}
+		own = append(own, f)
 	}
 	for target, source := range c.Files {
 		own = append(own, specs.Mount{Destination: path.Clean(target), Source: source, Type: "bind", Options: []string{"rbind", "rprivate"}})

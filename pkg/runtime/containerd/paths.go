@@ -70,12 +70,12 @@ func (p paths) logs(id string) string { return p.in("logs", id) }
 // prepare makes the folders and takes the lock. What a machine left that has booted since is cleared: the state of
 // containers that are no more, with process IDs that others have now.
 func (p paths) prepare() (lock *os.File, err error) {
-	for _, dir := range []string{p.root, p.run, p.in("marks"), p.in("logs"), p.in("runc"), p.in("tmp")} {
+	for _, dir := range []string{p.root, p.run, p.in("marks"), p.in("logs"), p.in("runc"), p.in("tmp"), p.in("files")} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("containerd: %w", err)
 		}
 	}
-	for _, dir := range []string{p.run, p.in("logs"), p.in("runc"), p.in("tmp")} {
+	for _, dir := range []string{p.run, p.in("logs"), p.in("runc"), p.in("tmp"), p.in("files")} {
 		if err := os.Chmod(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("containerd: %w", err)
 		}

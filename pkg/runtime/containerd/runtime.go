@@ -129,7 +129,7 @@ func Start(ctx context.Context, config Config) (_ *Runtime, err error) {
 	if r.snapshotter, err = r.findSnapshotter(r.namespaced(ctx)); err != nil {
 		return nil, err
 	}
-	if err := r.sweep(r.namespaced(ctx)); err != nil {
+	if err := errors.Join(r.sweep(r.namespaced(ctx)), r.sweepEmptyFiles()); err != nil {
 		return nil, err
 	}
 	return r, nil

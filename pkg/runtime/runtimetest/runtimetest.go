@@ -46,7 +46,7 @@ func Run(t *testing.T, s Subject) {
 		{"Remove", testRemove}, {"Unknown", testUnknown}, {"Labels", testLabels}, {"Events", testEvents},
 		{"EventsEnd", testEventsEnd}, {"Reopen", testReopen}, {"ReopenAfterExit", testReopenAfterExit},
 		{"Images", testImages}, {"MissingImage", testMissingImage}, {"Logs", testLogs}, {"LogOutlives", testLogOutlives},
-		{"Exec", testExec}, {"Healthcheck", testHealthcheck}, {"Parallel", testParallel},
+		{"Exec", testExec}, {"Healthcheck", testHealthcheck}, {"Files", testFiles}, {"Parallel", testParallel},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)

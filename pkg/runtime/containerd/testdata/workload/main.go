@@ -63,6 +63,13 @@ func do(verb, value string) {
 			return
 		}
 		fmt.Println("wrote", value)
+	case "stat":
+		var s syscall.Stat_t
+		if err := syscall.Stat(value, &s); err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%o %d %d\n", s.Mode&0o7777, s.Uid, s.Gid)
 	case "env":
 		fmt.Println(os.Getenv(value))
 	case "id":

@@ -1,0 +1,59 @@
+package containerd
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/runtime"
+)
+
+// TestFiles: a container has its files where they are wanted, as they are wanted and not to be written, and they are in memory that
+// only root sees.
+func TestFiles(t *testing.T) {
+	r := theRuntime(t)
+	c := container("cat", "/run/secrets/pass", "stat", "/run/secrets/pass", "stat", "/data/deep/conf", "cat", "/data/deep/conf", "write", "/data/deep/conf",
+		"stat", "/run/secrets/locked", "cat", "/run/secrets/locked")
+	c.Spec = v1.ContainerSpec{Image: imageName, Args: c.Spec.Args, User: "1001:1002"}
+	files := []runtime.File{
+		{Target: "/run/secrets/pass", Version: "1", Data: []byte("s3cr3t\n"), UID: 1001, GID: 1002, Mode: 0o400},
+		{Target: "/data/deep/conf", Version: "1", Data: []byte("setting\n"), Mode: 0o444},
+		{Target: "/run/secrets/locked", Version: "1", Data: []byte("unseen\n"), Mode: 0o600},
+	}
+	if err := r.KeepFiles(t.Context(), c.ID, files); err != nil {
+		t.Fatal(err)
+	}
+	dir := r.paths.files(c.ID)
+	t.Cleanup(func() {
+		if err := r.DropFiles(t.Context(), c.ID); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("the folder of the files is left: %v", err)
+		}
+	})
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
+		t.Errorf("the files are on a file system of type %#x (%v), want tmpfs", fs.Type, err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder of the files: %v %v, want mode 0700", info, err)
+	}
+	if s := run(t, r, c); s.ExitCode != 0 {
+		t.Errorf("exit code %d", s.ExitCode)
+	}
+	lines := strings.Split(output(t, r, c.ID), "\n")
+	for _, want := range []string{"s3cr3t", "400 1001 1002", "setting", "444 0 0", "open /data/deep/conf: read-only file system", "600 0 0",
+		"open /run/secrets/locked: permission denied"} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("no line %q in %q", want, lines)
+		}
+	}
+	if slices.Contains(lines, "unseen") {
+		t.Error("a user read a file that is root's")
+	}
+}
