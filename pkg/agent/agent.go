@@ -126,6 +126,7 @@ type Agent struct {
 	// All below belongs to the loop.
 	tasks     map[string]*task
 	revisions map[string]*v1.ServiceRevision
+	data      map[dataKey]data
 	// crowded is how many revisions are too many to keep without a look at which are still needed.
 	crowded  int
 	node     *v1.Node
@@ -175,7 +176,7 @@ func New(o Options) *Agent {
 	return &Agent{
 		o: o, log: o.Log.With("node.id", o.NodeID),
 		inbox: make(chan func(), 16), quit: make(chan struct{}),
-		tasks: map[string]*task{}, revisions: map[string]*v1.ServiceRevision{}, strays: map[string]engine.State{},
+		tasks: map[string]*task{}, revisions: map[string]*v1.ServiceRevision{}, data: map[dataKey]data{}, strays: map[string]engine.State{},
 		starts: queue{limit: o.Starts}, stops: queue{limit: o.Stops}, checks: queue{limit: maxChecks},
 		pulls: map[string]*pull{}, links: links{used: map[netip.Addr]string{}}, peers: newPeers(o.NodeID),
 		reports: reporter{pending: map[string]*task{}, size: batchTasks},

@@ -11,8 +11,8 @@ import (
 	engine "github.com/swarmd/swarmd/pkg/runtime"
 )
 
-// assign takes a manager's message. One that is older than what is known is refused, all but the service revisions in it,
-// which the session will not send again. A complete one holds all the same: a session begins with a read of the store as it
+// assign takes a manager's message. One that is older than what is known is refused, all but the service revisions,
+// secrets and configs in it, which the session will not send again. A complete one holds all the same: a session begins with a read of the store as it
 // is now, so that an older revision there means a store that was restored from a backup.
 func (a *Agent) assign(m v1.Assignment) {
 	for _, r := range m.Services {
@@ -20,6 +20,7 @@ func (a *Agent) assign(m v1.Assignment) {
 			a.revisions[r.Meta.ID] = r
 		}
 	}
+	a.takeData(m)
 	for _, s := range m.Streams {
 		a.stream(s)
 	}
@@ -65,6 +66,7 @@ func (a *Agent) assign(m v1.Assignment) {
 	if m.Complete || len(a.revisions) > a.crowded {
 		a.forgetRevisions(m)
 	}
+	a.forgetData()
 	for _, t := range sorted(changed) {
 		a.advance(t)
 	}
@@ -107,17 +109,18 @@ func (a *Agent) take(assigned *v1.Task, saved uint64) *task {
 		a.begin(t, assigned)
 	}
 	if t.assigned != nil && !t.assigned.Meta.CreatedAt.Equal(assigned.Meta.CreatedAt) {
-		t.other, t.gone, t.saved = true, false, saved
+		t.other, t.wanted, t.gone, t.saved = true, false, false, saved
 		a.noteStop(t)
 		a.tell(t)
 		return t
 	}
+	wanted := v1.Wanted(assigned.Desired)
 	if t.assigned != nil && assigned.Desired.State < t.assigned.Desired.State {
 		desired := *assigned.Desired
 		desired.State = t.assigned.Desired.State
 		assigned = &v1.Task{Meta: assigned.Meta, Desired: &desired}
 	}
-	t.assigned = &v1.Task{Meta: assigned.Meta, Desired: assigned.Desired}
+	t.assigned, t.wanted = &v1.Task{Meta: assigned.Meta, Desired: assigned.Desired}, wanted
 	if t.gone { // it is wanted to be known of again; but one that was told to stop goes on stopping
 		t.gone = false
 		a.tell(t)
@@ -185,6 +188,7 @@ func (a *Agent) drop(t *task, saved uint64) {
 // takeComplete drops what a complete assignment does not name, also containers that nobody has told this agent of.
 func (a *Agent) takeComplete(m v1.Assignment, changed map[*task]bool, saved uint64) {
 	a.complete = true
+	a.relieve()
 	named := make(map[string]bool, len(m.Tasks))
 	for _, t := range m.Tasks {
 		if t != nil {

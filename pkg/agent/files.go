@@ -209,7 +209,11 @@ func (a *Agent) removeStrayFiles() {
 	entries, _ := os.ReadDir(filepath.Join(a.o.Dir, "tasks")) // none is as good as empty
 	for _, e := range entries {
 		if a.tasks[e.Name()] == nil {
-			if err := a.removeFiles(e.Name()); err != nil {
+			err := a.o.Runtime.DropFiles(a.ctx, e.Name()) // no container of that name is left
+			if err == nil {
+				err = a.removeFiles(e.Name())
+			}
+			if err != nil {
 				a.log.Warn("cannot remove a task's files", "task.id", e.Name(), "err", err)
 			}
 		}

@@ -32,6 +32,8 @@ type swarm struct {
 	revision int64
 	tasks    map[string]*v1.Task
 	services map[string]*v1.ServiceRevision
+	secrets  []*v1.Secret // sent with each task
+	configs  []*v1.Config
 	peers    v1.Peers // with every Complete
 	away     bool
 	changed  chan struct{}
@@ -100,6 +102,7 @@ func (s *swarm) change(id string, f func(*v1.Task) *v1.Task) {
 		t.Meta.Revisions[v1.SectionDesired] = s.revision
 		s.tasks[id] = t
 		m.Tasks, m.Services = []*v1.Task{t}, []*v1.ServiceRevision{s.services[t.Desired.Revision]}
+		m.Secrets, m.Configs = s.secrets, s.configs
 	} else {
 		delete(s.tasks, id)
 		m.Removed = []string{id}
@@ -128,6 +131,7 @@ func (s *swarm) whole() v1.Assignment {
 	m := v1.Assignment{Revision: s.revision, Complete: true, Node: &v1.Node{Meta: v1.Meta{ID: nodeID}, Spec: &v1.NodeSpec{Index: 7}}}
 	told := s.peers
 	m.Peers = &told
+	m.Secrets, m.Configs = s.secrets, s.configs
 	for id, t := range s.tasks {
 		if status, told := s.status[id]; told && t.Status == nil {
 			t = &v1.Task{Meta: t.Meta, Desired: t.Desired, Status: &status}

@@ -319,7 +319,7 @@ func (a *Agent) config() (netplugin.Config, *dnsplugin.Names) {
 	a.peers.leave(used)
 	a.reconsider()
 	c := netplugin.Config{Node: a.node.Spec.Index, Gateway: a.links.block, Pool: a.links.pool, Underlay: a.o.Underlay,
-		DataPort: a.peers.dataPort, Peers: a.peers.toOthers(a.links.pool), Key: dataKey(a.peers.own), Published: a.published()}
+		DataPort: a.peers.dataPort, Peers: a.peers.toOthers(a.links.pool), Key: publicKey(a.peers.own), Published: a.published()}
 	names := &dnsplugin.Names{Askers: make(map[netip.Addr]*dnsplugin.Asker)}
 	c.Overlays, names.Zones = a.routers(used)
 	for _, t := range a.tasks {

@@ -158,15 +158,15 @@ func (p *peers) toOthers(pool netip.Prefix) []netplugin.Peer {
 			continue // nothing reaches it yet
 		}
 		other := netplugin.Peer{Node: n.Index, Underlay: addr.Unmap(), Gateway: block}
-		other.Key = dataKey(n)
+		other.Key = publicKey(n)
 		p.others = append(p.others, other)
 	}
 	slices.SortFunc(p.others, func(a, b netplugin.Peer) int { return cmp.Compare(a.Node, b.Node) })
 	return p.others
 }
 
-// dataKey is a node's public key for encrypted networks; zero where it has told none.
-func dataKey(n *v1.PeerNode) (k netplugin.PublicKey) {
+// publicKey is a node's public key for encrypted networks; zero where it has told none.
+func publicKey(n *v1.PeerNode) (k netplugin.PublicKey) {
 	if n == nil {
 		return k
 	}

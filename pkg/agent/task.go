@@ -23,6 +23,8 @@ type task struct {
 
 	gone     bool      // no longer assigned
 	other    bool      // what is assigned is another task of the same ID: only the end of this one is told
+	wanted   bool      // to run, as the manager said last
+	lacking  bool      // waits for a manager to send its secrets and configs
 	stopAt   time.Time // when it became known that it is to stop
 	ended    *engine.State
 	lost     bool      // nobody knows how it ended
@@ -194,5 +196,6 @@ func (a *Agent) end(t *task, state v1.TaskState, message, err string) {
 		t.published = false
 		a.links.touch()
 	}
+	a.forgetData()
 	a.beginStreams(t)
 }

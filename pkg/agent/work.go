@@ -96,10 +96,19 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", engine.ErrInvalid, err)
 		}
+		keep, err := a.keepFiles(t)
+		if err != nil {
+			return nil, err
+		}
 		own := a.ownAddresses(t)
 		return plain(func(ctx context.Context) error {
 			if err := a.writeFiles(id, own, &c.Spec); err != nil {
 				return err
+			}
+			if keep != nil {
+				if err := keep(ctx); err != nil {
+					return err
+				}
 			}
 			return rt.Create(ctx, c)
 		})
@@ -124,6 +133,9 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 			if err := rt.Remove(ctx, id); err != nil {
 				return err
 			}
+			if err := rt.DropFiles(ctx, id); err != nil {
+				return err
+			}
 			return a.removeFiles(id)
 		})
 	case actForget:
@@ -139,6 +151,7 @@ func (a *Agent) done(t *task, act action, r result) {
 		a.started(t, r)
 	case act == actSignal || act == actKill:
 		a.signalled(t, act, r.err)
+	case r.err != nil && act == actCreate && a.lacks(t, r.err):
 	case r.err != nil && act == actCreate:
 		a.failed(t, v1.TaskRejected, "creating the container", r.err)
 	case r.err != nil:

@@ -13,7 +13,7 @@ type assignment v1.Assignment
 
 func (a *assignment) empty() bool {
 	return !a.Complete && a.Node == nil && a.GatewayPool == "" && a.Swarm == nil && len(a.Tasks) == 0 && len(a.Removed) == 0 &&
-		len(a.Services) == 0 && len(a.Streams) == 0
+		len(a.Services) == 0 && len(a.Secrets) == 0 && len(a.Configs) == 0 && len(a.Streams) == 0
 }
 
 // encoder writes assignments. A service revision goes to many nodes and hardly ever changes: its JSON is kept.
@@ -61,11 +61,6 @@ func (e *encoder) append(buf []byte, a *assignment, swarm []byte, peers *peerCha
 		}
 		buf = append(buf, ']')
 	}
-	if len(a.Removed) > 0 {
-		if buf, err = appendField(buf, "removed", a.Removed); err != nil {
-			return buf, err
-		}
-	}
 	if len(a.Services) > 0 {
 		buf = append(buf, `,"services":[`...)
 		for i, r := range a.Services {
@@ -80,13 +75,23 @@ func (e *encoder) append(buf []byte, a *assignment, swarm []byte, peers *peerCha
 		}
 		buf = append(buf, ']')
 	}
-	if !peers.empty() {
-		if buf, err = peers.append(append(buf, `,"peers":`...)); err != nil {
+	for _, field := range []struct {
+		name string
+		v    any
+		is   bool
+	}{
+		{"removed", a.Removed, len(a.Removed) > 0}, {"secrets", a.Secrets, len(a.Secrets) > 0}, {"configs", a.Configs, len(a.Configs) > 0},
+		{"streams", a.Streams, len(a.Streams) > 0},
+	} {
+		if !field.is {
+			continue
+		}
+		if buf, err = appendField(buf, field.name, field.v); err != nil {
 			return buf, err
 		}
 	}
-	if len(a.Streams) > 0 {
-		if buf, err = appendField(buf, "streams", a.Streams); err != nil {
+	if !peers.empty() {
+		if buf, err = peers.append(append(buf, `,"peers":`...)); err != nil {
 			return buf, err
 		}
 	}

@@ -135,10 +135,11 @@ func latest(marks []touch) []touch {
 	return kept
 }
 
-// sentTask is a task as it was sent: at which revision of its desired section, and what it runs.
+// sentTask is a task as it was sent: at which revision of its desired section, what it runs, and with which files.
 type sentTask struct {
 	desired  int64
 	revision string
+	files    []file
 }
 
 // sentRevision is a service revision as it was sent, at which revision of the store, for its labels may change. It is remembered for as
@@ -154,7 +155,11 @@ func (se *session) compareTask(s *store.Snapshot, t *v1.Task, a *assignment) {
 	if was && before.desired == desired {
 		return
 	}
-	se.sent[t.Meta.ID] = sentTask{desired, id}
+	r, ok := store.Get(s, v1.ServiceRevisions, id)
+	files := filesOf(t, r)
+	se.requireFiles(s, files, a)
+	se.releaseFiles(before.files)
+	se.sent[t.Meta.ID] = sentTask{desired, id, files}
 	a.Tasks = append(a.Tasks, t)
 	sent := se.revisions[id]
 	if sent == nil {
@@ -164,7 +169,6 @@ func (se *session) compareTask(s *store.Snapshot, t *v1.Task, a *assignment) {
 	if !was {
 		sent.tasks++
 	}
-	r, ok := store.Get(s, v1.ServiceRevisions, id)
 	if !ok {
 		return
 	}
@@ -177,6 +181,7 @@ func (se *session) compareTask(s *store.Snapshot, t *v1.Task, a *assignment) {
 // removeTask has the agent forget a task, and with the last of its revision that.
 func (se *session) removeTask(id string, a *assignment) {
 	revision := se.sent[id].revision
+	se.releaseFiles(se.sent[id].files)
 	delete(se.sent, id)
 	a.Removed = append(a.Removed, id)
 	if sent := se.revisions[revision]; sent != nil {

@@ -3,7 +3,6 @@ package apiserver
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -12,17 +11,13 @@ import (
 )
 
 // checkReferences refuses an object that does not go with those that there are, in Docker's words. The object has, or will
-// have, the ID.
+// have, the ID; the IDs of what a service refers to are written into it.
 func checkReferences(s *store.Snapshot, obj v1.Object, id string) error {
 	switch obj := obj.(type) {
 	case *v1.Network:
 		return checkSubnets(s, obj.Spec)
 	case *v1.Service:
-		c := &obj.Spec.Task.Container
-		if err := allThere(s, v1.KindSecret, c.Secrets); err != nil {
-			return err
-		}
-		if err := allThere(s, v1.KindConfig, c.Configs); err != nil {
+		if err := pinFiles(s, &obj.Spec.Task.Container); err != nil {
 			return err
 		}
 		if err := checkAttachments(s, obj.Spec.Task.Networks); err != nil {
@@ -44,23 +39,6 @@ func exact(s *store.Snapshot, k v1.Kind, ref string) (v1.Object, error) {
 		}
 	}
 	return nil, &store.NotFoundError{Kind: k, Ref: ref}
-}
-
-func allThere(s *store.Snapshot, k v1.Kind, refs []v1.FileReference) error {
-	var missing []string
-	for _, ref := range refs {
-		if _, err := exact(s, k, ref.Source); err != nil {
-			missing = append(missing, clip(ref.Source))
-		}
-	}
-	kind := strings.ToLower(string(k))
-	switch len(missing) {
-	case 0:
-		return nil
-	case 1:
-		return problemf(http.StatusBadRequest, "%s not found: %s", kind, missing[0])
-	}
-	return problemf(http.StatusBadRequest, "%ss not found: %s", kind, strings.Join(missing, ", "))
 }
 
 // published is a port as it is seen from outside.
@@ -183,25 +161,4 @@ func checkUnused(s *store.Snapshot, obj v1.Object, force bool) error {
 		}
 	}
 	return nil
-}
-
-// unreferenced refuses to let go of a secret or config that a service's spec refers to.
-func unreferenced(s *store.Snapshot, kind string, m v1.Meta, refs func(*v1.ContainerSpec) []v1.FileReference) error {
-	var users []string
-	for service := range store.All(s, v1.Services) {
-		asked, runs := refs(&service.Spec.Task.Container), refs(&v1.Effective(service).Spec.Task.Container)
-		if there(service) && slices.ContainsFunc(slices.Concat(asked, runs), func(r v1.FileReference) bool {
-			return r.Source == m.Name || r.Source == m.ID
-		}) {
-			users = append(users, service.Meta.Name)
-		}
-	}
-	switch len(users) {
-	case 0:
-		return nil
-	case 1:
-		return problemf(http.StatusBadRequest, "%s '%s' is in use by the following service: %s", kind, m.Name, users[0])
-	}
-	slices.Sort(users)
-	return problemf(http.StatusBadRequest, "%s '%s' is in use by the following services: %s", kind, m.Name, strings.Join(users, ", "))
 }

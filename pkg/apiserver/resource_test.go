@@ -316,13 +316,12 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// useSecret makes a service that refers to the secret, which the API does not take yet.
+// useSecret makes a service that refers to the secret.
 func (f *fixture) useSecret() {
 	f.Helper()
-	made := f.create(web("web"))
-	spec := *made.Spec
-	spec.Task.Container.Secrets = []v1.FileReference{{Source: "key"}}
-	f.commit(store.Op{Kind: v1.KindService, ID: made.Meta.ID, Value: &spec, If: store.Exists()})
+	s := web("web")
+	s.Spec.Task.Container.Secrets = []v1.FileReference{{Source: "key"}}
+	f.create(s)
 }
 
 func TestListPages(t *testing.T) {

@@ -34,6 +34,7 @@ type session struct {
 	// The session's goroutine alone uses these.
 	sent      map[string]sentTask
 	revisions map[string]*sentRevision // service revisions that tasks which were sent run
+	files     map[file]int             // secrets and configs that the node has, and how many of its tasks need each
 	nodeAt    int64                    // the revision of the node's spec and desired section
 	pool      string                   // the gateway pool
 	news      *news                    // what the node was told of the swarm
@@ -118,7 +119,8 @@ func (s *Server) begin(r *http.Request, lines *lineReader) (*v1.NodeDescription,
 func newSession(r *http.Request, cancel context.CancelCauseFunc) *session {
 	se := &session{
 		node: r.PathValue("ref"), id: v1.NewID(), wake: make(chan struct{}, 1), beats: make(chan struct{}, 1), cancel: cancel,
-		sent: make(map[string]sentTask), revisions: make(map[string]*sentRevision), peers: peersSent{sent: make(map[string]uint64)},
+		sent: make(map[string]sentTask), revisions: make(map[string]*sentRevision), files: make(map[file]int),
+		peers: peersSent{sent: make(map[string]uint64)},
 	}
 	if r.TLS != nil {
 		se.certificate = r.TLS.PeerCertificates

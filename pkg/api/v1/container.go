@@ -119,6 +119,9 @@ type DNSConfig struct {
 type FileReference struct {
 	// Source is the name or ID of the secret or config.
 	Source string `json:"source"`
+	// ID is what Source means. Whoever writes a service leaves it out: the API server finds it with each write, so that a task never
+	// gets something else of the same name.
+	ID string `json:"id,omitempty"`
 	// Target is the path; default /run/secrets/<source> for a secret and /<source> for a config.
 	Target string `json:"target,omitempty"`
 	UID    string `json:"uid,omitempty"`

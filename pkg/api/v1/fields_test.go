@@ -20,8 +20,9 @@ var decided = map[reflect.Type]struct{ honoured, refused string }{
 	reflect.TypeFor[UpdateConfig]():  {"parallelism delay failureAction monitor maxFailureRatio order progressDeadline", ""},
 	reflect.TypeFor[Privileges]():    {"noNewPrivileges seccomp", "appArmor seLinux"},
 	reflect.TypeFor[ContainerSpec](): {"image labels command args hostname env dir user groups privileges init stopSignal " +
-		"stopGracePeriod tty readOnly hosts dns sysctls capabilityAdd capabilityDrop ulimits oomScoreAdj healthcheck",
-		"openStdin mounts secrets configs"},
+		"stopGracePeriod tty readOnly hosts dns sysctls capabilityAdd capabilityDrop ulimits oomScoreAdj healthcheck secrets configs",
+		"openStdin mounts"},
+	reflect.TypeFor[FileReference](): {"source id target uid gid mode", ""},
 
 	reflect.TypeFor[NetworkAttachment](): {"target aliases", "driverOpts"},
 	reflect.TypeFor[NetworkSpec]():       {"driver options attachable internal ipv6 subnets", "ingress"},

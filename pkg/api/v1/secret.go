@@ -4,6 +4,8 @@ package v1
 const (
 	MaxSecretSize = 500 * 1024  // exclusive
 	MaxConfigSize = 1000 * 1024 // exclusive
+	// MaxFilesSize is that of all secrets and configs of a service together: each of its tasks has them in memory.
+	MaxFilesSize = 16 << 20
 )
 
 // SecretSpec is a small piece of data that only the tasks it is meant for may see. The API never returns Data.
@@ -18,3 +20,6 @@ type ConfigSpec struct {
 	Data       []byte  `json:"data,omitempty"`
 	Templating *Driver `json:"templating,omitempty"`
 }
+
+// Wanted tells whether a task is to run, so that its node has to have what it runs with.
+func Wanted(d *TaskDesired) bool { return d != nil && d.State <= TaskComplete }

@@ -31,6 +31,10 @@ type Assignment struct {
 	Removed []string `json:"removed,omitempty"`
 	// Services are the revisions that Tasks refer to and that this session has not sent yet.
 	Services []*ServiceRevision `json:"services,omitempty"`
+	// Secrets and Configs are those that tasks need which are to run, with their data, unless this session sent them before and a task
+	// has needed them ever since. One that a task of the message needs and that is in no message does not exist.
+	Secrets []*Secret `json:"secrets,omitempty"`
+	Configs []*Config `json:"configs,omitempty"`
 	// Peers is what changed of what the node has to know of others; all of it where Complete is set.
 	Peers *Peers `json:"peers,omitempty"`
 	// Streams are what the manager wants streamed to it.

@@ -71,8 +71,6 @@ func (u unsupported) task(field string, t *TaskSpec) {
 }
 
 func (u unsupported) container(field string, s *ContainerSpec) {
-	u.when(len(s.Secrets) > 0, field+".secrets")
-	u.when(len(s.Configs) > 0, field+".configs")
 	u.when(len(s.Mounts) > 0, field+".mounts")
 	u.when(s.OpenStdin, field+".openStdin")
 	if p := s.Privileges; p != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -96,13 +97,13 @@ func (c *checker) environment(field string, list []string) {
 
 func (c *checker) mounts(field string, s *ContainerSpec) {
 	targets := make(map[string]string) // target → field that has it
-	target := func(entry, path string) {
-		c.absolute(entry+".target", path)
-		if other, taken := targets[path]; taken {
-			c.fail(entry+".target", "%q is the target of %s already", cut(path), other)
+	target := func(entry, at string) {
+		c.absolute(entry+".target", at)
+		if other, taken := targets[path.Clean(at)]; taken {
+			c.fail(entry+".target", "%q is the target of %s already", cut(at), other)
 			return
 		}
-		targets[path] = entry
+		targets[path.Clean(at)] = entry
 	}
 	if c.count(field+".mounts", len(s.Mounts), maxMounts) {
 		for i := range s.Mounts {
@@ -121,7 +122,9 @@ func (c *checker) mounts(field string, s *ContainerSpec) {
 		for i := range list.refs {
 			entry := at(field+"."+list.name, i)
 			c.reference(entry, &list.refs[i])
-			target(entry, list.refs[i].Target)
+			if target(entry, list.refs[i].Target); path.Clean(list.refs[i].Target) == "/" {
+				c.fail(entry+".target", "%q is a folder: want the path of a file", cut(list.refs[i].Target))
+			}
 		}
 	}
 }

@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	engine "github.com/swarmd/swarmd/pkg/runtime"
+)
+
+const planted = "planted-and-nowhere-else"
+
+func secret(id, text string) *v1.Secret {
+	return &v1.Secret{Meta: v1.Meta{ID: id, Name: id}, Spec: &v1.SecretSpec{Data: []byte(text)}}
+}
+
+// withSecret makes a service that needs the secret pass, and the config conf.
+func (s *swarm) withSecret() string {
+	mode := uint32(0o400)
+	return s.service("web", func(r *v1.ServiceRevisionSpec) {
+		r.Task.Container.Secrets = []v1.FileReference{{Source: "pass", ID: "pass", Target: "/run/secrets/pass", UID: "7", GID: "8", Mode: &mode}}
+		r.Task.Container.Configs = []v1.FileReference{{Source: "conf", ID: "conf", Target: "/conf"}}
+	})
+}
+
+func (s *swarm) plant() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secrets = []*v1.Secret{secret("pass", planted)}
+	s.configs = []*v1.Config{{Meta: v1.Meta{ID: "conf", Name: "conf"}, Spec: &v1.ConfigSpec{Data: []byte("setting")}}}
+}
+
+func (l *lab) wantFiles(id string, want ...engine.File) {
+	l.t.Helper()
+	if diff := cmp.Diff(want, l.fake.FilesOf(id)); diff != "" {
+		l.t.Errorf("files of task %s (-want +got):\n%s", id, diff)
+	}
+}
+
+// wantNot looks for a text in all files of the agent.
+func (l *lab) wantNot(text string) {
+	l.t.Helper()
+	if err := filepath.WalkDir(l.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		body, err := os.ReadFile(path)
+		if bytes.Contains(body, []byte(text)) {
+			l.t.Errorf("%s holds %q", path, text)
+		}
+		return err
+	}); err != nil {
+		l.t.Error(err)
+	}
+}
+
+var plantedFiles = []engine.File{
+	{Target: "/run/secrets/pass", Version: "pass", Data: []byte(planted), UID: 7, GID: 8, Mode: 0o400},
+	{Target: "/conf", Version: "conf", Data: []byte("setting"), Mode: 0o444},
+}
+
+// TestSecretsAreKept: a task has its secrets and configs before it starts, also one that is started by another agent while no
+// manager can be reached; the agent itself writes them nowhere, and lets go of them with the last task.
+func TestSecretsAreKept(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.swarm.plant()
+		l.swarm.assign("t1", l.swarm.withSecret(), v1.TaskReady)
+		l.start(nil)
+		settle(time.Second)
+		l.want("t1", v1.TaskReady)
+		l.wantFiles("t1", plantedFiles...)
+		l.swarm.desire("t1", v1.TaskRunning)
+		settle(time.Second)
+		l.want("t1", v1.TaskRunning)
+		if len(l.agent.data) != 2 {
+			t.Errorf("the agent has %d secrets and configs, want 2", len(l.agent.data))
+		}
+		l.stop()
+		l.wantNot(planted)
+		l.swarm.leave(true)
+		l.start(nil)
+		settle(time.Minute)
+		l.wantFiles("t1", plantedFiles...)
+		if c, ok := l.fake.Container("t1"); !ok || c.Name == "" {
+			t.Error("the container is gone")
+		}
+		l.swarm.leave(false)
+		settle(time.Minute)
+		l.swarm.desire("t1", v1.TaskShutdown)
+		settle(time.Second)
+		l.want("t1", v1.TaskShutdown)
+		l.wantFiles("t1")
+		if len(l.agent.data) != 0 {
+			t.Errorf("the agent still has %d secrets and configs", len(l.agent.data))
+		}
+		l.wantNot(planted)
+	})
+}
+
+// TestAgainWithSecrets: a container that ends while no manager can be reached is made again with what was kept for it.
+func TestAgainWithSecrets(t *testing.T) {
+	runs := 0
+	bubble(t, engine.FakeOptions{Process: func(engine.Container) engine.FakeProcess {
+		if runs++; runs == 1 {
+			return engine.FakeProcess{RunFor: time.Hour, ExitCode: 1}
+		}
+		return engine.FakeProcess{}
+	}}, func(t *testing.T, l *lab) {
+		l.swarm.plant()
+		l.swarm.assign("t1", l.swarm.withSecret(), v1.TaskRunning)
+		l.start(nil)
+		settle(time.Second)
+		l.want("t1", v1.TaskRunning)
+		l.stop()
+		l.swarm.leave(true)
+		l.start(nil) // it has seen no secret
+		settle(2 * time.Hour)
+		if runs != 2 {
+			t.Fatalf("the container was started %d times, want 2", runs)
+		}
+		l.wantFiles("t1", plantedFiles...)
+	})
+}
+
+// TestSecretIsAwaited: a task whose secrets went with the machine's memory waits for a manager, for as long as it takes.
+func TestSecretIsAwaited(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.swarm.plant()
+		l.swarm.assign("t1", l.swarm.withSecret(), v1.TaskRunning)
+		l.start(func(point string) bool { return point == "before create" })
+		settle(time.Second)
+		l.stop()
+		l.swarm.leave(true)
+		l.start(nil)
+		settle(time.Hour)
+		if got := l.agent.tasks["t1"].status; got.State != v1.TaskPreparing || got.Err != "waits for a manager to send secret pass, config conf" {
+			t.Errorf("status is %+v", got)
+		}
+		l.swarm.leave(false)
+		settle(time.Minute)
+		l.want("t1", v1.TaskRunning)
+		l.wantFiles("t1", plantedFiles...)
+	})
+}
+
+// TestSecretIsMissing: a task whose secret no manager has says so.
+func TestSecretIsMissing(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.swarm.plant()
+		l.swarm.secrets = []*v1.Secret{secret("another", "x")}
+		l.swarm.assign("t1", l.swarm.withSecret(), v1.TaskRunning)
+		l.start(nil)
+		settle(time.Second)
+		if got := l.want("t1", v1.TaskRejected); got.Err != "secret pass not found" {
+			t.Errorf("error %q", got.Err)
+		}
+		l.wantFiles("t1")
+	})
+}

@@ -1,0 +1,133 @@
+package apiserver
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/store"
+)
+
+// Secrets and configs are the files of a service's tasks. A node is sent those that its own tasks need which are to run, and no
+// others.
+
+// file is a secret or a config.
+type file struct {
+	kind v1.Kind
+	id   string
+}
+
+// filesOf are the files that a task needs of its revision; none once it is to stop.
+func filesOf(t *v1.Task, r *v1.ServiceRevision) []file {
+	if r == nil || !v1.Wanted(t.Desired) {
+		return nil
+	}
+	c := &r.Spec.Task.Container
+	if len(c.Secrets)+len(c.Configs) == 0 {
+		return nil
+	}
+	files := make([]file, 0, len(c.Secrets)+len(c.Configs))
+	for _, ref := range c.Secrets {
+		files = append(files, file{v1.KindSecret, ref.ID})
+	}
+	for _, ref := range c.Configs {
+		files = append(files, file{v1.KindConfig, ref.ID})
+	}
+	return files
+}
+
+// requireFiles counts a task in with those that need the files, and sends those that none needed before. One that is not there
+// is left out: its node says so.
+func (se *session) requireFiles(s *store.Snapshot, files []file, a *assignment) {
+	for _, f := range files {
+		if se.files[f]++; se.files[f] > 1 {
+			continue
+		}
+		switch f.kind {
+		case v1.KindSecret:
+			if secret, ok := store.Get(s, v1.Secrets, f.id); ok {
+				a.Secrets = append(a.Secrets, secret)
+			}
+		default:
+			if config, ok := store.Get(s, v1.Configs, f.id); ok {
+				a.Configs = append(a.Configs, config)
+			}
+		}
+	}
+}
+
+// releaseFiles counts a task out. The agent forgets what no task needs.
+func (se *session) releaseFiles(files []file) {
+	for _, f := range files {
+		if se.files[f]--; se.files[f] == 0 {
+			delete(se.files, f)
+		}
+	}
+}
+
+// pinFiles refuses a service whose secrets or configs are not there, in Docker's words, or are too large together, and notes the
+// others' IDs.
+func pinFiles(s *store.Snapshot, c *v1.ContainerSpec) error {
+	size := 0
+	for _, list := range []struct {
+		kind v1.Kind
+		refs []v1.FileReference
+	}{{v1.KindSecret, c.Secrets}, {v1.KindConfig, c.Configs}} {
+		var missing []string
+		for i := range list.refs {
+			obj, err := exact(s, list.kind, list.refs[i].Source)
+			if err != nil {
+				missing = append(missing, clip(list.refs[i].Source))
+				continue
+			}
+			list.refs[i].ID = obj.GetMeta().ID
+			size += dataSize(obj)
+		}
+		kind := strings.ToLower(string(list.kind))
+		switch len(missing) {
+		case 0:
+		case 1:
+			return problemf(http.StatusBadRequest, "%s not found: %s", kind, missing[0])
+		default:
+			return problemf(http.StatusBadRequest, "%ss not found: %s", kind, strings.Join(missing, ", "))
+		}
+	}
+	if size > v1.MaxFilesSize {
+		return v1.FieldErrors{{Field: "spec.task.container", Message: fmt.Sprintf("its secrets and configs are %d bytes together: want at most %d, "+
+			"because each task has them in memory", size, v1.MaxFilesSize)}}
+	}
+	return nil
+}
+
+func dataSize(obj v1.Object) int {
+	switch obj := obj.(type) {
+	case *v1.Secret:
+		return len(obj.Spec.Data)
+	case *v1.Config:
+		return len(obj.Spec.Data)
+	}
+	return 0
+}
+
+// unreferenced refuses to let go of a secret or config that a service's spec refers to.
+func unreferenced(s *store.Snapshot, kind string, m v1.Meta, refs func(*v1.ContainerSpec) []v1.FileReference) error {
+	var users []string
+	for service := range store.All(s, v1.Services) {
+		asked, runs := refs(&service.Spec.Task.Container), refs(&v1.Effective(service).Spec.Task.Container)
+		if there(service) && slices.ContainsFunc(slices.Concat(asked, runs), func(r v1.FileReference) bool {
+			return r.Source == m.Name || r.Source == m.ID || r.ID == m.ID
+		}) {
+			users = append(users, service.Meta.Name)
+		}
+	}
+	switch len(users) {
+	case 0:
+		return nil
+	case 1:
+		return problemf(http.StatusBadRequest, "%s '%s' is in use by the following service: %s", kind, m.Name, users[0])
+	}
+	slices.Sort(users)
+	return problemf(http.StatusBadRequest, "%s '%s' is in use by the following services: %s", kind, m.Name, strings.Join(users, ", "))
+}
