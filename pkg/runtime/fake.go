@@ -71,6 +71,7 @@ type Fake struct {
 	logs       map[string]*fakeLog
 	images     map[string]Image
 	files      map[string][]File
+	volumes    map[string]Volume
 	pid        uint32
 	lost       error
 	changed    chan struct{} // closed at the next change that somebody may wait for; nil while nobody does
@@ -96,7 +97,7 @@ func NewFake(o FakeOptions) *Fake {
 		o.Now = time.Now
 	}
 	f := &Fake{o: o, containers: map[string]*fakeContainer{}, logs: map[string]*fakeLog{}, images: map[string]Image{},
-		files: map[string][]File{}, calls: map[FakeOp]int{}}
+		files: map[string][]File{}, volumes: map[string]Volume{}, calls: map[FakeOp]int{}}
 	for _, image := range o.Images {
 		image.Loaded = true
 		f.images[image.Name] = image
@@ -161,6 +162,7 @@ func (f *Fake) Create(ctx context.Context, c Container) error {
 	labels := make(map[string]string, len(c.Spec.Labels)+len(c.Labels))
 	maps.Copy(labels, c.Spec.Labels)
 	maps.Copy(labels, c.Labels)
+	f.makeVolumes(c)
 	f.containers[c.ID] = &fakeContainer{state: State{ID: c.ID, Labels: labels, Status: Created, Healthcheck: fakeHealth(c.Spec.Healthcheck)}, container: c}
 	return nil
 }

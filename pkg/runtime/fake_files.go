@@ -1,8 +1,13 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"maps"
 	"slices"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
 
 // KeepFiles implements Runtime.
@@ -56,4 +61,46 @@ func (f *Fake) FilesOf(id string) []File {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.files[id])
+}
+
+// Volumes implements Runtime.
+func (f *Fake) Volumes(ctx context.Context) ([]Volume, error) {
+	if err := f.enter(ctx, FakeList, ""); err != nil {
+		return nil, err
+	}
+	defer f.mu.Unlock()
+	all := slices.Collect(maps.Values(f.volumes))
+	slices.SortFunc(all, func(a, b Volume) int { return cmp.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+// RemoveVolume implements Runtime.
+func (f *Fake) RemoveVolume(ctx context.Context, name string) error {
+	if err := f.enter(ctx, FakeDrop, name); err != nil {
+		return err
+	}
+	defer f.mu.Unlock()
+	for id, c := range f.containers {
+		if slices.ContainsFunc(c.container.Spec.Mounts, func(m v1.Mount) bool { return m.Type == v1.MountVolume && m.Source == name }) {
+			return fmt.Errorf("remove %s: volume is in use - [%s]", name, id)
+		}
+	}
+	delete(f.volumes, name)
+	return nil
+}
+
+// makeVolumes makes the volumes that a container names. The caller holds the lock.
+func (f *Fake) makeVolumes(c Container) {
+	for _, m := range c.Spec.Mounts {
+		if _, there := f.volumes[m.Source]; there || m.Type != v1.MountVolume || m.Source == "" {
+			continue
+		}
+		v := Volume{Name: m.Source, Created: f.o.Now(), Mountpoint: "/volumes/" + m.Source}
+		if o := m.Volume; o != nil {
+			if v.Labels = o.Labels; o.Driver != nil {
+				v.Options = o.Driver.Options
+			}
+		}
+		f.volumes[v.Name] = v
+	}
 }

@@ -30,6 +30,7 @@ var (
 type Runtime interface {
 	Images
 	Files
+	Volumes
 
 	// Info describes the machine's runtime.
 	Info(ctx context.Context) (Info, error)

@@ -196,6 +196,7 @@ func (d *Daemon) open(ctx context.Context) error {
 func (d *Daemon) openRuntime(ctx context.Context) (*containerd.Runtime, error) {
 	r, err := containerd.Start(ctx, containerd.Config{
 		Root:               d.path("containerd"),
+		Volumes:            d.path(volumesName),
 		Bin:                d.o.RuntimeDir,
 		Address:            d.o.ContainerdAddress,
 		InsecureRegistries: d.o.InsecureRegistries,

@@ -161,6 +161,9 @@ func (n *node) takeLeave(ctx context.Context) {
 // leavingName is there while a node leaves, so that one that is killed meanwhile goes on leaving.
 const leavingName = "leaving.json"
 
+// volumesName is the folder of the volumes. It stays when a node leaves: what is in it is the user's.
+const volumesName = "volumes"
+
 // finishLeaving removes the containers, links and state of a node that left.
 func (d *Daemon) finishLeaving(ctx context.Context) error {
 	if !d.disk().exists(leavingName) {
@@ -193,6 +196,9 @@ func removeContainers(ctx context.Context, r runtime.Runtime) error {
 		group.Go(func() error {
 			if err := r.Remove(ctx, c.ID); err != nil {
 				return fmt.Errorf("remove container %s: %w", c.ID, err)
+			}
+			if err := r.DropFiles(ctx, c.ID); err != nil {
+				return err
 			}
 			return r.RemoveLog(ctx, c.ID)
 		})
@@ -229,7 +235,7 @@ func Cleanup(ctx context.Context, o Options) error {
 	if err := d.removeAll(ctx, r); err != nil {
 		return err
 	}
-	names := []string{"containerd", leavingName}
+	names := []string{"containerd", volumesName, leavingName}
 	audits, _ := filepath.Glob(d.path(auditName) + "*")
 	for _, path := range audits {
 		names = append(names, filepath.Base(path))

@@ -22,7 +22,7 @@ func Default(obj Object) {
 		fill(&o.Spec, ConfigSpec{})
 	case *Volume:
 		fill(&o.Spec, VolumeSpec{})
-		orElse(&o.Spec.Driver, "local")
+		orElse(&o.Spec.Driver, VolumeLocal)
 	case *Node:
 		fill(&o.Spec, NodeSpec{})
 		orElse(&o.Spec.Role, RoleWorker)

@@ -24,8 +24,8 @@ func Unsupported(obj Object) FieldErrors {
 			u.when(o.Spec.Templating != nil, "spec.templating")
 		}
 	case *Volume:
-		if o.Spec != nil && o.Spec.Driver != "" && o.Spec.Driver != "local" {
-			u.value("spec.driver", o.Spec.Driver, "local")
+		if o.Spec != nil && o.Spec.Driver != "" && o.Spec.Driver != VolumeLocal {
+			u.value("spec.driver", o.Spec.Driver, VolumeLocal)
 		}
 	}
 	return u.sorted()
@@ -71,7 +71,15 @@ func (u unsupported) task(field string, t *TaskSpec) {
 }
 
 func (u unsupported) container(field string, s *ContainerSpec) {
-	u.when(len(s.Mounts) > 0, field+".mounts")
+	for i := range s.Mounts {
+		if v := s.Mounts[i].Volume; v != nil {
+			entry := at(field+".mounts", i) + ".volume"
+			u.when(v.Subpath != "", entry+".subpath")
+			if d := v.Driver; d != nil && d.Name != "" && d.Name != VolumeLocal {
+				u.value(entry+".driver.name", d.Name, VolumeLocal)
+			}
+		}
+	}
 	u.when(s.OpenStdin, field+".openStdin")
 	if p := s.Privileges; p != nil {
 		u.when(p.AppArmor != nil, field+".privileges.appArmor")

@@ -168,6 +168,7 @@ func (c *checker) mount(field string, m *Mount) {
 			c.labels(field+".volume.labels", v.Labels)
 			if v.Driver != nil {
 				c.driver(field+".volume.driver", v.Driver)
+				c.localVolume(field+".volume.driver.options", v.Driver.Name, v.Driver.Options)
 			}
 		}
 	}

@@ -142,6 +142,17 @@ func (c *checker) volume(field string, v *VolumeSpec) {
 	c.size(field, v)
 	c.word(field+".driver", v.Driver)
 	c.dictionary(field+".options", v.Options, "an option", maxOptions, MaxLabelKey, MaxString)
+	c.localVolume(field+".options", v.Driver, v.Options)
+}
+
+// localVolume checks the options of a volume, where its driver is ours.
+func (c *checker) localVolume(field, driver string, options map[string]string) {
+	if driver != "" && driver != VolumeLocal {
+		return
+	}
+	if err := CheckVolumeOptions(options); err != nil {
+		c.fail(field, "%v: want none, or type and device with an optional o, as mount(8) has them", err)
+	}
 }
 
 func (c *checker) node(field string, n *NodeSpec) {

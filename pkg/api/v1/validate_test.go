@@ -262,8 +262,8 @@ func TestValidate(t *testing.T) {
 		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.0/24","gateway":"10.2.0.1","ipRange":"10.0.0.0/8"}]}`,
 			"spec.subnets[0].gateway: \"10.2.0.1\" is not an address of 10.1.0.0/24\nspec.subnets[0].ipRange: \"10.0.0.0/8\" is not a part of 10.1.0.0/24"},
 		// Volumes, nodes, the cluster.
-		{"Volume", "%s", `{"options":{"type":"nfs"}}`, ""},
-		{"Volume", "%s", `{"options":{"":"x"}}`, `spec.options[""]: an option needs a name`},
+		{"Volume", "%s", `{"options":{"type":"nfs","device":":/x","o":"addr=10.0.0.1"}}`, ""},
+		{"Volume", "%s", `{"driver":"x","options":{"":"x"}}`, `spec.options[""]: an option needs a name`},
 		{"Node", "%s", `{}`, ""},
 		{"Node", "%s", `{"role":"boss","availability":"off"}`, "spec.availability: \"off\" is not allowed: want active, pause or drain\n" +
 			"spec.role: \"boss\" is not allowed: want worker or manager"},

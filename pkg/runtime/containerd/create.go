@@ -97,7 +97,11 @@ func (r *Runtime) create(ctx context.Context, c runtime.Container) error {
 	if err != nil {
 		return err
 	}
-	spec, err := r.spec(c, image)
+	volumes, err := r.makeVolumes(ctx, c, image)
+	if err != nil {
+		return failed("create", c.ID, err)
+	}
+	spec, err := r.spec(c, image, volumes)
 	if err != nil {
 		return failed("create", c.ID, err)
 	}

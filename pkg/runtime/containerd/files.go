@@ -205,11 +205,19 @@ func (r *Runtime) DropFiles(_ context.Context, id string) error {
 	return nil
 }
 
-func dropFiles(dir string) error {
-	for isMount(dir) {
-		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("unmount %s: %w", dir, err)
+// dropMounts unmounts what is mounted at a path.
+func dropMounts(at string) error {
+	for isMount(at) {
+		if err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("unmount %s: %w", at, err)
 		}
+	}
+	return nil
+}
+
+func dropFiles(dir string) error {
+	if err := dropMounts(dir); err != nil {
+		return err
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

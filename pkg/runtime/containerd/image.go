@@ -143,21 +143,34 @@ func (r *Runtime) readImage(ctx context.Context, record images.Image) (*image, e
 	return i, r.readUsers(ctx, i)
 }
 
-// readUsers reads the image's passwd and group files through a mount that is gone afterwards.
-func (r *Runtime) readUsers(ctx context.Context, i *image) (err error) {
+// readUsers reads the image's passwd and group files.
+func (r *Runtime) readUsers(ctx context.Context, i *image) error {
+	return r.withImage(ctx, i.chain, func(dir string) (err error) {
+		root, err := os.OpenRoot(dir) // a link in the image must not lead out of it
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, root.Close()) }() // before the unmount
+		i.passwd, i.group = readRegular(root, "etc/passwd"), readRegular(root, "etc/group")
+		return nil
+	})
+}
+
+// withImage does something with an image's files, through a mount that is gone afterwards.
+func (r *Runtime) withImage(ctx context.Context, chain string, do func(dir string) error) (err error) {
 	ctx, done, err := r.client.WithLease(ctx, leases.WithRandomID())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done(context.WithoutCancel(ctx))) }()
-	dir, err := os.MkdirTemp(r.paths.in("tmp"), "users-")
+	dir, err := os.MkdirTemp(r.paths.in("tmp"), "image-")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(dir)
 	snapshots := r.client.SnapshotService(r.snapshotter)
 	key := r.paths.name + dir
-	mounts, err := snapshots.View(ctx, key, i.chain)
+	mounts, err := snapshots.View(ctx, key, chain)
 	if err != nil {
 		return err
 	}
@@ -166,13 +179,7 @@ func (r *Runtime) readUsers(ctx context.Context, i *image) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, mount.UnmountAll(dir, 0)) }()
-	root, err := os.OpenRoot(dir) // a link in the image must not lead out of it
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, root.Close()) }() // before the unmount
-	i.passwd, i.group = readRegular(root, "etc/passwd"), readRegular(root, "etc/group")
-	return nil
+	return do(dir)
 }
 
 // readRegular is the content of a regular file of moderate size; of anything else, nothing.

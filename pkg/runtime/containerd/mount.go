@@ -17,10 +17,10 @@ import (
 )
 
 // mounts are Docker's, those of the spec, the files from memory, the init, and the agent's files, the outer before the inner.
-func (r *Runtime) mounts(c runtime.Container) ([]specs.Mount, error) {
+func (r *Runtime) mounts(c runtime.Container, volumes map[int]string) ([]specs.Mount, error) {
 	var own []specs.Mount
-	for _, m := range c.Spec.Mounts {
-		made, err := mountOf(m)
+	for n, m := range c.Spec.Mounts {
+		made, err := mountOf(m, volumes[n])
 		if err != nil {
 			return nil, err
 		}
@@ -67,8 +67,8 @@ func (r *Runtime) defaultMounts() []specs.Mount {
 	}
 }
 
-// mountOf translates one mount of the spec.
-func mountOf(m v1.Mount) (specs.Mount, error) {
+// mountOf translates one mount of the spec; a volume is at the path.
+func mountOf(m v1.Mount, volume string) (specs.Mount, error) {
 	if !path.IsAbs(m.Target) || path.Clean(m.Target) == "/" {
 		return specs.Mount{}, fmt.Errorf("invalid mount target %q: want an absolute path other than /: %w", m.Target, runtime.ErrInvalid)
 	}
@@ -90,7 +90,11 @@ func mountOf(m v1.Mount) (specs.Mount, error) {
 		}
 		return made, nil
 	}
-	return specs.Mount{}, fmt.Errorf("mount of %s: the type %q is not supported yet: want bind or tmpfs: %w", m.Target, m.Type, runtime.ErrInvalid)
+	made.Type, made.Source, made.Options = "bind", volume, []string{"rbind", "rprivate"}
+	if m.ReadOnly {
+		made.Options = append(made.Options, "ro")
+	}
+	return made, nil
 }
 
 // bind mounts a path of this machine, which must be there: making it up would hide a mistake.

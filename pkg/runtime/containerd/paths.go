@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -18,6 +19,8 @@ const maxSocketDir = 42
 // paths are the places of one Runtime.
 type paths struct {
 	root string
+	// volumes is the folder of the volumes.
+	volumes string
 	// name is unique to Root on this machine: swarmd-<hash>.
 	name string
 	// run holds the sockets.
@@ -28,7 +31,7 @@ type paths struct {
 }
 
 func newPaths(c Config) (paths, error) {
-	for name, dir := range map[string]string{"Root": c.Root, "Bin": c.Bin} {
+	for name, dir := range map[string]string{"Root": c.Root, "Bin": c.Bin, "Volumes": cmp.Or(c.Volumes, "/")} {
 		if !filepath.IsAbs(dir) {
 			return paths{}, fmt.Errorf("containerd: Config.%s is %q: want an absolute path", name, dir)
 		}
@@ -36,6 +39,9 @@ func newPaths(c Config) (paths, error) {
 	root := filepath.Clean(c.Root)
 	sum := sha256.Sum256([]byte(root))
 	p := paths{root: root, name: "swarmd-" + hex.EncodeToString(sum[:4]), runtime: filepath.Clean(c.Bin)}
+	if p.volumes = p.in("volumes"); c.Volumes != "" {
+		p.volumes = filepath.Clean(c.Volumes)
+	}
 	p.run = p.in("run")
 	if len(p.run) > maxSocketDir {
 		p.run = filepath.Join("/run", p.name)
@@ -70,7 +76,7 @@ func (p paths) logs(id string) string { return p.in("logs", id) }
 // prepare makes the folders and takes the lock. What a machine left that has booted since is cleared: the state of
 // containers that are no more, with process IDs that others have now.
 func (p paths) prepare() (lock *os.File, err error) {
-	for _, dir := range []string{p.root, p.run, p.in("marks"), p.in("logs"), p.in("runc"), p.in("tmp"), p.in("files")} {
+	for _, dir := range []string{p.root, p.run, p.in("marks"), p.in("logs"), p.in("runc"), p.in("tmp"), p.in("files"), p.in("anonymous"), p.volumes} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("containerd: %w", err)
 		}
@@ -125,7 +131,7 @@ func (p paths) forgetBoot() error {
 	return os.WriteFile(p.in("boot_id"), current, 0o600)
 }
 
-// mounts lists what is mounted below the root, the innermost last.
+// mounts lists what is mounted below the root and in volumes, the innermost last.
 func (p paths) mounts() ([]string, error) {
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -136,7 +142,7 @@ func (p paths) mounts() ([]string, error) {
 	for line := range strings.Lines(string(data)) {
 		fields := strings.Fields(line)
 		if len(fields) > 4 {
-			if at := unescape.Replace(fields[4]); strings.HasPrefix(at, p.root+"/") {
+			if at := unescape.Replace(fields[4]); strings.HasPrefix(at, p.root+"/") || strings.HasPrefix(at, p.volumes+"/") {
 				found = append(found, at)
 			}
 		}

@@ -112,6 +112,9 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	if err := r.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
+	if err := r.removeAnonymous(id); err != nil {
+		return err
+	}
 	if err := os.Remove(r.paths.mark(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

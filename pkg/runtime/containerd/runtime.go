@@ -41,6 +41,8 @@ type Config struct {
 	Root string
 	// Bin is the folder with containerd, containerd-shim-runc-v2, runc, swarm-logger and init.
 	Bin string
+	// Volumes is an absolute path below which volumes are; empty is Root/volumes.
+	Volumes string
 	// Address is the socket of a containerd that is there already and is used instead of one of our own. It must see the
 	// same files as this process does, and find containerd-shim-runc-v2 by itself.
 	Address string
@@ -68,6 +70,7 @@ type Runtime struct {
 	images      imageCache
 	flights     singleflight.Group
 	pulls       chan struct{}
+	volumes     locks // of those who make or remove one
 
 	daemon *daemon // nil with Config.Address
 	ctx    context.Context

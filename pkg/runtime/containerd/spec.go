@@ -32,13 +32,14 @@ var (
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
-// spec is what runc is told: Docker's defaults, the image's configuration, and over it what the container asks for.
-func (r *Runtime) spec(c runtime.Container, i *image) (*specs.Spec, error) {
+// spec is what runc is told: Docker's defaults, the image's configuration, and over it what the container asks for. Volumes are
+// where its volumes are.
+func (r *Runtime) spec(c runtime.Container, i *image, volumes map[int]string) (*specs.Spec, error) {
 	process, err := r.process(c, i)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := r.mounts(c)
+	mounts, err := r.mounts(c, volumes)
 	if err != nil {
 		return nil, err
 	}
