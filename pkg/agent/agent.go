@@ -121,6 +121,7 @@ type Agent struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	crashed atomic.Bool
+	volumes atomic.Pointer[[]string]        // their names, sorted
 	hook    func(point string) (crash bool) // tests only: dies at a point
 
 	// All below belongs to the loop.

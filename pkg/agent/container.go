@@ -1,15 +1,11 @@
 package agent
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
-	"text/template"
-	"text/template/parse"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	engine "github.com/swarmd/swarmd/pkg/runtime"
@@ -109,24 +105,10 @@ func logConfig(d *v1.Driver) (engine.LogConfig, error) {
 	return c, nil
 }
 
-// templateData is what a template in a spec can refer to, in Docker's words.
-type templateData struct {
-	Service struct {
-		ID, Name string
-		Labels   map[string]string
-	}
-	Node struct {
-		ID, Hostname string
-		Platform     v1.Platform
-	}
-	Task struct {
-		ID, Name, Slot string
-	}
-}
-
-func (a *Agent) templateData(t *task) *templateData {
+// templateData is what the templates of a task refer to.
+func (a *Agent) templateData(t *task) *v1.TemplateData {
 	d := t.assigned.Desired
-	data := new(templateData)
+	data := new(v1.TemplateData)
 	data.Service.ID, data.Service.Name, data.Service.Labels = d.Service, d.ServiceName, t.revision.Meta.Labels
 	data.Node.ID = a.o.NodeID
 	description := a.o.Describe()
@@ -139,7 +121,7 @@ func (a *Agent) templateData(t *task) *templateData {
 // expand is a task's container spec with the templates in it expanded. The spec in the revision stays as it is.
 func (a *Agent) expand(t *task) (v1.ContainerSpec, error) {
 	spec := t.spec().Container
-	e := expander{data: func() *templateData { return a.templateData(t) }}
+	e := expander{data: func() *v1.TemplateData { return a.templateData(t) }}
 	spec.Hostname = e.expand("hostname", spec.Hostname)
 	if spec.Hostname == "" {
 		spec.Hostname = t.id[:min(12, len(t.id))]
@@ -171,13 +153,10 @@ func (a *Agent) expand(t *task) (v1.ContainerSpec, error) {
 	return spec, nil
 }
 
-// maxExpanded bounds what a template may grow to.
-const maxExpanded = 64 << 10
-
 // expander expands templates and keeps the first error.
 type expander struct {
-	data func() *templateData
-	made *templateData
+	data func() *v1.TemplateData
+	made *v1.TemplateData
 	err  error
 }
 
@@ -188,15 +167,9 @@ func (e *expander) expand(where, text string) string {
 	if e.made == nil {
 		e.made = e.data()
 	}
-	parsed, err := template.New(where).Option("missingkey=error").Funcs(templateFuncs).Parse(text)
+	out, err := v1.Expand(text, e.made)
 	if err == nil {
-		err = finite(parsed)
-	}
-	if err == nil {
-		var out bounded
-		if err = parsed.Execute(&out, e.made); err == nil {
-			return out.String()
-		}
+		return out
 	}
 	e.err = fmt.Errorf("template in %s: %w", where, err)
 	return ""
@@ -208,82 +181,4 @@ func (e *expander) expandAll(where string, values map[string]string) map[string]
 		values[name] = e.expand(where+" "+name, value)
 	}
 	return values
-}
-
-var templateFuncs = template.FuncMap{
-	// join takes the separator first.
-	"join": func(separator string, parts ...string) string { return strings.Join(parts, separator) },
-}
-
-// finite refuses what could keep a template busy for ever, or let it grow by more than its own length: loops, templates that
-// call one another, and whatever uses a value twice that was computed once (variables, with, and the indexes of printf).
-func finite(t *template.Template) error {
-	if len(t.Templates()) > 1 {
-		return errors.New("define and block are not supported")
-	}
-	if t.Tree == nil {
-		return nil
-	}
-	return finiteList(t.Root)
-}
-
-func finiteList(list *parse.ListNode) error {
-	if list == nil {
-		return nil
-	}
-	for _, node := range list.Nodes {
-		if err := finiteNode(node); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func finiteNode(node parse.Node) error {
-	switch n := node.(type) {
-	case *parse.RangeNode:
-		return errors.New("range is not supported")
-	case *parse.TemplateNode:
-		return errors.New("template is not supported")
-	case *parse.WithNode:
-		return errors.New("with is not supported")
-	case *parse.IfNode:
-		return cmp.Or(finitePipe(n.Pipe), finiteList(n.List), finiteList(n.ElseList))
-	case *parse.ActionNode:
-		return finitePipe(n.Pipe)
-	case *parse.PipeNode:
-		return finitePipe(n)
-	case *parse.ChainNode:
-		return finiteNode(n.Node)
-	case *parse.IdentifierNode:
-		if n.Ident == "printf" {
-			return errors.New("printf is not supported: use print")
-		}
-	}
-	return nil
-}
-
-func finitePipe(pipe *parse.PipeNode) error {
-	if len(pipe.Decl) > 0 {
-		return errors.New("variables are not supported")
-	}
-	for _, command := range pipe.Cmds {
-		for _, argument := range command.Args {
-			if err := finiteNode(argument); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// bounded is a text that refuses to grow beyond all reason.
-type bounded struct{ strings.Builder }
-
-// Write implements io.Writer.
-func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxExpanded {
-		return 0, fmt.Errorf("expands to more than %d bytes", maxExpanded)
-	}
-	return b.Builder.Write(p)
 }

@@ -39,6 +39,7 @@ func (a *Agent) followEngine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.lookAtVolumes(ctx)
 	var addresses map[string]netip.Addr
 	if a.o.Network != nil {
 		if addresses, err = a.o.Network.Addresses(ctx); err != nil {

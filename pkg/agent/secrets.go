@@ -95,8 +95,9 @@ func (e *missingError) Error() string {
 	return strings.Join(names, ", ") + " not found"
 }
 
-// keepFiles is what a worker has to do for a task's secrets and configs; nil where it has none.
-func (a *Agent) keepFiles(t *task) (func(context.Context) error, error) {
+// keepFiles is what a worker has to do for a task's secrets and configs, of which templates may
+// refer to the environment; nil where it has none.
+func (a *Agent) keepFiles(t *task, env []string) (func(context.Context) error, error) {
 	refs := references(&t.spec().Container)
 	if len(refs) == 0 {
 		return nil, nil
@@ -116,6 +117,9 @@ func (a *Agent) keepFiles(t *task) (func(context.Context) error, error) {
 		}
 		files = append(files, f)
 	}
+	if err := a.expandFiles(t, env, refs, files); len(missing) == 0 && err != nil {
+		return nil, err
+	}
 	if len(missing) == 0 {
 		return func(ctx context.Context) error { return rt.KeepFiles(ctx, id, files) }, nil
 	}
@@ -126,7 +130,7 @@ func (a *Agent) keepFiles(t *task) (func(context.Context) error, error) {
 		}
 		there := make(map[string]string, len(kept))
 		for _, f := range kept {
-			there[f.Target] = f.Version
+			there[f.Target], _, _ = strings.Cut(f.Version, versionMark)
 		}
 		for _, r := range refs {
 			if there[r.Target] != r.ID {

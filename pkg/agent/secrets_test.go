@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -160,5 +161,48 @@ func TestSecretIsMissing(t *testing.T) {
 			t.Errorf("error %q", got.Err)
 		}
 		l.wantFiles("t1")
+	})
+}
+
+// TestSecretTemplates: secrets and configs that are templates are expanded for each task, and what goes wrong tells of no secret.
+func TestSecretTemplates(t *testing.T) {
+	golang := &v1.Driver{Name: "golang"}
+	config := func(text string) *v1.Config {
+		return &v1.Config{Meta: v1.Meta{ID: "conf", Name: "conf"}, Spec: &v1.ConfigSpec{Data: []byte(text), Templating: golang}}
+	}
+	for text, want := range map[string]string{
+		`{{.Service.Name}}.{{.Task.Slot}} on {{.Node.Hostname}}: {{secret "pass"}} {{env "MODE"}}`: "web.1 on host7: " + planted + " fast",
+		`{{secret "none"}}`:          `!preparing the container: template in config conf: template: line:1:2: executing "line" at <secret "none">: error calling secret: the task has no secret "none"`,
+		`{{secret (secret "pass")}}`: `!preparing the container: template in config conf: template: line:1:2: executing "line" at <secret (secret "pass")>: error calling secret: the task has none of that target`,
+	} {
+		bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+			l.swarm.plant()
+			l.swarm.configs = []*v1.Config{config(text)}
+			revision := l.swarm.withSecret()
+			l.swarm.services[revision].Spec.Task.Container.Env = []string{"MODE=fast"}
+			l.swarm.assign("t1", revision, v1.TaskRunning)
+			l.start(nil)
+			settle(time.Second)
+			if reason, bad := strings.CutPrefix(want, "!"); bad {
+				if got := l.want("t1", v1.TaskRejected); got.Err != reason {
+					t.Errorf("%s: error %q, want %q", text, got.Err, reason)
+				}
+				return
+			}
+			l.want("t1", v1.TaskRunning)
+			if files := l.fake.FilesOf("t1"); len(files) != 2 || string(files[1].Data) != want || !strings.HasPrefix(files[1].Version, "conf@") {
+				t.Errorf("%s: files %+v, want %q", text, files, want)
+			}
+		})
+	}
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) { // a secret that is no template
+		l.swarm.plant()
+		l.swarm.secrets[0].Spec.Data, l.swarm.secrets[0].Spec.Templating = []byte("{{"+planted+"}}"), golang
+		l.swarm.assign("t1", l.swarm.withSecret(), v1.TaskRunning)
+		l.start(nil)
+		settle(time.Second)
+		if got := l.want("t1", v1.TaskRejected); got.Err != "preparing the container: secret pass is not a template that can be expanded" {
+			t.Errorf("error %q", got.Err)
+		}
 	})
 }

@@ -46,7 +46,7 @@ func (a *Agent) keepSession(ctx context.Context) {
 	for ctx.Err() == nil {
 		began, opened := time.Now(), false
 		var lost error
-		for m, err := range a.o.Manager.Session(ctx, a.o.Describe) {
+		for m, err := range a.o.Manager.Session(ctx, a.describe) {
 			if err != nil {
 				lost = err
 				break

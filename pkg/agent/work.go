@@ -96,7 +96,7 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", engine.ErrInvalid, err)
 		}
-		keep, err := a.keepFiles(t)
+		keep, err := a.keepFiles(t, c.Spec.Env)
 		if err != nil {
 			return nil, err
 		}
@@ -110,7 +110,11 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 					return err
 				}
 			}
-			return rt.Create(ctx, c)
+			err := rt.Create(ctx, c)
+			if hasVolumes(&c.Spec) {
+				a.lookAtVolumes(ctx)
+			}
+			return err
 		})
 	case actStart:
 		return func(ctx context.Context) (r result) {

@@ -124,6 +124,7 @@ func checkDescription(d *v1.NodeDescription) error {
 		c.word(fmt.Sprintf("description.resources.generic[%d].value", i), g.Value, maxWord)
 	}
 	c.labels(d.Engine.Labels)
+	c.volumes(d.Volumes)
 	if len(c.errs) > 0 {
 		return c.errs
 	}
@@ -181,6 +182,16 @@ func (c *checker) labels(labels map[string]string) {
 		if len(key) > maxEngineLabel || !isLine(key) || len(value) > maxLabelText || !isLine(value) {
 			c.wrong("description.engine.labels", fmt.Sprintf("label %q: want at most %d bytes in its name and %d in its value, all printable",
 				clip(key), maxEngineLabel, maxLabelText))
+			return
+		}
+	}
+}
+
+func (c *checker) volumes(names []string) {
+	size := 0
+	for i, name := range names {
+		if size += len(name); size > v1.MaxNodeVolumes || v1.ValidateName(v1.KindVolume, name) != nil {
+			c.wrong("description.volumes", fmt.Sprintf("entry %d: want names of volumes, %d bytes in all", i, v1.MaxNodeVolumes))
 			return
 		}
 	}

@@ -95,7 +95,12 @@ type NodeDescription struct {
 	Platform  Platform      `json:"platform"`
 	Resources NodeResources `json:"resources"`
 	Engine    Engine        `json:"engine"`
+	// Volumes are the names of the volumes that the node has, sorted, nameless ones left out.
+	Volumes []string `json:"volumes,omitempty"`
 }
+
+// MaxNodeVolumes is how long the names of volumes may be together that a node tells of, in bytes.
+const MaxNodeVolumes = 12 << 10
 
 // NodeResources are what a node has in all.
 type NodeResources struct {

@@ -17,11 +17,6 @@ func Unsupported(obj Object) FieldErrors {
 	case *Secret:
 		if o.Spec != nil {
 			u.when(o.Spec.Driver != nil, "spec.driver")
-			u.when(o.Spec.Templating != nil, "spec.templating")
-		}
-	case *Config:
-		if o.Spec != nil {
-			u.when(o.Spec.Templating != nil, "spec.templating")
 		}
 	case *Volume:
 		if o.Spec != nil && o.Spec.Driver != "" && o.Spec.Driver != VolumeLocal {

@@ -36,7 +36,7 @@ func TestUnsupported(t *testing.T) {
 		{"Network", `{"options":{"encrypted":""},"internal":true}`, ""},
 		{"Secret", `{"data":"aGk="}`, ""},
 		{"Secret", `{"driver":{"name":"vault"}}`, "spec.driver: is not supported yet"},
-		{"Config", `{"data":"aGk=","templating":{"name":"golang"}}`, "spec.templating: is not supported yet"},
+		{"Config", `{"data":"aGk=","templating":{"name":"golang"}}`, ""},
 		{"Volume", `{}`, ""},
 		{"Volume", `{"driver":"nfs"}`, "spec.driver: nfs is not supported yet: want local"},
 		{"Node", `{}`, ""},
