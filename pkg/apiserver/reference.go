@@ -17,6 +17,7 @@ func checkReferences(s *store.Snapshot, obj v1.Object, id string) error {
 	case *v1.Network:
 		return checkSubnets(s, obj.Spec)
 	case *v1.Service:
+		pinVolumes(s, &obj.Spec.Task.Container)
 		if err := pinFiles(s, &obj.Spec.Task.Container); err != nil {
 			return err
 		}
@@ -145,6 +146,8 @@ func checkUnused(s *store.Snapshot, obj v1.Object, force bool) error {
 		return unreferenced(s, "secret", obj.Meta, func(c *v1.ContainerSpec) []v1.FileReference { return c.Secrets })
 	case *v1.Config:
 		return unreferenced(s, "config", obj.Meta, func(c *v1.ContainerSpec) []v1.FileReference { return c.Configs })
+	case *v1.Volume:
+		return volumeUnused(s, name)
 	case *v1.Network:
 		if user := networkUser(s, obj); user != "" {
 			return problemf(http.StatusBadRequest, "network %s is in use by %s", name, user)

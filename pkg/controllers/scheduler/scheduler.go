@@ -4,7 +4,8 @@
 // It owns TaskDesired.Placement, and Pending once a task has its addresses: before, it is not placed. It never moves a task
 // that has a node, never makes or stops one, and never looks at how busy a node is: what counts is what was set aside.
 //
-// Reading order: scheduler.go (a service), filter.go (which nodes), spread.go (which is best), explain.go (why not).
+// Reading order: scheduler.go (a service), filter.go (which nodes), volume.go (which have its data), spread.go (which is best),
+// explain.go (why not).
 package scheduler
 
 import (
@@ -59,7 +60,7 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 			continue
 		}
 		g.tasks = slices.DeleteFunc(g.tasks, func(t *v1.Task) bool { return !v1.HasAddresses(t, &spec.Task) }) // rule address says why
-		d.place(g, spec)
+		d.place(g, service, spec)
 	}
 	return d.plan
 }
@@ -92,6 +93,7 @@ type decision struct {
 	snapshot *store.Snapshot
 	key      string
 	nodes    []*node
+	latest   map[uint64]*v1.Task // of each slot, that has a node; nil where nobody asked
 	plan     reconcile.Plan
 }
 
@@ -156,8 +158,9 @@ func (d *decision) spec(service *v1.Service, revision string) (*v1.ServiceRevisi
 	return nil, false
 }
 
-// place gives nodes to the tasks of a group: to those of a global service their own, to others until no node is left.
-func (d *decision) place(g group, spec *v1.ServiceRevisionSpec) {
+// place gives nodes to the tasks of a group: to those of a global service their own, to those whose volumes are somewhere that node, to
+// others until no node is left.
+func (d *decision) place(g group, service *v1.Service, spec *v1.ServiceRevisionSpec) {
 	if len(g.tasks) == 0 {
 		return
 	}
@@ -168,6 +171,9 @@ func (d *decision) place(g group, spec *v1.ServiceRevisionSpec) {
 	}
 	for _, n := range d.nodes {
 		n.failed = n.failures[g.revision]
+	}
+	if g.tasks = d.placeHome(g.tasks, service, spec, filters, needs); len(g.tasks) == 0 {
+		return
 	}
 	fit := make([]*node, 0, len(d.nodes))
 	for _, n := range d.nodes {

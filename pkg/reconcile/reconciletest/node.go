@@ -61,6 +61,8 @@ func (w *World) describe(o *v1.Node, what, arg string) error {
 			return err
 		}
 		status.Description.Resources.CPUs = cpus
+	case "volumes":
+		status.Description.Volumes = strings.FieldsFunc(arg, func(r rune) bool { return r == ',' })
 	case "tls":
 		roots := strings.Split(arg, ",")
 		status.Description.TLS = &v1.NodeTLS{Issuer: roots[0], Roots: roots}
