@@ -143,6 +143,10 @@ var dockerFlags = map[string]string{
 	"config ls":       "filter format quiet",
 	"config inspect":  "format pretty",
 	"config rm":       "",
+	"volume create":   "driver label opt",
+	"volume ls":       "filter format quiet",
+	"volume inspect":  "format",
+	"volume rm":       "force",
 	"swarm init": "advertise-addr autolock availability cert-expiry data-path-addr data-path-port default-addr-pool " +
 		"default-addr-pool-mask-length dispatcher-heartbeat external-ca force-new-cluster listen-addr max-snapshots snapshot-interval task-history-limit",
 	"swarm join":       "advertise-addr availability data-path-addr listen-addr token",

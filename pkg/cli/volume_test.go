@@ -1,0 +1,24 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+func TestMergeVolumes(t *testing.T) {
+	objects := []*v1.Volume{object[v1.Volume](t, `{metadata: {name: shared}, spec: {driver: local, options: {type: nfs}}}`),
+		object[v1.Volume](t, `{metadata: {name: idle}, spec: {driver: local}}`)}
+	nodes := []*v1.Node{object[v1.Node](t, `{status: {description: {hostname: b, volumes: [data-1, shared]}}}`),
+		object[v1.Node](t, `{status: {description: {hostname: a, volumes: [other, shared]}}}`), object[v1.Node](t, `{metadata: {id: new}}`)}
+	var got []string
+	for _, v := range mergeVolumes(objects, nodes, func(name string) bool { return name != "other" }) {
+		got = append(got, fmt.Sprintf("%s%v%t%d", v.Name, v.Nodes, v.Described, len(v.Options)))
+	}
+	if want := []string{"data-1[b]false0", "idle[]true0", "shared[a b]true1"}; !slices.Equal(got, want) {
+		t.Errorf("volumes %s, want %s", strings.Join(got, " "), want)
+	}
+}
