@@ -143,7 +143,7 @@ func (a *Agent) keepFiles(t *task, env []string) (func(context.Context) error, e
 
 // fileOf is a secret or config as a file.
 func fileOf(r reference, d data) (engine.File, error) {
-	f := engine.File{Target: r.Target, Version: r.ID, Data: d.bytes, Mode: 0o444}
+	f := engine.File{Target: r.Target, Version: r.ID, Data: d.bytes, Mode: 0o444, Live: r.Live()}
 	if r.Mode != nil {
 		f.Mode = *r.Mode
 	}

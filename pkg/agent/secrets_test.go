@@ -206,3 +206,49 @@ func TestSecretTemplates(t *testing.T) {
 		}
 	})
 }
+
+// TestSecretsChangeUnderTasks: a task that gets a revision with other secrets has them without being started again, and its process is told where it
+// wants to be, once; an agent that was restarted in between sees to it too.
+func TestSecretsChangeUnderTasks(t *testing.T) {
+	bubble(t, engine.FakeOptions{Process: func(engine.Container) engine.FakeProcess { return engine.FakeProcess{Deaf: true} }}, func(t *testing.T, l *lab) {
+		l.swarm.secrets = []*v1.Secret{secret("old", "0ld"), secret("new", "n3w"), secret("newer", "n3w3r")}
+		with := func(id string, action v1.ChangeAction) string {
+			return l.swarm.service("web", func(r *v1.ServiceRevisionSpec) {
+				r.Task.Container.Secrets = []v1.FileReference{{Source: id, ID: id, Target: "/run/secrets/pass", OnChange: action}}
+			})
+		}
+		l.swarm.assign("t1", with("old", v1.ChangeSignal), v1.TaskRunning)
+		l.start(nil)
+		settle(time.Second)
+		l.want("t1", v1.TaskRunning)
+		seen := func(text string, signals int) {
+			t.Helper()
+			settle(time.Minute)
+			l.want("t1", v1.TaskRunning)
+			files := l.fake.FilesOf("t1")
+			if len(files) != 1 || string(files[0].Data) != text || !files[0].Live {
+				t.Errorf("files %+v, want %q", files, text)
+			}
+			if got := l.fake.Calls(engine.FakeSignal); got != signals || l.fake.Calls(engine.FakeStart) != 1 {
+				t.Errorf("%d signals and %d starts, want %d and 1", got, l.fake.Calls(engine.FakeStart), signals)
+			}
+		}
+		seen("0ld", 0)
+		l.swarm.assign("t1", with("new", v1.ChangeSignal), v1.TaskRunning)
+		seen("n3w", 1)
+		l.stop()
+		l.start(nil)
+		seen("n3w", 1)
+		l.stop()
+		l.swarm.assign("t1", with("newer", v1.ChangeSignal), v1.TaskRunning)
+		l.start(nil)
+		seen("n3w3r", 2)
+		l.swarm.assign("t1", with("gone", v1.ChangeNone), v1.TaskRunning)
+		seen("n3w3r", 2)
+		if got := l.want("t1", v1.TaskRunning); got.Err != "changing secrets and configs: secret gone not found" {
+			t.Errorf("error %q", got.Err)
+		}
+		l.swarm.assign("t1", with("old", v1.ChangeNone), v1.TaskRunning)
+		seen("0ld", 2)
+	})
+}

@@ -44,10 +44,11 @@ const (
 	actUnlink                 // remove the link, free the address
 	actForget                 // remove the log, and forget the task
 	actAgain                  // remove what is left of the container, and start it again in place
+	actRefit                  // change its secrets and configs
 )
 
 var actionNames = [...]string{"rest", "await", "pull", "link", "create", "start", "publish", "withdraw", "signal", "kill", "settle",
-	"remove", "unlink", "forget", "again"}
+	"remove", "unlink", "forget", "again", "refit"}
 
 // String is the name of the action, for logs and tests.
 func (a action) String() string { return actionNames[a] }
@@ -65,6 +66,7 @@ type view struct {
 	pause    bool // the last attempt failed a moment ago
 	again    bool // its process has ended, and nobody but this agent can start it again
 	await    bool // but not yet
+	refit    bool // its secrets and configs may be others than when it was made
 	// linger says that others may still send to it, though nothing here leads to it any more.
 	linger bool
 }
@@ -102,6 +104,8 @@ func stepUp(v view) action {
 		return actLink
 	case v.phase == phaseLinked:
 		return actCreate
+	case v.refit:
+		return actRefit
 	case v.start:
 		return actStart
 	}
@@ -121,6 +125,8 @@ func stepDown(v view) action {
 		return actSettle
 	case v.phase == phaseStarted && !v.stop && !v.unproven:
 		return actPublish
+	case v.refit && !v.stop && !v.pause:
+		return actRefit
 	case !v.stop || v.pause:
 		return actRest
 	case v.phase < phaseWithdrawn:

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -48,6 +49,8 @@ type result struct {
 	err error
 	// state is the container's after a start.
 	state engine.State
+	// revision is the one that the secrets and configs were those of.
+	revision string
 }
 
 // work has a worker do one action.
@@ -100,22 +103,10 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 		if err != nil {
 			return nil, err
 		}
-		own := a.ownAddresses(t)
-		return plain(func(ctx context.Context) error {
-			if err := a.writeFiles(id, own, &c.Spec); err != nil {
-				return err
-			}
-			if keep != nil {
-				if err := keep(ctx); err != nil {
-					return err
-				}
-			}
-			err := rt.Create(ctx, c)
-			if hasVolumes(&c.Spec) {
-				a.lookAtVolumes(ctx)
-			}
-			return err
-		})
+		own, revision := a.ownAddresses(t), t.revision.Meta.ID
+		return func(ctx context.Context) result { return result{err: a.create(ctx, c, own, keep), revision: revision} }, nil
+	case actRefit:
+		return a.refit(t), nil
 	case actStart:
 		return func(ctx context.Context) (r result) {
 			r.pid, r.err = rt.Start(ctx, id)
@@ -148,11 +139,30 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 	panic("agent: no worker does " + act.String())
 }
 
+// create makes a container, with its files there before it. Workers call it.
+func (a *Agent) create(ctx context.Context, c engine.Container, own []netip.Addr, keep func(context.Context) error) error {
+	if err := a.writeFiles(c.ID, own, &c.Spec); err != nil {
+		return err
+	}
+	if keep != nil {
+		if err := keep(ctx); err != nil {
+			return err
+		}
+	}
+	err := a.o.Runtime.Create(ctx, c)
+	if hasVolumes(&c.Spec) {
+		a.lookAtVolumes(ctx)
+	}
+	return err
+}
+
 // done takes note of what came of an action.
 func (a *Agent) done(t *task, act action, r result) {
 	switch {
 	case act == actStart:
 		a.started(t, r)
+	case act == actRefit:
+		a.refitted(t, r)
 	case act == actSignal || act == actKill:
 		a.signalled(t, act, r.err)
 	case r.err != nil && act == actCreate && a.lacks(t, r.err):
@@ -163,7 +173,7 @@ func (a *Agent) done(t *task, act action, r result) {
 		t.attempts++
 		a.backOff(t)
 	case act == actCreate:
-		t.phase, t.attempts = phaseCreated, 0
+		t.phase, t.attempts, t.fitted = phaseCreated, 0, r.revision
 	case act == actRemove:
 		t.phase, t.attempts = phaseRemoved, 0
 	case act == actAgain:

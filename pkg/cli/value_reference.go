@@ -56,6 +56,12 @@ func setReferenceField(ref *v1.FileReference, kind, key, val string) error {
 		}
 		mode := uint32(m)
 		ref.Mode = &mode
+	case "on-change":
+		switch ref.OnChange = v1.ChangeAction(val); ref.OnChange {
+		case v1.ChangeRestart, v1.ChangeNone, v1.ChangeSignal:
+		default:
+			return fmt.Errorf("invalid on-change %q: want restart, none or signal", val)
+		}
 	default:
 		return fmt.Errorf("invalid field in %s request: %s", kind, key)
 	}

@@ -10,7 +10,8 @@ import (
 // read them, for as long as the machine runs.
 type Files interface {
 	// KeepFiles has these files, and no others, kept for a container that Create makes later on, which then has them at their targets,
-	// read-only. Those that are kept already, of the same version, stay as they are.
+	// read-only. Those that are kept already, of the same version, stay as they are. A container that is there already sees what becomes
+	// of files that were Live when it was made, all at once for each file; of the others it keeps what it has.
 	KeepFiles(ctx context.Context, id string, files []File) error
 	// KeptFiles are those that are kept for a container, without Data.
 	KeptFiles(ctx context.Context, id string) ([]File, error)
@@ -28,11 +29,13 @@ type File struct {
 	UID     uint32 `json:"uid,omitempty"`
 	GID     uint32 `json:"gid,omitempty"`
 	Mode    uint32 `json:"mode"`
+	// Live has a running container see another version of the file from the moment that it is kept.
+	Live bool `json:"live,omitempty"`
 }
 
 // Same tells whether two files are the same, but for their Data, which their Version stands for.
 func (f File) Same(g File) bool {
-	return f.Target == g.Target && f.Version == g.Version && f.UID == g.UID && f.GID == g.GID && f.Mode == g.Mode
+	return f.Target == g.Target && f.Version == g.Version && f.Live == g.Live && f.UID == g.UID && f.GID == g.GID && f.Mode == g.Mode
 }
 
 // MaxFiles is how many files a container may have, those of Spec aside.

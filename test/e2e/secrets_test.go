@@ -102,6 +102,7 @@ func TestSecrets(t *testing.T) {
 			t.Errorf("a secret that was taken away: %v", err)
 		}
 	}
+	s.changesUnderTasks(fresh)
 	manager.Must("secret", "rm", "my_secret_data_v2")
 	manager.Must("config", "rm", "conf")
 	manager.Must("service", "rm", "redis")
@@ -118,6 +119,37 @@ func TestSecrets(t *testing.T) {
 			return err
 		})
 	}
+}
+
+// changesUnderTasks puts another secret under a task that goes on, as its service asks for.
+func (s *swarm) changesUnderTasks(first string) {
+	s.t.Helper()
+	manager, worker := s.Hosts[0], s.Host("worker2")
+	s.serve(manager, "live", 1, "--constraint", "node.hostname==worker2", "--secret", "source=my_secret_data_v2,target=pass,on-change=none")
+	pid := s.onlyProcess(worker)
+	s.has(pid, "/run/secrets/pass", first, 0o444, 0, 0)
+	source := "my_secret_data_v2"
+	for i := range 3 {
+		next, text := fmt.Sprintf("rotated-%d", i), fmt.Sprintf("planted-rotated-secret-%d", i)
+		s.secret(next, text)
+		manager.Must("service", "update", "--quiet", "--secret-rm", source, "--secret-add", "source="+next+",target=pass,on-change=none", "live")
+		s.Eventually(generous, "the task sees the other secret", func() error {
+			if data, err := os.ReadFile(inContainer(pid, "/run/secrets/pass")); string(data) != text {
+				return fmt.Errorf("it has %q, %v", data, err)
+			}
+			return nil
+		})
+		s.has(pid, "/run/secrets/pass", text, 0o444, 0, 0)
+		s.onNoDisk("changed under a task", text)
+		source = next
+		if i > 0 {
+			manager.Must("secret", "rm", fmt.Sprintf("rotated-%d", i-1))
+		}
+	}
+	if now := s.onlyProcess(worker); now != pid {
+		s.t.Errorf("the container was started again: process %d, was %d", now, pid)
+	}
+	manager.Must("service", "rm", "live")
 }
 
 // secret makes a secret as the tutorial does.

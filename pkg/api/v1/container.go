@@ -128,7 +128,23 @@ type FileReference struct {
 	GID    string `json:"gid,omitempty"`
 	// Mode is the file's permission bits; default 0444.
 	Mode *uint32 `json:"mode,omitempty"`
+	// OnChange is what becomes of tasks when an update puts another secret or config at the target: restart (default) replaces them, none
+	// changes the file under them, and signal sends SIGHUP to the container's first process after that.
+	OnChange ChangeAction `json:"onChange,omitempty"`
 }
+
+// ChangeAction is what follows when a file of a task changes.
+type ChangeAction string
+
+// The change actions.
+const (
+	ChangeRestart ChangeAction = "restart"
+	ChangeNone    ChangeAction = "none"
+	ChangeSignal  ChangeAction = "signal"
+)
+
+// Live tells whether the file changes while the task runs.
+func (r *FileReference) Live() bool { return r.OnChange == ChangeNone || r.OnChange == ChangeSignal }
 
 // Ulimit is a resource limit of the container's processes; -1 is unlimited.
 type Ulimit struct {

@@ -26,7 +26,7 @@ var decided = map[reflect.Type]struct{ honoured, refused string }{
 	reflect.TypeFor[BindOptions]():   {"propagation", ""},
 	reflect.TypeFor[VolumeOptions](): {"noCopy labels driver", "subpath driver"},
 	reflect.TypeFor[TmpfsOptions]():  {"size mode", ""},
-	reflect.TypeFor[FileReference](): {"source id target uid gid mode", ""},
+	reflect.TypeFor[FileReference](): {"source id target uid gid mode onChange", ""},
 
 	reflect.TypeFor[NetworkAttachment](): {"target aliases", "driverOpts"},
 	reflect.TypeFor[NetworkSpec]():       {"driver options attachable internal ipv6 subnets", "ingress"},

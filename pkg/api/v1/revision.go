@@ -2,6 +2,8 @@ package v1
 
 import (
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -39,11 +41,33 @@ func NodePaused(n *Node) bool {
 }
 
 // SameButPlacement tells whether a revision's tasks need no replacement when a service changes to what it says now, as
-// long as their nodes satisfy its placement.
+// long as their nodes satisfy its placement, and what is in files that change while they run is changed.
 func SameButPlacement(r *ServiceRevisionSpec, s *ServiceSpec) bool {
 	before, now := r.Task, s.Task
 	before.Placement, now.Placement = nil, nil
+	before.Container.Secrets, now.Container.Secrets = withoutLive(before.Container.Secrets), withoutLive(now.Container.Secrets)
+	before.Container.Configs, now.Container.Configs = withoutLive(before.Container.Configs), withoutLive(now.Container.Configs)
 	return reflect.DeepEqual(&before, &now) && reflect.DeepEqual(r.Endpoint, s.Endpoint)
+}
+
+// withoutLive leaves out what is in the files that change while a task runs.
+func withoutLive(refs []FileReference) []FileReference {
+	if !slices.ContainsFunc(refs, func(r FileReference) bool { return r.Live() }) {
+		return refs
+	}
+	refs = slices.Clone(refs)
+	for i := range refs {
+		if refs[i].Live() {
+			refs[i].Source, refs[i].ID = "", ""
+		}
+	}
+	slices.SortFunc(refs, func(a, b FileReference) int { return strings.Compare(a.Target, b.Target) }) // replacing one puts it last
+	return refs
+}
+
+// SameFiles tells whether the tasks of a revision have the secrets and configs that a service asks for now.
+func SameFiles(r *ServiceRevisionSpec, s *ServiceSpec) bool {
+	return reflect.DeepEqual(r.Task.Container.Secrets, s.Task.Container.Secrets) && reflect.DeepEqual(r.Task.Container.Configs, s.Task.Container.Configs)
 }
 
 // Constraints parses the placement constraints of a task. One that cannot be parsed, which validation refuses, becomes

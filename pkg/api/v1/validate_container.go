@@ -179,6 +179,9 @@ func (c *checker) reference(field string, r *FileReference) {
 		c.fail(field+".source", "is missing: want a name or ID")
 	}
 	c.word(field+".source", r.Source)
+	if r.OnChange != "" {
+		choice(c, field+".onChange", r.OnChange, ChangeRestart, ChangeNone, ChangeSignal)
+	}
 	for _, id := range []struct{ name, value string }{{"uid", r.UID}, {"gid", r.GID}} {
 		if _, err := strconv.ParseUint(id.value, 10, 32); err != nil {
 			c.fail(field+"."+id.name, "%q is not a number: want 0 to 4294967295", cut(id.value))

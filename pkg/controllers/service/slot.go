@@ -139,10 +139,25 @@ func (v *view) keepOnly(s *slot, live []*v1.Task, keep ...*v1.Task) {
 		v.stop(t, v1.TaskShutdown, reason)
 	}
 	for _, t := range keep {
-		if t != nil && t.Desired.State < v1.TaskRunning {
+		switch {
+		case t == nil:
+		case t.Desired.State < v1.TaskRunning:
 			v.start(s, t, keep)
+		default:
+			v.refit(t)
 		}
 	}
+}
+
+// refit has a task that stays have the secrets and configs that the spec asks for now, where those are all that differs.
+func (v *view) refit(t *v1.Task) {
+	r := v.revision(t.Desired.Revision)
+	if t.Desired.Revision == v.target || r.spec == nil || !v.clean(t) || v1.SameFiles(r.spec, v.service.Spec) {
+		return
+	}
+	d := *t.Desired
+	d.Revision = v.target
+	v.set(t, &d)
 }
 
 // start lets a ready task run, once its delay is over and no other task of the slot that is to stop still runs.

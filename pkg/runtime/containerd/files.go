@@ -39,6 +39,8 @@ type keptFile struct {
 	runtime.File
 	// Name is the file's in the tmpfs.
 	Name string `json:"name"`
+	// At is where a live file is mounted, for containers to see what is mounted there later on.
+	At string `json:"at,omitempty"`
 }
 
 // files is the folder of a container's files.
@@ -71,23 +73,62 @@ func (r *Runtime) keepFiles(dir string, files []runtime.File) error {
 		return err
 	}
 	next := fileIndex{Next: index.Next}
+	var shown []keptFile
 	for _, f := range files {
 		if i := slices.IndexFunc(index.Files, func(k keptFile) bool { return k.Same(f) }); i >= 0 {
 			next.Files = append(next.Files, index.Files[i])
 			continue
 		}
-		name := strconv.FormatUint(next.Next, 10)
+		k := keptFile{Name: strconv.FormatUint(next.Next, 10)}
 		next.Next++
-		if err := putFile(filepath.Join(dir, name), f); err != nil {
+		if err := putFile(filepath.Join(dir, k.Name), f); err != nil {
 			return err
 		}
-		f.Data = nil
-		next.Files = append(next.Files, keptFile{f, name})
+		if f.Live {
+			k.At = "at-" + k.Name
+			if i := slices.IndexFunc(index.Files, func(old keptFile) bool { return old.Target == f.Target && old.At != "" }); i >= 0 {
+				k.At = index.Files[i].At
+			}
+		}
+		f.Data, k.File = nil, f
+		next.Files, shown = append(next.Files, k), append(shown, k)
+	}
+	for _, k := range shown {
+		if k.At == "" {
+			continue
+		}
+		if err := showFile(filepath.Join(dir, k.Name), filepath.Join(dir, k.At)); err != nil {
+			return err
+		}
 	}
 	if err := writeIndex(dir, next); err != nil {
 		return err
 	}
-	return sweepFiles(dir, next)
+	return sweepFiles(dir, next, index)
+}
+
+// showFile mounts a file, read-only, over what is at a path, which containers that have the path mounted see at once: mounts there are
+// told to theirs, and not the other way round.
+func showFile(file, at string) error {
+	f, err := os.OpenFile(at, os.O_CREATE|os.O_RDONLY, 0o400)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	tree, err := unix.OpenTree(unix.AT_FDCWD, file, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", file, err)
+	}
+	defer func() { _ = unix.Close(tree) }()
+	attributes := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC,
+		Propagation: unix.MS_SHARED}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attributes); err != nil {
+		return fmt.Errorf("mount %s: %w", file, err)
+	}
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount %s at %s: %w", file, at, err)
+	}
+	return nil
 }
 
 // putFile writes a file that was not there, or was left half written.
@@ -106,12 +147,24 @@ func putFile(name string, f runtime.File) error {
 	return errors.Join(err, file.Close())
 }
 
-// sweepFiles removes what the index does not name.
-func sweepFiles(dir string, index fileIndex) error {
+// sweepFiles removes what neither index names. The one before is left, for somebody may be reading; what is older gives its memory back,
+// also where its name has to stay.
+func sweepFiles(dir string, indexes ...fileIndex) error {
+	named := map[string]bool{indexName: true}
+	for _, index := range indexes {
+		for _, k := range index.Files {
+			named[k.Name], named[k.At] = true, true
+		}
+	}
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		if e.Name() != indexName && !slices.ContainsFunc(index.Files, func(k keptFile) bool { return k.Name == e.Name() }) {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		name := filepath.Join(dir, e.Name())
+		if named[e.Name()] || isMount(name) {
+			continue
+		}
+		err = errors.Join(err, os.Truncate(name, 0))
+		if gone := os.Remove(name); !errors.Is(gone, unix.EBUSY) { // the next version is mounted over it
+			err = errors.Join(err, gone)
 		}
 	}
 	return err
@@ -130,6 +183,9 @@ func mountFiles(dir string) error {
 	err := unix.Mount("swarmd-files", dir, "tmpfs", flags, options+",noswap")
 	if errors.Is(err, unix.EINVAL) {
 		err = unix.Mount("swarmd-files", dir, "tmpfs", flags, options)
+	}
+	if err == nil { // what is mounted in it concerns the containers of its files alone
+		err = unix.Mount("", dir, "", unix.MS_PRIVATE, "")
 	}
 	if err != nil {
 		return fmt.Errorf("mount a tmpfs at %s: %w", dir, err)
@@ -244,8 +300,12 @@ func (r *Runtime) fileMounts(id string) ([]specs.Mount, error) {
 	}
 	mounts := make([]specs.Mount, len(kept))
 	for i, k := range kept {
-		mounts[i] = specs.Mount{Destination: path.Clean(k.Target), Source: filepath.Join(r.paths.files(id), k.Name), Type: "bind",
-			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec", "rprivate"}}
+		name, propagation := k.Name, "rprivate"
+		if k.At != "" {
+			name, propagation = k.At, "slave"
+		}
+		mounts[i] = specs.Mount{Destination: path.Clean(k.Target), Source: filepath.Join(r.paths.files(id), name), Type: "bind",
+			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec", propagation}}
 	}
 	return mounts, nil
 }

@@ -57,3 +57,47 @@ func TestFiles(t *testing.T) {
 		t.Error("a user read a file that is root's")
 	}
 }
+
+// TestLiveFiles: a container that runs sees another version of a live file from one moment to the next, as often as that changes, and
+// keeps what it has of the others.
+func TestLiveFiles(t *testing.T) {
+	r := theRuntime(t)
+	signals := t.TempDir()
+	c := container("cat", "/etc/live", "cat", "/fixed", "wait", "/signals/1", "cat", "/etc/live", "cat", "/fixed", "wait", "/signals/2", "cat", "/etc/live",
+		"stat", "/etc/live", "write", "/etc/live")
+	c.Spec.Mounts = []v1.Mount{{Type: v1.MountBind, Source: signals, Target: "/signals"}}
+	keep := func(version string, mode uint32) {
+		t.Helper()
+		if err := r.KeepFiles(t.Context(), c.ID, []runtime.File{{Target: "/etc/live", Version: version, Data: []byte("live " + version + "\n"), Mode: mode, Live: true},
+			{Target: "/fixed", Version: version, Data: []byte("fixed " + version + "\n"), Mode: 0o444}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keep("1", 0o444)
+	t.Cleanup(func() {
+		if err := r.DropFiles(t.Context(), c.ID); err != nil {
+			t.Error(err)
+		}
+		if left, err := r.paths.mounts(); err != nil || slices.ContainsFunc(left, func(at string) bool { return strings.Contains(at, c.ID) }) {
+			t.Errorf("mounts are left: %v, %v", left, err)
+		}
+	})
+	create(t, r, c)
+	if _, err := r.Start(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	waitLine(t, r, c.ID, "fixed 1")
+	for i, version := range []string{"2", "3"} {
+		keep(version, 0o440)
+		if err := os.WriteFile(signals+"/"+string(rune('1'+i)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		waitLine(t, r, c.ID, "live "+version)
+	}
+	waitEnd(t, r, c.ID)
+	lines := strings.Split(output(t, r, c.ID), "\n")
+	want := []string{"live 1", "fixed 1", "live 2", "fixed 1", "live 3", "440 0 0", "open /etc/live: read-only file system", ""}
+	if !slices.Equal(lines, want) {
+		t.Errorf("the container saw %q, want %q", lines, want)
+	}
+}
