@@ -111,7 +111,7 @@ func TestApplyAgainChangesNothing(t *testing.T) {
 	b.apply(c)
 	check("a resync")
 	// The counters count.
-	c.Published = append(c.Published, published("tcp", 72, 3))
+	c.Published = append(c.Published, published("tcp", 79, 3))
 	b.apply(c)
 	if all[0]() == 0 {
 		t.Error("a changed port was not seen as a change of the machine's namespace")

@@ -33,7 +33,7 @@ func TestAnySequenceEqualsTheLast(t *testing.T) {
 		if diff := cmp.Diff(fresh.dump(false), b.dump(false)); diff != "" {
 			r.Fatalf("after the sequence (-fresh +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(fresh.linux.have, b.linux.have, cmp.AllowUnexported(state{}, base{}, underlay{}, portKey{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		if diff := cmp.Diff(fresh.linux.have, b.linux.have, cmp.AllowUnexported(state{}, publication{}, base{}, underlay{}, portKey{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 			cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 			r.Fatalf("what is taken for so (-fresh +got):\n%s", diff)
 		}
