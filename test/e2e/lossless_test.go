@@ -18,7 +18,7 @@ func TestNoRequestLost(t *testing.T) {
 	const replicas = 6
 	s.network(first, "front")
 	s.serve(first, "web", replicas, "--network", "front", "--publish", "8080:8080", "--update-parallelism", "2", "--update-order", "start-first",
-		"--update-monitor", "100ms", "--stop-grace-period", "20s")
+		"--update-monitor", "100ms", "--health-tcp", "8080", "--health-start-period", "30s", "--health-start-interval", "50ms", "--stop-grace-period", "20s")
 	drained := s.Host("worker2")
 	s.serve(first, "caller", 2, "--network", "front", "--replicas-max-per-node", "1", "--constraint", "node.hostname!="+drained.Name)
 	var from []requester
