@@ -38,6 +38,8 @@ type Manager interface {
 	Report(ctx context.Context, r v1.StatusReport) (v1.StatusResult, error)
 	// Stream sends the records of a stream that an assignment asked for, and returns when they end or nobody wants them.
 	Stream(ctx context.Context, id string, records iter.Seq2[v1.LogRecord, error]) error
+	// Tunnel opens this node's end of a tunnel that an assignment asked for.
+	Tunnel(ctx context.Context, id string) (v1.Tunnel, error)
 }
 
 // Names takes the names that tasks of this machine may ask for.

@@ -21,6 +21,10 @@ func (a *Agent) stream(s v1.StreamRequest) {
 		a.log.Warn("log stream refused", "task.id", s.Task, "streams", len(a.streams))
 		return
 	}
+	if s.Tunnel {
+		a.beginTunnel(s)
+		return
+	}
 	t := a.tasks[s.Task]
 	if len(a.streams) < maxStreams && t != nil && s.Logs.Follow && t.phase < phaseStarted {
 		a.streams[s.ID] = func() {}

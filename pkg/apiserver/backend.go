@@ -25,6 +25,7 @@ type backend struct {
 	sessions *sessions
 	reports  *reporter
 	streams  *streams
+	meetings *meetings
 	relays   *relays
 	counts   *counts
 	guests   *guests
@@ -44,7 +45,7 @@ func newBackend(s *Server, st store.Store, backing Backing) *backend {
 	b.ctx, b.cancel = context.WithCancelCause(context.Background())
 	b.sessions = newSessions(b)
 	b.reports = newReporter(b)
-	b.streams = newStreams()
+	b.streams, b.meetings = newStreams(), newMeetings()
 	b.relays = newRelays(backing)
 	b.guests = newGuests(b)
 	b.allowances = newAllowances(s.now)

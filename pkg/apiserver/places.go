@@ -21,25 +21,25 @@ const (
 
 // places are what callers of one kind have to themselves: whatever the others do, these are left.
 type places struct {
-	requests, watches, logReaders, openings *shared
-	largeBodies                             gate
+	requests, watches, logReaders, openings, tunnels *shared
+	largeBodies                                      gate
 }
 
 // newPlaces are the places of all kinds of callers.
 func newPlaces(l Limits) map[callerKind]*places {
 	share := func(n int) int { return max(n/userShare, 1) }
-	of := func(requests, each, watches, watchesEach, readers, readersEach int) *places {
+	of := func(requests, each, watches, watchesEach, readers, readersEach, tunnels, tunnelsEach int) *places {
 		return &places{
 			requests: newShared(requests, each, "requests"), watches: newShared(watches, watchesEach, "watches"),
 			logReaders: newShared(readers, readersEach, "log requests"), largeBodies: newGate(maxLargeBodies, "large bodies"),
-			openings: newShared(maxOpenings, openingsEach, "sessions that begin"),
+			openings: newShared(maxOpenings, openingsEach, "sessions that begin"), tunnels: newShared(tunnels, tunnelsEach, "tunnels to tasks"),
 		}
 	}
 	return map[callerKind]*places{
-		callerRoot:   of(l.Requests, l.Requests, l.Watches, l.Watches, l.LogReaders, l.LogReaders),
-		callerNode:   of(l.Requests, nodeEach, 0, 0, 0, 0),
-		callerUser:   of(l.Requests, share(l.Requests), l.Watches, share(l.Watches), l.LogReaders, share(l.LogReaders)),
-		callerNobody: of(maxNobody, nobodyEach, 0, 0, 0, 0),
+		callerRoot:   of(l.Requests, l.Requests, l.Watches, l.Watches, l.LogReaders, l.LogReaders, maxTunnels, maxTunnels),
+		callerNode:   of(l.Requests, nodeEach, 0, 0, 0, 0, 0, 0),
+		callerUser:   of(l.Requests, share(l.Requests), l.Watches, share(l.Watches), l.LogReaders, share(l.LogReaders), maxTunnels, share(maxTunnels)),
+		callerNobody: of(maxNobody, nobodyEach, 0, 0, 0, 0, 0, 0),
 	}
 }
 

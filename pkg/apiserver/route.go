@@ -71,6 +71,7 @@ func (s *Server) table() []route {
 	}
 	table = append(table, s.nodeRoutes()...)
 	table = append(table, s.logRoutes()...)
+	table = append(table, s.tunnelRoutes()...)
 	table = append(table, s.hostRoutes()...)
 	table = append(table, s.admissionRoutes()...)
 	table = append(table, s.swarmRoutes()...)

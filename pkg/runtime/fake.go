@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -295,6 +297,22 @@ func (f *Fake) Exec(ctx context.Context, id string, command []string, limit int)
 	r, err := f.o.Exec(ctx, c.container, command)
 	r.Output = r.Output[:min(len(r.Output), limit)]
 	return r, err
+}
+
+// Run implements Runtime. The command is what Options.Exec makes of it; without that it writes its input to its output.
+func (f *Fake) Run(ctx context.Context, id string, p Process) (int, error) {
+	if f.o.Exec != nil {
+		r, err := f.Exec(ctx, id, p.Command, math.MaxInt)
+		if err == nil {
+			_, err = p.Stdout.Write(r.Output)
+		}
+		return r.ExitCode, err
+	}
+	if _, err := f.Exec(ctx, id, p.Command, 0); err != nil || p.Stdin == nil {
+		return 0, err
+	}
+	_, err := io.Copy(p.Stdout, p.Stdin)
+	return 0, err
 }
 
 // Container is what a container was made of.

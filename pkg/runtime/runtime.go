@@ -48,6 +48,9 @@ type Runtime interface {
 	// bounds. It waits for the command's end; when ctx ends first the command is killed, and the error is ctx's. What it writes is
 	// kept up to limit bytes, and read to its end. ErrInvalid says that the command cannot be started, ErrNotFound that the container does not run.
 	Exec(ctx context.Context, id string, command []string, limit int) (ExecResult, error)
+	// Run is Exec for somebody who is there: its input and output are connected while it runs. It returns the exit code once all output was
+	// written, or a second after the command's end.
+	Run(ctx context.Context, id string, p Process) (exitCode int, err error)
 	// Remove kills the container if it runs, and removes all of it but its log and its files. One that is not there is not an error.
 	Remove(ctx context.Context, id string) error
 	// RemoveLog removes what Logs reads.
@@ -158,6 +161,22 @@ type State struct {
 type ExecResult struct {
 	ExitCode int
 	Output   []byte
+}
+
+// Process is a command to run in a container as its own process runs, but for what is said here.
+type Process struct {
+	Command []string
+	// Env is added to the environment, User ("name", "uid", "name:group") and Dir take the place of the container's.
+	Env  []string
+	User string
+	Dir  string
+	// TTY gives it a terminal of the size, all output of which is Stdout; another size comes by Resize.
+	TTY    bool
+	Size   v1.WindowSize
+	Resize <-chan v1.WindowSize
+	// Stdin is read until its end, which the command sees; nil is no input. After the command's end it may be read once more.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
 }
 
 // Status is what a container does.

@@ -189,3 +189,12 @@ func (l *link) Stream(ctx context.Context, id string, records iter.Seq2[v1.LogRe
 	}
 	return c.Stream(ctx, id, records)
 }
+
+// Tunnel implements agent.Manager.
+func (l *link) Tunnel(ctx context.Context, id string) (v1.Tunnel, error) {
+	c, err := l.managers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Tunnel(ctx, id)
+}

@@ -55,11 +55,12 @@ type SwarmNews struct {
 }
 
 // StreamRequest asks an agent to open a stream (POST …/streams/{ID}) and to send a task's output down it, as LogRecords,
-// one JSON object a line.
+// one JSON object a line; or, with Tunnel, to open the other end of a user's tunnel to the task (POST …/tunnels/{ID}).
 type StreamRequest struct {
-	ID   string     `json:"id"`
-	Task string     `json:"task"`
-	Logs LogOptions `json:"logs"`
+	ID     string     `json:"id"`
+	Task   string     `json:"task"`
+	Logs   LogOptions `json:"logs"`
+	Tunnel bool       `json:"tunnel,omitempty"`
 }
 
 // LogOptions say which part of a task's output is wanted.

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/runtime"
 )
 
@@ -40,28 +43,92 @@ func (r *Runtime) Exec(ctx context.Context, id string, command []string, limit i
 }
 
 func (r *Runtime) exec(ctx context.Context, id string, command []string, limit int) (result runtime.ExecResult, err error) {
+	// Both streams in one pipe, as Docker has it.
+	output := &head{limit: limit}
+	code, err := r.run(ctx, id, runtime.Process{Command: command, Stdout: output, Stderr: output})
+	return runtime.ExecResult{ExitCode: code, Output: output.bytes()}, err
+}
+
+// Run implements runtime.Runtime.
+func (r *Runtime) Run(ctx context.Context, id string, p runtime.Process) (exitCode int, err error) {
+	if err := validID(id); err != nil {
+		return 0, err
+	}
+	code, err := r.run(r.namespaced(ctx), id, p)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause // whatever it was cut off at
+	}
+	if err != nil {
+		return 0, failed("exec in", id, err)
+	}
+	return code, nil
+}
+
+func (r *Runtime) run(ctx context.Context, id string, p runtime.Process) (code int, err error) {
 	process, err := r.processOf(ctx, id)
 	if err != nil {
-		return result, err
+		return 0, err
 	}
-	process.Args, process.Terminal = command, false
-	output := &head{limit: limit}
+	if err := r.adapt(ctx, id, process, p); err != nil {
+		return 0, err
+	}
 	name := "exec-" + rand.Text() // not one that was used before: a start that was cut off leaves files of its name
-	p, err := r.addProcess(ctx, id, name, process, output)
-	if err != nil {
-		return result, err
+	started := make(chan struct{})
+	if p.Stdin != nil {
+		p.Stdin = &endingReader{p.Stdin, func() {
+			select {
+			case <-started: // before, there is nobody to tell
+				r.closeInput(ctx, id, name)
+			case <-ctx.Done():
+			}
+		}}
 	}
-	defer func() { _ = p.Close() }() // it was cancelled, or the call failed for another reason
-	code, err := r.runProcess(ctx, id, name)
+	pipes, err := r.addProcess(ctx, id, name, process, p)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = pipes.Close() }() // it was cancelled, or the call failed for another reason
+	code, err = r.runProcess(ctx, id, name, started, p.Resize)
 	r.endProcess(ctx, id, name)
 	read := make(chan struct{})
-	go func() { p.Wait(); close(read) }()
+	go func() { pipes.Wait(); close(read) }()
 	select {
 	case <-read:
 	case <-time.After(outputWait):
 	}
-	p.Cancel()
-	return runtime.ExecResult{ExitCode: code, Output: output.bytes()}, err
+	pipes.Cancel()
+	return code, err
+}
+
+// adapt makes the container's own process the one to run.
+func (r *Runtime) adapt(ctx context.Context, id string, process *specs.Process, p runtime.Process) error {
+	process.Args, process.Terminal = p.Command, p.TTY
+	if p.Dir != "" {
+		process.Cwd = p.Dir
+	}
+	if p.TTY {
+		process.ConsoleSize = &specs.Box{Height: uint(p.Size.Rows), Width: uint(p.Size.Columns)}
+		process.Env = withEnv([]string{"TERM=xterm"}, process.Env)
+	}
+	process.Env = withEnv(process.Env, p.Env)
+	if p.User == "" {
+		return nil
+	}
+	state, err := r.State(ctx, id)
+	if err != nil {
+		return err
+	}
+	process.User, err = userInside(state.PID, p.User)
+	return err
+}
+
+// withEnv is an environment with others' settings, which take the place of those of the same name.
+func withEnv(env, others []string) []string {
+	name := func(setting string) string { n, _, _ := strings.Cut(setting, "="); return n }
+	all := slices.DeleteFunc(slices.Clone(env), func(setting string) bool {
+		return slices.ContainsFunc(others, func(other string) bool { return name(other) == name(setting) })
+	})
+	return append(all, others...)
 }
 
 // processOf is the container's own process.
@@ -83,19 +150,23 @@ func (r *Runtime) processOf(ctx context.Context, id string) (*specs.Process, err
 	return spec.Process, nil
 }
 
-// addProcess makes a process that waits to be started. What it will write goes to output.
-func (r *Runtime) addProcess(ctx context.Context, id, name string, process *specs.Process, output *head) (cio.IO, error) {
+// addProcess makes a process that waits to be started, with its input and output connected.
+func (r *Runtime) addProcess(ctx context.Context, id, name string, process *specs.Process, p runtime.Process) (cio.IO, error) {
 	spec, err := typeurl.MarshalAnyToProto(process)
 	if err != nil {
 		return nil, err
 	}
-	// Both streams in one pipe, as Docker has it.
-	pipes, err := cio.NewCreator(cio.WithStreams(nil, output, output), cio.WithFIFODir(r.paths.in("tmp")))(name)
+	options := []cio.Opt{cio.WithStreams(p.Stdin, p.Stdout, p.Stderr), cio.WithFIFODir(r.paths.in("tmp"))}
+	if p.TTY {
+		options = append(options, cio.WithTerminal)
+	}
+	pipes, err := cio.NewCreator(options...)(name)
 	if err != nil {
 		return nil, err
 	}
 	c := pipes.Config()
-	_, err = r.client.TaskService().Exec(ctx, &tasks.ExecProcessRequest{ContainerID: id, ExecID: name, Stdout: c.Stdout, Stderr: c.Stderr, Spec: spec})
+	_, err = r.client.TaskService().Exec(ctx, &tasks.ExecProcessRequest{ContainerID: id, ExecID: name,
+		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Terminal: c.Terminal, Spec: spec})
 	if err = errgrpc.ToNative(err); err == nil {
 		return pipes, nil
 	}
@@ -107,8 +178,31 @@ func (r *Runtime) addProcess(ctx context.Context, id, name string, process *spec
 	return nil, errors.Join(err, pipes.Close())
 }
 
-// runProcess starts the process and waits for its end.
-func (r *Runtime) runProcess(ctx context.Context, id, name string) (code int, err error) {
+// endingReader tells when there is no more to read.
+type endingReader struct {
+	io.Reader
+	ended func()
+}
+
+// Read implements io.Reader.
+func (e *endingReader) Read(p []byte) (int, error) {
+	n, err := e.Reader.Read(p)
+	if err != nil {
+		e.ended()
+	}
+	return n, err
+}
+
+// closeInput has the process see the end of its input. One that has ended, or was not started, needs none.
+func (r *Runtime) closeInput(ctx context.Context, id, name string) {
+	_, err := r.client.TaskService().CloseIO(ctx, &tasks.CloseIORequest{ContainerID: id, ExecID: name, Stdin: true})
+	if err != nil {
+		r.log.Debug("containerd: the end of the input was not told", "task.id", id, "error", err)
+	}
+}
+
+// runProcess starts the process and waits for its end, and has its terminal get other sizes.
+func (r *Runtime) runProcess(ctx context.Context, id, name string, started chan<- struct{}, resize <-chan v1.WindowSize) (code int, err error) {
 	service := r.client.TaskService()
 	if _, err := service.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: name}); err != nil {
 		err = errgrpc.ToNative(err)
@@ -120,6 +214,22 @@ func (r *Runtime) runProcess(ctx context.Context, id, name string) (code int, er
 		}
 		return 0, err
 	}
+	close(started)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case size, open := <-resize:
+				if !open {
+					return
+				}
+				_, _ = service.ResizePty(ctx, &tasks.ResizePtyRequest{ContainerID: id, ExecID: name, Width: uint32(size.Columns), Height: uint32(size.Rows)})
+			case <-done:
+				return
+			}
+		}
+	}()
 	answer, err := service.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: name})
 	if err != nil {
 		return 0, errgrpc.ToNative(err)

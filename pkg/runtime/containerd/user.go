@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/swarmd/swarmd/pkg/runtime"
 )
@@ -30,6 +32,36 @@ func findUser(spec string, groups []string, i *image) (specs.User, error) {
 		}
 	}
 	return u, nil
+}
+
+// maxUsers bounds what is read of a container's /etc/passwd and /etc/group, in bytes.
+const maxUsers = 1 << 20
+
+// userInside resolves it with the files of a container as they are now, by one of its processes.
+func userInside(pid uint32, spec string) (specs.User, error) {
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/%d/root", pid)) // what is opened in it cannot lead out of it
+	if err != nil {
+		return specs.User{}, err
+	}
+	defer root.Close()
+	return findUser(spec, nil, &image{passwd: readInside(root, "etc/passwd"), group: readInside(root, "etc/group")})
+}
+
+// readInside is a regular file's content, or nil.
+func readInside(root *os.Root, name string) []byte {
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe in its place would be waited for
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxUsers))
+	if err != nil {
+		return nil
+	}
+	return content
 }
 
 // reader reads a file that may be absent, which to the parser is an interface that is nil.

@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	engine "github.com/swarmd/swarmd/pkg/runtime"
+)
+
+const (
+	// tunnelStart is how long a user may take to say what a tunnel is for.
+	tunnelStart = 10 * time.Second
+	// maxCommand bounds the words of a command, and its environment's settings.
+	maxCommand = 1000
+)
+
+// beginTunnel opens this node's end of a tunnel to a task and does what the user asks for, until one of them ends it.
+func (a *Agent) beginTunnel(s v1.StreamRequest) {
+	t := a.tasks[s.Task]
+	running := t != nil && t.phase >= phaseStarted && t.phase < phaseEnded
+	full := len(a.streams) >= maxStreams
+	ctx, cancel := context.WithCancel(a.ctx)
+	a.streams[s.ID] = cancel
+	a.workers.Go(func() {
+		defer cancel()
+		defer a.post(func() { delete(a.streams, s.ID) })
+		to, err := a.o.Manager.Tunnel(ctx, s.ID)
+		if err != nil {
+			a.log.Debug("tunnel not opened", "task.id", s.Task, "err", err)
+			return
+		}
+		defer to.Close()
+		var end v1.TunnelEnd
+		switch {
+		case full:
+			end.Error = "there are too many streams at once on this node"
+		case !running:
+			end.Error = "the task does not run"
+		default:
+			end = a.tunnel(ctx, cancel, s.Task, to)
+		}
+		_ = v1.WriteFrameJSON(to, v1.FrameEnd, end) // who is gone needs no answer
+		_ = to.CloseWrite()
+		_, _ = io.Copy(io.Discard, to) // until the manager has passed it on
+	})
+}
+
+// tunnel does what the first frame asks for.
+func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, task string, to v1.Tunnel) v1.TunnelEnd {
+	slow := time.AfterFunc(tunnelStart, func() { _ = to.Close() })
+	kind, data, err := v1.ReadFrame(to)
+	slow.Stop()
+	var start v1.TunnelStart
+	if err == nil && kind != v1.FrameStart {
+		err = errors.New("the first frame says nothing of what the tunnel is for")
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &start)
+	}
+	switch {
+	case err != nil:
+		return v1.TunnelEnd{Error: "read what the tunnel is for: " + err.Error()}
+	case start.Exec != nil:
+		return a.tunnelExec(ctx, cancel, task, to, start.Exec)
+	case start.Forward != nil:
+		return a.tunnelForward(ctx, task, to, start.Forward)
+	}
+	return v1.TunnelEnd{Error: "this version of swarmd does not know what the tunnel is for"}
+}
+
+// tunnelExec runs a command, which is killed when the user is gone.
+func (a *Agent) tunnelExec(ctx context.Context, cancel context.CancelFunc, task string, to v1.Tunnel, e *v1.ExecStart) v1.TunnelEnd {
+	if len(e.Command) == 0 || len(e.Command) > maxCommand || len(e.Env) > maxCommand {
+		return v1.TunnelEnd{Error: fmt.Sprintf("a command has from 1 to %d words, and as many settings at most", maxCommand), Invalid: true}
+	}
+	p := engine.Process{Command: e.Command, Env: e.Env, User: e.User, Dir: e.Dir, TTY: e.TTY, Size: e.Size,
+		Stdout: v1.FrameWriter{To: to, Kind: v1.FrameOutput}, Stderr: v1.FrameWriter{To: to, Kind: v1.FrameErrors}}
+	resize := make(chan v1.WindowSize, 1)
+	p.Resize = resize
+	stdin, input := io.Pipe()
+	if e.Stdin {
+		p.Stdin = stdin
+	} else {
+		stdin.Close()
+	}
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		if !readInput(to, input, resize) {
+			cancel()
+		}
+	})
+	code, err := a.o.Runtime.Run(ctx, task, p)
+	stdin.Close() // what comes now nobody reads
+	if err != nil {
+		return v1.TunnelEnd{Error: forPeople.Replace(err.Error()), Invalid: errors.Is(err, engine.ErrInvalid)}
+	}
+	return v1.TunnelEnd{ExitCode: &code}
+}
+
+// readInput hands on what comes from a user, until there is no more, which it tells, or they are gone.
+func readInput(from io.Reader, input *io.PipeWriter, resize chan v1.WindowSize) (ended bool) {
+	defer input.Close()
+	for {
+		kind, data, err := v1.ReadFrame(from)
+		switch {
+		case err != nil:
+			return false
+		case kind == v1.FrameInput && len(data) == 0:
+			input.Close()
+		case kind == v1.FrameInput:
+			_, _ = input.Write(data) // where nobody reads it any more it is lost
+		case kind == v1.FrameSize:
+			var size v1.WindowSize
+			if json.Unmarshal(data, &size) != nil {
+				continue
+			}
+			select {
+			case <-resize: // an older one that nobody took
+			default:
+			}
+			resize <- size
+		}
+	}
+}
+
+// tunnelForward connects to a port inside the task.
+func (a *Agent) tunnelForward(ctx context.Context, task string, to v1.Tunnel, f *v1.ForwardStart) v1.TunnelEnd {
+	within, done := context.WithTimeout(ctx, tunnelStart)
+	conn, err := a.dial(within, task, f.Port)
+	done()
+	if err != nil {
+		return v1.TunnelEnd{Error: fmt.Sprintf("connect to port %d of the task: %s", f.Port, err)}
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	go func() {
+		for {
+			kind, data, err := v1.ReadFrame(to)
+			switch {
+			case err != nil:
+				conn.Close()
+				return
+			case kind == v1.FrameInput && len(data) == 0:
+				if c, ok := conn.(*net.TCPConn); ok {
+					_ = c.CloseWrite()
+				}
+			case kind == v1.FrameInput:
+				if _, err := conn.Write(data); err != nil {
+					return
+				}
+			}
+		}
+	}()
+	_, _ = io.Copy(v1.FrameWriter{To: to, Kind: v1.FrameOutput}, conn)
+	return v1.TunnelEnd{}
+}

@@ -1,0 +1,136 @@
+package v1
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// A tunnel leads from a user to a task's node, through the manager that holds the node's session: what is sent on either side are
+// frames, which managers pass on without a look. The user's first frame says what for; the node's last one what came of it.
+
+// FrameKind says what a frame holds.
+type FrameKind byte
+
+// The frames of a tunnel: those from the user, then those from the node.
+const (
+	FrameStart  FrameKind = 's' // a TunnelStart, as JSON
+	FrameInput  FrameKind = 'i' // bytes of the input; none is its end
+	FrameSize   FrameKind = 'w' // a WindowSize, as JSON
+	FrameOutput FrameKind = 'o' // bytes of the output, or of the connection
+	FrameErrors FrameKind = 'e' // bytes of the standard error
+	FrameEnd    FrameKind = 'x' // a TunnelEnd, as JSON
+)
+
+// MaxFrame bounds what a frame holds, in bytes.
+const MaxFrame = 64 << 10
+
+// frameHeader is a frame's kind and, in four bytes, big end first, how much it holds.
+const frameHeader = 5
+
+// Tunnel is one end: what is written comes out at the other. It is for one reader and many writers, each of which writes whole frames.
+type Tunnel interface {
+	io.ReadWriteCloser
+	// CloseWrite tells the other end that there is no more, and leaves what comes from there to be read.
+	CloseWrite() error
+}
+
+// TunnelStart says what a tunnel is for: one of its fields is set.
+type TunnelStart struct {
+	Exec    *ExecStart    `json:"exec,omitempty"`
+	Forward *ForwardStart `json:"forward,omitempty"`
+}
+
+// ExecStart runs a command in a task's container.
+type ExecStart struct {
+	Command []string `json:"command"`
+	// TTY gives it a terminal, whose output is one stream; Size is how large that is at the beginning.
+	TTY  bool       `json:"tty,omitempty"`
+	Size WindowSize `json:"size,omitzero"`
+	// Stdin connects its input, which is else empty.
+	Stdin bool `json:"stdin,omitempty"`
+	// Env is added to the container's environment, User and Dir take the place of the container's.
+	Env  []string `json:"env,omitempty"`
+	User string   `json:"user,omitempty"`
+	Dir  string   `json:"dir,omitempty"`
+}
+
+// ForwardStart connects to a TCP port inside a task, at its loopback address.
+type ForwardStart struct {
+	Port uint16 `json:"port"`
+}
+
+// WindowSize is a terminal's, in characters.
+type WindowSize struct {
+	Rows    uint16 `json:"rows"`
+	Columns uint16 `json:"columns"`
+}
+
+// TunnelEnd is what came of it: the command's exit code, or an error. Neither is a connection that was closed.
+type TunnelEnd struct {
+	ExitCode *int `json:"exitCode,omitempty"`
+	// Invalid tells that the command could not be started as it stands.
+	Invalid bool   `json:"invalid,omitempty"`
+	Error   string `json:"error,omitempty"`
+}
+
+// WriteFrame writes a frame in one call. More than MaxFrame bytes is an error.
+func WriteFrame(w io.Writer, kind FrameKind, data []byte) error {
+	if len(data) > MaxFrame {
+		return fmt.Errorf("a frame of %d bytes: at most %d are allowed", len(data), MaxFrame)
+	}
+	frame := make([]byte, frameHeader, frameHeader+len(data))
+	frame[0] = byte(kind)
+	binary.BigEndian.PutUint32(frame[1:], uint32(len(data)))
+	_, err := w.Write(append(frame, data...))
+	return err
+}
+
+// WriteFrameJSON writes a frame that holds a value as JSON.
+func WriteFrameJSON(w io.Writer, kind FrameKind, value any) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return WriteFrame(w, kind, data)
+}
+
+// ReadFrame reads a frame. What it returns is the caller's. The error is io.EOF where there are no more, and io.ErrUnexpectedEOF in the
+// middle of one.
+func ReadFrame(r io.Reader) (kind FrameKind, data []byte, err error) {
+	var header [frameHeader]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return 0, nil, err
+	}
+	n := binary.BigEndian.Uint32(header[1:])
+	if n > MaxFrame {
+		return 0, nil, fmt.Errorf("a frame of %d bytes: at most %d are allowed", n, MaxFrame)
+	}
+	data = make([]byte, n)
+	if _, err := io.ReadFull(r, data); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	return FrameKind(header[0]), data, nil
+}
+
+// FrameWriter makes frames of a kind of what is written to it. To must take a whole Write at a time where several use it.
+type FrameWriter struct {
+	To   io.Writer
+	Kind FrameKind
+}
+
+// Write implements io.Writer.
+func (f FrameWriter) Write(data []byte) (n int, err error) {
+	for len(data) > 0 {
+		part := data[:min(len(data), MaxFrame)]
+		if err := WriteFrame(f.To, f.Kind, part); err != nil {
+			return n, err
+		}
+		n, data = n+len(part), data[len(part):]
+	}
+	return n, nil
+}

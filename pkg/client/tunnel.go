@@ -1,0 +1,71 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// tunnel is one end of a tunnel between a user and a task's node: the body of a request, and that of its answer.
+type tunnel struct {
+	down   io.ReadCloser
+	mu     sync.Mutex
+	up     *io.PipeWriter
+	cancel context.CancelFunc
+}
+
+// Tunnel opens a tunnel to a task, by its ID or name. It returns once the task's node is there. The caller closes it.
+func (c *Client) Tunnel(ctx context.Context, task string, start v1.TunnelStart) (v1.Tunnel, error) {
+	var first bytes.Buffer
+	if err := v1.WriteFrameJSON(&first, v1.FrameStart, start); err != nil {
+		return nil, err
+	}
+	return c.tunnel(ctx, "/v1/tasks/"+url.PathEscape(task)+"/tunnel", &first, nil)
+}
+
+// Tunnel opens the node's end of a tunnel that the manager which the latest session is with asked for. The caller closes it.
+func (n *NodeClient) Tunnel(ctx context.Context, id string) (v1.Tunnel, error) {
+	var hosts []*host
+	if h := n.session.Load(); h != nil {
+		hosts = []*host{h}
+	}
+	return n.client.tunnel(ctx, n.path+"/tunnels/"+url.PathEscape(id), new(bytes.Buffer), hosts)
+}
+
+func (c *Client) tunnel(ctx context.Context, path string, first io.Reader, hosts []*host) (v1.Tunnel, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	r, w := io.Pipe()
+	body := &upBody{io.MultiReader(first, r), r}
+	resp, _, err := c.send(ctx, request{method: http.MethodPost, path: path, body: once(body), kind: "application/vnd.swarmd.frames", hosts: hosts})
+	if err != nil {
+		cancel()
+		_ = w.Close()
+		return nil, err
+	}
+	return &tunnel{down: resp.Body, up: w, cancel: cancel}, nil
+}
+
+// Read implements io.Reader.
+func (t *tunnel) Read(p []byte) (int, error) { return t.down.Read(p) }
+
+// Write implements io.Writer.
+func (t *tunnel) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.up.Write(p)
+}
+
+// Close implements io.Closer. What was written and not read at the other end may be lost.
+func (t *tunnel) Close() error {
+	_ = t.up.Close() // it never fails
+	t.cancel()
+	return t.down.Close()
+}
+
+// CloseWrite implements v1.Tunnel.
+func (t *tunnel) CloseWrite() error { return t.up.Close() }
