@@ -28,24 +28,25 @@ const nodeID = "node0000000000000000000001"
 
 // swarm is a manager for tests: it holds what is assigned to one node, and remembers what was reported.
 type swarm struct {
-	mu       sync.Mutex
-	revision int64
-	tasks    map[string]*v1.Task
-	services map[string]*v1.ServiceRevision
-	secrets  []*v1.Secret // sent with each task
-	configs  []*v1.Config
-	peers    v1.Peers // with every Complete
-	away     bool
-	changed  chan struct{}
-	messages []v1.Assignment // sent to every session as they are, after its Complete
-	status   map[string]v1.TaskStatus
-	history  map[string][]v1.TaskState
-	backward []string // reports that went back
-	reports  int
-	sessions int
-	reject   func(v1.StatusReport) error
-	streams  map[string][]string
-	streamed func(id string, records iter.Seq2[v1.LogRecord, error]) error
+	mu        sync.Mutex
+	revision  int64
+	tasks     map[string]*v1.Task
+	services  map[string]*v1.ServiceRevision
+	secrets   []*v1.Secret // sent with each task
+	configs   []*v1.Config
+	peers     v1.Peers // with every Complete
+	away      bool
+	changed   chan struct{}
+	messages  []v1.Assignment // sent to every session as they are, after its Complete
+	status    map[string]v1.TaskStatus
+	history   map[string][]v1.TaskState
+	backward  []string // reports that went back
+	reports   int
+	sessions  int
+	reject    func(v1.StatusReport) error
+	streams   map[string][]string
+	streamed  func(id string, records iter.Seq2[v1.LogRecord, error]) error
+	tunnelled func(id string) (v1.Tunnel, error)
 }
 
 func newSwarm() *swarm {
@@ -229,6 +230,14 @@ func (s *swarm) Stream(_ context.Context, id string, records iter.Seq2[v1.LogRec
 		s.mu.Unlock()
 	}
 	return nil
+}
+
+// Tunnel implements Manager.
+func (s *swarm) Tunnel(_ context.Context, id string) (v1.Tunnel, error) {
+	if s.tunnelled == nil {
+		return nil, errors.New("nobody waits for a tunnel")
+	}
+	return s.tunnelled(id)
 }
 
 // network is a netplugin.Network in memory, which outlives the agent as a kernel does.

@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"context"
+	"errors"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -64,6 +65,11 @@ func (*manager) Report(context.Context, v1.StatusReport) (v1.StatusResult, error
 
 // Stream implements agent.Manager.
 func (*manager) Stream(context.Context, string, iter.Seq2[v1.LogRecord, error]) error { return nil }
+
+// Tunnel implements agent.Manager.
+func (*manager) Tunnel(context.Context, string) (v1.Tunnel, error) {
+	return nil, errors.New("nobody has a tunnel here")
+}
 
 // layout is how the endpoints are spread.
 type layout struct {

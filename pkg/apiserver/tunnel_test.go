@@ -1,0 +1,185 @@
+package apiserver_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/apiserver"
+	"github.com/swarmd/swarmd/pkg/ca"
+	"github.com/swarmd/swarmd/pkg/client"
+)
+
+// answerTunnels is an agent that comes to every tunnel and does what the function says. What it returns tells of each that has ended.
+func (a *agent) answerTunnels(do func(v1.Tunnel)) <-chan string {
+	ended := make(chan string, 100)
+	var all sync.WaitGroup
+	ctx, cancel := context.WithCancel(a.ctx)
+	all.Go(func() {
+		for {
+			m, err, ok := a.next()
+			if err != nil || !ok {
+				return
+			}
+			for _, r := range m.Streams {
+				all.Go(func() {
+					to, err := a.client.Node(a.name).Tunnel(ctx, r.ID)
+					if err != nil || !r.Tunnel {
+						a.Errorf("the node comes to %+v: %v", r, err)
+						return
+					}
+					defer to.Close()
+					do(to)
+					ended <- r.Task
+				})
+			}
+		}
+	})
+	a.Cleanup(func() { // before that of connect
+		cancel()
+		a.hangUp()
+		all.Wait()
+	})
+	return ended
+}
+
+// echo answers each frame with the same, and the end of the input with an end.
+func echo(to v1.Tunnel) {
+	for {
+		kind, data, err := v1.ReadFrame(to)
+		if err != nil {
+			return
+		}
+		if kind == v1.FrameInput && len(data) == 0 {
+			_ = v1.WriteFrameJSON(to, v1.FrameEnd, v1.TunnelEnd{})
+			_ = to.CloseWrite()
+			_, _ = io.Copy(io.Discard, to)
+			return
+		}
+		if err := v1.WriteFrame(to, kind, data); err != nil {
+			return
+		}
+	}
+}
+
+// talk sends frames down a tunnel and wants them back, then ends it.
+func talk(t *testing.T, to v1.Tunnel) {
+	t.Helper()
+	if kind, data, err := v1.ReadFrame(to); err != nil || kind != v1.FrameStart || !strings.Contains(string(data), `"port":80`) {
+		t.Fatalf("the first frame came as %c %s, %v", kind, data, err)
+	}
+	for _, text := range []string{"one", strings.Repeat("long ", 13_000), "three"} {
+		if err := v1.WriteFrame(to, v1.FrameInput, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if kind, data, err := v1.ReadFrame(to); err != nil || kind != v1.FrameInput || string(data) != text {
+			t.Fatalf("%d bytes came back as %d, %v", len(text), len(data), err)
+		}
+	}
+	if err := v1.WriteFrame(to, v1.FrameInput, nil); err != nil {
+		t.Fatal(err)
+	}
+	if kind, _, err := v1.ReadFrame(to); err != nil || kind != v1.FrameEnd {
+		t.Errorf("the end is %c, %v", kind, err)
+	}
+	if _, _, err := v1.ReadFrame(to); err != io.EOF {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+var forward = v1.TunnelStart{Forward: &v1.ForwardStart{Port: 80}}
+
+// TestTunnels leads users to tasks whose nodes are connected here and to another manager.
+func TestTunnels(t *testing.T) {
+	c := form(t)
+	m2 := c.another()
+	c.commit(taskOp("a", "s", "w1", "r", 1), taskOp("b", "s", "w2", "r", 2), statusOp("a", v1.TaskRunning, ""), statusOp("b", v1.TaskRunning, ""))
+	for node, addr := range map[string]string{"w1": c.addr, "w2": m2.addr} {
+		ended := c.agentAt(node, addr).answerTunnels(echo)
+		task := map[string]string{"w1": "a", "w2": "b"}[node]
+		for range 3 {
+			to, err := c.client.Tunnel(c.ctx, task, forward)
+			if err != nil {
+				t.Fatal(err)
+			}
+			talk(t, to)
+			to.Close()
+			<-ended
+		}
+		to, err := c.client.Tunnel(c.ctx, task, forward)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to.Close() // the user is gone
+		<-ended
+	}
+}
+
+// TestTunnelRefusals: what cannot be is said, and nothing waits for ever.
+func TestTunnelRefusals(t *testing.T) {
+	c := form(t, func(o *apiserver.Options) { o.Limits.StreamWait = 50 * time.Millisecond })
+	c.commit(taskOp("a", "s", "w1", "r", 1), taskOp("b", "s", "w2", "r", 2), taskOp("c", "s", "demoted", "r", 3),
+		statusOp("a", v1.TaskRunning, ""), statusOp("b", v1.TaskFailed, ""), statusOp("c", v1.TaskRunning, ""))
+	c.agentAt("w1", c.addr) // which does not come
+	for task, want := range map[string]struct {
+		code int
+		says string
+	}{
+		"a": {http.StatusGatewayTimeout, "node w1 did not answer within 50ms"},
+		"b": {http.StatusConflict, "is not running: it is failed"},
+		"c": {http.StatusServiceUnavailable, "node demoted is not available"},
+		"d": {http.StatusNotFound, "d"},
+	} {
+		_, err := c.client.Tunnel(c.ctx, task, forward)
+		if client.Status(err) != want.code || !strings.Contains(err.Error(), want.says) {
+			t.Errorf("task %s: %v; want %d, %s", task, err, want.code, want.says)
+		}
+	}
+	if _, err := c.client.Node("w1").Tunnel(c.ctx, "nothing"); client.Status(err) != http.StatusNotFound {
+		t.Errorf("a node that comes to no meeting: %v", err)
+	}
+}
+
+// TestTunnelEndsWithTheRight: a user who is removed is cut off, and so is the node's end.
+func TestTunnelEndsWithTheRight(t *testing.T) {
+	c := form(t, quick)
+	c.commit(taskOp("a", "s", "w1", "r", 1), statusOp("a", v1.TaskRunning, ""))
+	ended := c.agentAt("w1", c.addr).answerTunnels(echo)
+	if _, _, err := c.user("otto", v1.UserOperate); err != nil {
+		t.Fatal(err)
+	}
+	token, err := c.client.CreateUserToken(c.ctx, "otto", v1.UserTokenRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := ca.UserTLS(nil, nil, c.cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	otto, err := client.Dial(client.Options{Hosts: []string{c.addr}, TLS: roots, Token: token.Token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer otto.Close()
+	to, err := otto.Tunnel(c.ctx, "a", forward)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	c.local().expect(http.StatusNoContent, "DELETE", "/v1/users/otto", "")
+	<-ended
+	for {
+		if _, _, err := v1.ReadFrame(to); err != nil {
+			if errors.Is(err, context.DeadlineExceeded) {
+				t.Error("it was not cut off")
+			}
+			return
+		}
+	}
+}
