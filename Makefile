@@ -2,8 +2,6 @@
 SHELL       := /bin/bash -o pipefail
 BIN         := bin
 SWARMD_ROOT ?= /var/lib/swarmd
-# What needs root, real namespaces and what "make build runtime" builds.
-ROOT_TESTS  := ./pkg/runtime/containerd/... ./pkg/netplugin/... ./test/e2e/...
 COMMANDS    := swarmd apiserver controller-manager agent swarmctl
 # What stands in for the images that the tutorial names, such as redis-3.0.6 for redis:3.0.6.
 TUTORIAL    := alpine-latest redis-3.0.6 redis-3.0.7 nginx-latest
@@ -40,7 +38,7 @@ $(BIN)/hello-%.tar: deploy/examples/hello/main.go deploy/examples/image/main.go
 
 .PHONY: test
 test: lint unit runtime build e2e-images ## Run everything that a machine like CI's can run (root)
-	go test -count=1 -timeout 25m -p 1 $(ROOT_TESTS)
+	@test/lanes
 	go test -count=1 ./test/sim -seeds 1000
 	$(MAKE) --no-print-directory bench-scale NODES=50 TASKS=2000
 	$(MAKE) --no-print-directory churn ROUNDS=60

@@ -2,8 +2,8 @@ package endpoints
 
 import (
 	"context"
-	"errors"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
