@@ -311,8 +311,9 @@ func randomOps(random *rand.Rand) []store.Op {
 		return []store.Op{{Kind: []v1.Kind{v1.KindService, v1.KindNetwork}[random.IntN(2)], ID: []string{service, network}[random.IntN(2)], If: store.Always()}}
 	}
 	if random.IntN(2) == 0 {
-		return []store.Op{{Kind: v1.KindNode, ID: pick("node", 4), Section: v1.SectionStatus, If: store.Exists(),
-			Value: &v1.NodeStatus{State: v1.NodeReady, Addr: pick("10.0.0.", 3)}}}
+		id := pick("node", 4)
+		return []store.Op{{Kind: v1.KindNode, ID: id, Section: v1.SectionStatus, If: store.Exists(), // with the description that its session gives
+			Value: &v1.NodeStatus{State: v1.NodeReady, Addr: pick("10.0.0.", 3), Description: v1.NodeDescription{Hostname: "host-" + id}}}}
 	}
 	desired := &v1.NodeDesired{}
 	if random.IntN(2) == 0 {

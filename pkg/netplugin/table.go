@@ -190,9 +190,9 @@ func readTable(c *nftables.Conn, sets []*nftables.Set, chains []chain) (have pub
 	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
 	found, err := chainsOf(c, table)
 	if err != nil || len(found) == 0 {
-		return publication{ports: ports{}}, false, err
+		return publication{ports{}, map[portKey][]Place{}}, false, err
 	}
-	have, ok = publication{ports: ports{}}, true
+	have, ok = publication{ports{}, map[portKey][]Place{}}, true
 	if len(sets) > 0 {
 		if have, ok = readPorts(c, table, sets); ok {
 			for n := range have.counts() {
