@@ -88,9 +88,13 @@ func TestNetBench(t *testing.T) {
 	first, second := s.Hosts[0], s.Hosts[1]
 	const port, published = 9001, 9000
 	s.network(first, "back")
+	s.network(first, "sealed", "--opt", "encrypted")
 	s.serve(first, "from", 1, "--network", "back", "--constraint", "node.hostname=="+first.Name)
 	s.serve(first, "to", 1, "--network", "back", "--publish", fmt.Sprintf("%d:%d", published, published), "--constraint", "node.hostname=="+second.Name)
+	s.serve(first, "sealedfrom", 1, "--network", "sealed", "--constraint", "node.hostname=="+first.Name)
+	s.serve(first, "sealedto", 1, "--network", "sealed", "--constraint", "node.hostname=="+second.Name)
 	from, to := s.tasksOf(first, "from", 1)[0], s.tasksOf(first, "to", 1)[0]
+	sealedFrom, sealedTo := s.tasksOf(first, "sealedfrom", 1)[0], s.tasksOf(first, "sealedto", 1)[0]
 	docker := layDocker(t, first, second, published+10)
 
 	at := func(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
@@ -105,18 +109,14 @@ func TestNetBench(t *testing.T) {
 		{{name: "published port, task elsewhere", road: road{s.Client, at(first.Addr.String(), published), oursMesh}},
 			{name: "published port, Docker's layout", road: road{s.Client, at(first.Addr.String(), published+10), theirsMesh}}},
 	}
-	paths := []*measured{plain}
+	sealed := &measured{name: "task to task, encrypted", road: road{sealedFrom.Namespace, at(sealedTo.address(0), port), listenIn(t, sealedTo.Namespace, port)}}
+	paths := []*measured{plain, sealed}
 	for _, row := range rows {
 		paths = append(paths, row[0], row[1])
 	}
 	takeTurns(t, paths, *netRounds)
 	s.bareForwarding(plain, rows[0][0])
-	printNet(t, plain, rows)
-	if r := first.Ctl("network", "create", "--driver", "overlay", "--opt", "encrypted", "secret"); r.Err != nil {
-		t.Logf("encrypted networks are left out: %s", strings.TrimSpace(r.Stderr))
-	} else {
-		t.Error("there are encrypted networks now: measure them, too")
-	}
+	printNet(t, plain, sealed, rows)
 }
 
 // takeTurns measures every path in each round, and once before to warm up.
@@ -177,7 +177,7 @@ func (s *swarm) bareForwarding(plain, task *measured) {
 }
 
 // printNet prints the table, and one JSON object.
-func printNet(t *testing.T, plain *measured, rows [][2]*measured) {
+func printNet(t *testing.T, plain, sealed *measured, rows [][2]*measured) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n| ratio to plain links | %s |\n|---|---|---|---|---|\n", strings.Join(measures[:], " | "))
 	fmt.Fprintf(&b, "| plain links: | %.1f Gbit/s | %.1f Gbit/s | %.0f | %.1f µs |\n", 8*middle(plain.figures[0])/1e9, 8*middle(plain.figures[1])/1e9,
@@ -202,6 +202,13 @@ func printNet(t *testing.T, plain *measured, rows [][2]*measured) {
 			}
 		}
 	}
+	fmt.Fprintf(&b, "| %s |", sealed.name)
+	result[sealed.name] = map[string]float64{}
+	for f, name := range measures {
+		fmt.Fprintf(&b, " %.2f |", sealed.ratio(plain, f))
+		result[sealed.name][name] = sealed.ratio(plain, f)
+	}
+	b.WriteString("\n")
 	t.Log(b.String())
 	line, err := json.Marshal(result)
 	if err != nil {
