@@ -88,7 +88,7 @@ func (a *Agent) tunnelExec(ctx context.Context, cancel context.CancelFunc, task 
 	if e.Stdin {
 		p.Stdin = stdin
 	} else {
-		stdin.Close()
+		_ = stdin.Close()
 	}
 	var reading sync.WaitGroup
 	reading.Go(func() {
@@ -97,7 +97,7 @@ func (a *Agent) tunnelExec(ctx context.Context, cancel context.CancelFunc, task 
 		}
 	})
 	code, err := a.o.Runtime.Run(ctx, task, p)
-	stdin.Close() // what comes now nobody reads
+	_ = stdin.Close() // what comes now nobody reads
 	if err != nil {
 		return v1.TunnelEnd{Error: forPeople.Replace(err.Error()), Invalid: errors.Is(err, engine.ErrInvalid)}
 	}
@@ -106,14 +106,14 @@ func (a *Agent) tunnelExec(ctx context.Context, cancel context.CancelFunc, task 
 
 // readInput hands on what comes from a user, until there is no more, which it tells, or they are gone.
 func readInput(from io.Reader, input *io.PipeWriter, resize chan v1.WindowSize) (ended bool) {
-	defer input.Close()
+	defer func() { _ = input.Close() }()
 	for {
 		kind, data, err := v1.ReadFrame(from)
 		switch {
 		case err != nil:
 			return false
 		case kind == v1.FrameInput && len(data) == 0:
-			input.Close()
+			_ = input.Close()
 		case kind == v1.FrameInput:
 			_, _ = input.Write(data) // where nobody reads it any more it is lost
 		case kind == v1.FrameSize:

@@ -283,7 +283,7 @@ func (b *backend) leadOn(ctx context.Context, user *tunnelEnd, node, task string
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	in, up := io.Pipe()
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+"/v1/nodes/"+node+"/tasks/"+task+"/tunnel", in)
 	if err != nil {
 		return err

@@ -60,7 +60,6 @@ func TestMainJobBadInput(t *testing.T) {
 	}{
 		{[]string{"service", "create"}, "requires at least 1 argument"},
 		{[]string{"service", "create", "--publish", "99999:80", "hello:1"}, "99999"},
-		{[]string{"service", "create", "--publish", "1.2.3.4:80:80", "hello:1"}, "hostip is not supported"},
 		{[]string{"service", "create", "--limit-memory", "lots", "hello:1"}, "lots"},
 		{[]string{"service", "create", "--constraint", "node.labels.zone=east", "hello:1"}, "node.labels.zone=east"},
 		{[]string{"service", "create", "--mode", "sideways", "hello:1"}, "sideways"},

@@ -43,7 +43,7 @@ func userInside(pid uint32, spec string) (specs.User, error) {
 	if err != nil {
 		return specs.User{}, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	return findUser(spec, nil, &image{passwd: readInside(root, "etc/passwd"), group: readInside(root, "etc/group")})
 }
 
