@@ -153,7 +153,7 @@ func stampOf(old, now *v1.Task) time.Time {
 	if old == nil || now == nil || old.Desired == nil || now.Desired == nil || v1.Serves(old) == v1.Serves(now) {
 		return time.Time{}
 	}
-	if v1.Observed(old) != v1.Observed(now) {
+	if v1.Observed(old) != v1.Observed(now) && now.Status != nil { // a status may be removed, too
 		return now.Status.At
 	}
 	return now.Meta.UpdatedAt
