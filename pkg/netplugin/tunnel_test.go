@@ -145,6 +145,27 @@ func sealedFleet(t *testing.T, machines int, dual bool) *fleet {
 	return f
 }
 
+// shakeHands waits until every task has reached every other once. A first handshake may be lost, as where two nodes begin one at the same
+// time, and WireGuard makes the next one after five seconds, which may be lost as well.
+func (f *fleet) shakeHands() {
+	f.t.Helper()
+	began := time.Now()
+	for _, from := range f.tasks {
+		for _, to := range f.tasks {
+			for _, a := range f.addresses(to, 0) {
+				for from.id != to.id {
+					if _, _, err := ask(f.space(from), "tcp", at(a, 80)); err == nil {
+						break
+					} else if time.Since(began) > 6*soon {
+						f.t.Fatalf("%s never reached %s at %s: %v", from.id, to.id, a, err)
+					}
+				}
+			}
+		}
+	}
+	f.t.Logf("all reached each other after %s", time.Since(began).Round(time.Millisecond))
+}
+
 func TestEncryptedNetwork(t *testing.T) {
 	for _, six := range []bool{false, true} {
 		t.Run(fmt.Sprintf("underlay of IPv6 %t", six), func(t *testing.T) {
@@ -153,6 +174,7 @@ func TestEncryptedNetwork(t *testing.T) {
 			wire := sniff(t, f.lan, f.ports)
 			f.apply()
 			f.serve()
+			f.shakeHands()
 			f.check()
 			for _, from := range f.tasks {
 				for _, to := range f.tasks {
@@ -246,6 +268,7 @@ func TestEncryptedNetworkIsRepaired(t *testing.T) {
 			f := sealedFleet(t, 2, false)
 			f.apply()
 			f.serve()
+			f.shakeHands()
 			f.check()
 			held, _ := hold(t, f.space(f.tasks[0]), at(f.address(f.tasks[2], 0, false), 80))
 			wire := sniff(t, f.lan, f.ports)
@@ -310,6 +333,7 @@ func TestEncryptedNetworkIsReadBack(t *testing.T) {
 			f := sealedFleet(t, 2, false)
 			f.apply()
 			f.serve()
+			f.shakeHands()
 			f.check()
 			before, err := f.labs[0].linux.process("net0").read()
 			must(t, err)
@@ -391,6 +415,7 @@ func TestEncryptedNetworkLosesNothing(t *testing.T) {
 	f := sealedFleet(t, 2, false)
 	f.apply()
 	f.serve()
+	f.shakeHands()
 	f.check()
 	wire := sniff(t, f.lan, f.ports)
 	there, back := f.stream(f.tasks[0], f.tasks[2], time.Millisecond), f.stream(f.tasks[2], f.tasks[0], time.Millisecond)
