@@ -16,12 +16,8 @@ import (
 // What comes in the body of one goes out in the answer of the other, as it comes. Where the node is connected to another manager, that
 // one's answer and body are the second request.
 
-const (
-	// maxTunnels is how many tunnels one server has at a time; a user may have userShare-th of them.
-	maxTunnels = 512
-	// tunnelType is what a tunnel carries: frames, see v1.FrameKind.
-	tunnelType = "application/vnd.swarmd.frames"
-)
+// maxTunnels is how many tunnels one server has at a time; a user may have userShare-th of them.
+const maxTunnels = 512
 
 // tunnelRoutes are the doors of tunnels to tasks.
 func (s *Server) tunnelRoutes() []route {
@@ -40,12 +36,11 @@ type tunnelEnd struct {
 	body    io.Reader
 	w       http.ResponseWriter
 	control *http.ResponseController
-	begun   bool
 }
 
-// newTunnelEnd is the side of whoever made a request. leave is to be called before the request is answered for.
-func newTunnelEnd(w http.ResponseWriter, r *http.Request) (e *tunnelEnd, leave func(), err error) {
-	e = &tunnelEnd{body: r.Body, w: w, control: http.NewResponseController(w)}
+// tunnelEnd is the side of whoever made a request. It is to be woken before the request is answered for.
+func (s *Server) tunnelEnd(w http.ResponseWriter, r *http.Request) (*tunnelEnd, *backend, error) {
+	e := &tunnelEnd{body: r.Body, w: w, control: http.NewResponseController(w)}
 	if err := e.control.EnableFullDuplex(); err != nil {
 		return nil, nil, fmt.Errorf("apiserver: a tunnel is not possible over this connection: %w", err)
 	}
@@ -54,13 +49,13 @@ func newTunnelEnd(w http.ResponseWriter, r *http.Request) (e *tunnelEnd, leave f
 	}
 	closeAfter(w, r)
 	_, _ = e.control.SetReadDeadline(time.Time{}), e.control.SetWriteDeadline(time.Time{}) // it may be silent for as long as it likes
-	return e, e.wake, nil
+	b, err := s.attached()
+	return e, b, err
 }
 
 // begin sends the headers, which say that the tunnel is through.
 func (e *tunnelEnd) begin() error {
-	e.begun = true
-	e.w.Header().Set("Content-Type", tunnelType)
+	e.w.Header().Set("Content-Type", v1.TunnelType)
 	e.w.Header().Set("Cache-Control", "no-store")
 	e.w.WriteHeader(http.StatusOK)
 	return e.control.Flush()
@@ -153,15 +148,11 @@ func (m *meetings) close(one *meeting) {
 
 // tunnel leads a user to a task, wherever its node is connected.
 func (s *Server) tunnel(w http.ResponseWriter, r *http.Request) error {
-	user, leave, err := newTunnelEnd(w, r)
+	user, b, err := s.tunnelEnd(w, r)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	b, err := s.attached()
-	if err != nil {
-		return err
-	}
+	defer user.wake()
 	of, who := s.placesOf(r)
 	out, err := of.tunnels.enterAs(who)
 	if err != nil {
@@ -188,15 +179,11 @@ func (s *Server) tunnel(w http.ResponseWriter, r *http.Request) error {
 
 // relayTunnel leads another manager's user to a task of a node that is connected here.
 func (s *Server) relayTunnel(w http.ResponseWriter, r *http.Request) error {
-	user, leave, err := newTunnelEnd(w, r)
+	user, b, err := s.tunnelEnd(w, r)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	b, err := s.attached()
-	if err != nil {
-		return err
-	}
+	defer user.wake()
 	out, err := b.relays.given.enter()
 	if err != nil {
 		return err
@@ -238,15 +225,11 @@ func (b *backend) lead(ctx context.Context, user *tunnelEnd, se *session, task s
 
 // meetTunnel is a node that comes to a meeting. It stays until that is over.
 func (s *Server) meetTunnel(w http.ResponseWriter, r *http.Request) error {
-	far, leave, err := newTunnelEnd(w, r)
+	far, b, err := s.tunnelEnd(w, r)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	b, err := s.attached()
-	if err != nil {
-		return err
-	}
+	defer far.wake()
 	m := b.meetings.claim(r.PathValue("stream"), r.PathValue("ref"))
 	if m == nil {
 		return problemf(http.StatusNotFound, "nobody waits for this tunnel of this node")
@@ -288,7 +271,7 @@ func (b *backend) leadOn(ctx context.Context, user *tunnelEnd, node, task string
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", tunnelType)
+	req.Header.Set("Content-Type", v1.TunnelType)
 	resp, err := b.relays.client.Do(req)
 	about := "manager " + p.Status.Manager + ", which node " + node + " is connected to, "
 	if err != nil {

@@ -118,6 +118,15 @@ func (a *app) expand(path string, recursive bool) ([]string, error) {
 }
 
 func (a *app) readFile(path string) ([]byte, error) {
+	data, err := a.readSome(path, maxFile+1)
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s: larger than %d bytes", path, maxFile)
+	}
+	return data, err
+}
+
+// readSome reads a file, or In for "-", and no more than most bytes of it.
+func (a *app) readSome(path string, most int64) ([]byte, error) {
 	in := a.In
 	if path != "-" {
 		f, err := os.Open(path)
@@ -127,12 +136,9 @@ func (a *app) readFile(path string) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	data, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(in, most))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s: larger than %d bytes", path, maxFile)
 	}
 	return data, nil
 }

@@ -71,22 +71,7 @@ func (a *app) project(f *composeFlags, o compose.Options) (*compose.Project, err
 }
 
 // readCompose reads a compose file, or In for "-". It need not be a regular file: many are the output of a command.
-func (a *app) readCompose(path string) ([]byte, error) {
-	in := a.In
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
-	data, err := io.ReadAll(io.LimitReader(in, compose.MaxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return data, nil
-}
+func (a *app) readCompose(path string) ([]byte, error) { return a.readSome(path, compose.MaxFile+1) }
 
 // dotEnv are the variables of the file, none where there is no such file.
 func (a *app) dotEnv(path string) (map[string]string, error) {

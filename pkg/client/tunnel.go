@@ -41,7 +41,7 @@ func (c *Client) tunnel(ctx context.Context, path string, first io.Reader, hosts
 	ctx, cancel := context.WithCancel(ctx)
 	r, w := io.Pipe()
 	body := &upBody{io.MultiReader(first, r), r}
-	resp, _, err := c.send(ctx, request{method: http.MethodPost, path: path, body: once(body), kind: "application/vnd.swarmd.frames", hosts: hosts})
+	resp, _, err := c.send(ctx, request{method: http.MethodPost, path: path, body: once(body), kind: v1.TunnelType, hosts: hosts})
 	if err != nil {
 		cancel()
 		_ = w.Close()

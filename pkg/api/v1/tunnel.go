@@ -23,6 +23,9 @@ const (
 	FrameEnd    FrameKind = 'x' // a TunnelEnd, as JSON
 )
 
+// TunnelType is the content type of a tunnel's two bodies.
+const TunnelType = "application/vnd.swarmd.frames"
+
 // MaxFrame bounds what a frame holds, in bytes.
 const MaxFrame = 64 << 10
 

@@ -194,17 +194,6 @@ func (s *Store) RemoveMember(ctx context.Context, name string) error {
 	return err
 }
 
-// CanRemove tells whether RemoveMember would refuse: nil, or ErrQuorum.
-func (s *Store) CanRemove(ctx context.Context, name string) error {
-	if s.member == nil {
-		return errAlone
-	}
-	if m := s.find(name); m != nil {
-		return s.mayRemove(ctx, m)
-	}
-	return nil
-}
-
 func (s *Store) remove(ctx context.Context, m *membership.Member) error {
 	if err := s.mayRemove(ctx, m); err != nil {
 		return err
