@@ -81,7 +81,7 @@ func startService(t *testing.T, h *lab.Host, c *client.Client, name string, repl
 	}
 	took := time.Since(began).Seconds()
 	h.Must("service", "rm", name)
-	for len(containers(t, h)) > 0 {
+	for len(shims(t, h)) > 0 {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return took

@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -167,29 +165,21 @@ func TestMainJobScaleUpdateRemove(t *testing.T) {
 	}
 	h.Must("apply", "-f", example(t)) // the name is free at once
 	l.Eventually(30*time.Second, "only the new service's containers run", func() error {
-		if n := len(containers(t, h)); n != 3 {
+		if n := len(shims(t, h)); n != 3 {
 			return fmt.Errorf("%d containers", n)
 		}
 		return nil
 	})
 }
 
-// containers are the process IDs of the shims that run for a host.
-func containers(t *testing.T, h *lab.Host) []int {
+// shims are the processes that keep a host's containers.
+func shims(t *testing.T, h *lab.Host) map[int]string {
 	t.Helper()
-	entries, err := os.ReadDir("/proc")
+	found, err := h.Shims()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var pids []int
-	for _, e := range entries {
-		cmdline, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		pid, notPID := strconv.Atoi(e.Name())
-		if err == nil && notPID == nil && strings.Contains(string(cmdline), "containerd-shim") && strings.Contains(string(cmdline), h.Root) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
+	return found
 }
 
 func TestMainJobDaemonKilled(t *testing.T) {
@@ -321,7 +311,7 @@ func TestMainJobLeaveLeavesNothing(t *testing.T) {
 	l, h := oneHost(t)
 	h.Must("apply", "-f", example(t))
 	h.Must("swarm", "leave", "--force")
-	if n := len(containers(t, h)); n != 0 {
+	if n := len(shims(t, h)); n != 0 {
 		t.Errorf("%d containers run after leaving", n)
 	}
 	if got := strings.TrimSpace(h.Must("info", "--format", "{{.Swarm.LocalNodeState}}")); got != "inactive" {

@@ -38,7 +38,7 @@ func TestMainJobLostState(t *testing.T) {
 	if r := h.Ctl("service", "ls"); r.Code == 0 {
 		t.Errorf("a swarm whose state is gone lists its services:\n%s", r.Stdout)
 	}
-	if n := len(containers(t, h)); n != 3 {
+	if n := len(shims(t, h)); n != 3 {
 		t.Errorf("%d containers run, want the 3 that there were", n)
 	}
 }
@@ -62,7 +62,7 @@ func TestMainJobRestoredBackup(t *testing.T) {
 	h.Start()
 	h.Must("service", "create", "--name", "later", "--timeout", "30s", "hello:1")
 	l.Eventually(30*time.Second, "what runs is what the restored swarm wants", func() error {
-		if wanted, got := len(running(t, h, "hello")), len(containers(t, h)); wanted != 3 || got != 4 {
+		if wanted, got := len(running(t, h, "hello")), len(shims(t, h)); wanted != 3 || got != 4 {
 			return fmt.Errorf("%d tasks of hello and %d containers run, want 3 and 4\n%s\n%s", wanted, got, h.Must("service", "ps", "--no-trunc", "hello"), h.Log())
 		}
 		return nil

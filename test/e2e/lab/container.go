@@ -12,26 +12,13 @@ import (
 // Containers are the processes of the containers that run on the host, by the IDs of the containers. It asks the kernel: a container
 // is the living child of a shim, whatever containerd and swarmd think of it.
 func (h *Host) Containers() (map[string]int, error) {
-	ids := make(map[int]string) // of the shims' containers
-	// Where the path is too long for a socket, containerd's is in a folder of /run.
-	sockets := []string{h.Root + "/", "/run/" + engineName(filepath.Join(h.Root, "containerd")) + "/"}
-	_, err := processes(func(pid int, line []string) bool {
-		at := slices.Index(line, "-id")
-		if !strings.HasPrefix(filepath.Base(line[0]), "containerd-shim") || at < 0 || at+1 >= len(line) ||
-			!slices.ContainsFunc(line, func(word string) bool {
-				return strings.HasPrefix(word, sockets[0]) || strings.HasPrefix(word, sockets[1])
-			}) {
-			return false
-		}
-		ids[pid] = line[at+1]
-		return true
-	})
+	shims, err := h.Shims()
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[string]int)
 	_, err = processes(func(pid int, line []string) bool {
-		id := ids[parent(pid)]
+		id := shims[parent(pid)]
 		if id == "" {
 			return false
 		}
@@ -45,6 +32,24 @@ func (h *Host) Containers() (map[string]int, error) {
 		return false
 	})
 	return found, err
+}
+
+// Shims are the processes that keep the host's containers, with the IDs of these.
+func (h *Host) Shims() (map[int]string, error) {
+	ids := make(map[int]string)
+	// Where the path is too long for a socket, containerd's is in a folder of /run.
+	sockets := []string{h.Root + "/", "/run/" + engineName(filepath.Join(h.Root, "containerd")) + "/"}
+	_, err := processes(func(pid int, line []string) bool {
+		at := slices.Index(line, "-id")
+		if strings.HasPrefix(filepath.Base(line[0]), "containerd-shim") && at >= 0 && at+1 < len(line) &&
+			slices.ContainsFunc(line, func(word string) bool {
+				return strings.HasPrefix(word, sockets[0]) || strings.HasPrefix(word, sockets[1])
+			}) {
+			ids[pid] = line[at+1]
+		}
+		return false
+	})
+	return ids, err
 }
 
 // parent is the process that a process is the child of.
