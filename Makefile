@@ -4,7 +4,7 @@ BIN         := bin
 SWARMD_ROOT ?= /var/lib/swarmd
 COMMANDS    := swarmd apiserver controller-manager agent swarmctl
 # What stands in for the images that the tutorial names, such as redis-3.0.6 for redis:3.0.6.
-TUTORIAL    := alpine-latest redis-3.0.6 redis-3.0.7 nginx-latest
+TUTORIAL    := alpine-latest redis-3.0.6 redis-3.0.7 redis-alpine nginx-latest nginx-alpine registry-2 stackdemo-latest
 export CGO_ENABLED := 0
 export SWARMD_ROOT
 # Another user's checkout (sudo make up) has no commit to tell: git refuses, and the build must not.
@@ -54,10 +54,15 @@ crash: ## Kill the daemon before each change of its disk, one after the other, a
 .PHONY: e2e-images
 e2e-images: $(BIN)/hello-1.tar $(BIN)/hello-2.tar $(BIN)/etcd $(TUTORIAL:%=$(BIN)/tutorial-%.tar)
 
-$(BIN)/tutorial-%.tar: test/e2e/workload/main.go deploy/examples/image/main.go
-	@mkdir -p $(BIN)
-	go build -ldflags "-s -w" -o $(BIN)/workload ./test/e2e/workload
-	go run ./deploy/examples/image $(BIN)/workload $(subst -,:,$*) $@
+# What the images start where nothing is said.
+$(BIN)/tutorial-registry-2.tar: ARG := registry
+$(BIN)/tutorial-stackdemo-latest.tar: ARG := counter
+
+$(BIN)/workload: $(wildcard test/e2e/workload/*.go)
+	go build -ldflags "-s -w" -o $@ ./test/e2e/workload
+
+$(BIN)/tutorial-%.tar: $(BIN)/workload deploy/examples/image/main.go
+	go run ./deploy/examples/image $(BIN)/workload $(subst -,:,$*) $@ $(ARG)
 
 $(BIN)/etcd: go.mod # somebody's own etcd, for the parts that run alone
 	go build -o $@ go.etcd.io/etcd/server/v3

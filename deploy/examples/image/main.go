@@ -1,7 +1,9 @@
 // Command image packs one static program into a docker archive that "swarmctl image load" reads. A first run of swarmd
 // must need neither a registry nor another tool to build an image.
 //
-//	image PROGRAM NAME ARCHIVE     such as: image bin/hello hello:1 bin/hello-1.tar
+//	image PROGRAM NAME ARCHIVE [ARG…]     such as: image bin/hello hello:1 bin/hello-1.tar
+//
+// The program gets the arguments where a service says none.
 package main
 
 import (
@@ -22,17 +24,17 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: image PROGRAM NAME ARCHIVE")
+	if len(os.Args) < 4 {
+		fmt.Fprintln(os.Stderr, "usage: image PROGRAM NAME ARCHIVE [ARG…]")
 		os.Exit(2)
 	}
-	if err := pack(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	if err := pack(os.Args[1], os.Args[2], os.Args[3], os.Args[4:]); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)
 	}
 }
 
-func pack(program, ref, archive string) error {
+func pack(program, ref, archive string, args []string) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		return err
@@ -50,7 +52,7 @@ func pack(program, ref, archive string) error {
 		Architecture: runtime.GOARCH,
 		OS:           "linux",
 		RootFS:       v1.RootFS{Type: "layers"},
-		Config:       v1.Config{Entrypoint: []string{entrypoint}, Env: []string{"PATH=/"}, ExposedPorts: map[string]struct{}{"8080/tcp": {}}},
+		Config:       v1.Config{Entrypoint: []string{entrypoint}, Cmd: args, Env: []string{"PATH=/"}, ExposedPorts: map[string]struct{}{"8080/tcp": {}}},
 	})
 	if err != nil {
 		return err
