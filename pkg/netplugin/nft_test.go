@@ -57,7 +57,7 @@ func TestOperatorCanListTheFirewall(t *testing.T) {
 		{"no port", testConfig(1), []string{"meta l4proto . th dport vmap @ports", "masquerade"}},
 		{"ports", everything(), []string{
 			"meta l4proto . th dport vmap @ports", "tcp . 8080 : goto pick3", "udp . 8080 : goto pick1", "sctp . 99 : goto pick2",
-			"tcp . 8080 . 0x00000002 : 100.64.1.4 . 80", "numgen random mod 3 map @backends",
+			"tcp . 8080 . 0x00000002 : 100.64.1.4 . 80", "mod 3 seed 0x1 map @backends",
 		}},
 	} {
 		b.apply(tt.config)

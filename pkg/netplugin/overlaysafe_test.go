@@ -341,7 +341,7 @@ func TestOperatorCanListOverlays(t *testing.T) {
 	f.apply()
 	ruleset := nft(t, f.labs[0].overlay("net0"), "list", "ruleset")
 	for _, want := range []string{
-		"table ip swarmd", "table ip6 swarmd", "meta mark set ip daddr map @vips", "meta mark vmap @dispatch", "dnat to ip daddr . numgen random mod 2 map @backends",
+		"table ip swarmd", "table ip6 swarmd", "meta mark set ip daddr map @vips", "meta mark vmap @dispatch", "mod 2 seed 0x1 map @backends",
 		"10.0.1.5 : 0x", ": goto pick2", ": goto refuse", "10.0.1.5 . 0x00000001 : 10.0.1.12", "fd00:1::5 . 0x00000001 : fd00:1::c", "10.0.1.11 . 10.0.1.11 : 10.0.1.1",
 		"reject with tcp reset", "fib saddr . iif oif",
 	} {

@@ -134,13 +134,11 @@ func pickChain(n int) chain {
 }
 
 func pickOf(n int) []expr.Any {
-	return []expr.Any{
+	return append(overlayFamilies[0].hashOf(n, register+2, register+3),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
 		&expr.Payload{DestRegister: register + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Numgen{Register: register + 2, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
 		&expr.Lookup{SourceRegister: register, DestRegister: register + 4, IsDestRegSet: true, SetName: mapBackends},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register + 4, RegProtoMin: register + 5, Specified: true},
-	}
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register + 4, RegProtoMin: register + 5, Specified: true})
 }
 
 // dispatchPort goes to the pick chain of a packet to a port that answers at all of this machine's addresses.

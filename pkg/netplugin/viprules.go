@@ -69,7 +69,7 @@ func (f overlayFamily) chains() []chain {
 			{"no address but the task's own", join(fromTask(), noWayBack(), drop())},
 		}},
 		{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, toServices},
-		// A change may come between two lookups of a packet, which then finds no backend of the index that it drew, or a new chain that is
+		// A change may come between two lookups of a packet, which then finds no backend of the index that it has, or a new chain that is
 		// still empty for a packet that set out before. The packet gets a second chance, in a chain that begins after the change.
 		{"prerouting_again", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, new(*nftables.ChainPriorityNATDest + 1), toServices},
 		{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, []rule{
@@ -85,13 +85,25 @@ func (f overlayFamily) chains() []chain {
 // pick is the chain that picks one of n backends of the packet's VIP.
 func (f overlayFamily) pick(n int) chain {
 	index, to := register+f.words(), register+2*f.words()+4
-	return chain{name: pickName(n), rules: []rule{{"one of them", join(setMark(0), []expr.Any{
+	return chain{name: pickName(n), rules: []rule{{"one of them", join(setMark(0), f.hashOf(n, index, index+1), []expr.Any{
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: f.dest, Len: f.size},
-		&expr.Numgen{Register: index, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
 		&expr.Lookup{SourceRegister: register, DestRegister: to, IsDestRegSet: true, SetName: mapBackends},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: f.proto, RegAddrMin: to},
 	})}}}
 }
+
+// hashOf puts a number below n into a register that is the same for all packets of a connection's way, out of its source and its ports. So a
+// connection that was idle until the kernel forgot it goes to the backend that it had. The registers from scratch on are used up.
+func (f overlayFamily) hashOf(n int, to, scratch uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: scratch, Base: expr.PayloadBaseNetworkHeader, Offset: f.source, Len: f.size},
+		&expr.Payload{DestRegister: scratch + f.words(), Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 4},
+		&expr.Hash{SourceRegister: scratch, DestRegister: to, Length: f.size + 4, Modulus: uint32(n), Seed: hashSeed, Type: expr.HashTypeJenkins},
+	}
+}
+
+// hashSeed is any number that stays: left out, the kernel would take another for each chain.
+const hashSeed = 1
 
 // markVIP marks a packet to a VIP with its number of backends.
 func (f overlayFamily) markVIP() []expr.Any {

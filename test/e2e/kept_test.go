@@ -20,25 +20,27 @@ import (
 var keptConnections = flag.Int("connections", 10_000, "connections that TestConnectionsKept holds through a virtual address")
 
 // TestConnectionsKept holds many connections through a virtual address while other services of the network are updated, task by task: each goes on
-// to be answered. One that was idle for longer than the routers remember connections still works.
+// to be answered. Those that were idle for longer than the routers remember connections still work, each with the task that it had.
 func TestConnectionsKept(t *testing.T) {
 	s := form(t, 1, 1)
-	first, second := s.Hosts[0], s.Hosts[1]
+	first := s.Hosts[0]
 	s.network(first, "back")
 	s.serve(first, "from", 1, "--network", "back", "--constraint", "node.hostname=="+first.Name)
 	s.serve(first, "kept", 2, "--network", "back", "--replicas-max-per-node", "1")
-	s.serve(first, "lone", 1, "--network", "back", "--constraint", "node.hostname=="+second.Name)
+	s.serve(first, "idle", 2, "--network", "back", "--replicas-max-per-node", "1", "--publish", "8080:8080")
 	others := []string{"other1", "other2", "other3"}
 	for _, name := range others {
 		s.serve(first, name, 2, "--network", "back", "--update-parallelism", "1", "--update-delay", "0s")
 	}
 	from := s.tasksOf(first, "from", 1)[0]
-	for _, name := range append([]string{"kept"}, others...) {
+	for _, name := range append([]string{"kept", "idle"}, others...) {
 		s.converged(first, name, 2, generous)
 	}
-	s.converged(first, "lone", 1, generous)
 	kept := dialMany(t, from.Namespace, s.vip(first, "kept")+":8080", *keptConnections)
-	idle := dialMany(t, from.Namespace, s.vip(first, "lone")+":8080", 10)
+	idle := dialMany(t, from.Namespace, s.vip(first, "idle")+":8080", 20)
+	for _, h := range s.Hosts {
+		idle = append(idle, dialMany(t, s.Client, h.Addr.String()+":8080", 20)...)
+	}
 	var updating sync.WaitGroup
 	for _, name := range others {
 		updating.Go(func() {
