@@ -46,8 +46,12 @@ type chaosService struct {
 	published int // 0 is no port
 }
 
-// chaosNetworks have the same subnet, all but one, which has hardly any addresses.
-var chaosNetworks = map[string]string{"red": "10.20.0.0/24", "blue": "10.20.0.0/24", "tiny": "10.30.0.0/29"}
+// chaosNetworks are networks by what they are made with. Two have the same subnet, one has hardly any addresses, and one is encrypted and has
+// both versions of IP.
+var chaosNetworks = map[string][]string{
+	"red": {"--subnet", "10.20.0.0/24"}, "blue": {"--subnet", "10.20.0.0/24"}, "tiny": {"--subnet", "10.30.0.0/29"},
+	"safe": {"--subnet", "10.40.0.0/24", "--ipv6", "--subnet", "fd40::/64", "--opt", "encrypted"},
+}
 
 // TestNetworkChaos does random things to hosts, daemons, links, tables, networks and services while tasks talk all the time. After each
 // round every pair that should talk does, and none that should not, soon after everything runs again as "service ps" has it; and what the
@@ -65,6 +69,7 @@ func TestNetworkChaos(t *testing.T) {
 		"db":    {networks: []string{"red"}, replicas: 2, dnsrr: true},
 		"other": {networks: []string{"blue"}, replicas: 3},
 		"both":  {networks: []string{"red", "tiny"}, replicas: 2},
+		"vault": {networks: []string{"safe"}, replicas: 2},
 	}}
 	for name := range chaosNetworks {
 		c.makeNetwork(name)
@@ -94,7 +99,7 @@ func TestNetworkChaos(t *testing.T) {
 }
 
 func (c *chaos) makeNetwork(name string) {
-	c.network(c.Hosts[0], name, "--subnet", chaosNetworks[name])
+	c.network(c.Hosts[0], name, chaosNetworks[name]...)
 }
 
 func (c *chaos) make(name string) {
@@ -115,7 +120,7 @@ func (c *chaos) make(name string) {
 // round does a few things, mends what has to be mended, and sees that all is well.
 func (c *chaos) round(number int) {
 	var did []string
-	kinds := c.random.Perm(13)
+	kinds := c.random.Perm(14)
 	for _, kind := range kinds[:1+c.random.IntN(2)] {
 		what, err := c.fault(kind)
 		did = append(did, what)
@@ -188,6 +193,8 @@ func (c *chaos) fault(kind int) (string, error) {
 		return "make a network anew with the same subnet", c.replaceNetwork(first)
 	case 11:
 		return "give a service another's name", c.swap(first)
+	case 12:
+		return "kill what encrypts on " + h.Name, c.killWires(h)
 	default:
 		return c.scaleOrMove(first)
 	}
@@ -263,6 +270,16 @@ func ignoreGone(err error) error {
 		return nil
 	}
 	return err
+}
+
+// killWires kills the processes that encrypt on a host.
+func (c *chaos) killWires(h *lab.Host) error {
+	for _, pid := range wiresOn(c.t, h) {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
 }
 
 // exhaust asks for more tasks than the tiny network has addresses: the user is told so, and what has one runs.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -29,8 +30,8 @@ import (
 type chaosTask struct {
 	inside
 	service string
-	// at are its addresses, by the names of networks.
-	at map[string]string
+	// at are its addresses, by the names of networks, and at6 those of IPv6.
+	at, at6 map[string]string
 }
 
 // running are the tasks of all services, if they run just as they are wanted and their containers are there.
@@ -79,9 +80,12 @@ func (c *chaos) running() ([]chaosTask, error) {
 			if task.Desired.Revision != v1.RevisionID(o) {
 				return leave(fmt.Errorf("%s is not updated yet", v1.TaskName(task.Desired)))
 			}
-			t := chaosTask{service: name, at: make(map[string]string)}
+			t := chaosTask{service: name, at: make(map[string]string), at6: make(map[string]string)}
 			for _, a := range task.Desired.Networks {
 				t.at[names[a.Network]], _, _ = strings.Cut(a.Addresses[0], "/")
+				if len(a.Addresses) > 1 {
+					t.at6[names[a.Network]], _, _ = strings.Cut(a.Addresses[1], "/")
+				}
 			}
 			i := slices.IndexFunc(c.Hosts, func(h *lab.Host) bool { return c.nodes[h.Name] == v1.TaskNode(task) })
 			pid := pids[c.Hosts[i].Name][task.Meta.ID]
@@ -118,10 +122,10 @@ func vipsOf(o *v1.Service) (all []v1.NetworkAddress) {
 // where each that should gets through, to where it should, and nobody else does.
 func (c *chaos) matrix(tasks []chaosTask) error {
 	var group errgroup.Group
-	group.SetLimit(16)
+	group.SetLimit(32)
 	for _, from := range tasks {
 		for _, to := range tasks {
-			for _, addr := range to.at {
+			for _, addr := range slices.Concat(slices.Collect(maps.Values(to.at)), slices.Collect(maps.Values(to.at6))) {
 				group.Go(func() error { return c.talks(from, to, addr, tasks) })
 			}
 		}
@@ -174,12 +178,12 @@ func (c *chaos) talks(from, to chaosTask, addr string, tasks []chaosTask) error 
 			want = service + "."
 		}
 		for _, other := range tasks {
-			if other.at[network] == addr {
+			if other.at[network] == addr || other.at6[network] == addr {
 				want = other.name
 			}
 		}
 	}
-	by, err := greet(from.Namespace, addr+":8080", want != "")
+	by, err := greet(from.Namespace, net.JoinHostPort(addr, "8080"), want != "")
 	switch {
 	case want == "" && err == nil:
 		return fmt.Errorf("%s on %s is answered by %s at %s, an address of %s on a network that it is not on", from.name, from.host.Name, by, addr, to.name)
@@ -213,7 +217,7 @@ func (t chaosTask) asks(name string, s *chaosService, shared []string, tasks []c
 		}
 	}
 	for _, addr := range found {
-		if by, err := greet(t.Namespace, addr+":8080", true); err != nil || !strings.HasPrefix(by, name+".") {
+		if by, err := greet(t.Namespace, net.JoinHostPort(addr, "8080"), true); err != nil || !strings.HasPrefix(by, name+".") {
 			return fmt.Errorf("%s on %s asks %s at %s: answered by %q, %v", t.name, t.host.Name, name, addr, by, err)
 		}
 	}
@@ -255,7 +259,7 @@ func (c *chaos) keepTalking() (stop func()) {
 	ctx, cancel := context.WithCancel(c.t.Context())
 	var talking sync.WaitGroup
 	hosts := slices.Clone(c.Hosts)
-	names := []string{"web", "db", "other", "both"}
+	names := []string{"web", "db", "other", "both", "vault"}
 	for range 2 {
 		talking.Go(func() {
 			for ctx.Err() == nil {
