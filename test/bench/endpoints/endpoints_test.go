@@ -14,14 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/swarmd/swarmd/pkg/agent"
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/dnsplugin"
 	"github.com/swarmd/swarmd/pkg/netplugin"
 	engine "github.com/swarmd/swarmd/pkg/runtime"
+	"github.com/swarmd/swarmd/test/bench/host"
 )
 
 const (
@@ -116,9 +114,7 @@ func start(b *testing.B, l layout) *bench {
 		b.Skip("needs root: it makes network namespaces")
 	}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	network, err := inNamespace(func() (*netplugin.Linux, error) {
-		return netplugin.New(netplugin.Options{Dir: b.TempDir(), Log: quiet})
-	})
+	network, err := host.NewNetwork(underlay, netplugin.Options{Dir: b.TempDir(), Log: quiet})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -154,31 +150,6 @@ func start(b *testing.B, l layout) *bench {
 	return x
 }
 
-// inNamespace makes something in a new network namespace that has the underlay's address.
-func inNamespace[T any](f func() (T, error)) (made T, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return
-		}
-		var lo netlink.Link
-		if lo, err = netlink.LinkByName("lo"); err != nil {
-			return
-		}
-		if err = netlink.AddrAdd(lo, &netlink.Addr{IPNet: netlink.NewIPNet(underlay.AsSlice())}); err != nil {
-			return
-		}
-		if err = netlink.LinkSetUp(lo); err != nil {
-			return
-		}
-		made, err = f()
-	}()
-	<-done
-	return made, err
-}
-
 // change takes a task away, or brings it back, and returns once the network and the names follow.
 func (x *bench) change(there bool) {
 	x.revision++
@@ -195,13 +166,6 @@ func (x *bench) change(there bool) {
 	<-x.programmed
 }
 
-// processorTime is what this process used, in its own code and in the kernel.
-func processorTime() time.Duration {
-	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 // BenchmarkOneEndpoint changes one of ten thousand: in a row, and one each second, as on a swarm where little happens; then the state on disk
 // is written after each.
 func BenchmarkOneEndpoint(b *testing.B) {
@@ -211,13 +175,13 @@ func BenchmarkOneEndpoint(b *testing.B) {
 				x := start(b, l)
 				time.Sleep(3 * time.Second) // the first state is on disk
 				runtime.GC()
-				before, n := processorTime(), 0
+				before, n := host.ProcessorTime(), 0
 				for b.Loop() {
 					x.change(n%2 == 1)
 					n++
 					time.Sleep(pause)
 				}
-				b.ReportMetric(float64(processorTime()-before)/float64(n)/1e6, "cpu-ms/op")
+				b.ReportMetric(float64(host.ProcessorTime()-before)/float64(n)/1e6, "cpu-ms/op")
 			})
 		}
 	}

@@ -27,6 +27,7 @@ import (
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/client"
+	"github.com/swarmd/swarmd/test/bench/host"
 )
 
 type options struct {
@@ -147,12 +148,12 @@ func measure(ctx context.Context, o options, c *client.Client, seen *times) (*re
 	}
 	seen.take()
 	r := &result{Nodes: o.nodes, Services: o.services}
-	began, used := time.Now(), processorTime()
+	began, used := time.Now(), host.ProcessorTime()
 	var err error
 	if r.Changes, err = change(ctx, o, c); err != nil {
 		return nil, err
 	}
-	r.Cores = (processorTime() - used).Seconds() / time.Since(began).Seconds()
+	r.Cores = (host.ProcessorTime() - used).Seconds() / time.Since(began).Seconds()
 	select {
 	case <-time.After(2 * time.Second): // for what is under way
 	case <-ctx.Done():
@@ -231,11 +232,4 @@ func change(ctx context.Context, o options, c *client.Client) (n int, err error)
 	}
 	writing.Wait()
 	return n, err
-}
-
-// processorTime is what this process used, in its own code and in the kernel.
-func processorTime() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

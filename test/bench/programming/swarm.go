@@ -9,12 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/swarmd/swarmd/pkg/agent"
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -26,6 +22,7 @@ import (
 	"github.com/swarmd/swarmd/pkg/reconcile"
 	engine "github.com/swarmd/swarmd/pkg/runtime"
 	"github.com/swarmd/swarmd/pkg/store/etcd"
+	"github.com/swarmd/swarmd/test/bench/host"
 )
 
 // manager is what a manager's process runs.
@@ -89,7 +86,7 @@ func startNode(ctx context.Context, c *client.Client, number int, address, dir s
 	}
 	n := &node{done: make(chan error, 1)}
 	var err error
-	if n.network, err = newNetwork(underlay, netplugin.Options{Dir: filepath.Join(dir, "network"), Log: log}); err != nil {
+	if n.network, err = host.NewNetwork(underlay, netplugin.Options{Dir: filepath.Join(dir, "network"), Log: log}); err != nil {
 		return nil, err
 	}
 	if n.client, err = client.New(address); err != nil {
@@ -121,29 +118,4 @@ func (n *node) stop() error {
 	err := errors.Join(<-n.done, n.network.Teardown(context.Background()), n.network.Close())
 	n.client.Close()
 	return err
-}
-
-// newNetwork takes charge of a network namespace that is made for it, and has the underlay's address. No packet is to leave it.
-func newNetwork(underlay netip.Addr, o netplugin.Options) (n *netplugin.Linux, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return
-		}
-		var lo netlink.Link
-		if lo, err = netlink.LinkByName("lo"); err != nil {
-			return
-		}
-		if err = netlink.AddrAdd(lo, &netlink.Addr{IPNet: netlink.NewIPNet(underlay.AsSlice())}); err != nil {
-			return
-		}
-		if err = netlink.LinkSetUp(lo); err != nil {
-			return
-		}
-		n, err = netplugin.New(o)
-	}()
-	<-done
-	return n, err
 }
