@@ -11,36 +11,18 @@ import (
 
 // updateCluster replaces the swarm's settings. What of them the authority has to know is written in the same commit.
 func (s *Server) updateCluster(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
-	b, err := s.attached()
+	p, err := s.replacing(w, r, d)
 	if err != nil {
 		return err
 	}
-	obj, err := s.manifest(w, r, d)
-	if err != nil {
-		return err
-	}
-	dry, err := boolQuery(r, "dryRun")
-	if err != nil {
-		return err
-	}
-	old, err := b.resolve(r.Context(), d.Kind(), r.PathValue("ref"))
-	if err != nil {
-		return err
-	}
-	inheritCluster(obj.(*v1.Cluster), old.(*v1.Cluster))
+	obj := p.obj.(*v1.Cluster)
+	inheritCluster(obj, p.old.(*v1.Cluster))
 	if err := check(obj); err != nil {
 		return err
 	}
-	made, _, err := b.write(r.Context(), d.Kind(), dry, func(snapshot *store.Snapshot) (change, error) {
-		return s.settings(snapshot, d, obj.(*v1.Cluster), old.GetMeta().ID)
+	return p.commit(w, r, d, nil, func(snapshot *store.Snapshot) (change, error) {
+		return s.settings(snapshot, d, obj, p.old.GetMeta().ID)
 	})
-	if err != nil {
-		return err
-	}
-	if made == nil {
-		return &store.NotFoundError{Kind: d.Kind(), Ref: r.PathValue("ref")}
-	}
-	return writeObject(w, http.StatusOK, d.Kind(), made, nil)
 }
 
 // inheritCluster takes from the old settings what an update need not say, because it cannot change.

@@ -119,40 +119,21 @@ func (b *backend) index(s *store.Snapshot) uint32 {
 
 // updateNode replaces a node's labels, role and availability.
 func (s *Server) updateNode(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
-	b, err := s.attached()
+	p, err := s.replacing(w, r, d)
 	if err != nil {
 		return err
 	}
-	obj, err := s.manifest(w, r, d)
-	if err != nil {
+	inherit(p.obj, p.old)
+	if err := check(p.obj); err != nil {
 		return err
 	}
-	dry, err := boolQuery(r, "dryRun")
-	if err != nil {
-		return err
-	}
-	old, err := b.resolve(r.Context(), d.Kind(), r.PathValue("ref"))
-	if err != nil {
-		return err
-	}
-	inherit(obj, old)
-	if err := check(obj); err != nil {
-		return err
-	}
-	id := old.GetMeta().ID
-	made, _, err := b.write(r.Context(), d.Kind(), dry, func(snapshot *store.Snapshot) (change, error) {
-		if err := b.checkRole(r.Context(), snapshot, id, obj.(*v1.Node)); err != nil {
+	id := p.old.GetMeta().ID
+	return p.commit(w, r, d, nil, func(snapshot *store.Snapshot) (change, error) {
+		if err := p.backend.checkRole(r.Context(), snapshot, id, p.obj.(*v1.Node)); err != nil {
 			return change{}, err
 		}
-		return s.replacement(snapshot, d, obj, id)
+		return s.replacement(snapshot, d, p.obj, id)
 	})
-	if err != nil {
-		return err
-	}
-	if made == nil {
-		return &store.NotFoundError{Kind: d.Kind(), Ref: r.PathValue("ref")}
-	}
-	return writeObject(w, http.StatusOK, d.Kind(), made, nil)
 }
 
 // checkRole refuses a change of a node's role by whom it is not for, and one that the managers cannot bear.
@@ -172,38 +153,12 @@ func (b *backend) checkRole(ctx context.Context, s *store.Snapshot, id string, o
 
 // removeNode removes a node, and with it its presence and its index. Its certificate counts no more, because there is no such node.
 func (s *Server) removeNode(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
-	b, err := s.attached()
-	if err != nil {
-		return err
-	}
-	dry, err := boolQuery(r, "dryRun")
-	if err != nil {
-		return err
-	}
-	force, err := boolQuery(r, "force")
-	if err != nil {
-		return err
-	}
-	_, _, err = b.write(r.Context(), d.Kind(), dry, func(snapshot *store.Snapshot) (change, error) {
-		obj, err := snapshot.Resolve(d.Kind(), r.PathValue("ref"))
-		if err != nil {
-			return change{}, err
-		}
-		if err := checkUnused(snapshot, obj, force); err != nil {
-			return change{}, err
-		}
+	return s.removeWith(w, r, d, func(b *backend, snapshot *store.Snapshot, obj v1.Object) []store.Op {
 		n := obj.(*v1.Node)
 		noteWrite(r.Context(), d.Kind(), n.Meta.ID, nameOf(n), 0)
 		b.freeIndex = min(b.freeIndex, n.Spec.Index)
-		c := s.removal(snapshot, d, obj)
-		c.ops = append(c.ops, presenceOps(snapshot, n.Meta.ID)...)
-		return c, nil
+		return presenceOps(snapshot, n.Meta.ID)
 	})
-	if err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
 }
 
 // nodeRoutes are the doors of the nodes' agents.

@@ -61,7 +61,7 @@ func (s *Server) updateUser(w http.ResponseWriter, r *http.Request, d v1.Descrip
 	if err != nil {
 		return err
 	}
-	made, _, err := b.write(r.Context(), d.Kind(), dry, func(snapshot *store.Snapshot) (change, error) {
+	return replacing{backend: b, dry: dry}.commit(w, r, d, nil, func(snapshot *store.Snapshot) (change, error) {
 		old, err := resolveUser(snapshot, r)
 		if err != nil {
 			return change{}, err
@@ -72,13 +72,6 @@ func (s *Server) updateUser(w http.ResponseWriter, r *http.Request, d v1.Descrip
 		}
 		return s.replacement(snapshot, d, next, old.Meta.ID)
 	})
-	if err != nil {
-		return err
-	}
-	if made == nil {
-		return &store.NotFoundError{Kind: d.Kind(), Ref: r.PathValue("ref")}
-	}
-	return writeObject(w, http.StatusOK, d.Kind(), made, nil)
 }
 
 // userManifest reads a user. Its name may be left out of an update.

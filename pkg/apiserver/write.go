@@ -123,39 +123,31 @@ func nameTaken(k v1.Kind, name string) error {
 	return problemf(http.StatusConflict, "%s %s already exists", kind, name)
 }
 
-// update replaces an object's labels and spec.
-func (s *Server) update(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
-	b, err := s.attached()
-	if err != nil {
-		return err
+// replacing is what a request to replace an object says.
+type replacing struct {
+	backend  *backend
+	obj, old v1.Object
+	dry      bool
+}
+
+// replacing reads a request to replace an object.
+func (s *Server) replacing(w http.ResponseWriter, r *http.Request, d v1.Descriptor) (p replacing, err error) {
+	if p.backend, err = s.attached(); err != nil {
+		return p, err
 	}
-	obj, err := s.manifest(w, r, d)
-	if err != nil {
-		return err
+	if p.obj, err = s.manifest(w, r, d); err != nil {
+		return p, err
 	}
-	dry, err := boolQuery(r, "dryRun")
-	if err != nil {
-		return err
+	if p.dry, err = boolQuery(r, "dryRun"); err != nil {
+		return p, err
 	}
-	old, err := b.resolve(r.Context(), d.Kind(), r.PathValue("ref"))
-	if err != nil {
-		return err
-	}
-	if err := checkGuess(r, obj); err != nil {
-		return err
-	}
-	inherit(obj, old)
-	if err := check(obj); err != nil {
-		return err
-	}
-	warnings, err := s.pin(r, obj, old)
-	if err != nil {
-		return err
-	}
-	id := old.GetMeta().ID
-	made, _, err := b.write(r.Context(), d.Kind(), dry, func(snapshot *store.Snapshot) (change, error) {
-		return s.replacement(snapshot, d, obj, id)
-	})
+	p.old, err = p.backend.resolve(r.Context(), d.Kind(), r.PathValue("ref"))
+	return p, err
+}
+
+// commit writes what was decided, and answers with what came of it.
+func (p replacing) commit(w http.ResponseWriter, r *http.Request, d v1.Descriptor, warnings []string, decide func(*store.Snapshot) (change, error)) error {
+	made, _, err := p.backend.write(r.Context(), d.Kind(), p.dry, decide)
 	if err != nil {
 		return err
 	}
@@ -163,6 +155,27 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request, d v1.Descriptor)
 		return &store.NotFoundError{Kind: d.Kind(), Ref: r.PathValue("ref")}
 	}
 	return writeObject(w, http.StatusOK, d.Kind(), made, warnings)
+}
+
+// update replaces an object's labels and spec.
+func (s *Server) update(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
+	p, err := s.replacing(w, r, d)
+	if err != nil {
+		return err
+	}
+	if err := checkGuess(r, p.obj); err != nil {
+		return err
+	}
+	inherit(p.obj, p.old)
+	if err := check(p.obj); err != nil {
+		return err
+	}
+	warnings, err := s.pin(r, p.obj, p.old)
+	if err != nil {
+		return err
+	}
+	id := p.old.GetMeta().ID
+	return p.commit(w, r, d, warnings, func(snapshot *store.Snapshot) (change, error) { return s.replacement(snapshot, d, p.obj, id) })
 }
 
 // errLabelsOnly are Docker's words.
@@ -294,6 +307,11 @@ func revisionOp(snapshot *store.Snapshot, spec *v1.ServiceSpec, meta *v1.Meta) s
 
 // remove deletes an object. A service is only marked: its tasks go first, but its name is free at once.
 func (s *Server) remove(w http.ResponseWriter, r *http.Request, d v1.Descriptor) error {
+	return s.removeWith(w, r, d, func(*backend, *store.Snapshot, v1.Object) []store.Op { return nil })
+}
+
+// removeWith deletes an object, and does what else its end asks for.
+func (s *Server) removeWith(w http.ResponseWriter, r *http.Request, d v1.Descriptor, more func(*backend, *store.Snapshot, v1.Object) []store.Op) error {
 	b, err := s.attached()
 	if err != nil {
 		return err
@@ -314,10 +332,9 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request, d v1.Descriptor)
 		if err := checkUnused(snapshot, obj, force); err != nil {
 			return change{}, err
 		}
-		if n, ok := obj.(*v1.Node); ok {
-			b.freeIndex = min(b.freeIndex, n.Spec.Index)
-		}
-		return s.removal(snapshot, d, obj), nil
+		c := s.removal(snapshot, d, obj)
+		c.ops = append(c.ops, more(b, snapshot, obj)...)
+		return c, nil
 	})
 	if err != nil {
 		return err
