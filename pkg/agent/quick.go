@@ -13,10 +13,10 @@ import (
 // it one. So what others do does not wait for this node's own links: where there are both, it is applied alone at first, with the links as they
 // are, and while others change an Apply makes a few links only.
 
-// linksAtOnce is how many links one Apply makes while others change: about as many as the kernel makes at a time. They do until they have not for
-// othersRest.
+// linksAtOnce is how many links one Apply makes while others change: the kernel makes one after the other, whoever asks, and to wait for four
+// doubled how long it took to follow others at worst. They do until they have not for othersRest.
 const (
-	linksAtOnce = 4
+	linksAtOnce = 1
 	othersRest  = time.Second
 )
 
