@@ -173,6 +173,11 @@ func taskOp(id, service, node, revision string, slot uint64) store.Op {
 }
 
 // nodeOp makes a node.
+// addrOp says where a node is reached.
+func addrOp(id, addr string) store.Op {
+	return store.Op{Kind: v1.KindNode, ID: id, Section: v1.SectionStatus, If: store.Always(), Value: &v1.NodeStatus{State: v1.NodeReady, Addr: addr}}
+}
+
 func nodeOp(id string, index uint32) store.Op {
 	return store.Op{Kind: v1.KindNode, ID: id, Value: &v1.NodeSpec{Role: v1.RoleWorker, Availability: v1.AvailabilityActive, Index: index},
 		Meta: &v1.Meta{Generation: 1}, If: store.Absent()}

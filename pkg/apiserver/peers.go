@@ -68,8 +68,7 @@ func (v *peerView) tellNode(id string) *told {
 	if !ok {
 		return nil
 	}
-	key := peerKey{id: id, spec: n.Meta.Revisions[v1.SectionSpec], status: n.Meta.Revisions[v1.SectionStatus],
-		lost: holder(v.Snapshot, v1.DataAddress(n)) != n}
+	key := peerKey{id: id, spec: n.Meta.Revisions[v1.SectionSpec], status: n.Meta.Revisions[v1.SectionStatus], lost: !reached(v.Snapshot, n)}
 	return v.kept.of(key, func() *told {
 		p := peerNode(n)
 		if p == nil {
@@ -93,6 +92,9 @@ func holder(s *store.Snapshot, address string) *v1.Node {
 	}
 	return best
 }
+
+// reached tells whether a node is reached at the address that it has.
+func reached(s *store.Snapshot, n *v1.Node) bool { return holder(s, v1.DataAddress(n)) == n }
 
 func supersedes(n, other *v1.Node) bool {
 	if lost := v1.NodeLost(n); lost != v1.NodeLost(other) {
@@ -215,7 +217,10 @@ func (v *peerView) tellTask(id string) *told {
 	if len(networks) == 0 && (gatewayOf(t) == "" || !v.ingress(t.Desired.Service)) {
 		return nil
 	}
-	node, _ := store.Get(v.Snapshot, v1.Nodes, v1.TaskNode(t))
+	node, ok := store.Get(v.Snapshot, v1.Nodes, v1.TaskNode(t))
+	if !ok || !reached(v.Snapshot, node) {
+		return nil // whatever it was seen as last
+	}
 	key := peerKey{id: id, desired: t.Meta.Revisions[v1.SectionDesired], status: t.Meta.Revisions[v1.SectionStatus],
 		of: join(networks, func(n v1.NetworkAddress) string { return n.Network }), lost: v1.NodeLost(node)}
 	return v.kept.of(key, func() *told { return tellPeer(v.peerTask(t, networks, !key.lost)) })

@@ -227,6 +227,6 @@ func (t *peerTouch) node(c *store.Change) {
 	if old != nil && now != nil && !lost && reflect.DeepEqual(peerNode(old), peerNode(now)) {
 		return
 	}
-	m := peerMark{kind: v1.KindNode, id: c.ID, tasks: lost, before: v1.DataAddress(old), after: v1.DataAddress(now)}
+	m := peerMark{kind: v1.KindNode, id: c.ID, tasks: lost || old == nil || now == nil, before: v1.DataAddress(old), after: v1.DataAddress(now)}
 	t.tell(m, false, true)
 }

@@ -16,7 +16,7 @@ type peerMark struct {
 	id   string
 	// tasks says that the tasks of the service, or of the node, may have to be told differently too.
 	tasks bool
-	// before and after are addresses of a node: others that have them may have to be told differently too.
+	// before and after are addresses of a node: others that have them, and their tasks, may have to be told differently too.
 	before, after string
 	// of is the task's node, and at when it became what others go by, as its stamp says; zero where the change is another.
 	of string
@@ -161,17 +161,23 @@ func (se *session) comparePeers(s *store.Snapshot, m marks, all bool, kept *peer
 				c.look(v1.KindTask, t.Meta.ID)
 			}
 		case p.kind == v1.KindNode:
-			for t := range s.TasksOfNode(p.id) {
-				c.look(v1.KindTask, t.Meta.ID)
-			}
+			c.tasksOf(p.id)
 		}
 		for _, address := range []string{p.before, p.after} {
 			for n := range s.NodesAt(address) {
 				c.look(v1.KindNode, n.Meta.ID)
+				c.tasksOf(n.Meta.ID)
 			}
 		}
 	}
 	return &c.peerChanges
+}
+
+// tasksOf looks at the tasks of a node.
+func (c *comparison) tasksOf(node string) {
+	for t := range c.view.TasksOfNode(node) {
+		c.look(v1.KindTask, t.Meta.ID)
+	}
 }
 
 // everything looks at all that the node may have to know of, and at what it was told of before.

@@ -67,7 +67,7 @@ func (a *agent) knows(ids ...string) {
 // TestPeers: a node learns of its own networks and who is on them, of who publishes ports everywhere, and of nobody else.
 func TestPeers(t *testing.T) {
 	f := serve(t)
-	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3),
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3), addrOp("node1", "10.0.0.1"), addrOp("node2", "10.0.0.2"), addrOp("node3", "10.0.0.3"),
 		store.Op{Kind: v1.KindCluster, ID: v1.ClusterName, If: store.Absent(), Value: &v1.ClusterSpec{DataPathPort: 4999}})
 	f.commit(append(networkOps("netA", "a", 4096), networkOps("netB", "b", 4097)...)...)
 	f.commit(serviceOp("sA", "web", onNetworks("a")), serviceOp("sB", "db", onNetworks("netB")),
@@ -153,7 +153,7 @@ func (a *agent) peerReady(id string, ready bool, op store.Op) {
 func TestStampsOfPeers(t *testing.T) {
 	f := serve(t)
 	f.commit(append(networkOps("netA", "a", 4096), nodeOp("node1", 1), nodeOp("node2", 2), serviceOp("sA", "web", onNetworks("a")),
-		peerTaskOp("tA", "sA", "node1", "netA"), peerTaskOp("tB", "sA", "node2", "netA"))...)
+		addrOp("node1", "10.0.0.1"), addrOp("node2", "10.0.0.2"), peerTaskOp("tA", "sA", "node1", "netA"), peerTaskOp("tB", "sA", "node2", "netA"))...)
 	a := f.connect("node1")
 	at := func(second int64) time.Time { return time.Unix(second, 0).UTC() }
 	status := func(id string, state v1.TaskState, second int64) store.Op {
@@ -227,18 +227,19 @@ func oncePerSection(ops []store.Op) []store.Op {
 	return kept
 }
 
-// TestPeersAtOneAddress: of nodes with one address the one that is there is told with it.
+// TestPeersAtOneAddress: of nodes with one address the one that is there is told with it, and only its tasks are; those of a node that is
+// no more are not either, whatever they were seen as last.
 func TestPeersAtOneAddress(t *testing.T) {
 	f := serve(t)
-	at := func(id, addr string) store.Op {
-		return store.Op{Kind: v1.KindNode, ID: id, Section: v1.SectionStatus, If: store.Always(), Value: &v1.NodeStatus{State: v1.NodeReady, Addr: addr}}
-	}
 	down := func(id string, since time.Time) store.Op {
 		return store.Op{Kind: v1.KindNode, ID: id, Section: v1.SectionDesired, If: store.Always(), Value: &v1.NodeDesired{Down: since}}
 	}
 	older, newer := nodeOp("older", 2), nodeOp("newer", 3)
 	older.Meta.CreatedAt, newer.Meta.CreatedAt = time.Unix(1, 0), time.Unix(2, 0)
-	f.commit(nodeOp("node1", 1), older, at("older", "10.0.0.5"))
+	published := v1.ServiceSpec{Endpoint: &v1.EndpointSpec{Ports: []v1.PortConfig{{Target: 80, Published: 8080}}}}
+	f.commit(nodeOp("node1", 1), older, addrOp("older", "10.0.0.5"), serviceOp("s", "s", published),
+		peerTaskOp("ofOlder", "s", "older"), statusOp("ofOlder", v1.TaskRunning, "100.64.2.2"),
+		peerTaskOp("ofNewer", "s", "newer"), statusOp("ofNewer", v1.TaskRunning, "100.64.3.2"))
 	a := f.connect("node1")
 	told := func(step, ofOlder, ofNewer string) {
 		t.Helper()
@@ -246,6 +247,11 @@ func TestPeersAtOneAddress(t *testing.T) {
 		newer, _ := a.peers["newer"].(v1.PeerNode)
 		if older.Addr != ofOlder || newer.Addr != ofNewer {
 			t.Errorf("%s: older at %q, newer at %q", step, older.Addr, newer.Addr)
+		}
+		for task, node := range map[string]v1.PeerNode{"ofOlder": older, "ofNewer": newer} {
+			if _, is := a.peers[task]; is != (node.Addr != "") {
+				t.Errorf("%s: task %s is told: %t", step, task, is)
+			}
 		}
 		fresh := f.connect("node1")
 		if diff := cmp.Diff(fresh.peers, a.peers); diff != "" {
@@ -261,12 +267,12 @@ func TestPeersAtOneAddress(t *testing.T) {
 	}{
 		{"lost", down("older", time.Unix(9, 0)), "10.0.0.5", ""},
 		{"the machine joins again", newer, "10.0.0.5", ""},
-		{"and tells where it is", at("newer", "::ffff:10.0.0.5"), "", "10.0.0.5"},
+		{"and tells where it is", addrOp("newer", "::ffff:10.0.0.5"), "", "10.0.0.5"},
 		{"the newer is lost too", down("newer", time.Unix(9, 0)), "", "10.0.0.5"},
 		{"the older is back", down("older", time.Time{}), "10.0.0.5", ""},
 		{"both are there", down("newer", time.Time{}), "", "10.0.0.5"},
-		{"the newer moves", at("newer", "10.0.0.6"), "10.0.0.5", "10.0.0.6"},
-		{"and comes back", at("newer", "10.0.0.5"), "", "10.0.0.5"},
+		{"the newer moves", addrOp("newer", "10.0.0.6"), "10.0.0.5", "10.0.0.6"},
+		{"and comes back", addrOp("newer", "10.0.0.5"), "", "10.0.0.5"},
 		{"the newer is removed", store.Op{Kind: v1.KindNode, ID: "newer", If: store.Always()}, "10.0.0.5", ""},
 	} {
 		f.commit(c.op, taskOp(c.step, "marker", "node1", "r", 1)) // some steps are no news by themselves
@@ -274,7 +280,7 @@ func TestPeersAtOneAddress(t *testing.T) {
 		told(c.step, c.ofOlder, c.ofNewer)
 	}
 	// A node at the address of its own earlier entry is not told of another there.
-	f.commit(newer, at("newer", "10.0.0.5"))
+	f.commit(newer, addrOp("newer", "10.0.0.5"))
 	if got := f.connect("newer").peers["older"].(v1.PeerNode); got.Addr != "" {
 		t.Errorf("a node is told of its earlier entry: %+v", got)
 	}
@@ -357,7 +363,8 @@ func (a *agent) knowsOwnNetworksOnly() {
 func TestPeersOfManyTasks(t *testing.T) {
 	f := serve(t)
 	const tasks = 10_000
-	f.commit(append(networkOps("n0", "name0", 4096), nodeOp("node1", 1), nodeOp("node2", 2), serviceOp("s0", "s0", onNetworks("n0")))...)
+	f.commit(append(networkOps("n0", "name0", 4096), nodeOp("node1", 1), nodeOp("node2", 2), addrOp("node1", "10.0.0.1"), addrOp("node2", "10.0.0.2"),
+		serviceOp("s0", "s0", onNetworks("n0")))...)
 	var ops []store.Op
 	for i := range tasks {
 		node := "node2"

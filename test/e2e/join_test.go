@@ -108,7 +108,7 @@ func flip(text string) string {
 func TestLeave(t *testing.T) {
 	s := form(t, 3, 1)
 	first, worker := s.Hosts[0], s.Host("worker1")
-	s.serve(first, "web", 8)
+	s.serve(first, "web", 8, "--publish", "8081:8080")
 	if r := s.Host("manager3").Ctl("swarm", "leave"); r.Code == 0 || !strings.Contains(r.Stderr, "--force") {
 		t.Errorf("a manager leaves without --force: exit %d, %q", r.Code, r.Stderr)
 	}
@@ -137,7 +137,14 @@ func TestLeave(t *testing.T) {
 		return nil
 	})
 	first.Must("service", "rm", "there")
+	// What was left of its tasks of before, which nobody saw end, keeps none from its port, with the old entry and without.
+	first.Must("service", "scale", "web=9")
 	first.Must("node", "rm", old)
+	first.Must("service", "scale", "web=10")
+	if out := first.Must("service", "ps", "--format", "{{.DesiredState}} {{.CurrentState}}", "web"); strings.Contains(out, "Shutdown Running") {
+		t.Errorf("tasks of a node that was removed run for ever:\n%s", out)
+	}
+	first.Must("service", "scale", "web=8")
 	s.Settled(first, 3)
 
 	// A manager that leaves with force goes from the members too.

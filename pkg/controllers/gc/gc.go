@@ -133,7 +133,8 @@ func (d *decision) trim(tasks []*v1.Task) (last uint64) {
 	var remove []*v1.Task
 	for _, t := range slices.Backward(tasks) {
 		switch {
-		case t.Desired.State == v1.TaskRemove:
+		case t.Desired.State == v1.TaskRemove, t.Desired.State > v1.TaskComplete && !v1.Observed(t).Terminal():
+			// The latter are kept for as long as something of them may run: how they ended nobody will ever say.
 			if d.over(t) {
 				remove = append(remove, t)
 			}
