@@ -180,3 +180,31 @@ func (s *swarm) keepWriting(h *lab.Host) func() {
 		}
 	}
 }
+
+// TestPromotedInPassing promotes a worker of an only manager and demotes it a moment later, at another moment each round, and kills it in between
+// every other: the manager goes on alone, whatever the worker had become by then.
+func TestPromotedInPassing(t *testing.T) {
+	s := form(t, 1, 1)
+	first, worker := s.Hosts[0], s.Host("worker1")
+	s.serve(first, "web", 2)
+	for i := range rounds(10) {
+		pause := time.Duration(i%10) * 300 * time.Millisecond
+		first.Must("node", "promote", "worker1")
+		time.Sleep(pause) // the moment is what is tested
+		if i%2 == 1 {
+			worker.Kill()
+			worker.Start()
+			s.managersAre(first, "manager1", "worker1")
+		}
+		first.Must("node", "demote", "worker1")
+		s.managersAre(first, "manager1")
+		s.Eventually(generous, fmt.Sprintf("worker1 is a worker again, %s after it was promoted", pause), func() error {
+			if out := worker.Ctl("info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}"); out.Stdout != "active false\n" {
+				return fmt.Errorf("info: %+v", out)
+			}
+			return nil
+		})
+		first.Must("service", "update", "--quiet", "--detach", "--label-add", fmt.Sprint("round=", i), "web")
+	}
+	s.settled(first, generous, "web")
+}

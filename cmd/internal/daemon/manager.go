@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -272,7 +273,10 @@ func (m *manager) start(ctx context.Context, metrics *storeMetrics) (*etcd.Store
 		c = n.storeConfig(n.remembers(), metrics)
 		c.Join = &place
 	}
-	c.Peer = &etcd.Peer{URL: "https://" + id.Addr, Certificate: cert.PEM, Serve: func(h http.Handler) { m.peers.Store(&h) }}
+	c.Peer = &etcd.Peer{URL: "https://" + id.Addr, Certificate: cert.PEM, Serve: func(h http.Handler) { m.peers.Store(&h) },
+		Fellow: func(name string) bool {
+			return slices.ContainsFunc(n.otherManagers(), func(p v1.Peer) bool { return p.NodeID == name })
+		}}
 	m.mu.Lock()
 	m.roots = cert.RootDigests()
 	m.mu.Unlock()

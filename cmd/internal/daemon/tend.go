@@ -171,11 +171,20 @@ func (n *node) hosts() []string {
 	return hosts
 }
 
-// wantsManager tells whether the node is to run a manager: its certificate says so, nobody says otherwise, and either there is a
-// member's state or the swarm is known to want one. It is called with mu held.
+// wantsManager tells whether the node is to run a manager: its certificate says so, and either the swarm is known to want one, or there is a
+// member's state. That of one that has begun to be a member counts until the others have removed it: they may need it to decide that. It is
+// called with mu held.
 func (n *node) wantsManager() bool {
-	return !n.lone && n.cert != nil && !n.locked && roleOf(n.cert.Subject().Role) == v1.RoleManager && n.wish != v1.RoleWorker &&
-		(n.identity.Member != memberNone || n.wish == v1.RoleManager)
+	if n.lone || n.cert == nil || n.locked || roleOf(n.cert.Subject().Role) != v1.RoleManager {
+		return false
+	}
+	switch n.wish {
+	case v1.RoleManager:
+		return true
+	case v1.RoleWorker:
+		return n.identity.Member != memberNone && n.disk.hasMember()
+	}
+	return n.identity.Member != memberNone
 }
 
 // tendManager starts and stops the manager, and says when to look again.
@@ -196,10 +205,8 @@ func (n *node) tendManager() time.Duration {
 	case m.over():
 		n.managerEnded(m)
 	case wish != v1.RoleWorker:
-	case !m.up() && id.Member == memberJoining:
-		n.log.Info("this node is not to be a manager after all")
-		m.stop()
-		n.managerEnded(m)
+	case !m.up() && id.Member == memberJoining && !n.disk.hasMember():
+		n.giveUpJoining(m)
 	case m.cutOff(since) && n.link.open():
 		// A manager that has a session with this node writes that down, so there are enough managers that decide, without this one:
 		// they removed it while it could not hear of that, or began anew without it.
@@ -211,6 +218,20 @@ func (n *node) tendManager() time.Duration {
 		return time.Second
 	}
 	return lookAgain
+}
+
+// giveUpJoining ends a manager that has not begun to be a member. One that has may be one by now that the others need to decide anything,
+// whatever this node knows: it stays until they have removed it.
+func (n *node) giveUpJoining(m *manager) {
+	m.stop()
+	if !n.disk.hasMember() {
+		n.log.Info("this node is not to be a manager after all")
+		n.managerEnded(m)
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.startManager(nil)
 }
 
 // tendSession has the session of a manager's agent go to another manager, as soon as there is one again, and says when to look again.

@@ -162,7 +162,7 @@ func (m *member) run(c *Config, data string, there found) (err error) {
 	if m.fellows, err = newFellows(m.server(), c.Peer, held.reset); err != nil {
 		return err
 	}
-	m.handler = newPeerHandler(cfg.GetLogger(), m.server(), m.fellows, held)
+	m.handler = newPeerHandler(cfg.GetLogger(), m.server(), m.fellows, held, c.Peer.Fellow)
 	if c.Peer.Serve != nil {
 		c.Peer.Serve(m.handler)
 	}

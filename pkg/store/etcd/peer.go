@@ -27,6 +27,9 @@ type Peer struct {
 	// Serve is called once, while Start waits, with the member's PeerHandler: a member needs to be reached by its fellows to become
 	// ready. Where it is nil, others reach the member only once Start has returned.
 	Serve func(http.Handler)
+	// Fellow tells whether a node of that name is believed to be a member. It is asked for as long as this member knows nothing itself, as
+	// one that was killed before it had read a word: its log holds no members, and it would refuse the one to learn them from. Nil is nobody.
+	Fellow func(name string) bool
 }
 
 // PeerPaths are what members ask each other for: where PeerHandler belongs. A path with a slash at its end stands for all below
@@ -60,11 +63,12 @@ type peerHandler struct {
 	server  *etcdserver.EtcdServer
 	fellows *fellows
 	held    *peerConns
+	fellow  func(name string) bool // nil is nobody
 	next    http.Handler
 }
 
-func newPeerHandler(log *zap.Logger, server *etcdserver.EtcdServer, f *fellows, held *peerConns) *peerHandler {
-	return &peerHandler{server, f, held, etcdhttp.NewPeerHandler(log, server)}
+func newPeerHandler(log *zap.Logger, server *etcdserver.EtcdServer, f *fellows, held *peerConns, fellow func(string) bool) *peerHandler {
+	return &peerHandler{server, f, held, fellow, etcdhttp.NewPeerHandler(log, server)}
 }
 
 // ServeHTTP implements http.Handler.
@@ -81,6 +85,9 @@ func (h *peerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		h.next.ServeHTTP(newPeerWriter(w), r)
+	case h.fellow != nil && len(h.server.Cluster().Members()) == 0 && h.fellow(name):
+		defer h.held.hold(name, r)()
+		h.next.ServeHTTP(newPeerWriter(w), withPatience(w, r)) // whose ID is whose is not known yet
 	case h.removed(r):
 		w.Header().Set("X-Etcd-Cluster-ID", h.server.Cluster().ID().String())
 		w.Header().Set("X-Server-Version", version.Version) // else etcd takes it for an answer of long ago
