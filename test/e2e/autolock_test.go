@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -37,6 +38,11 @@ func TestAutolock(t *testing.T) {
 	key := regexp.MustCompile(`SWMKEY-1-\S+`).FindString(out)
 	if key == "" || !strings.Contains(out, "swarmctl swarm unlock") {
 		t.Fatalf("swarm update --autolock prints\n%s", out)
+	}
+	backup := filepath.Join(t.TempDir(), "backup")
+	s.Host("manager2").Must("swarm", "backup", backup)
+	if names, err := exec.Command("tar", "tf", backup).CombinedOutput(); err != nil || strings.Contains(string(names), "keyring.key") {
+		t.Errorf("a backup made at once after that has the key that opens it: %s, %v", names, err)
 	}
 	if again := strings.TrimSpace(first.Must("swarm", "unlock-key", "-q")); again != key {
 		t.Errorf("unlock-key tells %q, was %q", again, key)

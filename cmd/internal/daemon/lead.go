@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"time"
 
@@ -158,7 +159,18 @@ func addrOf(text string) string {
 }
 
 // members is the store as the API has it for changes of the managers.
-type members struct{ *etcd.Store }
+type members struct {
+	*etcd.Store
+	lock func(context.Context) error // has the keys on this disk locked as the swarm's settings say
+}
+
+// Backup implements apiserver.Membership. Who has just locked the swarm gets none that opens without the key.
+func (s members) Backup(ctx context.Context, w io.Writer) error {
+	if err := s.lock(ctx); err != nil {
+		return fmt.Errorf("lock this manager's keys before the backup: %w", err)
+	}
+	return s.Store.Backup(ctx, w)
+}
 
 // Voters implements apiserver.Membership.
 func (s members) Voters(ctx context.Context) ([]apiserver.Voter, error) {

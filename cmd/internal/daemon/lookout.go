@@ -99,6 +99,22 @@ func (l *lookout) look(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// lock has the keys on the disk locked as all that was decided before says.
+func (l *lookout) lock(ctx context.Context) error {
+	revision, err := l.store.Sync(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := l.store.Snapshot(ctx, revision)
+	if err != nil {
+		return err
+	}
+	if a, ok := store.Get(s, v1.Authorities, v1.AuthorityName); ok && a.Spec != nil {
+		return l.m.n.reseal(l.store, a.Spec.UnlockKey)
+	}
+	return nil
+}
+
 // followRaft remembers the settings of the log for the next start, when they count.
 func (l *lookout) followRaft(want *v1.RaftSettings) error {
 	had := l.m.n.remembers().Raft

@@ -182,7 +182,7 @@ func (m *manager) serve(ctx context.Context) error {
 			m.n.log.Warn("nodes may be missed that were there before this manager was away", "err", err)
 		}
 	}
-	m.n.d.server.Attach(s, m.backing(s))
+	m.n.d.server.Attach(s, m.backing(watch))
 	defer m.n.d.server.Detach()
 	m.setStore(s)
 	defer m.setStore(nil)
@@ -238,10 +238,10 @@ func (m *manager) setStore(s *etcd.Store) {
 }
 
 // backing is what the API needs beside the store.
-func (m *manager) backing(s *etcd.Store) apiserver.Backing {
+func (m *manager) backing(l *lookout) apiserver.Backing {
 	b := apiserver.Backing{Node: m.n.remembers().NodeID, Identity: m.n.certificate()}
 	if len(m.n.d.o.EtcdEndpoints) == 0 {
-		b.Members = members{s}
+		b.Members = members{l.store, l.lock}
 	}
 	return b
 }
