@@ -34,6 +34,9 @@ type Manager interface {
 	// connection is lost or ctx ends. What describe says goes up at the beginning, and again with the heartbeat after it
 	// changed: it is asked before each, so it must be cheap.
 	Session(ctx context.Context, describe func() v1.NodeDescription) iter.Seq2[v1.Assignment, error]
+	// Followed tells that the network and the names follow the message of Peers with the number, and all before it. It does not block,
+	// and may be lost with the session.
+	Followed(number uint64)
 	// Report tells what was observed. Reporting the same again does nothing.
 	Report(ctx context.Context, r v1.StatusReport) (v1.StatusResult, error)
 	// Stream sends the records of a stream that an assignment asked for, and returns when they end or nobody wants them.
@@ -98,10 +101,12 @@ type Options struct {
 const (
 	batchDelay = 100 * time.Millisecond // how long a status waits for others, and how long a state must last to be told
 	soonDelay  = 10 * time.Millisecond  // how long one waits that others go by: the whole swarm's names and ports follow it
-	// othersDelay is how long others may take to learn that a task is to stop, before it is told to; namesDelay where its name leads to
-	// it without a virtual address, so that they may have remembered the answer. It is how long names are good for.
+	// othersDelay is how long others may take to leave a task alone where nobody confirms that they do; namesDelay where its name leads to
+	// it without a virtual address, so that they may have remembered the answer. It is how long names are good for. drainDelay is how long
+	// a task goes on with what it has, where its spec does not say.
 	othersDelay = 300 * time.Millisecond
 	namesDelay  = 2 * time.Second
+	drainDelay  = 100 * time.Millisecond
 	batchTasks  = 2000                   // statuses in one report
 	maxStreams  = 64                     // log streams at once
 	maxError    = 1024                   // bytes of an error told to the user

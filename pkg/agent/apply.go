@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -179,7 +180,10 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 }
 
 // told is when messages about others came, and when the changes were stamped that they told of.
-type told struct{ came, stamped []time.Time }
+type told struct {
+	came, stamped []time.Time
+	number        uint64 // of the newest one that is to be confirmed; 0 for none
+}
 
 // maxTold bounds how much is measured at once.
 const maxTold = 1024
@@ -193,8 +197,12 @@ func (t *told) add(came, stamped []time.Time) {
 func (a *Agent) programmed(followed told, failed bool) {
 	if failed {
 		followed.add(a.links.told.came, a.links.told.stamped)
+		followed.number = cmp.Or(a.links.told.number, followed.number)
 		a.links.told = followed
 		return
+	}
+	if followed.number != 0 {
+		a.o.Manager.Followed(followed.number)
 	}
 	now := a.o.Now()
 	since := func(all []time.Time, tell func(time.Duration)) {

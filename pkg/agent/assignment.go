@@ -24,6 +24,7 @@ func (a *Agent) assign(m v1.Assignment) {
 	for _, s := range m.Streams {
 		a.stream(s)
 	}
+	a.released(m.Released)
 	if m.Swarm != nil && a.o.Told != nil {
 		a.o.Told(*m.Swarm)
 	}

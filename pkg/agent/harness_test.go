@@ -47,6 +47,7 @@ type swarm struct {
 	streams   map[string][]string
 	streamed  func(id string, records iter.Seq2[v1.LogRecord, error]) error
 	tunnelled func(id string) (v1.Tunnel, error)
+	followed  []uint64
 }
 
 func newSwarm() *swarm {
@@ -213,6 +214,13 @@ func (s *swarm) Report(_ context.Context, r v1.StatusReport) (v1.StatusResult, e
 		}
 	}
 	return result, nil
+}
+
+// Followed implements Manager.
+func (s *swarm) Followed(number uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.followed = append(s.followed, number)
 }
 
 // Stream implements Manager.

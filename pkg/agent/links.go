@@ -262,37 +262,6 @@ func hostPorts(ports []v1.PortConfig) []v1.PortConfig {
 	return slices.DeleteFunc(slices.Clone(ports), func(p v1.PortConfig) bool { return p.Mode != v1.PublishHost })
 }
 
-// withdraw has no port and no name lead to a task any more, before it is told to stop. Others have learnt at about the same time
-// that it is to stop; they get a moment to do the same.
-func (a *Agent) withdraw(t *task) {
-	if t.published {
-		t.published, t.config = false, a.links.touch()
-		t.linger = t.stopsSince().Add(a.farther(t))
-	}
-	if a.links.down || a.links.have >= t.config { // a network that fails does not keep a task from stopping
-		t.phase = phaseWithdrawn
-		return
-	}
-	a.links.waiting = addTo(a.links.waiting, t)
-}
-
-// farther is how long others may go on sending to a task that is to stop.
-func (a *Agent) farther(t *task) time.Duration {
-	service := a.peers.services[t.service()]
-	for _, n := range t.networks() {
-		if service != nil && slices.ContainsFunc(service.Networks, func(s v1.PeerServiceNetwork) bool {
-			return s.Network == n.Network && len(s.VIPs) == 0
-		}) {
-			return namesDelay
-		}
-	}
-	ingress := slices.ContainsFunc(t.ports(), func(p v1.PortConfig) bool { return p.Mode != v1.PublishHost })
-	if len(a.peers.nodes) > 0 && (ingress || len(t.networks()) > 0) {
-		return othersDelay
-	}
-	return 0
-}
-
 // unlink removes a task's link, and frees its address once it is gone.
 func (a *Agent) unlink(t *task) {
 	if t.linked {

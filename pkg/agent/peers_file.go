@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,6 +45,9 @@ type savedPeers struct {
 func (a *Agent) takePeers(m v1.Assignment) {
 	told := m.Peers
 	if a.o.Network == nil { // nobody here reaches anybody
+		if told != nil && told.Number != 0 {
+			a.o.Manager.Followed(told.Number)
+		}
 		return
 	}
 	if m.Complete && told == nil {
@@ -54,8 +58,9 @@ func (a *Agent) takePeers(m v1.Assignment) {
 	}
 	a.peers.take(told, m.Complete, a.used())
 	a.links.told.add([]time.Time{a.o.Now()}, told.Stamps)
+	a.links.told.number = cmp.Or(told.Number, a.links.told.number)
 	kept := *told
-	kept.Stamps = nil
+	kept.Stamps, kept.Number = nil, 0
 	a.peersChanged(&kept, m.Complete)
 	if !m.Complete {
 		a.links.othersAt = a.o.Now()

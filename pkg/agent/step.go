@@ -67,7 +67,7 @@ type view struct {
 	again    bool // its process has ended, and nobody but this agent can start it again
 	await    bool // but not yet
 	refit    bool // its secrets and configs may be others than when it was made
-	// linger says that others may still send to it, though nothing here leads to it any more.
+	// linger says that others may still send to it, though nothing here leads to it any more, or that it goes on with what it has.
 	linger bool
 }
 

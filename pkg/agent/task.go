@@ -42,7 +42,9 @@ type task struct {
 	linked    bool // it has a link in the network's config
 	published bool // its ports and names lead to it in the network's config
 	config    uint64
-	linger    time.Time // no stop signal before: others may still send to it
+	reached   bool      // ports or names led to it until it was to stop
+	withdrawn time.Time // when nothing here led to it any more
+	released  time.Time // when it became known that nobody else sends to it any more; zero before
 	shown     own       // what others of this node see of it
 	saved     uint64    // the state file that must have been written before it goes on
 	streams   []v1.StreamRequest
@@ -80,7 +82,7 @@ func (t *task) grace() time.Duration {
 // view is what step needs to know of a task.
 func (a *Agent) view(t *task, now time.Time) view {
 	v := view{phase: t.phase, stop: t.stop() || t.status.Unhealthy && t.ended == nil, unproven: t.unproven(), gone: t.gone, ended: t.ended != nil,
-		late: !t.late.IsZero() && !now.Before(t.late), pause: now.Before(t.pause), linger: now.Before(t.linger)}
+		late: !t.late.IsZero() && !now.Before(t.late), pause: now.Before(t.pause), linger: now.Before(a.lingers(t))}
 	if t.assigned != nil {
 		d := t.assigned.Desired
 		v.start = (d.State == v1.TaskRunning || d.State == v1.TaskComplete) && !now.Before(d.StartAfter)
@@ -137,8 +139,8 @@ func (a *Agent) rest(t *task, now time.Time) {
 	if now.Before(t.pause) {
 		a.timers.add(t.pause, t.id)
 	}
-	if t.phase == phaseWithdrawn && now.Before(t.linger) {
-		a.timers.add(t.linger, t.id)
+	if until := a.lingers(t); now.Before(until) {
+		a.timers.add(until, t.id)
 	}
 }
 

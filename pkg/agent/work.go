@@ -62,8 +62,11 @@ func (a *Agent) work(q *queue, t *task, act action) {
 		a.advance(t)
 		return
 	}
-	if act == actStart {
+	switch {
+	case act == actStart:
 		a.observe(t, v1.TaskStarting, "starting", "")
+	case act == actSignal && a.unconfirmed(t):
+		a.log.Warn("stopping a task though not every node has confirmed that it sends nothing to it any more", "task.id", t.id, "waited", v1.WithdrawWithin)
 	}
 	q.running++
 	a.workers.Go(func() {

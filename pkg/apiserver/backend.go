@@ -27,6 +27,7 @@ type backend struct {
 	streams  *streams
 	meetings *meetings
 	relays   *relays
+	departs  gate // waits of tasks that are to stop, and of other managers for the nodes here
 	counts   *counts
 	guests   *guests
 
@@ -47,6 +48,7 @@ func newBackend(s *Server, st store.Store, backing Backing) *backend {
 	b.reports = newReporter(b)
 	b.streams, b.meetings = newStreams(), newMeetings()
 	b.relays = newRelays(backing)
+	b.departs = newGate(maxDeparts, "waits for nodes that follow")
 	b.guests = newGuests(b)
 	b.allowances = newAllowances(s.now)
 	b.work.Go(b.follow)
@@ -105,7 +107,7 @@ func (b *backend) followFrom() error {
 		b.server.metrics.saw(batch.Revision)
 		b.counts.change(batch.Changes)
 		b.noteFreed(batch.Changes)
-		b.sessions.touch(batch)
+		b.depart(batch.Revision, b.sessions.touch(batch))
 		if err := b.guests.touch(batch); err != nil {
 			return err
 		}

@@ -23,12 +23,15 @@ type sessions struct {
 	news *news // nil before the store was read
 	// audience is who listens to which networks.
 	audience audience
+	// stirred is closed when a session may follow more than before, where somebody waits for that.
+	stirred chan struct{}
+	waiting atomic.Int64
 	// stopped tells that no more work may begin.
 	stopped bool
 }
 
 func newSessions(b *backend) *sessions {
-	return &sessions{backend: b, open: make(map[string]*session), audience: newAudience()}
+	return &sessions{backend: b, open: make(map[string]*session), audience: newAudience(), stirred: make(chan struct{})}
 }
 
 func (d *sessions) count() int {
@@ -118,14 +121,15 @@ func (d *sessions) reset(s *store.Snapshot) {
 	}
 }
 
-// touch marks and wakes the sessions that a batch concerns.
-func (d *sessions) touch(batch store.Batch) {
+// touch marks and wakes the sessions that a batch concerns. It returns the tasks of nodes that are connected here which are to stop by
+// that batch.
+func (d *sessions) touch(batch store.Batch) (leaving []*v1.Task) {
 	touched := make(map[*session]struct{})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.touchPeers(batch, touched)
 	if len(d.open) == 0 {
-		return
+		return nil
 	}
 	for i := range batch.Changes {
 		switch c := &batch.Changes[i]; c.Kind {
@@ -134,6 +138,9 @@ func (d *sessions) touch(batch store.Batch) {
 				now, _ := c.New.(*v1.Task)
 				se.touch(c.ID, now, batch.Revision)
 				touched[se] = struct{}{}
+				if was, _ := c.Old.(*v1.Task); now != nil && was != nil && !leaves(was) && leaves(now) {
+					leaving = append(leaving, now)
+				}
 			}
 		case v1.KindNode:
 			if se := d.open[c.ID]; se != nil && d.nodeChanged(se, c, batch.Revision) {
@@ -151,6 +158,7 @@ func (d *sessions) touch(batch store.Batch) {
 	for se := range touched {
 		se.rouse()
 	}
+	return leaving
 }
 
 // nodeChanged takes note of a change of a session's node, and tells whether the node has to be told.

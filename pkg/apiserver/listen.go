@@ -38,7 +38,8 @@ func firstLine(lines *lineReader) (*v1.NodeDescription, error) {
 	return line.Description, checkDescription(line.Description)
 }
 
-// listen takes what the node says until it says no more, and tells why that is. Each line is a heartbeat.
+// listen takes what the node says until it says no more, and tells why that is. Each line is a heartbeat, but for what
+// only confirms.
 func (b *backend) listen(ctx context.Context, se *session, lines *lineReader, addr string, known *v1.NodeDescription) error {
 	var described time.Time
 	for {
@@ -54,6 +55,13 @@ func (b *backend) listen(ctx context.Context, se *session, lines *lineReader, ad
 		}
 		if line.Leaving {
 			return errLeaving
+		}
+		if line.Followed != 0 {
+			se.confirm(line.Followed)
+			b.sessions.stir()
+		}
+		if line.Followed != 0 && line.Description == nil {
+			continue // nothing that wants an answer
 		}
 		if err := b.heartbeat(ctx, se); err != nil {
 			return err

@@ -75,13 +75,23 @@ func (se *session) rouse() {
 	}
 }
 
-// take takes the marks and the wanted streams.
-func (se *session) take() (marks, []v1.StreamRequest) {
+// pending is what there is to look at, and what else there is to send.
+type pending struct {
+	marks
+	streams  []v1.StreamRequest
+	released []string
+}
+
+// take takes what is pending. A message is being made until told.
+func (d *sessions) take(se *session) pending {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	m, streams := se.marks, se.streams
-	se.marks, se.streams = marks{}, nil
-	return m, streams
+	p := pending{se.marks, se.streams, se.released}
+	se.marks, se.streams, se.released = marks{}, nil, nil
+	se.follow.making, se.follow.taken = true, d.audience.seen
+	return p
 }
 
 // compare notes in the assignment what of the marked is new, changed or gone.

@@ -168,6 +168,8 @@ func (s *Server) nodeRoutes() []route {
 			summary: "Open a node's session: its assignments, one JSON object a line.", handle: s.session},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/status", resource: "status", may: rightsSelf, audit: auditNever, in: v1.StatusReport{}, out: v1.StatusResult{},
 			summary: "Report what a node's agent observed.", handle: s.status},
+		{method: http.MethodPost, path: "/v1/followed", resource: "followed", may: rightsManager, audit: auditNever, in: v1.FollowQuery{}, out: v1.FollowResult{},
+			summary: "Wait a moment for nodes that are connected to this manager to follow what was written up to a revision.", handle: s.followed},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/streams/{stream}", resource: "streams", stream: true, may: rightsSelf, audit: auditNever, in: v1.LogRecord{},
 			summary: "Send the records of a stream that a session asked for, one JSON object a line.", handle: s.upload},
 	}

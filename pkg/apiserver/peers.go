@@ -49,6 +49,8 @@ func (v *peerView) has(network string) bool {
 type told struct {
 	body []byte
 	hash uint64
+	// rests says that it is a task that others are not to send to.
+	rests bool
 }
 
 // peerSeed makes the hashes of this process. Of 64 bits, two states of one peer have the same once in 10¹⁹ times.
@@ -59,7 +61,7 @@ func tellPeer(v any) *told {
 	if err != nil {
 		return nil // of strings, numbers and booleans: it cannot fail
 	}
-	return &told{body, maphash.Bytes(peerSeed, body)}
+	return &told{body: body, hash: maphash.Bytes(peerSeed, body)}
 }
 
 // tellNode is a node, where it has an index; nil where there is nothing to tell.
@@ -223,7 +225,14 @@ func (v *peerView) tellTask(id string) *told {
 	}
 	key := peerKey{id: id, desired: t.Meta.Revisions[v1.SectionDesired], status: t.Meta.Revisions[v1.SectionStatus],
 		of: join(networks, func(n v1.NetworkAddress) string { return n.Network }), lost: v1.NodeLost(node)}
-	return v.kept.of(key, func() *told { return tellPeer(v.peerTask(t, networks, !key.lost)) })
+	return v.kept.of(key, func() *told {
+		p := v.peerTask(t, networks, !key.lost)
+		now := tellPeer(p)
+		if now != nil {
+			now.rests = !p.Ready
+		}
+		return now
+	})
 }
 
 // taskNetworks are a task's addresses on those of the node's networks that it is on.

@@ -76,6 +76,8 @@ type peerChanges struct {
 	stamps                           []time.Time // see v1.Peers
 	dataPort                         uint16
 	complete                         bool
+	leaves                           bool   // some are to be left alone from now on
+	number                           uint64 // see v1.Peers
 }
 
 func (c *peerChanges) empty() bool {
@@ -110,7 +112,8 @@ func (c *peerChanges) append(buf []byte) ([]byte, error) {
 		name string
 		v    any
 		is   bool
-	}{{"gone", c.gone, len(c.gone) > 0}, {"dataPort", c.dataPort, c.dataPort != 0}, {"stamps", c.stamps, len(c.stamps) > 0}} {
+	}{{"gone", c.gone, len(c.gone) > 0}, {"dataPort", c.dataPort, c.dataPort != 0}, {"stamps", c.stamps, len(c.stamps) > 0},
+		{"number", c.number, c.number != 0}} {
 		if !field.is {
 			continue
 		}
@@ -241,6 +244,7 @@ func (c *comparison) look(kind v1.Kind, id string) bool {
 	}
 	c.sent[id] = now.hash
 	*into = append(*into, now.body)
+	c.leaves = c.leaves || ok && now.rests
 	return true
 }
 
@@ -249,6 +253,7 @@ func (c *comparison) drop(id string) bool {
 	if ok {
 		delete(c.sent, id)
 		c.gone = append(c.gone, id)
+		c.leaves = true
 	}
 	return ok
 }

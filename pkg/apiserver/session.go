@@ -30,6 +30,9 @@ type session struct {
 	marks   marks
 	streams []v1.StreamRequest
 	lease   lease
+	// released are tasks of the node that nobody sends to any more, to be told.
+	released []string
+	follow   following
 
 	// The session's goroutine alone uses these.
 	sent      map[string]sentTask
@@ -120,7 +123,7 @@ func newSession(r *http.Request, cancel context.CancelCauseFunc) *session {
 	se := &session{
 		node: r.PathValue("ref"), id: v1.NewID(), wake: make(chan struct{}, 1), beats: make(chan struct{}, 1), cancel: cancel,
 		sent: make(map[string]sentTask), revisions: make(map[string]*sentRevision), files: make(map[file]int),
-		peers: peersSent{sent: make(map[string]uint64)},
+		peers: peersSent{sent: make(map[string]uint64)}, follow: newFollowing(),
 	}
 	if r.TLS != nil {
 		se.certificate = r.TLS.PeerCertificates
@@ -190,7 +193,8 @@ func farewell(out *lineStream, cause error) error {
 
 // assign sends the difference between what the node was told and what the snapshot says.
 func (s *Server) assign(ctx context.Context, b *backend, se *session, out *lineStream, complete bool) (bool, error) {
-	m, streams := se.take()
+	p := b.sessions.take(se)
+	m := p.marks
 	snapshot, err := b.store.Snapshot(ctx, m.revision)
 	if err != nil {
 		return false, err
@@ -201,7 +205,7 @@ func (s *Server) assign(ctx context.Context, b *backend, se *session, out *lineS
 			return false, err
 		}
 	}
-	a := assignment{Revision: snapshot.Revision(), Complete: complete, Streams: streams}
+	a := assignment{Revision: snapshot.Revision(), Complete: complete, Streams: p.streams, Released: p.released}
 	se.compare(snapshot, m, &a)
 	var swarm []byte
 	if m.node || m.all {
@@ -216,6 +220,11 @@ func (s *Server) assign(ctx context.Context, b *backend, se *session, out *lineS
 	peers := se.comparePeers(snapshot, m, m.all || m.allPeers || others, &b.sessions.told)
 	if complete {
 		peers.complete, peers.dataPort = true, dataPort(snapshot)
+	}
+	peers.number = se.told(peers.leaves || complete)
+	b.sessions.stir()
+	if m.all {
+		b.depart(snapshot.Revision(), a.Tasks) // whatever an earlier session of the node had been told
 	}
 	if a.empty() && peers.empty() {
 		return false, nil

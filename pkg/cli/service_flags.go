@@ -23,7 +23,7 @@ type serviceFlags struct {
 	limitCPU, reserveCPU                *value[v1.CPUs]
 	limitMemory, reserveMemory, swap    *value[v1.Bytes]
 	limitPIDs, swappiness               int64
-	stopGrace                           *value[v1.Duration]
+	stopGrace, stopDrain                *value[v1.Duration]
 	replicas, concurrent, maxAttempts   *value[uint64]
 	maxReplicas                         uint64
 	restartCondition                    string
@@ -99,6 +99,7 @@ func (f *serviceFlags) addContainerFlags() {
 	f.entrypoint = newValue("command", parseWords)
 	f.capAdd, f.capDrop = newStrings(), newStrings()
 	f.stopGrace = newValue("duration", parseDuration)
+	f.stopDrain = newValue("duration", parseDuration)
 	s.StringVarP(&f.workdir, "workdir", "w", "", "Working directory inside the container")
 	s.StringVarP(&f.user, "user", "u", "", "Username or UID (format: <name|uid>[:<group|gid>])")
 	s.StringVar(&f.hostname, "hostname", "", "Container hostname")
@@ -110,6 +111,7 @@ func (f *serviceFlags) addContainerFlags() {
 	s.BoolVar(&f.readOnly, "read-only", false, "Mount the container's root filesystem as read only")
 	s.StringVar(&f.stopSignal, "stop-signal", "", "Signal to stop the container")
 	s.Var(f.stopGrace, "stop-grace-period", "Time to wait before force killing a container (ns|us|ms|s|m|h) (default 10s)")
+	s.Var(f.stopDrain, "stop-drain-delay", "Time that a task which nobody sends to any more goes on before its stop signal (ns|us|ms|s|m|h) (default 100ms)")
 	s.Int64Var(&f.oomScoreAdj, "oom-score-adj", 0, "Tune host's OOM preferences (-1000 to 1000)")
 }
 

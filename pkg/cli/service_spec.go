@@ -81,6 +81,9 @@ func (f *serviceFlags) applyContainer(c *v1.ContainerSpec) {
 	if f.stopGrace.set {
 		c.StopGracePeriod = &f.stopGrace.v
 	}
+	if f.stopDrain.set {
+		c.StopDrainDelay = &f.stopDrain.v
+	}
 	if f.changed("oom-score-adj") {
 		c.OOMScoreAdj = f.oomScoreAdj
 	}

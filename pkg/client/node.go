@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"sync"
 	"sync/atomic"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -17,11 +18,14 @@ type NodeClient struct {
 	client  *Client
 	path    string
 	session atomic.Pointer[host] // where the latest session was opened: whoever holds it asks for streams
+
+	following sync.Mutex
+	followed  chan uint64 // holds the newest number that is still to be sent
 }
 
 // Node is the agent's side for the node with the ID: the same for the same client and ID.
 func (c *Client) Node(id string) *NodeClient {
-	n, _ := c.nodes.LoadOrStore(id, &NodeClient{client: c, path: "/v1/nodes/" + url.PathEscape(id)})
+	n, _ := c.nodes.LoadOrStore(id, &NodeClient{client: c, path: "/v1/nodes/" + url.PathEscape(id), followed: make(chan uint64, 1)})
 	return n.(*NodeClient)
 }
 
@@ -29,6 +33,18 @@ func (c *Client) Node(id string) *NodeClient {
 func (n *NodeClient) OnThisMachine() bool {
 	h := n.session.Load()
 	return h != nil && h.socket()
+}
+
+// Followed tells the manager of the session that the node's network and names follow its message of Peers with that number, and all before
+// it. It does not block: the session sends the newest number as soon as it can.
+func (n *NodeClient) Followed(number uint64) {
+	n.following.Lock()
+	defer n.following.Unlock()
+	select {
+	case <-n.followed: // an older one, which the newer one says too
+	default:
+	}
+	n.followed <- number
 }
 
 // Report tells the manager what was observed. Tasks that the result calls unknown are not, or no longer, the node's.

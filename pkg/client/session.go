@@ -211,7 +211,7 @@ func (s *session) keep(period time.Duration) {
 	s.period <- period
 }
 
-// beat says, once a period, that the node is there, or what has become of it.
+// beat says, once a period, that the node is there, or what has become of it, and at once what it follows.
 func (s *session) beat() {
 	period := v1.DefaultHeartbeatPeriod
 	timer := time.NewTimer(period)
@@ -227,6 +227,15 @@ func (s *session) beat() {
 				timer.Reset(period)
 			}
 			continue
+		case number := <-s.node.followed:
+			line, err := json.Marshal(v1.SessionLine{Followed: number})
+			if err != nil {
+				return // of a number: it cannot fail
+			}
+			if _, err := s.up.Write(append(line, '\n')); err != nil {
+				return
+			}
+			continue // the heartbeat is due when it was
 		case <-timer.C:
 		}
 		last, line := s.told, []byte{'\n'}

@@ -181,6 +181,15 @@ func (l *link) Report(ctx context.Context, r v1.StatusReport) (v1.StatusResult, 
 	return c.Report(ctx, r)
 }
 
+// Followed implements agent.Manager.
+func (l *link) Followed(number uint64) {
+	if l.known() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.client.Node(l.node).Followed(number)
+	}
+}
+
 // Stream implements agent.Manager.
 func (l *link) Stream(ctx context.Context, id string, records iter.Seq2[v1.LogRecord, error]) error {
 	c, err := l.managers(ctx)

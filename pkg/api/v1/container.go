@@ -23,10 +23,13 @@ type ContainerSpec struct {
 	StopSignal string `json:"stopSignal,omitempty"`
 	// StopGracePeriod is the time between the stop signal and the kill; default 10 s.
 	StopGracePeriod *Duration `json:"stopGracePeriod,omitempty"`
-	TTY             bool      `json:"tty,omitempty"`
-	OpenStdin       bool      `json:"openStdin,omitempty"`
-	ReadOnly        bool      `json:"readOnly,omitempty"`
-	Mounts          []Mount   `json:"mounts,omitempty"`
+	// StopDrainDelay is how long a task that is to stop goes on with what it has, from when no name and no balancer of any node leads to
+	// it any more until the stop signal; default 100 ms for a service on networks or with published ports, else 0.
+	StopDrainDelay *Duration `json:"stopDrainDelay,omitempty"`
+	TTY            bool      `json:"tty,omitempty"`
+	OpenStdin      bool      `json:"openStdin,omitempty"`
+	ReadOnly       bool      `json:"readOnly,omitempty"`
+	Mounts         []Mount   `json:"mounts,omitempty"`
 	// Healthcheck gates RUNNING and restarts what is unhealthy.
 	Healthcheck *Healthcheck `json:"healthcheck,omitempty"`
 	// Hosts are extra lines of /etc/hosts, each "IP name…".

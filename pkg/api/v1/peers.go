@@ -23,6 +23,9 @@ type Peers struct {
 	// Stamps are when tasks of other nodes became ready, or ceased to be, which this message tells: by the stamps of those states in the
 	// store, so that a node can measure how long it takes until its network follows. Not in a message that is complete.
 	Stamps []time.Time `json:"stamps,omitempty"`
+	// Number asks for SessionLine.Followed once the node's network and names follow this message, which tells of others that are to be
+	// left alone. It is unique over all sessions and without an order. 0 asks for nothing.
+	Number uint64 `json:"number,omitempty"`
 }
 
 // DefaultDataPort is VXLAN's, and Docker Swarm's.

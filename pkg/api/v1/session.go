@@ -11,6 +11,8 @@ type SessionLine struct {
 	Description *NodeDescription `json:"description,omitempty"`
 	// Leaving says that the node goes on purpose and need not be waited for.
 	Leaving bool `json:"leaving,omitempty"`
+	// Followed is the number of the newest Peers of the session that the node's network and names follow.
+	Followed uint64 `json:"followed,omitempty"`
 }
 
 // Assignment is one message of a manager to an agent. The first of a session is Complete: what it does not name is not
@@ -39,6 +41,24 @@ type Assignment struct {
 	Peers *Peers `json:"peers,omitempty"`
 	// Streams are what the manager wants streamed to it.
 	Streams []StreamRequest `json:"streams,omitempty"`
+	// Released are the IDs of the node's tasks that are to stop and that no other node sends anything new to any more: each that did has
+	// confirmed it. An agent waits for that before the stop signal, for WithdrawWithin at most.
+	Released []string `json:"released,omitempty"`
+}
+
+// WithdrawWithin is how long a task that is to stop waits for the confirmation of other nodes that they send nothing new to it.
+const WithdrawWithin = 5 * time.Second
+
+// FollowQuery asks a manager which of the nodes, where they are connected to it, follow all that was written up to a revision.
+type FollowQuery struct {
+	Revision int64    `json:"revision"`
+	Nodes    []string `json:"nodes"`
+}
+
+// FollowResult answers a FollowQuery, once all do or after a moment.
+type FollowResult struct {
+	// Nodes are those that do.
+	Nodes []string `json:"nodes,omitempty"`
 }
 
 // SwarmNews is what a node has to know to stay in the swarm.

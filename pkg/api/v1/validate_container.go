@@ -40,6 +40,9 @@ func (c *checker) container(field string, s *ContainerSpec) {
 	if s.StopGracePeriod != nil {
 		c.duration(field+".stopGracePeriod", *s.StopGracePeriod)
 	}
+	if s.StopDrainDelay != nil {
+		c.duration(field+".stopDrainDelay", *s.StopDrainDelay)
+	}
 	c.mounts(field, s)
 	if s.Healthcheck != nil {
 		c.healthcheck(field+".healthcheck", s.Healthcheck)

@@ -155,6 +155,7 @@ func TestValidate(t *testing.T) {
 		{"Service", container, `"groups":[""]`, "spec.task.container.groups[0]: is empty: want a group's name or number"},
 		{"Service", container, `"stopSignal":"SIGFOO"`, `spec.task.container.stopSignal: "SIGFOO" is not a signal: want one such as SIGTERM, or 1 to 64`},
 		{"Service", container, `"stopGracePeriod":"-1s"`, "spec.task.container.stopGracePeriod: -1s is out of range: want 0s to 8760h0m0s"},
+		{"Service", container, `"stopDrainDelay":"-1s"`, "spec.task.container.stopDrainDelay: -1s is out of range: want 0s to 8760h0m0s"},
 		{"Service", container, `"oomScoreAdj":-1001`, "spec.task.container.oomScoreAdj: -1001 is out of range: want -1000 to 1000"},
 		{"Service", container, `"hosts":["10.0.0.1 a b.c","::1 d"]`, ""},
 		{"Service", container, `"hosts":["10.0.0.1","x y","10.0.0.1 a/b"]`,

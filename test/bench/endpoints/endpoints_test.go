@@ -61,6 +61,9 @@ func (*manager) Report(context.Context, v1.StatusReport) (v1.StatusResult, error
 	return v1.StatusResult{}, nil
 }
 
+// Followed implements agent.Manager.
+func (*manager) Followed(uint64) {}
+
 // Stream implements agent.Manager.
 func (*manager) Stream(context.Context, string, iter.Seq2[v1.LogRecord, error]) error { return nil }
 

@@ -1,0 +1,5 @@
+//go:build nodrain
+
+package agent
+
+const drains = false
