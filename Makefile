@@ -71,6 +71,12 @@ $(BIN)/etcd: go.mod # somebody's own etcd, for the parts that run alone
 e2e: build runtime e2e-images ## Run the real daemons in namespaces: make e2e RUN=TestMainJob (root)
 	go test -count=1 -v -timeout 30m ./test/e2e/... -run '$(RUN)'
 
+.PHONY: lossy
+lossy: build runtime e2e-images ## What TestNoRequestLost loses with a daemon that stops tasks at once, to see that it would (root)
+	go build -tags nodrain -o $(BIN)/nodrain/swarmd ./cmd/swarmd
+	ln -sfn ../runtime $(BIN)/nodrain/runtime
+	go test -count=1 -v -timeout 30m ./test/e2e -run 'TestNoRequestLost$$' -args -lossy -swarmd $(CURDIR)/$(BIN)/nodrain/swarmd
+
 .PHONY: lab
 lab: build runtime e2e-images ## Bring up a swarm of several hosts on this machine to play with: make lab HOSTS=5 (root)
 	go build -o $(BIN)/lab ./test/e2e/lab/command

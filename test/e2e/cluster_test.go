@@ -16,6 +16,9 @@ import (
 	"github.com/swarmd/swarmd/test/e2e/lab"
 )
 
+// otherSwarmd is another build of the daemon, for tests that are to fail with it.
+var otherSwarmd = flag.String("swarmd", "", "the daemon to test, by its path, in place of the one in bin")
+
 var long = flag.Bool("long", false, "take more rounds, for figures that are to be told to others")
 
 // rounds is how often a test does what it measures.
@@ -49,6 +52,7 @@ func form(t *testing.T, managers, workers int) *swarm {
 func hosts(t *testing.T, names ...string) *swarm {
 	t.Helper()
 	s := &swarm{Lab: lab.New(t, names...), t: t, nodes: make(map[string]string)}
+	s.Swarmd = *otherSwarmd
 	s.StartAll()
 	for _, h := range s.Hosts {
 		if err := h.LoadImages(); err != nil {

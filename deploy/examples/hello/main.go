@@ -8,7 +8,8 @@
 //	hello sleep DURATION end with 0 afterwards
 //	hello check          end with 0 if the one that serves in the same container says that it is healthy
 //
-// It is healthy once $HEALTHY_AFTER (default 0s) is over, until somebody sends POST /sick.
+// It is healthy once $HEALTHY_AFTER (default 0s) is over, until somebody sends POST /sick. Told to stop, it lets the requests that it has come
+// to their end, or with $ABRUPT ends at once.
 package main
 
 import (
@@ -183,6 +184,9 @@ func serve() error {
 	case <-ctx.Done():
 	}
 	fmt.Println("hello stops")
+	if os.Getenv("ABRUPT") != "" {
+		return nil
+	}
 	finish, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := server.Shutdown(finish); err != nil && !errors.Is(err, context.DeadlineExceeded) {

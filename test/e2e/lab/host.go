@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -47,7 +48,7 @@ func (h *Host) Launch(args ...string) error {
 		return err
 	}
 	defer log.Close()
-	daemon := h.Command(filepath.Join(h.lab.Bin, "swarmd"), append([]string{"--root", h.Root}, args...)...)
+	daemon := h.Command(cmp.Or(h.lab.Swarmd, filepath.Join(h.lab.Bin, "swarmd")), append([]string{"--root", h.Root}, args...)...)
 	daemon.Stdout, daemon.Stderr = log, log
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt at the terminal is not for it
 	if err := daemon.Start(); err != nil {

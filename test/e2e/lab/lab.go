@@ -29,6 +29,8 @@ type Lab struct {
 	T T
 	// Bin is where the built binaries are.
 	Bin string
+	// Swarmd is the daemon that the hosts run; default that of Bin.
+	Swarmd string
 	// Dir is where everything of the lab is.
 	Dir   string
 	Hosts []*Host
