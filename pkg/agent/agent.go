@@ -106,7 +106,7 @@ const (
 	// a task goes on with what it has, where its spec does not say.
 	othersDelay = 300 * time.Millisecond
 	namesDelay  = 2 * time.Second
-	drainDelay  = 100 * time.Millisecond
+	drainDelay  = 300 * time.Millisecond
 	batchTasks  = 2000                   // statuses in one report
 	maxStreams  = 64                     // log streams at once
 	maxError    = 1024                   // bytes of an error told to the user

@@ -111,7 +111,7 @@ func (f *serviceFlags) addContainerFlags() {
 	s.BoolVar(&f.readOnly, "read-only", false, "Mount the container's root filesystem as read only")
 	s.StringVar(&f.stopSignal, "stop-signal", "", "Signal to stop the container")
 	s.Var(f.stopGrace, "stop-grace-period", "Time to wait before force killing a container (ns|us|ms|s|m|h) (default 10s)")
-	s.Var(f.stopDrain, "stop-drain-delay", "Time that a task which nobody sends to any more goes on before its stop signal (ns|us|ms|s|m|h) (default 100ms)")
+	s.Var(f.stopDrain, "stop-drain-delay", "Time that a task which nobody sends to any more goes on before its stop signal (ns|us|ms|s|m|h) (default 300ms)")
 	s.Int64Var(&f.oomScoreAdj, "oom-score-adj", 0, "Tune host's OOM preferences (-1000 to 1000)")
 }
 

@@ -24,7 +24,7 @@ type ContainerSpec struct {
 	// StopGracePeriod is the time between the stop signal and the kill; default 10 s.
 	StopGracePeriod *Duration `json:"stopGracePeriod,omitempty"`
 	// StopDrainDelay is how long a task that is to stop goes on with what it has, from when no name and no balancer of any node leads to
-	// it any more until the stop signal; default 100 ms for a service on networks or with published ports, else 0.
+	// it any more until the stop signal; default 300 ms for a service on networks or with published ports, else 0.
 	StopDrainDelay *Duration `json:"stopDrainDelay,omitempty"`
 	TTY            bool      `json:"tty,omitempty"`
 	OpenStdin      bool      `json:"openStdin,omitempty"`
