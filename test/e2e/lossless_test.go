@@ -14,11 +14,11 @@ var (
 )
 
 // farAway is how much later than others one of the hosts hears and is heard: enough for a task to be gone by then.
-const farAway = 100 * time.Millisecond
+const farAway = 50 * time.Millisecond
 
 // TestNoRequestLost updates, scales and drains a service of six replicas on three hosts, of which one is far away, while new and kept
 // connections ask it 200 times a second, by its virtual address from two hosts and at its published port on every host. The server ends at
-// once when it is told to stop, and is given a second before, which is two round trips and more through the host that is far away. Each request is answered, unless the daemon is built without the drain step: then some are not.
+// once when it is told to stop, and is given a second before, which is several round trips through the host that is far away. Each request is answered, unless the daemon is built without the drain step: then some are not.
 func TestNoRequestLost(t *testing.T) {
 	s := form(t, 1, 2)
 	first := s.Hosts[0]
