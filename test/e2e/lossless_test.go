@@ -75,3 +75,41 @@ func TestNoRequestLost(t *testing.T) {
 		t.Error("nothing was lost without the drain step: this test would not see it go")
 	}
 }
+
+// TestStopWithSilentNode stops a task whose published port a frozen host, and then one that is cut off, may still lead to it: it is stopped all
+// the same, and goes at once where all hosts answer.
+func TestStopWithSilentNode(t *testing.T) {
+	s := form(t, 1, 2)
+	first, silent := s.Hosts[0], s.Host("worker2")
+	on := s.Host("worker1")
+	for _, c := range []struct {
+		what      string
+		hush, end func()
+	}{
+		{"all hosts answer", func() {}, func() {}},
+		{"a host is frozen", silent.Pause, silent.Resume},
+		{"a host is cut off", func() {
+			if err := s.Cut(silent); err != nil {
+				t.Fatal(err)
+			}
+		}, func() {
+			if err := s.Heal(); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		s.serve(first, "web", 1, "--publish", "8080:8080", "--constraint", "node.hostname=="+on.Name)
+		c.hush()
+		began := time.Now()
+		first.Must("service", "rm", "web")
+		s.Eventually(generous, "the task stops though "+c.what, func() error {
+			if n := len(containersOf(t, on)); n > 0 {
+				return fmt.Errorf("%d containers run on %s", n, on.Name)
+			}
+			return nil
+		})
+		t.Logf("%s: the task was gone after %s", c.what, time.Since(began).Round(10*time.Millisecond))
+		c.end()
+		s.Settled(first, 1)
+	}
+}
