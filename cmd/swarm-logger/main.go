@@ -24,9 +24,9 @@ const (
 	ready  = 5
 )
 
-// idle is how long the beginning of a line waits for its end before it is written as a part: a prompt, or the last words
+// defaultIdle is how long the beginning of a line waits for its end before it is written as a part: a prompt, or the last words
 // of a container that ended without a newline, must not stay unseen.
-const idle = time.Second
+const defaultIdle = time.Second
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -57,17 +57,19 @@ func run(args []string) error {
 	if err := syscall.Close(ready); err != nil {
 		return fmt.Errorf("tell the shim: %w", err)
 	}
-	return copyAll(p, w)
+	return copyAll(p, w, options.idle)
 }
 
 type options struct {
 	dir      string
 	maxSize  int64
 	maxFiles int
+	idle     time.Duration
 }
 
 // parse reads pairs of key and value, in the order in which the shim happened to put them.
 func parse(args []string) (o options, err error) {
+	o.idle = defaultIdle
 	for len(args) >= 2 && err == nil {
 		switch key, value := args[0], args[1]; key {
 		case "dir":
@@ -76,8 +78,12 @@ func parse(args []string) (o options, err error) {
 			o.maxSize, err = strconv.ParseInt(value, 10, 64)
 		case "files":
 			o.maxFiles, err = strconv.Atoi(value)
+		case "idle": // in milliseconds
+			var n int
+			n, err = strconv.Atoi(value)
+			o.idle = time.Duration(n) * time.Millisecond
 		default:
-			err = fmt.Errorf("unknown option %q: want dir, size or files", key)
+			err = fmt.Errorf("unknown option %q: want dir, size, files or idle", key)
 		}
 		args = args[2:]
 	}
@@ -88,7 +94,7 @@ func parse(args []string) (o options, err error) {
 }
 
 // copyAll copies both streams until they end.
-func copyAll(p *poller, w *logfile.Writer) error {
+func copyAll(p *poller, w *logfile.Writer, idle time.Duration) error {
 	streams := map[int32]*logfile.Splitter{stdout: logfile.NewSplitter("stdout"), stderr: logfile.NewSplitter("stderr")}
 	out := make([]byte, 0, 4*logfile.MaxLine)
 	for len(streams) > 0 {

@@ -26,6 +26,7 @@ const (
 	FakeStart  FakeOp = "start"
 	FakeSignal FakeOp = "signal"
 	FakeExec   FakeOp = "exec"
+	FakeAttach FakeOp = "attach"
 	FakeRemove FakeOp = "remove"
 	FakeList   FakeOp = "list"
 	FakeKeep   FakeOp = "keep"

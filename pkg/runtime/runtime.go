@@ -51,6 +51,10 @@ type Runtime interface {
 	// Run is Exec for somebody who is there: its input and output are connected while it runs. It returns the exit code once all output was
 	// written, or a second after the command's end.
 	Run(ctx context.Context, id string, p Process) (exitCode int, err error)
+	// Attach connects somebody to the container's own process, of which there may be many at once, until that ends, which gives the
+	// exit code, or ctx does. What it writes is read from its log, so that nobody who is slow makes it wait. ErrInvalid says that there is
+	// no input, or no log, to connect to, and ErrNotFound that the container does not run.
+	Attach(ctx context.Context, id string, a Attachment) (exitCode int, err error)
 	// Remove kills the container if it runs, and removes all of it but its log and its files. One that is not there is not an error.
 	Remove(ctx context.Context, id string) error
 	// RemoveLog removes what Logs reads.
@@ -177,6 +181,17 @@ type Process struct {
 	// Stdin is read until its end, which the command sees; nil is no input. After the command's end it may be read once more.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+}
+
+// Attachment is how somebody is connected to a container's own process.
+type Attachment struct {
+	// Stdin is written to the process's input, whose end it does not see: others may be attached. Nil is none. After the container's end
+	// it may be read once more.
+	Stdin io.Reader
+	// Stdout and Stderr get what is written from the call on; of a terminal all is Stdout.
+	Stdout, Stderr io.Writer
+	// Resize gives the process's terminal another size.
+	Resize <-chan v1.WindowSize
 }
 
 // Status is what a container does.

@@ -49,6 +49,7 @@ func TestContract(t *testing.T) {
 		Missing: "docker.io/library/missing:1",
 		Forever: []string{"forever"},
 		Exit:    func(code int) []string { return []string{"exit", strconv.Itoa(code)} },
+		Echo:    []string{"echo"},
 		Say:     func(text string) []string { return []string{"out", text, "forever"} },
 	})
 }

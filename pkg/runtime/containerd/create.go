@@ -183,12 +183,8 @@ func (r *Runtime) task(ctx context.Context, c runtime.Container, mounts []mount.
 	for _, m := range mounts {
 		request.Rootfs = append(request.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
-	if !c.Log.Discard {
-		if err := r.clearLogEnd(c.ID); err != nil {
-			return failed("create", c.ID, err)
-		}
-		request.Stdout = r.logger(c)
-		request.Stderr = request.Stdout
+	if err := r.connect(ctx, c, request); err != nil {
+		return failed("create", c.ID, err)
 	}
 	if _, err := r.client.TaskService().Create(ctx, request); err != nil {
 		return failed("create", c.ID, explainRunc(errgrpc.ToNative(err)))
@@ -196,8 +192,8 @@ func (r *Runtime) task(ctx context.Context, c runtime.Container, mounts []mount.
 	return nil
 }
 
-// logger is the address of the container's log: a program for the shim to start.
-func (r *Runtime) logger(c runtime.Container) string {
+// loggerOptions are what swarm-logger is told.
+func (r *Runtime) loggerOptions(c runtime.Container) url.Values {
 	q := url.Values{"dir": {r.paths.logs(c.ID)}}
 	if c.Log.MaxSize > 0 {
 		q.Set("size", strconv.FormatInt(c.Log.MaxSize, 10))
@@ -205,11 +201,19 @@ func (r *Runtime) logger(c runtime.Container) string {
 	if c.Log.MaxFiles > 0 {
 		q.Set("files", strconv.Itoa(c.Log.MaxFiles))
 	}
+	if c.Spec.TTY || c.Spec.OpenStdin {
+		q.Set("idle", strconv.FormatInt(attachedIdle.Milliseconds(), 10))
+	}
+	return q
+}
+
+// logger is the address of the container's log: a program for the shim to start.
+func (r *Runtime) logger(c runtime.Container) string {
 	scheme := "binary-v2" // which fails when the logger does; only containerds of 2.3 and later know it
 	if r.daemon == nil {
 		scheme = "binary"
 	}
-	return (&url.URL{Scheme: scheme, Path: r.paths.bin("swarm-logger"), RawQuery: q.Encode()}).String()
+	return (&url.URL{Scheme: scheme, Path: r.paths.bin("swarm-logger"), RawQuery: r.loggerOptions(c).Encode()}).String()
 }
 
 // refusals are the beginnings of what runc says when what it was asked for cannot work, whenever it is tried.

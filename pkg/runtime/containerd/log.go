@@ -58,9 +58,10 @@ type logReader struct {
 	dir     string
 	options v1.LogOptions
 
-	file   *os.File
-	number int
-	lines  *bufio.Reader
+	watcher *watcher
+	file    *os.File
+	number  int
+	lines   *bufio.Reader
 	// begun is the start of a record whose end is not written yet.
 	begun []byte
 	// skip is how many of the records that are wanted come before the tail.
@@ -73,29 +74,36 @@ func (l *logReader) run(ctx context.Context, yield func(v1.LogRecord) bool) erro
 		_, err := os.Stat(l.dir)
 		return err
 	}
-	var w *watcher
+	if err := l.begin(ctx); err != nil {
+		return err
+	}
+	return l.read(ctx, yield)
+}
+
+// begin finds where to read from. What is written after it is read.
+func (l *logReader) begin(ctx context.Context) (err error) {
 	if l.options.Follow {
-		var err error
-		if w, err = watch(l.dir); err != nil { // before reading: nothing is missed in between
+		if l.watcher, err = watch(l.dir); err != nil { // before reading: nothing is missed in between
 			return err
 		}
-		defer w.close()
 	}
 	if l.options.Tail >= 0 {
 		if err := l.findTail(ctx); err != nil {
 			return err
 		}
 	}
-	if err := l.first(); err != nil {
-		return err
-	}
+	return l.first()
+}
+
+// read yields from where it began.
+func (l *logReader) read(ctx context.Context, yield func(v1.LogRecord) bool) error {
 	for {
 		ended := l.ended() // asked before reading: what was written before the end is read
 		more, err := l.drain(ctx, yield)
 		if err != nil || !more || !l.options.Follow || ended {
 			return err
 		}
-		if err := w.wait(ctx); err != nil {
+		if err := l.watcher.wait(ctx); err != nil {
 			return err
 		}
 	}
@@ -118,7 +126,7 @@ func (l *logReader) open(number int) error {
 	if err != nil {
 		return err
 	}
-	l.close()
+	l.closeFile()
 	l.file, l.number, l.begun = f, number, nil
 	if l.lines == nil {
 		l.lines = bufio.NewReaderSize(f, 64<<10)
@@ -128,6 +136,14 @@ func (l *logReader) open(number int) error {
 }
 
 func (l *logReader) close() {
+	l.closeFile()
+	if l.watcher != nil {
+		l.watcher.close()
+		l.watcher = nil
+	}
+}
+
+func (l *logReader) closeFile() {
 	if l.file != nil {
 		l.file.Close()
 		l.file = nil

@@ -73,15 +73,18 @@ func (p paths) mark(id string) string { return p.in("marks", id) }
 // logs is the folder of the container's log.
 func (p paths) logs(id string) string { return p.in("logs", id) }
 
+// streams is the folder of the pipes of a container whose input is open.
+func (p paths) streams(id string) string { return p.in("streams", id) }
+
 // prepare makes the folders and takes the lock. What a machine left that has booted since is cleared: the state of
 // containers that are no more, with process IDs that others have now.
 func (p paths) prepare() (lock *os.File, err error) {
-	for _, dir := range []string{p.root, p.run, p.in("marks"), p.in("logs"), p.in("runc"), p.in("tmp"), p.in("files"), p.in("anonymous"), p.volumes} {
+	for _, dir := range []string{p.root, p.run, p.in("marks"), p.in("logs"), p.in("runc"), p.in("tmp"), p.in("streams"), p.in("files"), p.in("anonymous"), p.volumes} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("containerd: %w", err)
 		}
 	}
-	for _, dir := range []string{p.run, p.in("logs"), p.in("runc"), p.in("tmp"), p.in("files")} {
+	for _, dir := range []string{p.run, p.in("logs"), p.in("runc"), p.in("tmp"), p.in("streams"), p.in("files")} {
 		if err := os.Chmod(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("containerd: %w", err)
 		}

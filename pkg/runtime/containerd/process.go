@@ -102,6 +102,9 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	if err := r.removeTask(ctx, id); err != nil {
 		return err
 	}
+	if err := r.dropStreams(ctx, id); err != nil {
+		return err
+	}
 	// Runc removes the control groups of what it knows. It knows nothing of what was cut off while it was made.
 	if err := r.cgroup.removeOne(ctx, id); err != nil {
 		return err

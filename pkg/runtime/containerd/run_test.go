@@ -136,7 +136,6 @@ func TestBad(t *testing.T) {
 		{name: "mount twice", spec: v1.ContainerSpec{Mounts: []v1.Mount{{Type: v1.MountTmpfs, Target: "/x"}, {Type: v1.MountTmpfs, Target: "/x/"}}},
 			want: "duplicate mount point"},
 		{name: "stop signal", spec: v1.ContainerSpec{StopSignal: "SIGNOSUCH"}, want: "stop signal"},
-		{name: "stdin", spec: v1.ContainerSpec{OpenStdin: true}, want: "not supported yet"},
 		{name: "NUL", spec: v1.ContainerSpec{Args: []string{"out", "a\x00b"}}, want: "NUL byte"},
 		{name: "ID", more: func(c *runtime.Container) { c.ID = "../x" }, want: "no container ID"},
 		{name: "sysctl that is none", spec: v1.ContainerSpec{Sysctls: map[string]string{"net.no.such": "1"}}, want: "sysctl"},

@@ -75,9 +75,6 @@ func (r *Runtime) process(c runtime.Container, i *image) (*specs.Process, error)
 	if err != nil {
 		return nil, err
 	}
-	if c.Spec.OpenStdin && !c.Spec.TTY {
-		return nil, fmt.Errorf("an open stdin without a tty is not supported yet: %w", runtime.ErrInvalid)
-	}
 	name := c.Spec.User
 	if name == "" {
 		name = i.config.User

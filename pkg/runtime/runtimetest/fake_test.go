@@ -39,6 +39,7 @@ func TestFake(t *testing.T) {
 		},
 	})
 	Run(t, Subject{
+		Echo:    []string{"echo"},
 		Command: func(text string, code int) []string { return []string{"command", text, strconv.Itoa(code)} },
 		Hang:    []string{"hang"},
 		Open:    func(*testing.T) runtime.Runtime { return fake },

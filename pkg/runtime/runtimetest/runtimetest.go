@@ -31,6 +31,8 @@ type Subject struct {
 	// Say are those of one that writes the text as a line to stdout, and runs on until SIGTERM, on which it ends with an
 	// error.
 	Say func(text string) []string
+	// Echo are those of one that writes what it reads.
+	Echo []string
 	// Command is a command that writes the text and ends with the code, and Hang one that does not end.
 	Command func(text string, code int) []string
 	Hang    []string
@@ -46,7 +48,7 @@ func Run(t *testing.T, s Subject) {
 		{"Remove", testRemove}, {"Unknown", testUnknown}, {"Labels", testLabels}, {"Events", testEvents},
 		{"EventsEnd", testEventsEnd}, {"Reopen", testReopen}, {"ReopenAfterExit", testReopenAfterExit},
 		{"Images", testImages}, {"MissingImage", testMissingImage}, {"Logs", testLogs}, {"LogOutlives", testLogOutlives},
-		{"Exec", testExec}, {"Healthcheck", testHealthcheck}, {"Files", testFiles}, {"Parallel", testParallel},
+		{"Exec", testExec}, {"Attach", testAttach}, {"Healthcheck", testHealthcheck}, {"Files", testFiles}, {"Parallel", testParallel},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 func main() {
@@ -101,6 +103,36 @@ func do(verb, value string) {
 		fmt.Println("child", err)
 	case "trap":
 		trap()
+	case "echo":
+		echo()
+	case "size": // of the terminal, and each other size
+		sizes()
+	}
+}
+
+// echo answers each line, with a prompt for the next; "quit N" ends it.
+func echo() {
+	lines := bufio.NewScanner(os.Stdin)
+	for fmt.Print("> "); lines.Scan(); fmt.Print("> ") {
+		if code, ok := strings.CutPrefix(lines.Text(), "quit "); ok {
+			fmt.Println("bye")
+			number, _ := strconv.Atoi(code)
+			os.Exit(number)
+		}
+		fmt.Println("heard", lines.Text())
+		fmt.Fprintln(os.Stderr, "length", len(lines.Text()))
+	}
+	fmt.Println("the input has ended")
+}
+
+func sizes() {
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, syscall.SIGWINCH)
+	go echo()
+	for range changed {
+		var s [4]uint16
+		syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&s)))
+		fmt.Printf("%dx%d\n", s[0], s[1])
 	}
 }
 
