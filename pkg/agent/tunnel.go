@@ -69,6 +69,8 @@ func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, task stri
 		return v1.TunnelEnd{Error: "read what the tunnel is for: " + err.Error()}
 	case start.Exec != nil:
 		return a.tunnelExec(ctx, cancel, task, to, start.Exec)
+	case start.Attach != nil:
+		return a.tunnelAttach(ctx, cancel, task, to, start.Attach)
 	case start.Forward != nil:
 		return a.tunnelForward(ctx, task, to, start.Forward)
 	}
@@ -92,7 +94,7 @@ func (a *Agent) tunnelExec(ctx context.Context, cancel context.CancelFunc, task 
 	}
 	var reading sync.WaitGroup
 	reading.Go(func() {
-		if !readInput(to, input, resize) {
+		if !readInput(to, input, resize, nil) {
 			cancel()
 		}
 	})
@@ -104,8 +106,8 @@ func (a *Agent) tunnelExec(ctx context.Context, cancel context.CancelFunc, task 
 	return v1.TunnelEnd{ExitCode: &code}
 }
 
-// readInput hands on what comes from a user, until there is no more, which it tells, or they are gone.
-func readInput(from io.Reader, input *io.PipeWriter, resize chan v1.WindowSize) (ended bool) {
+// readInput hands on what comes from a user, until there is no more, which it tells, or they are gone. Signals may be nil.
+func readInput(from io.Reader, input *io.PipeWriter, resize chan v1.WindowSize, signal func(name string)) (ended bool) {
 	defer func() { _ = input.Close() }()
 	for {
 		kind, data, err := v1.ReadFrame(from)
@@ -116,6 +118,8 @@ func readInput(from io.Reader, input *io.PipeWriter, resize chan v1.WindowSize) 
 			_ = input.Close()
 		case kind == v1.FrameInput:
 			_, _ = input.Write(data) // where nobody reads it any more it is lost
+		case kind == v1.FrameSignal && signal != nil:
+			signal(string(data))
 		case kind == v1.FrameSize:
 			var size v1.WindowSize
 			if json.Unmarshal(data, &size) != nil {

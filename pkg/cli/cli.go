@@ -43,6 +43,8 @@ type Options struct {
 	// Ask asks the person at the terminal, and gives errNoTerminal where there is none. What is answered to a secret
 	// question is not shown.
 	Ask func(question string, secret bool) (string, error)
+	// Signals has the signals to this process come by a channel, until stop.
+	Signals func() (signals <-chan os.Signal, stop func())
 	// Now is the clock that ages are told by.
 	Now func() time.Time
 }
@@ -104,7 +106,7 @@ It speaks to the daemon of this machine, as root, or to a swarm anywhere that so
 	addGroup(root, "manifest", a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(), a.diffCommand(),
 		a.waitCommand(), a.eventsCommand())
 	addGroup(root, "docker", a.serviceCommand(), a.nodeCommand(), a.taskCommand(), a.networkCommand(), a.secretCommand(), a.configCommand(),
-		a.volumeCommand(), a.stackCommand(), a.swarmCommand(), a.imageCommand(), a.execCommand(), a.portForwardCommand(), a.infoCommand(), a.versionCommand())
+		a.volumeCommand(), a.stackCommand(), a.swarmCommand(), a.imageCommand(), a.execCommand(), a.attachCommand(), a.portForwardCommand(), a.infoCommand(), a.versionCommand())
 	addGroup(root, "people", a.loginCommand(), a.contextCommand(), a.userCommand(), a.auditCommand())
 	return root
 }
@@ -169,6 +171,9 @@ func withDefaults(o Options) Options {
 	}
 	if o.Ask == nil {
 		o.Ask = func(question string, secret bool) (string, error) { return askTerminal(o.In, o.Err, question, secret) }
+	}
+	if o.Signals == nil {
+		o.Signals = processSignals
 	}
 	if o.Now == nil {
 		o.Now = time.Now

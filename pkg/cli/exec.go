@@ -62,13 +62,12 @@ The exit status is that of the command; 126 or 127 where it cannot be started.`,
 
 func (a *app) exec(ctx context.Context, f *execFlags, ref string, command []string) error {
 	start := v1.ExecStart{Command: command, TTY: f.tty, Stdin: f.interactive, Env: f.env.all, User: f.user, Dir: f.dir}
-	in, isFile := a.In.(*os.File)
-	terminal := isFile && term.IsTerminal(int(in.Fd()))
-	if f.tty && f.interactive && !terminal {
-		return errors.New("the input device is not a TTY")
+	terminal := a.inputTerminal()
+	if f.tty && f.interactive && terminal == nil {
+		return errNotTTY
 	}
-	if terminal {
-		start.Size = sizeOf(in)
+	if terminal != nil {
+		start.Size = sizeOf(terminal)
 	}
 	c, err := a.daemon()
 	if err != nil {
@@ -83,18 +82,43 @@ func (a *app) exec(ctx context.Context, f *execFlags, ref string, command []stri
 		return daemonError(err)
 	}
 	defer to.Close()
-	if f.tty && terminal {
-		before, err := term.MakeRaw(int(in.Fd()))
+	if f.tty && terminal != nil {
+		restore, err := makeRaw(terminal)
 		if err != nil {
-			return fmt.Errorf("the terminal: %w", err)
+			return err
 		}
-		defer func() { _ = term.Restore(int(in.Fd()), before) }()
-		go followSize(ctx, to, in, start.Size)
+		defer restore()
+		go followSize(ctx, to, terminal, start.Size)
 	}
 	if f.interactive {
 		go sendInput(to, a.In)
 	}
-	end, err := a.receive(to)
+	return a.untilEnd(ctx, task, to)
+}
+
+// errNotTTY is Docker's.
+var errNotTTY = errors.New("the input device is not a TTY")
+
+// inputTerminal is the terminal that is the input; nil where it is none.
+func (a *app) inputTerminal() *os.File {
+	if in, ok := a.In.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+		return in
+	}
+	return nil
+}
+
+// makeRaw has a terminal hand on every key as it comes.
+func makeRaw(terminal *os.File) (restore func(), err error) {
+	before, err := term.MakeRaw(int(terminal.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("the terminal: %w", err)
+	}
+	return func() { _ = term.Restore(int(terminal.Fd()), before) }, nil
+}
+
+// untilEnd prints what comes from a task, until the end, which is swarmctl's own.
+func (a *app) untilEnd(ctx context.Context, task *v1.Task, from io.Reader) error {
+	end, err := a.receive(from)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return &exitError{code: 130}

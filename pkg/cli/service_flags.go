@@ -17,7 +17,7 @@ type serviceFlags struct {
 	workdir, user, hostname, stopSignal string
 	entrypoint                          *value[[]string]
 	capAdd, capDrop                     *list[string]
-	init, tty, readOnly                 bool
+	init, tty, interactive, readOnly    bool
 	oomScoreAdj                         int64
 
 	limitCPU, reserveCPU                *value[v1.CPUs]
@@ -108,6 +108,7 @@ func (f *serviceFlags) addContainerFlags() {
 	s.Var(f.capDrop, "cap-drop", "Drop Linux capabilities")
 	s.BoolVar(&f.init, "init", false, "Use an init inside each service container to forward signals and reap processes")
 	s.BoolVarP(&f.tty, "tty", "t", false, "Allocate a pseudo-TTY")
+	s.BoolVarP(&f.interactive, "interactive", "i", false, "Keep STDIN open, for swarmctl attach")
 	s.BoolVar(&f.readOnly, "read-only", false, "Mount the container's root filesystem as read only")
 	s.StringVar(&f.stopSignal, "stop-signal", "", "Signal to stop the container")
 	s.Var(f.stopGrace, "stop-grace-period", "Time to wait before force killing a container (ns|us|ms|s|m|h) (default 10s)")

@@ -72,6 +72,9 @@ func (f *serviceFlags) applyContainer(c *v1.ContainerSpec) {
 	if f.changed("tty") {
 		c.TTY = f.tty
 	}
+	if f.changed("interactive") {
+		c.OpenStdin = f.interactive
+	}
 	if f.changed("read-only") {
 		c.ReadOnly = f.readOnly
 	}

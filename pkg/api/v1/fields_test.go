@@ -20,8 +20,8 @@ var decided = map[reflect.Type]struct{ honoured, refused string }{
 	reflect.TypeFor[UpdateConfig]():  {"parallelism delay failureAction monitor maxFailureRatio order progressDeadline", ""},
 	reflect.TypeFor[Privileges]():    {"noNewPrivileges seccomp", "appArmor seLinux"},
 	reflect.TypeFor[ContainerSpec](): {"image labels command args hostname env dir user groups privileges init stopSignal " +
-		"stopGracePeriod stopDrainDelay tty readOnly hosts dns sysctls capabilityAdd capabilityDrop ulimits oomScoreAdj healthcheck secrets configs mounts",
-		"openStdin"},
+		"stopGracePeriod stopDrainDelay tty readOnly hosts dns sysctls capabilityAdd capabilityDrop ulimits oomScoreAdj healthcheck secrets configs mounts openStdin",
+		""},
 	reflect.TypeFor[Mount]():         {"type source target readOnly bind volume tmpfs", ""},
 	reflect.TypeFor[BindOptions]():   {"propagation", ""},
 	reflect.TypeFor[VolumeOptions](): {"noCopy labels driver", "subpath driver"},

@@ -18,6 +18,7 @@ const (
 	FrameStart  FrameKind = 's' // a TunnelStart, as JSON
 	FrameInput  FrameKind = 'i' // bytes of the input; none is its end
 	FrameSize   FrameKind = 'w' // a WindowSize, as JSON
+	FrameSignal FrameKind = 'k' // the name of a signal, such as SIGINT, to the process that the user is attached to
 	FrameOutput FrameKind = 'o' // bytes of the output, or of the connection
 	FrameErrors FrameKind = 'e' // bytes of the standard error
 	FrameEnd    FrameKind = 'x' // a TunnelEnd, as JSON
@@ -42,6 +43,7 @@ type Tunnel interface {
 // TunnelStart says what a tunnel is for: one of its fields is set.
 type TunnelStart struct {
 	Exec    *ExecStart    `json:"exec,omitempty"`
+	Attach  *AttachStart  `json:"attach,omitempty"`
 	Forward *ForwardStart `json:"forward,omitempty"`
 }
 
@@ -57,6 +59,14 @@ type ExecStart struct {
 	Env  []string `json:"env,omitempty"`
 	User string   `json:"user,omitempty"`
 	Dir  string   `json:"dir,omitempty"`
+}
+
+// AttachStart connects to the process that a task's container was made for.
+type AttachStart struct {
+	// Stdin connects its input, which the service has to have open. The end of what the user sends is not the end of that.
+	Stdin bool `json:"stdin,omitempty"`
+	// Size is that of the user's terminal, which the process's gets; nothing is left as it is.
+	Size WindowSize `json:"size,omitzero"`
 }
 
 // ForwardStart connects to a TCP port inside a task, at its loopback address.

@@ -75,7 +75,6 @@ func (u unsupported) container(field string, s *ContainerSpec) {
 			}
 		}
 	}
-	u.when(s.OpenStdin, field+".openStdin")
 	if p := s.Privileges; p != nil {
 		u.when(p.AppArmor != nil, field+".privileges.appArmor")
 		u.when(p.SELinux != nil, field+".privileges.seLinux")

@@ -13,8 +13,8 @@ func TestUnsupported(t *testing.T) {
 		{"Service", `{"task":{"container":{"image":"a"},"networks":[{"target":"n","aliases":["m"]}]}}`, ""},
 		{"Service", `{"task":{"container":{"image":"a"},"networks":[{"target":"n"},{"target":"m","driverOpts":{"a":"b"}}]}}`,
 			"spec.task.networks[1].driverOpts: is not supported yet"},
-		{"Service", `{"task":{"container":{"image":"a","secrets":[{"source":"s"}],"configs":[{"source":"c"}],"mounts":[{"target":"/a"},{"source":"b","target":"/b","volume":{"subpath":"x","driver":{"name":"nfs"}}}],"openStdin":true}}}`,
-			c + "mounts[1].volume.driver.name: nfs is not supported yet: want local\n" + c + "mounts[1].volume.subpath: is not supported yet\n" + c + "openStdin: is not supported yet"},
+		{"Service", `{"task":{"container":{"image":"a","secrets":[{"source":"s"}],"configs":[{"source":"c"}],"mounts":[{"target":"/a"},{"source":"b","target":"/b","volume":{"subpath":"x","driver":{"name":"nfs"}}}]}}}`,
+			c + "mounts[1].volume.driver.name: nfs is not supported yet: want local\n" + c + "mounts[1].volume.subpath: is not supported yet"},
 		{"Service", `{"task":{"container":{"image":"a","healthcheck":{"test":["NONE"]}}}}`, ""},
 		{"Service", `{"task":{"container":{"image":"a","privileges":{"appArmor":{"mode":"default"},"seLinux":{"type":"t"},"noNewPrivileges":true}}}}`,
 			c + "privileges.appArmor: is not supported yet\n" + c + "privileges.seLinux: is not supported yet"},
@@ -26,7 +26,7 @@ func TestUnsupported(t *testing.T) {
 				`spec.task.logDriver.options["tag"]: is not supported yet: want max-size or max-file`},
 		{"Service", `{"task":{"container":{"image":"a"},"logDriver":{"name":"json-file","options":{"max-size":"1m","max-file":"2"}}}}`, ""},
 		{"Service", `{"task":{"container":{"image":"a","capabilityAdd":["NET_RAW"],"sysctls":{"net.core.somaxconn":"1"},` +
-			`"ulimits":[{"name":"nofile","soft":1,"hard":1}],"init":true,"tty":true,"readOnly":true,"stopSignal":"SIGINT","hostname":"h",` +
+			`"ulimits":[{"name":"nofile","soft":1,"hard":1}],"init":true,"tty":true,"openStdin":true,"readOnly":true,"stopSignal":"SIGINT","hostname":"h",` +
 			`"hosts":["1.1.1.1 a"],"dns":{"nameservers":["1.1.1.1"]},"user":"1","groups":["2"],"privileges":{"seccomp":{"mode":"unconfined"}},"oomScoreAdj":5},` +
 			`"resources":{"limits":{"cpus":1,"memory":"1g","pids":5},"memorySwap":-1,"memorySwappiness":1,"reservations":{"cpus":1,"memory":"1g"}},` +
 			`"restartPolicy":{"condition":"none"},"placement":{"constraints":["node.role==worker"],"maxReplicas":1}},"endpoint":{"ports":[{"target":80,"published":80,"mode":"host"}]}}`, ""},
