@@ -27,6 +27,7 @@ const (
 	FakeSignal FakeOp = "signal"
 	FakeExec   FakeOp = "exec"
 	FakeAttach FakeOp = "attach"
+	FakeCopy   FakeOp = "copy"
 	FakeRemove FakeOp = "remove"
 	FakeList   FakeOp = "list"
 	FakeKeep   FakeOp = "keep"
@@ -89,6 +90,7 @@ type fakeContainer struct {
 	state     State
 	container Container
 	process   FakeProcess
+	copied    map[string][]byte // by path
 }
 
 // fakeEnds bounds the ends that a Fake remembers for Events; a reader further behind is told that the runtime was lost.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/archive"
 )
 
 // Errors of a Runtime, to be tested with errors.Is.
@@ -55,6 +56,11 @@ type Runtime interface {
 	// exit code, or ctx does. What it writes is read from its log, so that nobody who is slow makes it wait. ErrInvalid says that there is
 	// no input, or no log, to connect to, and ErrNotFound that the container does not run.
 	Attach(ctx context.Context, id string, a Attachment) (exitCode int, err error)
+	// CopyFrom writes the file or the tree at a path of a container that runs as a tar stream, and in notes what is left out. A path is as the
+	// container sees it, its mounts included; a link leads nowhere else. With follow a link at its end is not what is meant, but what it leads to.
+	CopyFrom(ctx context.Context, id, path string, follow bool, to, notes io.Writer) error
+	// CopyTo unpacks a tar stream to such a path. ErrInvalid says that there cannot be such a thing there. Of what fails half of it may be there.
+	CopyTo(ctx context.Context, id, path string, o archive.Options, from io.Reader, notes io.Writer) error
 	// Remove kills the container if it runs, and removes all of it but its log and its files. One that is not there is not an error.
 	Remove(ctx context.Context, id string) error
 	// RemoveLog removes what Logs reads.

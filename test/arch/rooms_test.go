@@ -6,6 +6,8 @@ package arch
 var rooms = []room{
 	// Nouns.
 	{"pkg/api/v1", nothing},
+	// Streams of files.
+	{"pkg/archive", nothing},
 	// State.
 	{"pkg/store", of{"pkg/api/v1"}},
 	{"pkg/store/etcd", of{"pkg/api/v1", "pkg/store"}},
@@ -27,17 +29,17 @@ var rooms = []room{
 	{"pkg/netplugin", nothing},
 	{"pkg/netplugin/wire", nothing},
 	{"pkg/dnsplugin", of{"pkg/api/v1", "pkg/store"}},
-	{"pkg/runtime", of{"pkg/api/v1"}},
+	{"pkg/runtime", of{"pkg/api/v1", "pkg/archive"}},
 	{"pkg/runtime/runtimetest", of{"pkg/api/v1", "pkg/runtime"}},
-	{"pkg/runtime/containerd", of{"pkg/api/v1", "pkg/runtime"}},
+	{"pkg/runtime/containerd", of{"pkg/api/v1", "pkg/archive", "pkg/runtime"}},
 	{"pkg/runtime/containerd/logfile", of{"pkg/api/v1"}},
-	{"pkg/agent", of{"pkg/api/v1", "pkg/store", "pkg/runtime", "pkg/netplugin", "pkg/dnsplugin"}},
+	{"pkg/agent", of{"pkg/api/v1", "pkg/archive", "pkg/store", "pkg/runtime", "pkg/netplugin", "pkg/dnsplugin"}},
 	// Doors.
 	{"pkg/ca", nothing},
 	{"pkg/apiserver", of{"pkg/api/v1", "pkg/store", "pkg/ca"}},
 	{"pkg/dockerapi", of{"pkg/api/v1", "pkg/store"}},
 	{"pkg/compose", of{"pkg/api/v1"}},
-	{"pkg/cli", of{"pkg/api/v1", "pkg/store", "pkg/client", "pkg/ca", "pkg/compose"}},
+	{"pkg/cli", of{"pkg/api/v1", "pkg/archive", "pkg/store", "pkg/client", "pkg/ca", "pkg/compose"}},
 	// Mains, which wire it all, and what is built around them.
 	{"cmd/...", everything},
 	{"deploy/examples/...", nothing},

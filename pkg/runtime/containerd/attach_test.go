@@ -68,7 +68,7 @@ func release(t *testing.T, pid uint32) {
 func TestKilledClient(t *testing.T) {
 	bin := binaries(t)
 	root := t.TempDir()
-	if err := os.WriteFile(filepath.Join(root, "image.tar"), archive(t, "workload:1", testImage(t, nil)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(root, "image.tar"), imageArchive(t, "workload:1", testImage(t, nil)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])

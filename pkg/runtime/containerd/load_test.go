@@ -68,9 +68,9 @@ func TestLoad(t *testing.T) {
 		name, want string
 		archive    []byte
 	}{
-		{"docker", "docker.io/library/docker:1", archive(t, "docker:1", marked(t, "docker"))},
-		{"gzip", "docker.io/library/zipped:1", zipped(t, archive(t, "zipped:1", marked(t, "gzip")))},
-		{"zstd", "example.org/a/b:1", zstandard(t, archive(t, "example.org/a/b:1", marked(t, "zstd")))},
+		{"docker", "docker.io/library/docker:1", imageArchive(t, "docker:1", marked(t, "docker"))},
+		{"gzip", "docker.io/library/zipped:1", zipped(t, imageArchive(t, "zipped:1", marked(t, "gzip")))},
+		{"zstd", "example.org/a/b:1", zstandard(t, imageArchive(t, "example.org/a/b:1", marked(t, "zstd")))},
 		{"oci", "example.org/oci:1", ociArchive(t, "example.org/oci:1", marked(t, "oci"))},
 		{"oci short name", "docker.io/library/short:latest", ociArchive(t, "short", marked(t, "oci short name"))},
 		{"nameless", "docker.io/library/loaded@sha256:", ociArchive(t, "", marked(t, "nameless"))},
@@ -117,7 +117,7 @@ func TestLoadBad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := archive(t, "bad:1", marked(t, "bad"))
+	whole := imageArchive(t, "bad:1", marked(t, "bad"))
 	arm, err := mutate.ConfigFile(testImage(t, nil), &containerregistry.ConfigFile{Architecture: "arm64", OS: "linux",
 		RootFS: containerregistry.RootFS{Type: "layers", DiffIDs: []containerregistry.Hash{{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}}}})
 	if err != nil {
@@ -136,7 +136,7 @@ func TestLoadBad(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"empty": nil, "text": []byte("this is no archive"), "short": {0x1f}, "cut": whole[:len(whole)/2], "cut gzip": zipped(t, whole)[:1000],
 		"cut zstd": zstandard(t, whole)[:1000], "tar of nothing": make([]byte, 1024), "tar of something else": evil,
-		"another platform": archive(t, "arm:1", arm), "config that is none": dockerArchive(t, `{"architecture":"amd64","os":"linux","config":"zzz"`),
+		"another platform": imageArchive(t, "arm:1", arm), "config that is none": dockerArchive(t, `{"architecture":"amd64","os":"linux","config":"zzz"`),
 		"hard link out":       dockerArchive(t, `{"architecture":"amd64","os":"linux"`, link),
 		"hard link out above": dockerArchive(t, `{"architecture":"amd64","os":"linux"`, plain, link),
 		"layers that are not": dockerArchive(t, `{"architecture":"amd64","os":"linux"`, []byte("this is no layer")),

@@ -203,8 +203,8 @@ func layerTar(program []byte) []byte {
 	return b.Bytes()
 }
 
-// archive is an image as docker save writes it.
-func archive(t testing.TB, ref string, image containerregistry.Image) []byte {
+// imageArchive is an image as docker save writes it.
+func imageArchive(t testing.TB, ref string, image containerregistry.Image) []byte {
 	t.Helper()
 	tag, err := name.NewTag(ref)
 	if err != nil {
@@ -219,14 +219,14 @@ func archive(t testing.TB, ref string, image containerregistry.Image) []byte {
 
 func loadImage(t testing.TB, r *Runtime, ref string, image containerregistry.Image) {
 	t.Helper()
-	if _, err := r.Load(t.Context(), bytes.NewReader(archive(t, ref, image))); err != nil {
+	if _, err := r.Load(t.Context(), bytes.NewReader(imageArchive(t, ref, image))); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func load(t testing.TB, r *Runtime) {
 	t.Helper()
-	images, err := r.Load(t.Context(), bytes.NewReader(archive(t, "workload:1", testImage(t, nil))))
+	images, err := r.Load(t.Context(), bytes.NewReader(imageArchive(t, "workload:1", testImage(t, nil))))
 	if err != nil {
 		t.Fatal(err)
 	}
