@@ -71,6 +71,8 @@ func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, task stri
 		return a.tunnelExec(ctx, cancel, task, to, start.Exec)
 	case start.Attach != nil:
 		return a.tunnelAttach(ctx, cancel, task, to, start.Attach)
+	case start.Copy != nil:
+		return a.tunnelCopy(ctx, cancel, task, to, start.Copy)
 	case start.Forward != nil:
 		return a.tunnelForward(ctx, task, to, start.Forward)
 	}

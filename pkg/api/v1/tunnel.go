@@ -44,6 +44,7 @@ type Tunnel interface {
 type TunnelStart struct {
 	Exec    *ExecStart    `json:"exec,omitempty"`
 	Attach  *AttachStart  `json:"attach,omitempty"`
+	Copy    *CopyStart    `json:"copy,omitempty"`
 	Forward *ForwardStart `json:"forward,omitempty"`
 }
 
@@ -67,6 +68,21 @@ type AttachStart struct {
 	Stdin bool `json:"stdin,omitempty"`
 	// Size is that of the user's terminal, which the process's gets; nothing is left as it is.
 	Size WindowSize `json:"size,omitzero"`
+}
+
+// CopyStart copies a file or a tree out of a task's container, which comes as a tar stream in FrameOutput, or into it, which goes as one in
+// FrameInput. What is left out is told in FrameErrors.
+type CopyStart struct {
+	// Path is as the container sees it.
+	Path string `json:"path"`
+	To   bool   `json:"to,omitempty"`
+	// Follow copies out what a link at the end of Path leads to.
+	Follow bool `json:"follow,omitempty"`
+	// Contents, Owners and Plain are of what is copied in: what is in a folder and not the folder itself; with the owners of the stream;
+	// names of the stream as they are, into a folder.
+	Contents bool `json:"contents,omitempty"`
+	Owners   bool `json:"owners,omitempty"`
+	Plain    bool `json:"plain,omitempty"`
 }
 
 // ForwardStart connects to a TCP port inside a task, at its loopback address.
