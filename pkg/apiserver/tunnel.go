@@ -238,9 +238,15 @@ func (s *Server) meetTunnel(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	m.far <- far
-	gone := context.AfterFunc(r.Context(), far.wake) // the node may have lost the right to it
+	woken := make(chan struct{})
+	gone := context.AfterFunc(r.Context(), func() { // the node is gone, or has lost the right to it
+		defer close(woken)
+		far.wake()
+	})
 	<-m.over
-	gone()
+	if !gone() {
+		<-woken // the connection is not this request's any more once it is answered
+	}
 	return nil
 }
 
