@@ -48,7 +48,7 @@ func (s *Server) tunnelEnd(w http.ResponseWriter, r *http.Request) (*tunnelEnd, 
 		rec.streamed = true
 	}
 	closeAfter(w, r)
-	_, _ = e.control.SetReadDeadline(time.Time{}), e.control.SetWriteDeadline(time.Time{}) // it may be silent for as long as it likes
+	_ = e.control.SetReadDeadline(time.Time{})
 	b, err := s.attached()
 	return e, b, err
 }
@@ -58,6 +58,7 @@ func (e *tunnelEnd) begin() error {
 	e.w.Header().Set("Content-Type", v1.TunnelType)
 	e.w.Header().Set("Cache-Control", "no-store")
 	e.w.WriteHeader(http.StatusOK)
+	_ = e.control.SetWriteDeadline(time.Time{}) // which came with the header: it may be silent for as long as it likes
 	return e.control.Flush()
 }
 
