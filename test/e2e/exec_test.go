@@ -13,6 +13,7 @@ import (
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/client"
+	"github.com/swarmd/swarmd/test/e2e/lab"
 )
 
 // TestExec runs commands in tasks on every node by every manager: input, output, exit status, user, folder, environment and terminal; ends
@@ -62,18 +63,25 @@ func TestExec(t *testing.T) {
 // open is a tunnel from outside swarmctl, by the last manager.
 func (s *swarm) open(start v1.TunnelStart) v1.Tunnel {
 	s.t.Helper()
-	h := s.Hosts[1]
-	c := s.client(h)
-	tasks, err := client.List(s.t.Context(), c, v1.Tasks, v1.Filter{"service": {"web"}, "node": {"worker1"}})
-	if err != nil || len(tasks) != 1 {
-		s.t.Fatal(len(tasks), err)
-	}
-	to, err := c.Tunnel(s.t.Context(), tasks[0].Meta.ID, start)
+	to, err := s.tunnel(s.Hosts[1], "web", "worker1", start)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { to.Close() })
 	return to
+}
+
+// tunnel leads by a manager to the service's only task on a node.
+func (s *swarm) tunnel(h *lab.Host, service, node string, start v1.TunnelStart) (v1.Tunnel, error) {
+	c := s.client(h)
+	tasks, err := client.List(s.t.Context(), c, v1.Tasks, v1.Filter{"service": {service}, "node": {node}})
+	if err != nil {
+		return nil, err
+	}
+	if len(tasks) != 1 {
+		return nil, fmt.Errorf("%d tasks of %s on %s, want one", len(tasks), service, node)
+	}
+	return c.Tunnel(s.t.Context(), tasks[0].Meta.ID, start)
 }
 
 // hasTerminal runs a command with a terminal, whose size changes.
