@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -61,18 +60,16 @@ func TestStacks(t *testing.T) {
 	s.settled(first, generous)
 }
 
-// files are the flags for the stack's files: what the project has, the test's images, and what the swarm does not honour yet.
+// files are the flags for the stack's files: what the project has, and the test's images.
 func (p *publicStack) files(t *testing.T) []string {
 	t.Helper()
 	var flags []string
-	for _, name := range []string{"compose.yml", "test.yml", "pending.yml"} {
+	for _, name := range []string{"compose.yml", "test.yml"} {
 		path, err := filepath.Abs(filepath.Join("testdata", "stacks", p.name, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := os.Stat(path); err == nil || name != "pending.yml" {
-			flags = append(flags, "-c", path)
-		}
+		flags = append(flags, "-c", path)
 	}
 	return flags
 }
