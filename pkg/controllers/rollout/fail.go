@@ -129,6 +129,8 @@ func (r *rollout) stuck(upTo uint64) string {
 		switch {
 		case t.Desired.Pending != "":
 			text += ": " + t.Desired.Pending
+		case state == v1.TaskReady && t.Desired.State == v1.TaskReady && !r.now.Before(t.Desired.StartAfter):
+			text += ", and waits for the one before it to stop"
 		case t.Status != nil && cmp.Or(t.Status.Err, t.Status.Message) != "":
 			text += ": " + cmp.Or(t.Status.Err, t.Status.Message)
 		case state == v1.TaskRunning:
