@@ -58,6 +58,41 @@ func TestContainer(t *testing.T) {
 	})
 }
 
+// TestTemplates: every place that may hold a template, and everything that one may name, of a task of a global service.
+func TestTemplates(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		agents := l.swarm.service("agent", func(s *v1.ServiceRevisionSpec) {
+			s.Task.Container.Hostname = "{{.Node.Hostname}}"
+			s.Task.Container.Env = []string{"SERVICE={{.Service.ID}} {{.Service.Name}} {{.Service.Labels.tier}}",
+				"NODE={{.Node.ID}} {{.Node.Hostname}} {{.Node.Platform.Architecture}} {{.Node.Platform.OS}}", "TASK={{.Task.ID}} {{.Task.Name}} {{.Task.Slot}}"}
+			s.Task.Container.Mounts = []v1.Mount{{Type: v1.MountVolume, Source: "{{.Service.Name}}-{{.Task.Slot}}", Target: "/data/{{.Task.ID}}", Volume: &v1.VolumeOptions{
+				Labels: map[string]string{"of": "{{.Service.ID}}"}, Driver: &v1.Driver{Name: "local", Options: map[string]string{"device": "/shelf/{{.Node.ID}}"}}}}}
+			// What is no place for templates is left as it is.
+			s.Task.Container.Args, s.Task.Container.User, s.Task.Container.Labels = []string{"{{.Task.Slot}}"}, "{{.Task.Slot}}", map[string]string{"of": "{{.Task.Slot}}"}
+		})
+		l.swarm.services[agents].Meta.Labels = map[string]string{"tier": "front"}
+		l.swarm.assign("task1", agents, v1.TaskRunning)
+		l.swarm.change("task1", func(task *v1.Task) *v1.Task {
+			d := *task.Desired
+			d.Slot, d.Node = 7, nodeID
+			return &v1.Task{Meta: task.Meta, Desired: &d}
+		})
+		l.start(nil)
+		settle(time.Second)
+		l.want("task1", v1.TaskRunning)
+		got, _ := l.fake.Container("task1")
+		name := "agent." + nodeID + ".task1"
+		want := v1.ContainerSpec{Image: "hello:1", Hostname: "host7",
+			Env: []string{"SERVICE=agent agent front", "NODE=" + nodeID + " host7 amd64 linux", "TASK=task1 " + name + " " + nodeID},
+			Mounts: []v1.Mount{{Type: v1.MountVolume, Source: "agent-" + nodeID, Target: "/data/task1", Volume: &v1.VolumeOptions{
+				Labels: map[string]string{"of": "agent"}, Driver: &v1.Driver{Name: "local", Options: map[string]string{"device": "/shelf/" + nodeID}}}}},
+			Args: []string{"{{.Task.Slot}}"}, User: "{{.Task.Slot}}", Labels: map[string]string{"of": "{{.Task.Slot}}"}}
+		if diff := cmp.Diff(want, got.Spec, cmpopts.EquateEmpty()); diff != "" || got.Name != name {
+			t.Errorf("container %q (-want +got):\n%s", got.Name, diff)
+		}
+	})
+}
+
 func TestBadSpecsAreRejected(t *testing.T) {
 	for _, c := range []struct {
 		name   string
