@@ -34,6 +34,8 @@ type Options struct {
 	RuntimeDir string
 	// ContainerdAddress is the socket of a containerd that is there already.
 	ContainerdAddress string
+	// Labels are what the node says of its engine, for constraints and preferences.
+	Labels map[string]string
 	// InsecureRegistries are spoken to without TLS.
 	InsecureRegistries []string
 	// RegistryConfig is a file with logins to registries, in the format of Docker's config.json.

@@ -114,6 +114,28 @@ func (l list) Set(text string) error {
 	return nil
 }
 
+// labels is a flag that may be given several times, each KEY=VALUE. Values may have commas in them.
+type labels struct{ values *map[string]string }
+
+// String implements flag.Value.
+func (l labels) String() string { return "" }
+
+// Set implements flag.Value.
+func (l labels) Set(text string) error {
+	key, value, ok := strings.Cut(text, "=")
+	if key = strings.TrimSpace(key); !ok || key == "" {
+		return fmt.Errorf("%q is no label: want KEY=VALUE", text)
+	}
+	if before, ok := (*l.values)[key]; ok && before != value {
+		return fmt.Errorf("label %s is given twice, as %q and as %q", key, before, value)
+	}
+	if *l.values == nil {
+		*l.values = make(map[string]string)
+	}
+	(*l.values)[key] = value
+	return nil
+}
+
 // DefaultRoot is the data directory unless another is named; its socket is DefaultSocket.
 const (
 	DefaultRoot   = "/var/lib/swarmd"
@@ -126,6 +148,7 @@ func (o *Options) NodeFlags(flags *flag.FlagSet) {
 	flags.StringVar(&o.RuntimeDir, "runtime-dir", "", "`DIR` with containerd, its shim and runc (default: the folder \"runtime\" beside this program)")
 	flags.StringVar(&o.ContainerdAddress, "containerd-address", "", "use the containerd at this `SOCKET` instead of one of swarmd's own")
 	flags.StringVar(&o.RegistryConfig, "registry-config", "/root/.docker/config.json", "`FILE` with logins to registries, as docker login writes it; read anew for each pull")
+	flags.Var(labels{&o.Labels}, "label", "`KEY=VALUE` that constraints know as engine.labels.KEY; may be repeated")
 	flags.Var(list{&o.InsecureRegistries}, "insecure-registry", "`HOST:PORT` of a registry that is spoken to without TLS; may be repeated")
 }
 

@@ -154,7 +154,7 @@ func (n *node) describe() v1.NodeDescription {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d := n.d.machine.describe(n.d.engine, n.identity.Addr)
-	d.DataAddr = n.identity.DataAddr
+	d.DataAddr, d.Engine.Labels = n.identity.DataAddr, n.d.o.Labels
 	d.DataKey = n.d.dataKey()
 	if n.cert == nil {
 		return d

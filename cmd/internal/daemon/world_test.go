@@ -36,6 +36,7 @@ type host struct {
 	cancel context.CancelFunc
 	ended  chan error
 	before func(change string)
+	labels map[string]string
 }
 
 // newHost is a machine in no swarm, whose daemon runs.
@@ -87,7 +88,7 @@ func (h *host) showLog() {
 func (h *host) start() {
 	h.t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Writer(h.log), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	d := newDaemon(Options{Root: h.root, Socket: filepath.Join(h.root, "s.sock"), Log: log})
+	d := newDaemon(Options{Root: h.root, Socket: filepath.Join(h.root, "s.sock"), Labels: h.labels, Log: log})
 	d.runtime, d.engine, d.before = h.fake, "fake", h.before
 	ctx, cancel := context.WithCancel(context.Background())
 	h.daemon, h.cancel, h.ended = d, cancel, make(chan error, 1)
