@@ -120,7 +120,7 @@ func (r *rollout) progress(u *v1.UpdateStatus) (changed bool, stalled string) {
 func (r *rollout) stuck(upTo uint64) string {
 	for i := range r.slots {
 		s := &r.slots[i]
-		if s.number > upTo || !s.dirty() && s.settled {
+		if s.number > upTo || !s.moves() {
 			continue
 		}
 		t := s.latest

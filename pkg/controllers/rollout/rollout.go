@@ -176,6 +176,9 @@ func (r *rollout) begin(before *v1.UpdateStatus) *v1.UpdateStatus {
 		next.State, next.Message, back = v1.UpdateRollbackStarted, messageManual, true
 	}
 	r.config = configOf(r.service, back)
+	if before != nil && paused(before.State) && before.Revision == r.target && r.moving(before.Admitted) > 0 {
+		next.Admitted, next.AdmittedAt = before.Admitted, r.now // what was on its way is so still, and counts
+	}
 	if dirty == 0 {
 		next.Admitted, next.AdmittedAt = v1.UpdateEverySlot, r.now
 		r.slots, r.failed = nil, nil
@@ -300,7 +303,7 @@ func (r *rollout) dirty(above uint64) (n uint64) {
 // moving counts the slots up to a number that are on their way.
 func (r *rollout) moving(upTo uint64) (n uint64) {
 	for i := range r.slots {
-		if s := &r.slots[i]; s.number <= upTo && (s.dirty() || !s.settled) {
+		if s := &r.slots[i]; s.number <= upTo && s.moves() {
 			n++
 		}
 	}

@@ -37,6 +37,16 @@ func (s *slot) dirty() bool {
 	return !s.newestCurrent
 }
 
+// moves tells whether the slot is on its way. One whose newest task runs what is wanted, has ended and is followed by none, as the restart
+// policy has it, is where it will stay.
+func (s *slot) moves() bool {
+	if s.dirty() {
+		return true
+	}
+	over := !s.clean && !s.stale && v1.Observed(s.latest).Terminal()
+	return !s.settled && !over
+}
+
 // survey looks at the slots that have tasks, and at what failed since the rollout began.
 func (r *rollout) survey(before *v1.UpdateStatus) {
 	service := r.service
