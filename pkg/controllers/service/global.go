@@ -45,10 +45,13 @@ func global(v *view) (l layout) {
 	return l
 }
 
-// rest stops what a slot has, and makes nothing new.
+// rest stops what a slot has, and makes nothing new. What a job has left of before it began anew goes.
 func (v *view) rest(s *slot) {
 	for _, t := range s.tasks {
-		if t.Desired.State <= v1.TaskComplete {
+		switch {
+		case t.Desired.Iteration != v.iteration:
+			v.stop(t, v1.TaskRemove, "")
+		case t.Desired.State <= v1.TaskComplete:
 			v.stop(t, v1.TaskShutdown, cmp.Or(v.why(t), reasonUnfit))
 		}
 	}

@@ -74,7 +74,7 @@ func CheckStep(before, after *store.Snapshot, ops []store.Op) error {
 				return fmt.Errorf("%s was placed: %w", v1.TaskName(d), err)
 			}
 		}
-		if d.State != v1.TaskRunning {
+		if d.State != v1.TaskRunning && d.State != v1.TaskComplete {
 			continue
 		}
 		if other := stopping[slot{d.Service, d.Slot}]; other != "" && other != op.ID && (!existed || was.Desired.State < v1.TaskRunning) {
