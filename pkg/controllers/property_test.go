@@ -72,7 +72,7 @@ func drawCluster(t *rapid.T) string {
 		order := rapid.SampledFrom([]v1.UpdateOrder{v1.StopFirst, v1.StartFirst}).Draw(t, "order")
 		parallelism := rapid.IntRange(0, 3).Draw(t, "parallelism")
 		delay := rapid.IntRange(0, 2).Draw(t, "delay")
-		action := rapid.SampledFrom([]v1.FailureAction{v1.FailurePause, v1.FailureContinue}).Draw(t, "action")
+		action := rapid.SampledFrom([]v1.FailureAction{v1.FailurePause, v1.FailureContinue, v1.FailureRollback}).Draw(t, "action")
 		extra := rapid.SampledFrom([]string{"", "resources: {reservations: {cpus: 1}}", "placement: {maxReplicas: 3}",
 			"placement: {preferences: [{spread: node.labels.zone}]}"}).Draw(t, "extra")
 		if extra != "" {
@@ -80,8 +80,9 @@ func drawCluster(t *rapid.T) string {
 		}
 		extra += ", networks: " + drawAttachments(t)
 		fmt.Fprintf(&y, "---\nkind: Service\nmetadata: {name: %s}\nspec: {replicas: %d, update: {order: %s, parallelism: %d, delay: %ds, "+
-			"failureAction: %s}, task: {container: {image: a:1}, restartPolicy: {delay: %ds}%s}, endpoint: %s}\n%s", name,
-			rapid.IntRange(0, 5).Draw(t, "replicas"), order, parallelism, delay, action, rapid.IntRange(0, 2).Draw(t, "restart"), extra,
+			"failureAction: %s}, task: {container: {image: a:1}, restartPolicy: {delay: %ds, condition: %s, maxAttempts: %d}%s}, endpoint: %s}\n%s", name,
+			rapid.IntRange(0, 5).Draw(t, "replicas"), order, parallelism, delay, action, rapid.IntRange(0, 2).Draw(t, "restart"),
+			rapid.SampledFrom([]string{"any", "any", "on-failure", "none"}).Draw(t, "condition"), max(0, rapid.IntRange(-3, 2).Draw(t, "attempts")), extra,
 			rapid.SampledFrom([]string{"{}", "{mode: dnsrr}", "{ports: [{target: 80}]}"}).Draw(t, "endpoint"), drawVIPs(t))
 		drawTasks(t, &y, name)
 	}
@@ -119,7 +120,7 @@ func drawTasks(t *rapid.T, y *strings.Builder, service string) {
 func drawStep(t *rapid.T, w *reconciletest.World) string {
 	service := rapid.SampledFrom([]string{"web", "db"}).Draw(t, "service")
 	node := rapid.SampledFrom(nodeIDs).Draw(t, "node")
-	switch rapid.IntRange(0, 12).Draw(t, "step") {
+	switch rapid.IntRange(0, 14).Draw(t, "step") {
 	case 0:
 		return fmt.Sprintf("scale %s %d", service, rapid.IntRange(0, 5).Draw(t, "replicas"))
 	case 1:
@@ -134,6 +135,10 @@ func drawStep(t *rapid.T, w *reconciletest.World) string {
 		return drawStatus(t, w)
 	case 8:
 		return "resume " + service
+	case 13:
+		return fmt.Sprintf("edit %s task.container.image=a:%d", service, rapid.IntRange(1, 3).Draw(t, "image"))
+	case 14:
+		return drawRollback(w, service)
 	case 10:
 		return fmt.Sprintf("set %s task.networks=%s", service, drawAttachments(t))
 	case 11:
@@ -144,6 +149,22 @@ func drawStep(t *rapid.T, w *reconciletest.World) string {
 	default:
 		return fmt.Sprintf("set %s task.placement.constraints=[node.labels.zone!=z%d]", service, rapid.IntRange(0, 5).Draw(t, "zone"))
 	}
+}
+
+// drawRollback goes back by hand, where there is somewhere to go.
+func drawRollback(w *reconciletest.World, service string) string {
+	o, err := w.Snapshot().Resolve(v1.KindService, service)
+	if err != nil {
+		return ""
+	}
+	d := o.(*v1.Service).Desired
+	if d == nil || d.Update == nil {
+		return ""
+	}
+	if _, kept := store.Get(w.Snapshot(), v1.ServiceRevisions, d.Update.Previous); !kept {
+		return ""
+	}
+	return "rollback " + service
 }
 
 // drawStatus is what an agent may say next of some task.
@@ -173,7 +194,7 @@ func heal(t *rapid.T, w *reconciletest.World) {
 		steps = append(steps, "node "+id+" ready", "node "+id+" active", "node "+id+" cpus 100")
 	}
 	for _, name := range []string{"web", "db"} {
-		steps = append(steps, "set "+name+" task.placement=null task.restartPolicy.condition=any task.networks=[{\"target\":\"wide\"}]")
+		steps = append(steps, "set "+name+" task.placement=null task.restartPolicy.condition=any task.restartPolicy.maxAttempts=null task.networks=[{\"target\":\"wide\"}]")
 	}
 	if _, err := w.Snapshot().Resolve(v1.KindNetwork, "wide"); err != nil {
 		steps = append(steps, "network wide")
