@@ -135,6 +135,8 @@ type Agent struct {
 	tasks     map[string]*task
 	revisions map[string]*v1.ServiceRevision
 	data      map[dataKey]data
+	logins    []v1.RegistryLogin
+	refused   map[string]string // images that could not be had for good, and why
 	// crowded is how many revisions are too many to keep without a look at which are still needed.
 	crowded  int
 	node     *v1.Node
@@ -186,7 +188,7 @@ func New(o Options) *Agent {
 		inbox: make(chan func(), 16), quit: make(chan struct{}),
 		tasks: map[string]*task{}, revisions: map[string]*v1.ServiceRevision{}, data: map[dataKey]data{}, strays: map[string]engine.State{},
 		starts: queue{limit: o.Starts}, stops: queue{limit: o.Stops}, checks: queue{limit: maxChecks},
-		pulls: map[string]*pull{}, links: links{used: map[netip.Addr]string{}}, peers: newPeers(o.NodeID),
+		refused: map[string]string{}, pulls: map[string]*pull{}, links: links{used: map[netip.Addr]string{}}, peers: newPeers(o.NodeID),
 		reports: reporter{pending: map[string]*task{}, size: batchTasks},
 		streams: map[string]context.CancelFunc{},
 	}

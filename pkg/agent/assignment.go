@@ -21,6 +21,7 @@ func (a *Agent) assign(m v1.Assignment) {
 		}
 	}
 	a.takeData(m)
+	renewed := a.takeLogins(m)
 	for _, s := range m.Streams {
 		a.stream(s)
 	}
@@ -43,6 +44,9 @@ func (a *Agent) assign(m v1.Assignment) {
 	}
 	changed := make(map[*task]bool, len(m.Tasks))
 	a.meet(changed)
+	if renewed {
+		a.lookAgain(changed)
+	}
 	for _, t := range m.Tasks {
 		if t == nil || t.Desired == nil || t.Meta.ID == "" {
 			continue // not a task; a manager that sends such cannot be helped

@@ -251,19 +251,23 @@ func (a *Agent) pullFor(t *task) {
 		}
 		return
 	}
-	a.observe(t, v1.TaskPreparing, "preparing", t.status.Err)
 	ref := t.spec().Container.Image
+	if a.waitsForImage(t, ref) {
+		return
+	}
+	a.observe(t, v1.TaskPreparing, "preparing", t.status.Err)
 	p := a.pulls[ref]
 	if p == nil {
 		ctx, cancel := context.WithTimeout(a.ctx, pullTimeout)
 		p = &pull{cancel, map[*task]bool{}}
 		a.pulls[ref] = p
+		from := engine.Source{Login: a.loginFor(ref)}
 		a.workers.Go(func() {
 			defer cancel()
 			if a.at("before pull") {
 				return
 			}
-			image, err := a.o.Runtime.Pull(ctx, ref)
+			image, err := a.o.Runtime.Pull(ctx, ref, from)
 			if a.at("after pull") {
 				return
 			}
@@ -278,6 +282,7 @@ func (a *Agent) pulled(ref string, p *pull, image engine.Image, err error) {
 	if a.pulls[ref] == p {
 		delete(a.pulls, ref)
 	}
+	a.noteRefusal(ref, err)
 	for _, t := range sorted(p.waiting) {
 		t.pulling = nil
 		switch {

@@ -52,8 +52,10 @@ type Joiner interface {
 // ImageResolver finds what an image reference means now, so that all tasks of a service run the same bits.
 type ImageResolver interface {
 	// Resolve is the reference with its digest, and the platforms that the image runs on. A reference that is no
-	// registry's business, such as that of a loaded image, is returned as it is.
-	Resolve(ctx context.Context, ref string) (pinned string, platforms []v1.Platform, err error)
+	// registry's business, such as that of a loaded image, is returned as it is. A login without a server is none.
+	Resolve(ctx context.Context, ref string, login v1.RegistryLogin) (pinned string, platforms []v1.Platform, err error)
+	// TryLogin tells whether the login's registry lets it in. An error is a registry that cannot be asked.
+	TryLogin(ctx context.Context, login v1.RegistryLogin) (accepted bool, err error)
 }
 
 // Options are what a Server is made of. All may be left out.

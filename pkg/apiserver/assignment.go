@@ -13,7 +13,7 @@ type assignment v1.Assignment
 
 func (a *assignment) empty() bool {
 	return !a.Complete && a.Node == nil && a.GatewayPool == "" && a.Swarm == nil && len(a.Tasks) == 0 && len(a.Removed) == 0 &&
-		len(a.Services) == 0 && len(a.Secrets) == 0 && len(a.Configs) == 0 && len(a.Streams) == 0 && len(a.Released) == 0
+		len(a.Services) == 0 && len(a.Secrets) == 0 && len(a.Configs) == 0 && len(a.Streams) == 0 && len(a.Released) == 0 && a.Logins == nil
 }
 
 // encoder writes assignments. A service revision goes to many nodes and hardly ever changes: its JSON is kept.
@@ -81,7 +81,7 @@ func (e *encoder) append(buf []byte, a *assignment, swarm []byte, peers *peerCha
 		is   bool
 	}{
 		{"removed", a.Removed, len(a.Removed) > 0}, {"secrets", a.Secrets, len(a.Secrets) > 0}, {"configs", a.Configs, len(a.Configs) > 0},
-		{"streams", a.Streams, len(a.Streams) > 0}, {"released", a.Released, len(a.Released) > 0},
+		{"logins", a.Logins, a.Logins != nil}, {"streams", a.Streams, len(a.Streams) > 0}, {"released", a.Released, len(a.Released) > 0},
 	} {
 		if !field.is {
 			continue

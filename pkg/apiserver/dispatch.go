@@ -148,6 +148,11 @@ func (d *sessions) touch(batch store.Batch) (leaving []*v1.Task) {
 			}
 		case v1.KindCluster:
 			d.touchNodes(batch.Revision)
+		case v1.KindRegistry:
+			for _, se := range d.open {
+				se.touchLogins(batch.Revision)
+				touched[se] = struct{}{}
+			}
 		}
 	}
 	for i := range batch.Changes { // after the nodes: one that was removed goes with its presence

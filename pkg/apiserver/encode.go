@@ -21,7 +21,7 @@ func appendObject(buf []byte, kind v1.Kind, obj v1.Object) ([]byte, error) {
 	return append(buf, body[1:]...), nil // every object has its metadata: body is never {}
 }
 
-// shown is the object without a secret's data, and without what a user's tokens are known by.
+// shown is the object without a secret's data or a registry's password, and without what a user's tokens are known by.
 func shown(obj v1.Object) v1.Object {
 	switch obj := obj.(type) {
 	case *v1.Secret:
@@ -31,6 +31,13 @@ func shown(obj v1.Object) v1.Object {
 		spec, next := *obj.Spec, *obj
 		spec.Data = nil
 		next.Spec = &spec
+		return &next
+	case *v1.Registry:
+		if obj.Spec == nil {
+			return obj
+		}
+		next := *obj
+		next.Spec = &v1.RegistrySpec{Username: obj.Spec.Username}
 		return &next
 	case *v1.User:
 		if obj.Spec == nil || len(obj.Spec.Tokens) == 0 {

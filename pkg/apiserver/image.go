@@ -18,11 +18,7 @@ const (
 // pin makes a service's image mean the same bits for all of its tasks: its reference gets the digest that it has now. A
 // registry that cannot be asked is a warning, and an image that was pinned before stays at what it was. old is nil for
 // a new service.
-func (s *Server) pin(r *http.Request, obj, old v1.Object) (warnings []string, err error) {
-	service, ok := obj.(*v1.Service)
-	if !ok {
-		return nil, nil
-	}
+func (s *Server) pin(r *http.Request, b *backend, service *v1.Service, old v1.Object) (warnings []string, err error) {
 	when, err := oneOf(r, "resolveImage", resolveAlways, resolveChanged, resolveNever)
 	if err != nil {
 		return nil, err
@@ -43,7 +39,11 @@ func (s *Server) pin(r *http.Request, obj, old v1.Object) (warnings []string, er
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.limits.ResolveTimeout)
 	defer cancel()
-	pinned, platforms, err := s.resolver.Resolve(ctx, c.Image)
+	login, err := b.loginFor(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	pinned, platforms, err := s.resolver.Resolve(ctx, c.Image, login)
 	switch {
 	case err == nil:
 		c.Image = pinned

@@ -11,6 +11,7 @@ type marks struct {
 	tasks    []touch // these tasks
 	all      bool    // or everything
 	node     bool    // the node itself, or the cluster's settings
+	logins   bool    // logins to registries
 
 	peers    []peerMark // these of others
 	allPeers bool       // or all of them
@@ -46,6 +47,13 @@ func (se *session) touchNode(revision int64) {
 	defer se.mu.Unlock()
 	se.marks.revision = max(se.marks.revision, revision)
 	se.marks.node = true
+}
+
+func (se *session) touchLogins(revision int64) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	se.marks.revision = max(se.marks.revision, revision)
+	se.marks.logins = true
 }
 
 func (se *session) touchAll(revision int64) {
@@ -150,6 +158,8 @@ type sentTask struct {
 	desired  int64
 	revision string
 	files    []file
+	// repository is where its image comes from.
+	repository string
 }
 
 // sentRevision is a service revision as it was sent, at which revision of the store, for its labels may change. It is remembered for as
@@ -166,10 +176,12 @@ func (se *session) compareTask(s *store.Snapshot, t *v1.Task, a *assignment) {
 		return
 	}
 	r, ok := store.Get(s, v1.ServiceRevisions, id)
-	files := filesOf(t, r)
+	files, repository := filesOf(t, r), repositoryOf(t, r)
 	se.requireFiles(s, files, a)
 	se.releaseFiles(before.files)
-	se.sent[t.Meta.ID] = sentTask{desired, id, files}
+	se.logins.require(repository)
+	se.logins.release(before.repository)
+	se.sent[t.Meta.ID] = sentTask{desired, id, files, repository}
 	a.Tasks = append(a.Tasks, t)
 	sent := se.revisions[id]
 	if sent == nil {
@@ -192,6 +204,7 @@ func (se *session) compareTask(s *store.Snapshot, t *v1.Task, a *assignment) {
 func (se *session) removeTask(id string, a *assignment) {
 	revision := se.sent[id].revision
 	se.releaseFiles(se.sent[id].files)
+	se.logins.release(se.sent[id].repository)
 	delete(se.sent, id)
 	a.Removed = append(a.Removed, id)
 	if sent := se.revisions[revision]; sent != nil {

@@ -10,7 +10,7 @@ import (
 // made with it.
 var writable = map[v1.Kind]rights{
 	v1.KindService: rightsOperate, v1.KindNetwork: rightsOperate, v1.KindSecret: rightsOperate, v1.KindConfig: rightsOperate,
-	v1.KindVolume: rightsOperate, v1.KindNode: rightsAdmin, v1.KindUser: rightsAdmin,
+	v1.KindVolume: rightsOperate, v1.KindRegistry: rightsOperate, v1.KindNode: rightsAdmin, v1.KindUser: rightsAdmin,
 }
 
 // resourceHandler answers for one kind.

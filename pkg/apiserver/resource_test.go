@@ -421,6 +421,9 @@ type registry struct {
 	digest string
 	err    error
 	asked  int
+	// logins are those that it was asked with, and accept tells which are good; nil for all.
+	logins []v1.RegistryLogin
+	accept func(v1.RegistryLogin) (bool, error)
 }
 
 func (r *registry) set(digest string, err error) {
@@ -429,10 +432,18 @@ func (r *registry) set(digest string, err error) {
 	r.digest, r.err = digest, err
 }
 
-func (r *registry) Resolve(_ context.Context, ref string) (string, []v1.Platform, error) {
+func (r *registry) TryLogin(_ context.Context, login v1.RegistryLogin) (bool, error) {
+	if r.accept == nil {
+		return true, nil
+	}
+	return r.accept(login)
+}
+
+func (r *registry) Resolve(_ context.Context, ref string, login v1.RegistryLogin) (string, []v1.Platform, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked++
+	r.logins = append(r.logins, login)
 	if r.err != nil {
 		return "", nil, r.err
 	}

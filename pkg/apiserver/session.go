@@ -38,6 +38,7 @@ type session struct {
 	sent      map[string]sentTask
 	revisions map[string]*sentRevision // service revisions that tasks which were sent run
 	files     map[file]int             // secrets and configs that the node has, and how many of its tasks need each
+	logins    logins                   // for the registries of its tasks' images
 	nodeAt    int64                    // the revision of the node's spec and desired section
 	pool      string                   // the gateway pool
 	news      *news                    // what the node was told of the swarm
@@ -123,7 +124,8 @@ func newSession(r *http.Request, cancel context.CancelCauseFunc) *session {
 	se := &session{
 		node: r.PathValue("ref"), id: v1.NewID(), wake: make(chan struct{}, 1), beats: make(chan struct{}, 1), cancel: cancel,
 		sent: make(map[string]sentTask), revisions: make(map[string]*sentRevision), files: make(map[file]int),
-		peers: peersSent{sent: make(map[string]uint64)}, follow: newFollowing(),
+		logins: logins{repositories: make(map[string]int)},
+		peers:  peersSent{sent: make(map[string]uint64)}, follow: newFollowing(),
 	}
 	if r.TLS != nil {
 		se.certificate = r.TLS.PeerCertificates
@@ -207,6 +209,7 @@ func (s *Server) assign(ctx context.Context, b *backend, se *session, out *lineS
 	}
 	a := assignment{Revision: snapshot.Revision(), Complete: complete, Streams: p.streams, Released: p.released}
 	se.compare(snapshot, m, &a)
+	se.compareLogins(snapshot, m.logins || m.all, &a)
 	var swarm []byte
 	if m.node || m.all {
 		n, err := b.tell(se)

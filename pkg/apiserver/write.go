@@ -58,7 +58,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, d v1.Descriptor)
 	if err := check(obj); err != nil {
 		return err
 	}
-	warnings, err := s.pin(r, obj, nil)
+	warnings, err := s.askRegistry(r, b, obj, nil)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request, d v1.Descriptor)
 	if err := check(p.obj); err != nil {
 		return err
 	}
-	warnings, err := s.pin(r, p.obj, p.old)
+	warnings, err := s.askRegistry(r, p.backend, p.obj, p.old)
 	if err != nil {
 		return err
 	}
@@ -210,6 +210,11 @@ func inherit(obj, old v1.Object) {
 			obj.Spec = &was
 		} else if obj.Spec.Data == nil {
 			obj.Spec.Data = was.Data
+		}
+	case *v1.Registry:
+		was := *old.(*v1.Registry).Spec
+		if s := obj.Spec; s == nil || *s == (v1.RegistrySpec{Username: was.Username}) {
+			obj.Spec = &was
 		}
 	case *v1.Cluster:
 		if obj.Spec != nil && obj.Spec.GatewayPool == "" {
@@ -252,6 +257,9 @@ func (s *Server) replacement(snapshot *store.Snapshot, d v1.Descriptor, obj v1.O
 	same, err := equalJSON(spec, oldSpec)
 	if err != nil {
 		return change{}, err
+	}
+	if _, login := obj.(*v1.Registry); login {
+		same = false // or the answer would tell whether a password is that which is kept
 	}
 	resumes := same && paused(old)
 	if same && !resumes && maps.Equal(was.Labels, is.Labels) {

@@ -68,7 +68,8 @@ stays: its default would start every task anew.`,
 const applyTimeout = 10 * time.Minute
 
 // applyOrder is by what refers to what: services come last.
-var applyOrder = []v1.Kind{v1.KindCluster, v1.KindUser, v1.KindNode, v1.KindNetwork, v1.KindSecret, v1.KindConfig, v1.KindVolume, v1.KindService}
+var applyOrder = []v1.Kind{v1.KindCluster, v1.KindUser, v1.KindNode, v1.KindNetwork, v1.KindSecret, v1.KindConfig, v1.KindVolume, v1.KindRegistry,
+	v1.KindService}
 
 func (a *app) apply(ctx context.Context, docs []document, wait *waitFlags, dry bool) error {
 	c, err := a.daemon()

@@ -106,7 +106,7 @@ It speaks to the daemon of this machine, as root, or to a swarm anywhere that so
 	addGroup(root, "manifest", a.applyCommand(), a.getCommand(), a.describeCommand(), a.deleteCommand(), a.diffCommand(),
 		a.waitCommand(), a.eventsCommand())
 	addGroup(root, "docker", a.serviceCommand(), a.nodeCommand(), a.taskCommand(), a.networkCommand(), a.secretCommand(), a.configCommand(),
-		a.volumeCommand(), a.stackCommand(), a.swarmCommand(), a.imageCommand(), a.execCommand(), a.attachCommand(), a.copyCommand(), a.portForwardCommand(), a.infoCommand(), a.versionCommand())
+		a.volumeCommand(), a.stackCommand(), a.swarmCommand(), a.registryCommand(), a.imageCommand(), a.execCommand(), a.attachCommand(), a.copyCommand(), a.portForwardCommand(), a.infoCommand(), a.versionCommand())
 	addGroup(root, "people", a.loginCommand(), a.contextCommand(), a.userCommand(), a.auditCommand())
 	return root
 }

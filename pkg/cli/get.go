@@ -180,6 +180,8 @@ func listObjects(ctx context.Context, c *client.Client, k v1.Descriptor, f v1.Fi
 		return listOf(ctx, c, v1.Configs, f)
 	case v1.KindVolume:
 		return listOf(ctx, c, v1.Volumes, f)
+	case v1.KindRegistry:
+		return listOf(ctx, c, v1.Registries, f)
 	case v1.KindCluster:
 		return listOf(ctx, c, v1.Clusters, f)
 	case v1.KindUser:

@@ -85,7 +85,8 @@ func newSwarm(t testing.TB) *swarm {
 func (s *swarm) host() string { return "unix://" + s.socket }
 
 // newRuntime is a runtime whose containers do what their image is called: crash ends with status 1, once with 0, noisy
-// writes lines, deaf stops only when it is killed, and missing cannot be pulled.
+// writes lines, deaf stops only when it is killed, and missing cannot be pulled. The
+// registry private.example wants a password that begins with right.
 func newRuntime() *runtime.Fake {
 	return runtime.NewFake(runtime.FakeOptions{
 		Process: func(c runtime.Container) runtime.FakeProcess {
@@ -112,6 +113,9 @@ func newRuntime() *runtime.Fake {
 				return fmt.Errorf("%w: pull access denied for missing, repository does not exist", runtime.ErrInvalid)
 			}
 			return nil
+		},
+		Denied: func(ref string, l v1.RegistryLogin) bool {
+			return strings.HasPrefix(ref, "private.example/") && !strings.HasPrefix(l.Password, "right")
 		},
 		Images: []runtime.Image{{Name: "docker.io/library/hello:1", Digest: "sha256:" + strings.Repeat("ab", 32), Size: 4_200_000}},
 	})

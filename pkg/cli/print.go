@@ -196,6 +196,12 @@ func (p *printer) rows(ctx context.Context, objects []v1.Object) (headings []str
 			u := convertUser(o.(*v1.User))
 			rows = append(rows, []string{u.Name, u.ID, u.Role, strconv.Itoa(len(u.Tokens)), p.ago(u.CreatedAt)})
 		}
+	case v1.KindRegistry:
+		headings = []string{"SERVER", "ID", "USERNAME", "RENEWED"}
+		for _, o := range objects {
+			r := o.(*v1.Registry)
+			rows = append(rows, []string{r.Meta.Name, r.Meta.ID, registryUser(r), p.ago(r.Meta.UpdatedAt)})
+		}
 	default:
 		headings = []string{"NAME", "ID", "CREATED"}
 		for _, o := range objects {

@@ -53,7 +53,7 @@ func (a *app) serviceCreateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.createService(cmd.Context(), svc, &f.wait)
+			return a.createService(cmd.Context(), svc, &f.wait, f.withAuth)
 		},
 	}
 	f = a.addCreateFlags(cmd)
@@ -199,10 +199,15 @@ func ulimitList(old, add []v1.Ulimit, remove []string) []v1.Ulimit {
 	return all
 }
 
-func (a *app) createService(ctx context.Context, svc *v1.Service, wait *waitFlags) error {
+func (a *app) createService(ctx context.Context, svc *v1.Service, wait *waitFlags, withAuth bool) error {
 	c, err := a.daemon()
 	if err != nil {
 		return err
+	}
+	if withAuth { // first, so that the image can be looked up with it
+		if err := a.sendLogins(ctx, c, []string{svc.Spec.Task.Container.Image}); err != nil {
+			return err
+		}
 	}
 	if list := svc.Spec.Task.Networks; len(list) > 0 {
 		book, err := newNetworkBook(ctx, c)

@@ -39,6 +39,7 @@ type serviceFlags struct {
 	healthStartPeriod, healthStartEvery *value[v1.Duration]
 	healthRetries                       int
 	noHealthcheck                       bool
+	withAuth                            bool
 }
 
 // updateFlags are those of an update or of a rollback, by the prefix of their names.
@@ -84,7 +85,7 @@ func addServiceFlags(cmd *cobra.Command, create bool) *serviceFlags {
 	// Known, and refused by name: see refused.
 	s.Var(newStrings(), "credential-spec", "Credential spec for managed service account (Windows only)")
 	s.String("isolation", "", "Service container isolation mode (Windows only)")
-	s.Bool("with-registry-auth", false, "Send registry authentication details to swarm agents (not supported yet)")
+	s.BoolVar(&f.withAuth, "with-registry-auth", false, `Give the swarm this user's login to the image's registry, as "docker login" has kept it`)
 	s.Bool("no-resolve-image", false, "Do not query the registry to resolve image digest and supported platforms (not supported yet)")
 	for name, choices := range flagChoices {
 		if s.Lookup(name) != nil {

@@ -21,10 +21,8 @@ func (f *serviceFlags) refused() error {
 			return fmt.Errorf("--%s is only for Windows", name)
 		}
 	}
-	for _, name := range []string{"with-registry-auth", "no-resolve-image"} {
-		if on, _ := f.set.GetBool(name); on {
-			return fmt.Errorf("--%s: not supported yet", name)
-		}
+	if on, _ := f.set.GetBool("no-resolve-image"); on {
+		return errors.New("--no-resolve-image: not supported yet")
 	}
 	return nil
 }

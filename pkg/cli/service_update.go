@@ -64,6 +64,11 @@ What no flag names stays as it is. An update that was paused goes on with any up
 				}
 				return a.rollbackService(cmd.Context(), args[0], 0, &f.wait)
 			}
+			if f.withAuth {
+				if err := a.sendLoginOf(cmd.Context(), args[0], f.image); err != nil {
+					return err
+				}
+			}
 			if f.changed("network-add", "network-rm") {
 				c, err := a.daemon()
 				if err != nil {

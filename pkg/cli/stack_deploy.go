@@ -20,14 +20,14 @@ import (
 // deployFlags are those of stack deploy.
 type deployFlags struct {
 	composeFlags
-	wait    waitFlags
-	prune   bool
-	resolve string
+	wait     waitFlags
+	prune    bool
+	withAuth bool
+	resolve  string
 }
 
 func (a *app) stackDeployCommand() *cobra.Command {
 	var f deployFlags
-	var auth bool
 	cmd := &cobra.Command{
 		Use:     "deploy [OPTIONS] STACK",
 		Aliases: []string{"up"},
@@ -45,10 +45,7 @@ roll out. The version before stays for a rollback, older ones are removed.`,
 		DisableFlagsInUseLine: true,
 		ValidArgsFunction:     a.completeStacks,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			switch {
-			case auth:
-				return errors.New("--with-registry-auth: not supported yet")
-			case !slices.Contains(resolveChoices, f.resolve):
+			if !slices.Contains(resolveChoices, f.resolve) {
 				return fmt.Errorf("invalid option %s for flag --resolve-image: want %s", f.resolve, strings.Join(resolveChoices, ", "))
 			}
 			if err := checkStackName(args[0]); err != nil {
@@ -66,7 +63,7 @@ roll out. The version before stays for a rollback, older ones are removed.`,
 	s.BoolVar(&f.prune, "prune", false, "Prune services that are no longer referenced")
 	s.StringVar(&f.resolve, "resolve-image", "always",
 		`Query the registry to resolve image digest and supported platforms ("always", "changed", "never")`)
-	s.BoolVar(&auth, "with-registry-auth", false, "Send registry authentication details to Swarm agents (not supported yet)")
+	s.BoolVar(&f.withAuth, "with-registry-auth", false, `Give the swarm this user's logins to the images' registries, as "docker login" has kept them`)
 	_ = cmd.RegisterFlagCompletionFunc("resolve-image", cobra.FixedCompletions(resolveChoices, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -152,6 +149,11 @@ func (d *deployment) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if d.flags.withAuth {
+		if err := d.sendLogins(ctx, d.client, d.images()); err != nil {
+			return err
+		}
+	}
 	var services []*v1.Service
 	for i, s := range d.stack.Services {
 		made, err := d.service(ctx, s)
@@ -164,6 +166,15 @@ func (d *deployment) run(ctx context.Context) error {
 		return err
 	}
 	return d.convergeAll(ctx, d.client, &d.flags.wait, d.started, services)
+}
+
+// images are those of the stack's services.
+func (d *deployment) images() []string {
+	var all []string
+	for _, s := range d.stack.Services {
+		all = append(all, s.Spec.Task.Container.Image)
+	}
+	return all
 }
 
 // checkExternal tells which objects should be there and are not, before anything is done.

@@ -35,6 +35,8 @@ func watchAny(ctx context.Context, c *client.Client, k v1.Descriptor, f v1.Filte
 		return watchOf(ctx, c, v1.Configs, f)
 	case v1.KindVolume:
 		return watchOf(ctx, c, v1.Volumes, f)
+	case v1.KindRegistry:
+		return watchOf(ctx, c, v1.Registries, f)
 	case v1.KindCluster:
 		return watchOf(ctx, c, v1.Clusters, f)
 	case v1.KindUser:

@@ -47,6 +47,8 @@ type FakeOptions struct {
 	Process func(c Container) FakeProcess
 	// Exec is what comes of a command in a container; nil for success without a word. It is called without locks.
 	Exec func(ctx context.Context, c Container, command []string) (ExecResult, error)
+	// Denied tells whether a registry refuses a login; nil for never. It is called with locks.
+	Denied func(ref string, login v1.RegistryLogin) bool
 	// Images are here from the beginning, as if they had been loaded. Any other reference is there to be pulled.
 	Images []Image
 }

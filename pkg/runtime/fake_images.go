@@ -14,7 +14,7 @@ import (
 )
 
 // Pull implements Images: every reference is there to be pulled, unless the options fail it.
-func (f *Fake) Pull(ctx context.Context, ref string) (Image, error) {
+func (f *Fake) Pull(ctx context.Context, ref string, from Source) (Image, error) {
 	f.mu.Lock()
 	image, here := f.images[ref]
 	lost := f.lost
@@ -29,19 +29,30 @@ func (f *Fake) Pull(ctx context.Context, ref string) (Image, error) {
 	if ref == "" {
 		return Image{}, fmt.Errorf("%w: no image", ErrInvalid)
 	}
+	if f.o.Denied != nil && f.o.Denied(ref, from.Login) {
+		return Image{}, fmt.Errorf("%w: pull access denied for %s", ErrInvalid, ref)
+	}
 	image = Image{Name: ref, Digest: fakeDigest(ref)}
 	f.images[ref] = image
 	return image, nil
 }
 
 // Resolve implements Images.
-func (f *Fake) Resolve(_ context.Context, ref string) (string, []v1.Platform, error) {
+func (f *Fake) Resolve(_ context.Context, ref string, login v1.RegistryLogin) (string, []v1.Platform, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.o.Denied != nil && f.o.Denied(ref, login) {
+		return "", nil, fmt.Errorf("%w: pull access denied for %s", ErrInvalid, ref)
+	}
 	if f.images[ref].Loaded || strings.Contains(ref, "@") {
 		return ref, nil, nil
 	}
 	return ref + "@" + fakeDigest(ref), nil, nil
+}
+
+// TryLogin implements Images: a registry refuses a login that it denies the image "SERVER/".
+func (f *Fake) TryLogin(ctx context.Context, login v1.RegistryLogin) (bool, error) {
+	return f.o.Denied == nil || !f.o.Denied(login.Server+"/", login), ctx.Err()
 }
 
 func fakeDigest(ref string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(ref))) }

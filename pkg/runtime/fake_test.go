@@ -15,7 +15,7 @@ import (
 
 func newContainer(t *testing.T, f *runtime.Fake, id string) {
 	t.Helper()
-	image, err := f.Pull(t.Context(), "hello:1")
+	image, err := f.Pull(t.Context(), "hello:1", runtime.Source{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestFakeDelaysAndFailures(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := f.Pull(ctx, "hello:1"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := f.Pull(ctx, "hello:1", runtime.Source{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Pull: %v", err)
 		}
 		if images, _ := f.Images(t.Context()); len(images) != 0 {

@@ -81,39 +81,12 @@ type Runtime interface {
 	Close() error
 }
 
-// Images are those that a machine has.
-type Images interface {
-	// Pull makes sure that the image is here and returns it. A reference with a digest that is here already is not asked
-	// for again; neither is an image that was loaded. If the registry cannot be reached, an image that is here will do.
-	Pull(ctx context.Context, ref string) (Image, error)
-	// Resolve finds what a reference means now: the reference with its digest, and the platforms that it runs on. A
-	// reference to an image that was loaded is returned as it is.
-	Resolve(ctx context.Context, ref string) (pinned string, platforms []v1.Platform, err error)
-	// Load reads images from an OCI or docker archive, compressed or not.
-	Load(ctx context.Context, archive io.Reader) ([]Image, error)
-	// Images lists those that are here.
-	Images(ctx context.Context) ([]Image, error)
-}
-
 // Info describes a runtime.
 type Info struct {
 	// Version is such as "containerd 2.4.2, runc 1.5.2".
 	Version string
 	// Cgroup is 1 or 2.
 	Cgroup int
-}
-
-// Image is an image on this machine.
-type Image struct {
-	// Name is the full reference, such as docker.io/library/nginx:1.27.
-	Name string `json:"name"`
-	// Digest is that of the manifest or index that Name refers to.
-	Digest string `json:"digest"`
-	// Size is what it takes on disk, in bytes.
-	Size    int64     `json:"size"`
-	Created time.Time `json:"created,omitzero"`
-	// Loaded tells that it came by Load, not from a registry.
-	Loaded bool `json:"loaded,omitempty"`
 }
 
 // Container is what to make. Everything in it is final: templates are expanded, defaults filled in.

@@ -128,6 +128,8 @@ func nameKey(o v1.Object) string {
 		return namePrefix(v1.KindConfig, m.Name) + m.ID
 	case *v1.Volume:
 		return namePrefix(v1.KindVolume, m.Name) + m.ID
+	case *v1.Registry:
+		return namePrefix(v1.KindRegistry, m.Name) + m.ID
 	case *v1.Cluster:
 		return namePrefix(v1.KindCluster, m.Name) + m.ID
 	case *v1.User:

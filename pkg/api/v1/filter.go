@@ -54,8 +54,9 @@ var filterKeys = map[Kind][]string{
 	KindSecret:          {"id", "label", "name", "names"},
 	KindConfig:          {"id", "label", "name", "names"},
 	KindVolume:          {"driver", "id", "label", "name"},
+	KindRegistry:        {"id", "label", "name"},
 	KindCluster:         {"id", "name"},
-	KindEvent:           {"config", "event", "label", "network", "node", "scope", "secret", "service", "task", "type", "volume"},
+	KindEvent:           {"config", "event", "label", "network", "node", "registry", "scope", "secret", "service", "task", "type", "volume"},
 }
 
 // FilterKeys lists the keys that a filter on a kind may have, in alphabetical order.

@@ -23,6 +23,7 @@ const (
 	KindSecret          Kind = "Secret"
 	KindConfig          Kind = "Config"
 	KindVolume          Kind = "Volume"
+	KindRegistry        Kind = "Registry"
 	KindCluster         Kind = "Cluster"
 	KindUser            Kind = "User"
 	KindClaim           Kind = "Claim"
@@ -309,6 +310,7 @@ type (
 	Secret          = Resource[SecretSpec, None, None]
 	Config          = Resource[ConfigSpec, None, None]
 	Volume          = Resource[VolumeSpec, None, VolumeStatus]
+	Registry        = Resource[RegistrySpec, None, None]
 	Cluster         = Resource[ClusterSpec, ClusterDesired, None]
 	User            = Resource[UserSpec, None, None]
 	Claim           = Resource[ClaimSpec, None, None]
@@ -327,6 +329,7 @@ var (
 	Secrets          = KindOf[SecretSpec, None, None]{KindSecret, "secrets", SectionSpec}
 	Configs          = KindOf[ConfigSpec, None, None]{KindConfig, "configs", SectionSpec}
 	Volumes          = KindOf[VolumeSpec, None, VolumeStatus]{KindVolume, "volumes", SectionSpec}
+	Registries       = KindOf[RegistrySpec, None, None]{KindRegistry, "registries", SectionSpec}
 	Clusters         = KindOf[ClusterSpec, ClusterDesired, None]{KindCluster, "clusters", SectionSpec}
 	Users            = KindOf[UserSpec, None, None]{KindUser, "users", SectionSpec}
 	Claims           = KindOf[ClaimSpec, None, None]{KindClaim, "claims", SectionSpec}
@@ -336,7 +339,7 @@ var (
 )
 
 // Kinds lists the descriptor of every stored kind.
-var Kinds = []Descriptor{Services, ServiceRevisions, Tasks, Nodes, Networks, Secrets, Configs, Volumes, Clusters, Users, Claims,
+var Kinds = []Descriptor{Services, ServiceRevisions, Tasks, Nodes, Networks, Secrets, Configs, Volumes, Registries, Clusters, Users, Claims,
 	Authorities, Presences, Members}
 
 // Internal tells whether a kind is the swarm's own bookkeeping, which has no door in the API.

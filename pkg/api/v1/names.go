@@ -34,6 +34,8 @@ func ValidateName(kind Kind, name string) error {
 		rule = nameRule{most: MaxUserName, inner: "-_.", want: "letters, digits, -, _ and ."}
 	case KindVolume:
 		rule = nameRule{most: MaxVolumeName, inner: "-_.", openEnd: true, want: "letters, digits, -, _ and ."}
+	case KindRegistry:
+		return checkRegistryName(name)
 	case KindNode:
 		if name == "" {
 			return nil

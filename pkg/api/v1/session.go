@@ -37,6 +37,9 @@ type Assignment struct {
 	// has needed them ever since. One that a task of the message needs and that is in no message does not exist.
 	Secrets []*Secret `json:"secrets,omitempty"`
 	Configs []*Config `json:"configs,omitempty"`
+	// Logins are those for the registries of the images of tasks that are to run, all of them, where any is another than before; the longest
+	// Server that an image's repository begins with is meant.
+	Logins []RegistryLogin `json:"logins,omitzero"`
 	// Peers is what changed of what the node has to know of others; all of it where Complete is set.
 	Peers *Peers `json:"peers,omitempty"`
 	// Streams are what the manager wants streamed to it.

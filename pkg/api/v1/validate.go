@@ -29,6 +29,9 @@ func Validate(obj Object) FieldErrors {
 	case *Volume:
 		c.meta(KindVolume, &o.Meta)
 		specified(c, o.Spec, c.volume)
+	case *Registry:
+		c.meta(KindRegistry, &o.Meta)
+		specified(c, o.Spec, c.registry)
 	case *Node:
 		c.meta(KindNode, &o.Meta)
 		specified(c, o.Spec, c.node)

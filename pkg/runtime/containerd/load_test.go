@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/klauspost/compress/zstd"
 
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/runtime"
 )
 
@@ -85,10 +86,10 @@ func TestLoad(t *testing.T) {
 					t.Fatalf("loaded %+v, want %s", images, test.want)
 				}
 				// No registry is asked for what was loaded: there is none.
-				if i, err := r.Pull(t.Context(), images[0].Name); err != nil || i.Digest != images[0].Digest {
+				if i, err := r.Pull(t.Context(), images[0].Name, runtime.Source{}); err != nil || i.Digest != images[0].Digest {
 					t.Errorf("Pull: %+v, %v", i, err)
 				}
-				if ref, platforms, err := r.Resolve(t.Context(), images[0].Name); err != nil || ref != images[0].Name || len(platforms) != 1 {
+				if ref, platforms, err := r.Resolve(t.Context(), images[0].Name, v1.RegistryLogin{}); err != nil || ref != images[0].Name || len(platforms) != 1 {
 					t.Errorf("Resolve: %s, %v, %v", ref, platforms, err)
 				}
 				c := container("env", "MARK")

@@ -21,13 +21,13 @@ import (
 
 // Pull implements runtime.Images. Those who ask for one image at the same time share one pull, which goes on for the
 // others when one of them stops waiting.
-func (r *Runtime) Pull(ctx context.Context, ref string) (runtime.Image, error) {
+func (r *Runtime) Pull(ctx context.Context, ref string, from runtime.Source) (runtime.Image, error) {
 	named, err := normalize(ref)
 	if err != nil {
 		return runtime.Image{}, err
 	}
 	result := r.flights.DoChan("pull "+named.String(), func() (any, error) {
-		return r.pull(r.namespaced(r.ctx), named)
+		return r.pull(r.namespaced(r.ctx), named, from)
 	})
 	select {
 	case <-ctx.Done():
@@ -41,7 +41,7 @@ func (r *Runtime) Pull(ctx context.Context, ref string) (runtime.Image, error) {
 }
 
 // pull finds out whether the registry must be asked, asks it, and falls back to what is here.
-func (r *Runtime) pull(ctx context.Context, named reference.Named) (runtime.Image, error) {
+func (r *Runtime) pull(ctx context.Context, named reference.Named, from runtime.Source) (runtime.Image, error) {
 	here, err := r.client.ImageService().Get(ctx, named.String())
 	switch {
 	case err == nil:
@@ -63,12 +63,16 @@ func (r *Runtime) pull(ctx context.Context, named reference.Named) (runtime.Imag
 	case <-ctx.Done():
 		return runtime.Image{}, ctx.Err()
 	}
+	a, err := r.asker(named, from.Login)
+	if err != nil {
+		return runtime.Image{}, err
+	}
 	pulled, err := r.client.Pull(ctx, named.String(), client.WithPullUnpack, client.WithPullSnapshotter(r.snapshotter),
-		client.WithResolver(r.resolver()), client.WithPlatformMatcher(platforms.Default()))
+		client.WithResolver(a.resolver()), client.WithPlatformMatcher(platforms.Default()))
 	if err == nil {
 		return r.describe(ctx, pulled.Metadata())
 	}
-	unreachable, explained := explainPull(named.String(), r.explainMissing(ctx, named, err))
+	unreachable, explained := a.explainPull(named.String(), a.explainMissing(ctx, named, err))
 	if unreachable && isHere && r.complete(ctx, here) {
 		r.log.Warn("containerd: using the image that is here", "image", named.String(), "error", explained)
 		return r.describe(ctx, here)
@@ -78,11 +82,11 @@ func (r *Runtime) pull(ctx context.Context, named reference.Named) (runtime.Imag
 
 // explainMissing tells an image that has no build for this platform from one that does not exist: containerd calls both
 // not found.
-func (r *Runtime) explainMissing(ctx context.Context, named reference.Named, err error) error {
+func (a *asker) explainMissing(ctx context.Context, named reference.Named, err error) error {
 	if !errdefs.IsNotFound(err) {
 		return err
 	}
-	if _, _, rerr := r.resolver().Resolve(ctx, named.String()); rerr != nil {
+	if _, _, rerr := a.resolver().Resolve(ctx, named.String()); rerr != nil {
 		return err
 	}
 	return explainPlatform(err)
@@ -113,7 +117,7 @@ func (r *Runtime) complete(ctx context.Context, i images.Image) bool {
 }
 
 // Resolve implements runtime.Images.
-func (r *Runtime) Resolve(ctx context.Context, ref string) (string, []v1.Platform, error) {
+func (r *Runtime) Resolve(ctx context.Context, ref string, login v1.RegistryLogin) (string, []v1.Platform, error) {
 	named, err := normalize(ref)
 	if err != nil {
 		return "", nil, err
@@ -126,10 +130,14 @@ func (r *Runtime) Resolve(ctx context.Context, ref string) (string, []v1.Platfor
 		}
 		return ref, swarmPlatforms(all), nil
 	}
-	name, target, err := r.resolver().Resolve(ctx, named.String())
+	a, err := r.asker(named, login)
+	if err != nil {
+		return "", nil, err
+	}
+	name, target, err := a.resolver().Resolve(ctx, named.String())
 	if err == nil {
 		var all []ocispec.Platform
-		if all, err = r.remotePlatforms(ctx, name, target); err == nil {
+		if all, err = a.remotePlatforms(ctx, name, target); err == nil {
 			pinned, perr := reference.WithDigest(named, target.Digest)
 			if perr != nil {
 				return "", nil, fmt.Errorf("containerd: resolve %s: %w", ref, perr)
@@ -137,14 +145,14 @@ func (r *Runtime) Resolve(ctx context.Context, ref string) (string, []v1.Platfor
 			return pinned.String(), swarmPlatforms(all), nil
 		}
 	}
-	_, explained := explainPull(named.String(), err)
+	_, explained := a.explainPull(named.String(), err)
 	return "", nil, explained
 }
 
 // remotePlatforms reads of a registry for what platforms an image is: of an index from itself, of a single image from its
 // configuration.
-func (r *Runtime) remotePlatforms(ctx context.Context, name string, target ocispec.Descriptor) ([]ocispec.Platform, error) {
-	fetcher, err := r.resolver().Fetcher(ctx, name)
+func (a *asker) remotePlatforms(ctx context.Context, name string, target ocispec.Descriptor) ([]ocispec.Platform, error) {
+	fetcher, err := a.resolver().Fetcher(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -91,7 +91,7 @@ func TestPull(t *testing.T) {
 	var group sync.WaitGroup
 	for range 30 {
 		group.Go(func() {
-			i, err := r.Pull(t.Context(), ref)
+			i, err := r.Pull(t.Context(), ref, runtime.Source{})
 			if err != nil || i.Name != ref || i.Loaded || i.Size == 0 {
 				t.Errorf("Pull: %+v, %v", i, err)
 			}
@@ -110,11 +110,11 @@ func TestPull(t *testing.T) {
 
 	// The tag moves.
 	h.push(t, "app:1", marked(t, "second"))
-	pinned, platforms, err := r.Resolve(t.Context(), ref)
+	pinned, platforms, err := r.Resolve(t.Context(), ref, v1.RegistryLogin{})
 	if err != nil || len(platforms) != 1 || platforms[0] != (v1.Platform{Architecture: "amd64", OS: "linux"}) {
 		t.Fatalf("Resolve: %s, %v, %v", pinned, platforms, err)
 	}
-	second, err := r.Pull(t.Context(), ref)
+	second, err := r.Pull(t.Context(), ref, runtime.Source{})
 	if err != nil || pinned != ref+"@"+second.Digest {
 		t.Errorf("Pull: %+v, %v, want digest of %s", second, err, pinned)
 	}
@@ -122,7 +122,7 @@ func TestPull(t *testing.T) {
 	// The same content under the pinned name needs no registry, and neither does the name again.
 	before := h.all.Load()
 	for range 2 {
-		if i, err := r.Pull(t.Context(), pinned); err != nil || i.Name != h.ref("app@"+second.Digest) || i.Digest != second.Digest {
+		if i, err := r.Pull(t.Context(), pinned, runtime.Source{}); err != nil || i.Name != h.ref("app@"+second.Digest) || i.Digest != second.Digest {
 			t.Errorf("Pull %s: %+v, %v", pinned, i, err)
 		}
 	}
@@ -132,13 +132,13 @@ func TestPull(t *testing.T) {
 
 	for _, broken := range []func(){func() { h.failWith(http.StatusServiceUnavailable) }, func() { h.failWith(http.StatusTooManyRequests) }, h.Close} {
 		broken()
-		if i, err := r.Pull(t.Context(), ref); err != nil || i.Digest != second.Digest {
+		if i, err := r.Pull(t.Context(), ref, runtime.Source{}); err != nil || i.Digest != second.Digest {
 			t.Errorf("Pull of what is here: %+v, %v", i, err)
 		}
-		if _, err := r.Pull(t.Context(), h.ref("other:1")); err == nil || errors.Is(err, runtime.ErrInvalid) {
+		if _, err := r.Pull(t.Context(), h.ref("other:1"), runtime.Source{}); err == nil || errors.Is(err, runtime.ErrInvalid) {
 			t.Errorf("Pull of what is not: %v, want an error that passes", err)
 		}
-		if _, _, err := r.Resolve(t.Context(), ref); err == nil || errors.Is(err, runtime.ErrInvalid) {
+		if _, _, err := r.Resolve(t.Context(), ref, v1.RegistryLogin{}); err == nil || errors.Is(err, runtime.ErrInvalid) {
 			t.Errorf("Resolve: %v, want an error that passes", err)
 		}
 	}
@@ -148,11 +148,11 @@ func TestPullPinned(t *testing.T) {
 	r := theRuntime(t)
 	h := newHub(t)
 	h.push(t, "pinned:1", marked(t, "pinned"))
-	pinned, _, err := r.Resolve(t.Context(), h.ref("pinned:1"))
+	pinned, _, err := r.Resolve(t.Context(), h.ref("pinned:1"), v1.RegistryLogin{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	i, err := r.Pull(t.Context(), pinned)
+	i, err := r.Pull(t.Context(), pinned, runtime.Source{})
 	if err != nil || !strings.HasSuffix(pinned, i.Digest) {
 		t.Fatalf("Pull: %+v, %v", i, err)
 	}
@@ -190,15 +190,15 @@ func TestPullBad(t *testing.T) {
 		{"", "invalid reference format"},
 		{h.ref("nosuch@sha256:" + strings.Repeat("0", 64)), "no such image"},
 	} {
-		i, err := r.Pull(t.Context(), test.ref)
+		i, err := r.Pull(t.Context(), test.ref, runtime.Source{})
 		if !errors.Is(err, runtime.ErrInvalid) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("Pull %s: %+v, %v, want %q and ErrInvalid", test.ref, i, err, test.want)
 		}
 	}
-	if _, platforms, err := r.Resolve(t.Context(), h.ref("arm:1")); err != nil || len(platforms) != 1 || platforms[0].Architecture != "arm64" {
+	if _, platforms, err := r.Resolve(t.Context(), h.ref("arm:1"), v1.RegistryLogin{}); err != nil || len(platforms) != 1 || platforms[0].Architecture != "arm64" {
 		t.Errorf("Resolve: %v, %v", platforms, err)
 	}
-	if _, _, err := r.Resolve(t.Context(), h.ref("nosuch:1")); !errors.Is(err, runtime.ErrInvalid) {
+	if _, _, err := r.Resolve(t.Context(), h.ref("nosuch:1"), v1.RegistryLogin{}); !errors.Is(err, runtime.ErrInvalid) {
 		t.Errorf("Resolve: %v, want ErrInvalid", err)
 	}
 }
@@ -215,15 +215,15 @@ func TestPullWithCredentials(t *testing.T) {
 		return true
 	}
 	h.fail.Store(&locked)
-	password := "wrong"
+	password := "n0t-it"
 	r := start(t, func(c *Config) {
 		c.Credentials = func(string) (string, string, error) { return "anna", password, nil }
 	})
-	if _, err := r.Pull(t.Context(), h.ref("private:1")); !errors.Is(err, runtime.ErrInvalid) || strings.Contains(err.Error(), password) {
+	if _, err := r.Pull(t.Context(), h.ref("private:1"), runtime.Source{}); !errors.Is(err, runtime.ErrInvalid) || strings.Contains(err.Error(), password) {
 		t.Errorf("Pull with a wrong password: %v", err)
 	}
 	password = "secret"
-	if _, err := r.Pull(t.Context(), h.ref("private:1")); err != nil {
+	if _, err := r.Pull(t.Context(), h.ref("private:1"), runtime.Source{}); err != nil {
 		t.Errorf("Pull: %v", err)
 	}
 }
@@ -243,9 +243,9 @@ func TestPullEndsForOne(t *testing.T) {
 	h.fail.Store(&slow)
 	ctx, cancel := context.WithCancel(t.Context())
 	impatient, patient := make(chan error), make(chan error)
-	go func() { _, err := r.Pull(ctx, h.ref("slow:1")); impatient <- err }()
+	go func() { _, err := r.Pull(ctx, h.ref("slow:1"), runtime.Source{}); impatient <- err }()
 	<-asked
-	go func() { _, err := r.Pull(t.Context(), h.ref("slow:1")); patient <- err }()
+	go func() { _, err := r.Pull(t.Context(), h.ref("slow:1"), runtime.Source{}); patient <- err }()
 	cancel()
 	if err := <-impatient; !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)

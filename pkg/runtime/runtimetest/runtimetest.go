@@ -54,7 +54,7 @@ func Run(t *testing.T, s Subject) {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
 			u := &suite{Subject: s, T: t, ctx: ctx, r: s.Open(t)}
-			image, err := u.r.Pull(ctx, s.Image)
+			image, err := u.r.Pull(ctx, s.Image, runtime.Source{})
 			u.must(err)
 			u.image = image.Name
 			test.run(t, u)
@@ -339,7 +339,7 @@ func testReopenAfterExit(t *testing.T, u *suite) {
 }
 
 func testImages(t *testing.T, u *suite) {
-	again, err := u.r.Pull(u.ctx, u.image) // what Pull returned is a reference, too
+	again, err := u.r.Pull(u.ctx, u.image, runtime.Source{}) // what Pull returned is a reference, too
 	u.must(err)
 	if again.Name != u.image || again.Digest == "" {
 		t.Errorf("Pull of %s: %+v", u.image, again)

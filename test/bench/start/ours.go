@@ -35,7 +35,7 @@ func newOurs(ctx context.Context, o settings, r *containerd.Runtime) (*ours, err
 func (o *ours) name() string { return "swarmd" }
 
 func (o *ours) start(ctx context.Context, id string) error {
-	image, err := o.runtime.Pull(ctx, o.image)
+	image, err := o.runtime.Pull(ctx, o.image, runtime.Source{})
 	if err != nil {
 		return err
 	}
