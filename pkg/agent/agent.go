@@ -72,6 +72,8 @@ type Options struct {
 	// Programmed from when a task of another node became ready, or ceased to be, as its stamp in the store says. The stamp is by the
 	// clock of the node or manager that set it.
 	Applied, Programmed func(time.Duration)
+	// Collected, unless nil, is given how much of the disk the removal of an image that no task needs gave back, in bytes.
+	Collected func(bytes int64)
 	// Manager is who assigns and is reported to. One whose Session always fails is fine: the agent goes on alone.
 	Manager Manager
 	// Describe says what this node is. It is asked at the beginning of each session and before each heartbeat, from several
@@ -129,6 +131,7 @@ type Agent struct {
 	cancel  context.CancelFunc
 	crashed atomic.Bool
 	volumes atomic.Pointer[[]string]        // their names, sorted
+	marks   atomic.Pointer[v1.ImageMarks]   // of the disk of images
 	hook    func(point string) (crash bool) // tests only: dies at a point
 
 	// All below belongs to the loop.
@@ -154,6 +157,7 @@ type Agent struct {
 	stops      queue
 	checks     queue // of health
 	pulls      map[string]*pull
+	removing   bool // an image
 	links      links
 	peers      *peers
 	peersFile  peersFile
@@ -205,6 +209,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.workers.Go(func() { a.watchEngine(a.ctx) })
 	a.workers.Go(func() { a.keepSession(a.ctx) })
 	a.workers.Go(a.watchNetwork)
+	a.workers.Go(a.collectImages)
 	a.loop()
 	close(a.quit)
 	a.cancel()

@@ -26,8 +26,11 @@ func (a *Agent) assign(m v1.Assignment) {
 		a.stream(s)
 	}
 	a.released(m.Released)
-	if m.Swarm != nil && a.o.Told != nil {
-		a.o.Told(*m.Swarm)
+	if m.Swarm != nil {
+		a.marks.Store(m.Swarm.Images)
+		if a.o.Told != nil {
+			a.o.Told(*m.Swarm)
+		}
 	}
 	if m.Revision < a.revision && m.Complete {
 		a.log.Warn("the swarm's state is older than what this node was told: it was restored; following it", "revision", m.Revision, "had", a.revision)

@@ -403,6 +403,7 @@ type lab struct {
 	net   *network
 	names *names
 	took  []time.Duration // to apply what was told
+	freed []int64         // by the removal of images
 	// followed is how long it took since what was told was stamped.
 	followed []time.Duration
 	dir      string
@@ -427,6 +428,7 @@ func (l *lab) start(hook func(string) bool) {
 			return v1.NodeDescription{Hostname: "host7", Platform: v1.Platform{OS: "linux", Architecture: "amd64"}}
 		}, ResolvConf: "/nonexistent", Starts: 4, Names: l.names, Underlay: netip.MustParseAddr("192.0.2.7"),
 		PortTaken:  func(_ v1.Protocol, port uint16) bool { return l.taken[port] },
+		Collected:  func(bytes int64) { l.freed = append(l.freed, bytes) },
 		Applied:    func(d time.Duration) { l.took = append(l.took, d) },
 		Programmed: func(d time.Duration) { l.followed = append(l.followed, d) }})
 	l.agent.hook = hook

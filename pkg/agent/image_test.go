@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -82,4 +83,62 @@ func TestRefusedImage(t *testing.T) {
 		settle(time.Second)
 		l.want("t3", v1.TaskReady)
 	})
+}
+
+// TestImagesAreCollected: when their disk is above its mark, images go that no task needs, those first that were used the longest ago,
+// until it is below the other one; what a task runs, or is to run, stays, and so does what was loaded.
+func TestImagesAreCollected(t *testing.T) {
+	loaded := engine.Image{Name: "loaded:1", Digest: "sha256:1", Size: 10}
+	bubble(t, engine.FakeOptions{DiskSize: 100, ImageSize: 10, Images: []engine.Image{loaded}}, func(t *testing.T, l *lab) {
+		service := func(n int) string {
+			return l.swarm.service(fmt.Sprintf("s%d", n), func(r *v1.ServiceRevisionSpec) { r.Task.Container.Image = fmt.Sprintf("app:%d", n) })
+		}
+		l.start(nil)
+		settle(time.Second)
+		for n := range 7 {
+			l.swarm.assign(fmt.Sprintf("t%d", n), service(n), v1.TaskRunning)
+			settle(time.Minute)
+		}
+		for _, n := range []int{3, 1, 0, 2, 4} { // 5 and 6 run on
+			l.swarm.desire(fmt.Sprintf("t%d", n), v1.TaskShutdown)
+			settle(2 * time.Minute)
+		}
+		if len(l.freed) != 0 {
+			t.Errorf("at 80 of 100 %v were freed", l.freed)
+		}
+		l.swarm.assign("t7", service(7), v1.TaskReady) // is prepared, and not started
+		settle(2 * time.Minute)
+		l.wantImages("app:0 app:1 app:2 app:4 app:5 app:6 app:7 loaded:1")
+		l.swarm.send(v1.Assignment{Revision: l.swarm.revision, Swarm: &v1.SwarmNews{Images: &v1.ImageMarks{High: 60, Low: 50}}})
+		settle(2 * time.Minute)
+		l.wantImages("app:4 app:5 app:6 app:7 loaded:1")
+		l.swarm.send(v1.Assignment{Revision: l.swarm.revision, Swarm: &v1.SwarmNews{Images: &v1.ImageMarks{High: 1, Low: 1}}})
+		settle(2 * time.Minute)
+		l.wantImages("app:5 app:6 app:7 loaded:1")
+		if len(l.freed) != 5 || l.freed[0] != 10 {
+			t.Errorf("freed %v", l.freed)
+		}
+		l.swarm.assign("t8", service(4), v1.TaskRunning) // what was removed comes again
+		settle(2 * time.Minute)
+		l.want("t8", v1.TaskRunning)
+		l.swarm.send(v1.Assignment{Revision: l.swarm.revision, Swarm: &v1.SwarmNews{Images: &v1.ImageMarks{High: 100}}})
+		l.swarm.desire("t8", v1.TaskShutdown)
+		settle(5 * time.Minute)
+		l.wantImages("app:4 app:5 app:6 app:7 loaded:1")
+	})
+}
+
+func (l *lab) wantImages(want string) {
+	l.t.Helper()
+	images, err := l.fake.Images(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var names []string
+	for _, i := range images {
+		names = append(names, i.Name)
+	}
+	if got := strings.Join(names, " "); got != want {
+		l.t.Errorf("the images are %s, want %s", got, want)
+	}
 }

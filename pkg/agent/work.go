@@ -245,7 +245,7 @@ const pullTimeout = 30 * time.Minute
 
 // pullFor has the image of a task pulled, once for all that want it.
 func (a *Agent) pullFor(t *task) {
-	if !t.known() || !a.engineUp || t.pulling != nil {
+	if !t.known() || !a.engineUp || t.pulling != nil || a.removing {
 		if t.assigned != nil && t.revision == nil {
 			a.observe(t, v1.TaskAccepted, "accepted", "the manager has not sent revision "+t.assigned.Desired.Revision)
 		}

@@ -37,6 +37,9 @@ func newsOf(s *store.Snapshot, old *news) *news {
 	if c, ok := store.Get(s, v1.Clusters, v1.ClusterName); ok {
 		spec = c.Spec
 	}
+	if spec != nil && spec.Images != nil {
+		n.swarm.Images = new(spec.Images.OrDefault())
+	}
 	n.swarm.Heartbeat = v1.Duration(v1.HeartbeatPeriod(spec, n.nodes))
 	n.ttl = v1.HeartbeatGrace * time.Duration(n.swarm.Heartbeat)
 	n.swarm.Managers = managersOf(s)

@@ -28,6 +28,7 @@ type settingsFlags struct {
 	heartbeat             time.Duration
 	maxSnapshots, entries uint64
 	autolock              bool
+	images                v1.ImageMarks
 }
 
 // certFlags are what swarm ca has of them.
@@ -50,6 +51,8 @@ func (f *settingsFlags) add(cmd *cobra.Command, autolock string) {
 	s.DurationVar(&f.heartbeat, "dispatcher-heartbeat", v1.DefaultHeartbeatPeriod, "Dispatcher heartbeat period (ns|us|ms|s|m|h)")
 	s.Uint64Var(&f.maxSnapshots, "max-snapshots", 0, "Number of additional Raft snapshots to retain")
 	s.Uint64Var(&f.entries, "snapshot-interval", v1.DefaultSnapshotInterval, "Number of log entries between Raft snapshots")
+	s.Uint32Var(&f.images.High, "images-high", v1.DefaultImagesHigh, "How full the disk of a node's images may be before those that no task needs are removed, in percent (100 is never)")
+	s.Uint32Var(&f.images.Low, "images-low", v1.DefaultImagesLow, "How full it is to be afterwards, in percent")
 	s.Int64Var(&f.history, "task-history-limit", v1.DefaultTaskHistoryLimit, "Task history retention limit")
 }
 
@@ -75,6 +78,19 @@ func (f *settingsFlags) merge(cmd *cobra.Command, s *v1.ClusterSpec) bool {
 			raft.SnapshotInterval = f.entries
 		}
 		s.Raft, changed = &raft, true
+	}
+	if given("images-high") || given("images-low") {
+		var marks v1.ImageMarks
+		if s.Images != nil {
+			marks = *s.Images
+		}
+		if given("images-high") {
+			marks.High = f.images.High
+		}
+		if given("images-low") {
+			marks.Low = f.images.Low
+		}
+		s.Images, changed = &marks, true
 	}
 	if given("autolock") {
 		s.AutoLock, changed = f.autolock, true

@@ -49,6 +49,8 @@ type FakeOptions struct {
 	Exec func(ctx context.Context, c Container, command []string) (ExecResult, error)
 	// Denied tells whether a registry refuses a login; nil for never. It is called with locks.
 	Denied func(ref string, login v1.RegistryLogin) bool
+	// DiskSize is the size of the disk that images are on, of which each that was pulled takes ImageSize, in bytes.
+	DiskSize, ImageSize int64
 	// Images are here from the beginning, as if they had been loaded. Any other reference is there to be pulled.
 	Images []Image
 }
@@ -169,6 +171,7 @@ func (f *Fake) Create(ctx context.Context, c Container) error {
 	labels := make(map[string]string, len(c.Spec.Labels)+len(c.Labels))
 	maps.Copy(labels, c.Spec.Labels)
 	maps.Copy(labels, c.Labels)
+	f.use(c.Image)
 	f.makeVolumes(c)
 	f.containers[c.ID] = &fakeContainer{state: State{ID: c.ID, Labels: labels, Status: Created, Healthcheck: fakeHealth(c.Spec.Healthcheck)}, container: c}
 	return nil
@@ -240,6 +243,7 @@ func (f *Fake) Remove(ctx context.Context, id string) error {
 	if c.state.Status == Running {
 		f.end(c, 137, false)
 	}
+	f.use(c.container.Image)
 	delete(f.containers, id)
 	f.wake()
 	return nil

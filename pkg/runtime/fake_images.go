@@ -32,7 +32,7 @@ func (f *Fake) Pull(ctx context.Context, ref string, from Source) (Image, error)
 	if f.o.Denied != nil && f.o.Denied(ref, from.Login) {
 		return Image{}, fmt.Errorf("%w: pull access denied for %s", ErrInvalid, ref)
 	}
-	image = Image{Name: ref, Digest: fakeDigest(ref)}
+	image = Image{Name: ref, Digest: fakeDigest(ref), Size: f.o.ImageSize, Used: f.o.Now()}
 	f.images[ref] = image
 	return image, nil
 }
@@ -87,4 +87,36 @@ func (f *Fake) Images(context.Context) ([]Image, error) {
 	}
 	slices.SortFunc(images, func(a, b Image) int { return cmp.Compare(a.Name, b.Name) })
 	return images, nil
+}
+
+// use takes note of an image's use. The caller holds the lock.
+func (f *Fake) use(name string) {
+	if image, ok := f.images[name]; ok {
+		image.Used = f.o.Now()
+		f.images[name] = image
+	}
+}
+
+// RemoveImage implements Images.
+func (f *Fake) RemoveImage(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, c := range f.containers {
+		if c.container.Image == name {
+			return fmt.Errorf("runtime: image %s is in use by container %s", name, id)
+		}
+	}
+	delete(f.images, name)
+	return nil
+}
+
+// ImageDisk implements Images.
+func (f *Fake) ImageDisk(context.Context) (Disk, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := Disk{Size: f.o.DiskSize}
+	for _, image := range f.images {
+		d.Used += image.Size
+	}
+	return d, nil
 }

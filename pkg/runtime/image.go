@@ -23,7 +23,15 @@ type Images interface {
 	Load(ctx context.Context, archive io.Reader) ([]Image, error)
 	// Images lists those that are here.
 	Images(ctx context.Context) ([]Image, error)
+	// RemoveImage removes an image by its full name, and what it alone has on the disk. One that a container is made of is an
+	// error; one that is not there is not.
+	RemoveImage(ctx context.Context, name string) error
+	// ImageDisk is the disk that images are on.
+	ImageDisk(ctx context.Context) (Disk, error)
 }
+
+// Disk is a disk: what can be written to it in all, and how much of that was, in bytes.
+type Disk struct{ Used, Size int64 }
 
 // Source says from whom an image is had.
 type Source struct {
@@ -40,6 +48,8 @@ type Image struct {
 	// Size is what it takes on disk, in bytes.
 	Size    int64     `json:"size"`
 	Created time.Time `json:"created,omitzero"`
+	// Used is when a container was last made of it or removed, or it came; to the minute.
+	Used time.Time `json:"used,omitzero"`
 	// Loaded tells that it came by Load, not from a registry.
 	Loaded bool `json:"loaded,omitempty"`
 }

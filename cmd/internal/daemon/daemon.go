@@ -62,9 +62,11 @@ type Daemon struct {
 	managing managerMetrics // part of the registry
 	// programming is how fast the network follows the swarm.
 	programming *programming
-	server      *apiserver.Server
-	failed      chan error // what the daemon cannot go on after
-	parts       *parts
+	// collected counts what the removal of images gave back.
+	collected func(bytes int64)
+	server    *apiserver.Server
+	failed    chan error // what the daemon cannot go on after
+	parts     *parts
 
 	mu     sync.Mutex           // of entering and leaving a swarm
 	inside atomic.Pointer[node] // nil while the machine is in no swarm
@@ -107,6 +109,7 @@ func (d *Daemon) live(ctx context.Context) error {
 func newDaemon(o Options) *Daemon {
 	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4), parts: newParts()}
 	d.programming = newProgramming(d.registry)
+	d.collected = newCollected(d.registry)
 	d.registry.MustRegister(&d.managing)
 	return d
 }

@@ -85,3 +85,15 @@ func newRepairs(r prometheus.Registerer) func(kind string, changes int) {
 	r.MustRegister(repairs)
 	return func(kind string, changes int) { repairs.WithLabelValues(kind).Add(float64(changes)) }
 }
+
+// newCollected counts images that were removed because their disk was full.
+func newCollected(r prometheus.Registerer) func(bytes int64) {
+	images := prometheus.NewCounter(prometheus.CounterOpts{Name: "swarm_images_collected_total", Help: "Images that no task needed and that this node " +
+		"removed because their disk was above its mark."})
+	freed := prometheus.NewCounter(prometheus.CounterOpts{Name: "swarm_images_collected_bytes_total", Help: "What those gave back of the disk, in bytes."})
+	r.MustRegister(images, freed)
+	return func(bytes int64) {
+		images.Inc()
+		freed.Add(float64(bytes))
+	}
+}

@@ -122,6 +122,7 @@ func (n *node) runAgent() {
 		OnNode:   n.onNode,
 		Log:      n.d.log,
 
+		Collected:  n.d.collected,
 		Applied:    func(took time.Duration) { n.d.programming.own.Observe(took.Seconds()) },
 		Programmed: func(took time.Duration) { n.d.programming.whole.Observe(took.Seconds()) },
 	})

@@ -26,6 +26,8 @@ type ClusterSpec struct {
 	DataPathPort    uint32   `json:"dataPathPort,omitempty"`
 	// Raft are settings of the managers' log. A manager reads them when it starts.
 	Raft *RaftSettings `json:"raft,omitempty"`
+	// Images says when nodes remove images that no task needs.
+	Images *ImageMarks `json:"images,omitempty"`
 	// Snapshots are the copies of the state that each manager keeps on its disk.
 	Snapshots *SnapshotSchedule `json:"snapshots,omitempty"`
 }
@@ -56,13 +58,33 @@ type SnapshotSchedule struct {
 	Keep *uint64 `json:"keep,omitempty"`
 }
 
+// ImageMarks say how full the disk of a node's images may get, in percent: above High images that no task of the node needs are
+// removed, those first that were used the longest ago, until it is not above Low.
+type ImageMarks struct {
+	// High is 85 where it is 0; 100 is never.
+	High uint32 `json:"high,omitempty"`
+	// Low is 80 where it is 0, or High where that is less.
+	Low uint32 `json:"low,omitempty"`
+}
+
+// OrDefault is the marks with the defaults filled in.
+func (m *ImageMarks) OrDefault() ImageMarks {
+	marks := ImageMarks{}
+	if m != nil {
+		marks = *m
+	}
+	orElse(&marks.High, DefaultImagesHigh)
+	orElse(&marks.Low, min(DefaultImagesLow, marks.High))
+	return marks
+}
+
 // ClusterDesired is what the rules decided about the swarm.
 type ClusterDesired struct{}
 
 // DefaultGatewayPool is the shared address space of RFC 6598.
 const DefaultGatewayPool = "100.64.0.0/10"
 
-// Defaults of the swarm's settings; all but the heartbeat and the snapshots' are Docker Swarm's.
+// Defaults of the swarm's settings; all but the heartbeat, the snapshots' and the images' are Docker Swarm's.
 const (
 	DefaultTaskHistoryLimit = 5
 	DefaultHeartbeatPeriod  = time.Second
@@ -72,6 +94,9 @@ const (
 	DefaultSnapshotInterval = 10_000
 	DefaultSnapshotEvery    = 12 * time.Hour
 	DefaultSnapshotKeep     = 5
+	// The disk of images, in percent.
+	DefaultImagesHigh = 85
+	DefaultImagesLow  = 80
 )
 
 // DefaultAddrPool is what networks' subnets are cut from unless the swarm was made with other ranges.

@@ -140,6 +140,8 @@ type Image struct {
 	// Size is what it takes on disk, in bytes.
 	Size    int64     `json:"size"`
 	Created time.Time `json:"created,omitzero"`
+	// Used is when a container was last made of it or removed, or it came; to the minute.
+	Used time.Time `json:"used,omitzero"`
 	// Loaded tells that it was loaded from an archive, not pulled from a registry.
 	Loaded bool `json:"loaded,omitempty"`
 }

@@ -71,6 +71,8 @@ type SwarmNews struct {
 	// Heartbeat is how often the node says that it is there. Silence of HeartbeatGrace times as long ends the session; a node gives
 	// a silent manager up a heartbeat earlier, to have the time for another session.
 	Heartbeat Duration `json:"heartbeat"`
+	// Images says when to remove images that no task needs.
+	Images *ImageMarks `json:"images,omitempty"`
 	// Roots are the roots to trust, in PEM.
 	Roots []byte `json:"roots,omitempty"`
 	// Issuer is the digest of the root that the node's certificate is to be of; where its own is of another, it asks for a new one.

@@ -170,6 +170,11 @@ func (c *checker) cluster(field string, s *ClusterSpec) {
 			cut(s.GatewayPool), DefaultGatewayPool)
 	}
 	c.clusterTimes(field, s)
+	if m := s.Images; m != nil {
+		if marks := m.OrDefault(); marks.High > 100 || marks.Low > marks.High {
+			c.fail(field+".images", "high %d and low %d: want percent, high from 1 to 100 (which is never), and low not above it", marks.High, marks.Low)
+		}
+	}
 	c.clusterNetwork(field, s)
 	if c.count(field+".externalCAs", len(s.ExternalCAs), maxShort) {
 		for i := range s.ExternalCAs {

@@ -108,6 +108,7 @@ func (r *Runtime) create(ctx context.Context, c runtime.Container) error {
 	if err := r.record(ctx, c, spec, image); err != nil {
 		return failed("create", c.ID, err)
 	}
+	r.used(ctx, c.Image)
 	mounts, err := r.client.SnapshotService(r.snapshotter).Prepare(ctx, c.ID, image.chain)
 	if errdefs.IsNotFound(err) {
 		// Somebody removed the snapshots since we read the image.

@@ -112,6 +112,9 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	if err := r.client.SnapshotService(r.snapshotter).Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
+	if c, err := r.client.ContainerService().Get(ctx, id); err == nil {
+		r.used(ctx, c.Image)
+	}
 	if err := r.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}

@@ -233,7 +233,7 @@ func (r *Runtime) Images(ctx context.Context) ([]runtime.Image, error) {
 // describe is an image as callers know it. One of which a part is missing is described as far as it goes, with the error.
 func (r *Runtime) describe(ctx context.Context, record images.Image) (runtime.Image, error) {
 	i := runtime.Image{
-		Name: record.Name, Digest: record.Target.Digest.String(), Created: record.CreatedAt,
+		Name: record.Name, Digest: record.Target.Digest.String(), Created: record.CreatedAt, Used: record.UpdatedAt,
 		Loaded: record.Labels[loadedLabel] != "",
 	}
 	size, err := record.Size(ctx, r.client.ContentStore(), platforms.Default())
