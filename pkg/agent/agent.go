@@ -43,6 +43,8 @@ type Manager interface {
 	Stream(ctx context.Context, id string, records iter.Seq2[v1.LogRecord, error]) error
 	// Tunnel opens this node's end of a tunnel that an assignment asked for.
 	Tunnel(ctx context.Context, id string) (v1.Tunnel, error)
+	// Image opens a tunnel to another node that runs an image which a task of this one is to run, for the part of it that has the digest.
+	Image(ctx context.Context, image, digest string) (v1.Tunnel, error)
 }
 
 // Names takes the names that tasks of this machine may ask for.
@@ -158,6 +160,7 @@ type Agent struct {
 	checks     queue // of health
 	pulls      map[string]*pull
 	removing   bool // an image
+	giving     int  // parts of images to other nodes
 	links      links
 	peers      *peers
 	peersFile  peersFile

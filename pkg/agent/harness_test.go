@@ -240,6 +240,9 @@ func (s *swarm) Stream(_ context.Context, id string, records iter.Seq2[v1.LogRec
 	return nil
 }
 
+// Image implements Manager: no other node has anything.
+func (s *swarm) Image(context.Context, string, string) (v1.Tunnel, error) { return nil, errAway }
+
 // Tunnel implements Manager.
 func (s *swarm) Tunnel(_ context.Context, id string) (v1.Tunnel, error) {
 	if s.tunnelled == nil {

@@ -21,6 +21,10 @@ func (a *Agent) stream(s v1.StreamRequest) {
 		a.log.Warn("log stream refused", "task.id", s.Task, "streams", len(a.streams))
 		return
 	}
+	if s.Image {
+		a.giveImage(s)
+		return
+	}
 	if s.Tunnel {
 		a.beginTunnel(s)
 		return

@@ -124,3 +124,36 @@ func TestTunnelUserIsGone(t *testing.T) {
 		}
 	})
 }
+
+// TestImageTunnelIsForImages: another node that was led here for an image gets no command run, and nothing of a task that is not here.
+func TestImageTunnelIsForImages(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskRunning)
+		l.start(nil)
+		settle(time.Second)
+		l.want("t1", v1.TaskRunning)
+		for _, test := range []struct {
+			task  string
+			start v1.TunnelStart
+			want  string
+		}{
+			{"t1", v1.TunnelStart{Exec: &v1.ExecStart{Command: []string{"cat"}, Stdin: true}}, "for parts of an image alone"},
+			{"t1", v1.TunnelStart{Forward: &v1.ForwardStart{Port: 80}}, "for parts of an image alone"},
+			{"t1", v1.TunnelStart{Blob: &v1.BlobStart{Digest: "sha256:1"}}, "sha256:1 of hello:1"},
+			{"t2", v1.TunnelStart{Blob: &v1.BlobStart{Digest: "sha256:1"}}, "the task does not run"},
+		} {
+			here, there := net.Pipe()
+			l.swarm.tunnelled = func(string) (v1.Tunnel, error) { return piped{there}, nil }
+			l.swarm.send(v1.Assignment{Streams: []v1.StreamRequest{{ID: v1.NewID(), Task: test.task, Image: true}}})
+			go func() { _ = v1.WriteFrameJSON(here, v1.FrameStart, test.start) }()
+			if output, end := said(t, here); output != "" || !strings.Contains(end.Error, test.want) {
+				t.Errorf("%+v: %q, %+v, want %q", test.start, output, end, test.want)
+			}
+			here.Close()
+			settle(time.Second)
+		}
+		if n := l.fake.Calls(engine.FakeExec); n != 0 || l.streams() != 0 {
+			t.Errorf("%d commands were run, %d streams are open", n, l.streams())
+		}
+	})
+}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"time"
 
@@ -261,7 +262,9 @@ func (a *Agent) pullFor(t *task) {
 		ctx, cancel := context.WithTimeout(a.ctx, pullTimeout)
 		p = &pull{cancel, map[*task]bool{}}
 		a.pulls[ref] = p
-		from := engine.Source{Login: a.loginFor(ref)}
+		from := engine.Source{Login: a.loginFor(ref), Peers: func(ctx context.Context, digest string) (io.ReadCloser, error) {
+			return a.askPeers(ctx, ref, digest)
+		}}
 		a.workers.Go(func() {
 			defer cancel()
 			if a.at("before pull") {

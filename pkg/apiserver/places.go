@@ -37,7 +37,7 @@ func newPlaces(l Limits) map[callerKind]*places {
 	}
 	return map[callerKind]*places{
 		callerRoot:   of(l.Requests, l.Requests, l.Watches, l.Watches, l.LogReaders, l.LogReaders, maxTunnels, maxTunnels),
-		callerNode:   of(l.Requests, nodeEach, 0, 0, 0, 0, 0, 0),
+		callerNode:   of(l.Requests, nodeEach, 0, 0, 0, 0, maxImageTunnels, maxImageTunnelsEach),
 		callerUser:   of(l.Requests, share(l.Requests), l.Watches, share(l.Watches), l.LogReaders, share(l.LogReaders), maxTunnels, share(maxTunnels)),
 		callerNobody: of(maxNobody, nobodyEach, 0, 0, 0, 0, 0, 0),
 	}

@@ -149,3 +149,22 @@ func TestLoginsAreNotShown(t *testing.T) {
 		t.Errorf("DELETE: %d %s", got.code, got.body)
 	}
 }
+
+// TestImageTunnelIsForOwnTasks: a node is led to others for images of its own tasks that are to run, and for no others.
+func TestImageTunnelIsForOwnTasks(t *testing.T) {
+	f := serve(t)
+	stopped := taskOp("c", "s", "node1", "r3", 3)
+	stopped.Value.(*v1.TaskDesired).State = v1.TaskShutdown
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), runs("r1", "one.example/app:1"), runs("r2", "two.example/app:1"), runs("r3", "three.example/app:1"),
+		taskOp("a", "s", "node1", "r1", 1), taskOp("b", "s", "node2", "r2", 2), stopped)
+	for image, want := range map[string]int{
+		"one.example/app:1":   http.StatusNotFound, // nobody else has it
+		"two.example/app:1":   http.StatusForbidden,
+		"three.example/app:1": http.StatusForbidden,
+		"":                    http.StatusForbidden,
+	} {
+		if got := f.do("POST", "/v1/nodes/node1/image?image="+image, ""); got.code != want {
+			t.Errorf("%q: %d %s, want %d", image, got.code, got.body, want)
+		}
+	}
+}

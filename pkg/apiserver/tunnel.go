@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -24,8 +25,10 @@ func (s *Server) tunnelRoutes() []route {
 	return []route{
 		{method: http.MethodPost, path: "/v1/tasks/{ref}/tunnel", resource: "tunnels", stream: true, may: rightsOperate,
 			summary: "Run a command in a task's container, or connect to a port of it: frames, both ways.", handle: s.tunnel},
-		{method: http.MethodPost, path: "/v1/nodes/{ref}/tasks/{task}/tunnel", resource: "tunnels", stream: true, may: rightsManager, audit: auditNever,
+		{method: http.MethodPost, path: "/v1/nodes/{ref}/tasks/{task}/tunnel", resource: "tunnels", stream: true, may: rightsManager, audit: auditNever, query: []string{"image"},
 			summary: "The same for a task whose node is connected to this manager, as another manager.", handle: s.relayTunnel},
+		{method: http.MethodPost, path: "/v1/nodes/{ref}/image", resource: "tunnels", stream: true, may: rightsSelf, audit: auditNever, query: []string{"image"},
+			summary: "Read a part of the image of a task of this node from another node that runs it: frames, both ways.", handle: s.imageTunnel},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/tunnels/{stream}", resource: "tunnels", stream: true, may: rightsSelf, audit: auditNever,
 			summary: "Open the node's end of a tunnel that a session asked for.", handle: s.meetTunnel},
 	}
@@ -173,13 +176,17 @@ func (s *Server) tunnel(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := b.bind(r.Context())
 	defer cancel(nil)
 	if se := b.sessions.of(node); se != nil {
-		return b.lead(ctx, user, se, task.Meta.ID)
+		return b.lead(ctx, user, se, v1.StreamRequest{Task: task.Meta.ID, Tunnel: true})
 	}
-	return b.leadOn(ctx, user, node, task.Meta.ID)
+	return b.leadOn(ctx, user, node, v1.StreamRequest{Task: task.Meta.ID, Tunnel: true})
 }
 
 // relayTunnel leads another manager's user to a task of a node that is connected here.
 func (s *Server) relayTunnel(w http.ResponseWriter, r *http.Request) error {
+	image, err := boolQuery(r, "image")
+	if err != nil {
+		return err
+	}
 	user, b, err := s.tunnelEnd(w, r)
 	if err != nil {
 		return err
@@ -197,14 +204,15 @@ func (s *Server) relayTunnel(w http.ResponseWriter, r *http.Request) error {
 	if se == nil {
 		return problemf(http.StatusNotFound, "node %s is not connected to this manager", clip(node))
 	}
-	return b.lead(ctx, user, se, r.PathValue("task"))
+	return b.lead(ctx, user, se, v1.StreamRequest{Task: r.PathValue("task"), Tunnel: !image, Image: image})
 }
 
 // lead asks a node that is connected here for its end of a tunnel, and carries.
-func (b *backend) lead(ctx context.Context, user *tunnelEnd, se *session, task string) error {
+func (b *backend) lead(ctx context.Context, user *tunnelEnd, se *session, to v1.StreamRequest) error {
 	m := b.meetings.open(se.node)
 	defer b.meetings.close(m)
-	if !se.ask(v1.StreamRequest{ID: m.id, Task: task, Tunnel: true}) {
+	to.ID = m.id
+	if !se.ask(to) {
 		return problemf(http.StatusTooManyRequests, "node %s is asked for too many streams already", se.node)
 	}
 	wait := time.NewTimer(b.server.limits.StreamWait)
@@ -252,7 +260,7 @@ func (s *Server) meetTunnel(w http.ResponseWriter, r *http.Request) error {
 }
 
 // leadOn asks the manager that holds a node's session to lead on.
-func (b *backend) leadOn(ctx context.Context, user *tunnelEnd, node, task string) error {
+func (b *backend) leadOn(ctx context.Context, user *tunnelEnd, node string, to v1.StreamRequest) error {
 	snapshot, err := b.store.Snapshot(ctx, 0)
 	if err != nil {
 		return err
@@ -274,7 +282,7 @@ func (b *backend) leadOn(ctx context.Context, user *tunnelEnd, node, task string
 	defer cancel()
 	in, up := io.Pipe()
 	defer func() { _ = in.Close() }()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+"/v1/nodes/"+node+"/tasks/"+task+"/tunnel", in)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+"/v1/nodes/"+node+"/tasks/"+to.Task+"/tunnel?image="+strconv.FormatBool(to.Image), in)
 	if err != nil {
 		return err
 	}

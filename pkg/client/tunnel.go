@@ -37,6 +37,15 @@ func (n *NodeClient) Tunnel(ctx context.Context, id string) (v1.Tunnel, error) {
 	return n.client.tunnel(ctx, n.path+"/tunnels/"+url.PathEscape(id), new(bytes.Buffer), hosts)
 }
 
+// Image opens a tunnel to another node that runs the image of a task of this one, for a part of it. The caller closes it.
+func (n *NodeClient) Image(ctx context.Context, image, digest string) (v1.Tunnel, error) {
+	var first bytes.Buffer
+	if err := v1.WriteFrameJSON(&first, v1.FrameStart, v1.TunnelStart{Blob: &v1.BlobStart{Digest: digest}}); err != nil {
+		return nil, err
+	}
+	return n.client.tunnel(ctx, n.path+"/image?"+url.Values{"image": {image}}.Encode(), &first, nil)
+}
+
 func (c *Client) tunnel(ctx context.Context, path string, first io.Reader, hosts []*host) (v1.Tunnel, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	r, w := io.Pipe()

@@ -120,3 +120,8 @@ func (f *Fake) ImageDisk(context.Context) (Disk, error) {
 	}
 	return d, nil
 }
+
+// Content implements Images: a Fake's images have none.
+func (f *Fake) Content(_ context.Context, name, digest string) (io.ReadCloser, error) {
+	return nil, fmt.Errorf("%w: %s of %s", ErrNotFound, digest, name)
+}

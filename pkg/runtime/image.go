@@ -23,6 +23,8 @@ type Images interface {
 	Load(ctx context.Context, archive io.Reader) ([]Image, error)
 	// Images lists those that are here.
 	Images(ctx context.Context) ([]Image, error)
+	// Content reads a part of an image, a manifest, configuration or layer, by its digest; ErrNotFound for what is not here, or is no part of it.
+	Content(ctx context.Context, name, digest string) (io.ReadCloser, error)
 	// RemoveImage removes an image by its full name, and what it alone has on the disk. One that a container is made of is an
 	// error; one that is not there is not.
 	RemoveImage(ctx context.Context, name string) error
@@ -37,6 +39,8 @@ type Disk struct{ Used, Size int64 }
 type Source struct {
 	// Login is who asks the registry; the zero value is whoever the machine's own configuration says, or nobody.
 	Login v1.RegistryLogin
+	// Peers, unless nil, is asked for parts of an image with a digest, each by its own digest, where the registry cannot be reached.
+	Peers func(ctx context.Context, digest string) (io.ReadCloser, error)
 }
 
 // Image is an image on this machine.

@@ -231,3 +231,30 @@ func TestRegistryLogins(t *testing.T) {
 		t.Errorf("the audit log: %s", out)
 	}
 }
+
+// TestImagesFromPeers: the registry is gone for good, and a service is scaled to nodes that never had its image: they have it from the node
+// that runs it, whichever manager that is connected to. What no node has is refused, with both reasons.
+func TestImagesFromPeers(t *testing.T) {
+	s, hub := formAtHub(t, 2, 2, "")
+	manager := s.Hosts[0]
+	manager.Must("service", "create", "--quiet", "--name", "web", "--constraint", "node.hostname==worker1", hub.ref("app:1"))
+	hub.close()
+	manager.Must("service", "update", "--detach", "--constraint-rm", "node.hostname==worker1", "--constraint-add", "node.role==worker", "--replicas-max-per-node", "1", "web")
+	manager.Must("service", "scale", "--detach", "web=2")
+	s.Eventually(generous, "the task runs where the image was not", func() error {
+		for _, name := range []string{"worker1", "worker2"} {
+			if n := len(containersOf(t, s.Host(name))); n != 1 {
+				return fmt.Errorf("%s has %d containers:\n%s", name, n, manager.Must("service", "ps", "--no-trunc", "web"))
+			}
+		}
+		return nil
+	})
+	if n := hub.blobsTo(s.Host("worker2")); n != 0 {
+		t.Errorf("worker2 was given %d blobs by the registry", n)
+	}
+	if log := s.Host("worker2").WholeLog(); !strings.Contains(log, "another node gave the image") {
+		t.Errorf("worker2 says nothing of the other node:\n%s", tail(log, 2000))
+	}
+	manager.Must("service", "create", "--detach", "--name", "none", "--restart-condition", "none", hub.ref("app@sha256:"+strings.Repeat("0", 64)))
+	s.says("none", "cannot be reached", "no other node gives the image")
+}

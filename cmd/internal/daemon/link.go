@@ -207,3 +207,12 @@ func (l *link) Tunnel(ctx context.Context, id string) (v1.Tunnel, error) {
 	}
 	return c.Tunnel(ctx, id)
 }
+
+// Image implements agent.Manager.
+func (l *link) Image(ctx context.Context, image, digest string) (v1.Tunnel, error) {
+	c, err := l.managers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Image(ctx, image, digest)
+}

@@ -86,6 +86,8 @@ type StreamRequest struct {
 	Task   string     `json:"task"`
 	Logs   LogOptions `json:"logs"`
 	Tunnel bool       `json:"tunnel,omitempty"`
+	// Image asks for a tunnel too, to another node that wants the image of the task. Nothing but a Blob is to be given to it.
+	Image bool `json:"image,omitempty"`
 }
 
 // LogOptions say which part of a task's output is wanted.

@@ -46,6 +46,13 @@ type TunnelStart struct {
 	Attach  *AttachStart  `json:"attach,omitempty"`
 	Copy    *CopyStart    `json:"copy,omitempty"`
 	Forward *ForwardStart `json:"forward,omitempty"`
+	Blob    *BlobStart    `json:"blob,omitempty"`
+}
+
+// BlobStart reads a part of a task's image.
+type BlobStart struct {
+	// Digest is that of a manifest, configuration or layer of it.
+	Digest string `json:"digest"`
 }
 
 // ExecStart runs a command in a task's container.

@@ -67,6 +67,11 @@ func (*manager) Followed(uint64) {}
 // Stream implements agent.Manager.
 func (*manager) Stream(context.Context, string, iter.Seq2[v1.LogRecord, error]) error { return nil }
 
+// Image implements agent.Manager.
+func (*manager) Image(context.Context, string, string) (v1.Tunnel, error) {
+	return nil, errors.ErrUnsupported
+}
+
 // Tunnel implements agent.Manager.
 func (*manager) Tunnel(context.Context, string) (v1.Tunnel, error) {
 	return nil, errors.New("nobody has a tunnel here")
