@@ -78,12 +78,12 @@ func (r *Runtime) pull(ctx context.Context, named reference.Named, from runtime.
 		return r.describe(ctx, here)
 	}
 	if pinned, ok := named.(reference.Digested); ok && unreachable && from.Peers != nil {
-		if given, err := r.pullFromPeers(ctx, pinned, from.Peers); err == nil {
+		given, err := r.pullFromPeers(ctx, pinned, from.Peers)
+		if err == nil {
 			r.log.Info("containerd: another node gave the image", "image", named.String(), "registry", explained)
 			return r.describe(ctx, given)
-		} else {
-			explained = fmt.Errorf("%w; and no other node gives the image: %v", explained, err)
 		}
+		explained = fmt.Errorf("%w; and no other node gives the image: %v", explained, err)
 	}
 	return runtime.Image{}, explained
 }
