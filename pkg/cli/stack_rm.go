@@ -112,19 +112,30 @@ func (a *app) removeStacks(ctx context.Context, names []string, detach bool) err
 	return errors.Join(errs...)
 }
 
-// removeOld removes versions of secrets and configs that were there before the one before.
+// removeOld removes versions of secrets and configs that were there before the one before, and that no kept revision of a service refers to:
+// a rollback may lead there.
 func (d *deployment) removeOld(ctx context.Context) error {
 	b, err := newBelongings(ctx, d.client, d.stack.Name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(removeVersions(ctx, d, v1.Secrets, b.secrets, d.stack.Secrets),
-		removeVersions(ctx, d, v1.Configs, b.configs, d.stack.Configs))
+	revisions, err := client.List(ctx, d.client, v1.ServiceRevisions, nil)
+	if err != nil {
+		return daemonError(err)
+	}
+	needed := make(map[string]bool)
+	for _, r := range revisions {
+		for _, ref := range slices.Concat(r.Spec.Task.Container.Secrets, r.Spec.Task.Container.Configs) {
+			needed[ref.ID] = true
+		}
+	}
+	return errors.Join(removeVersions(ctx, d, v1.Secrets, b.secrets, d.stack.Secrets, needed),
+		removeVersions(ctx, d, v1.Configs, b.configs, d.stack.Configs, needed))
 }
 
 func removeVersions[S any](ctx context.Context, d *deployment, k v1.KindOf[S, v1.None, v1.None],
-	all, current []*v1.Resource[S, v1.None, v1.None]) error {
-	for _, o := range superseded(all, current) {
+	all, current []*v1.Resource[S, v1.None, v1.None], needed map[string]bool) error {
+	for _, o := range superseded(all, current, needed) {
 		err := client.Delete(ctx, d.client, k, o.Meta.ID)
 		switch client.Status(err) {
 		case http.StatusBadRequest, http.StatusNotFound: // somebody uses it, or it is gone
@@ -138,8 +149,8 @@ func removeVersions[S any](ctx context.Context, d *deployment, k v1.KindOf[S, v1
 	return nil
 }
 
-// superseded are versions that are not current, but for the latest of each key: a rollback may lead to it.
-func superseded[S any](all, current []*v1.Resource[S, v1.None, v1.None]) []*v1.Resource[S, v1.None, v1.None] {
+// superseded are versions that are neither current nor needed, but for the latest of each key: somebody may be about to use it.
+func superseded[S any](all, current []*v1.Resource[S, v1.None, v1.None], needed map[string]bool) []*v1.Resource[S, v1.None, v1.None] {
 	old := slices.DeleteFunc(slices.Clone(all), func(o *v1.Resource[S, v1.None, v1.None]) bool {
 		return o.Meta.Labels[compose.LabelVersion] == "" || slices.ContainsFunc(current, func(c *v1.Resource[S, v1.None, v1.None]) bool {
 			return c.Meta.Name == o.Meta.Name
@@ -149,7 +160,7 @@ func superseded[S any](all, current []*v1.Resource[S, v1.None, v1.None]) []*v1.R
 	latest := make(map[string]bool)
 	return slices.DeleteFunc(old, func(o *v1.Resource[S, v1.None, v1.None]) bool {
 		key := o.Meta.Labels[compose.LabelKey]
-		keep := !latest[key]
+		keep := !latest[key] || needed[o.Meta.ID]
 		latest[key] = true
 		return keep
 	})
