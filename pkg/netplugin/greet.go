@@ -9,37 +9,74 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// Two nodes hear of each other at the same moment, and would both begin a handshake. Where the two cross, or one comes before the other
-// node knows of who sends it, both come to nothing, and WireGuard begins the next after five seconds. So one of the two begins at once,
-// and the other a moment later if there was none yet; and if there still is none, they begin anew in turn for a while.
+// Two nodes hear of each other at the same moment, or one of them some seconds later, and either may begin a handshake, as may the first packet
+// between their tasks. A handshake that comes before the other node knows of who sends it comes to nothing, and so do two that cross: each
+// side answers, and by that has forgotten what it asked itself. WireGuard begins the next one after five seconds, on both sides at about the
+// same time, so they may cross again. Therefore one of the two, the first, begins at once, and anew again and again until there was a handshake;
+// the other one seldom, for the case that the first knows of none that is needed: it may have a session from before the other's device
+// was made anew.
 
 // keepalive is how often two nodes say that they are there, and begin a handshake where there is no session. One is there before it is
 // needed, and again after one of the two was started anew.
 var keepalive = 25 * time.Second
 
-// greetings are when it is looked whether there was a handshake with new nodes, each time after the one before.
-var greetings = []time.Duration{100 * time.Millisecond, 300 * time.Millisecond, 600 * time.Millisecond, time.Second, 2 * time.Second}
+// A node that newly is known to a device is looked at for about a minute. Whoever comes later finds the first waiting for its own
+// handshake, with a keepalive at the latest.
+const (
+	// firstLook is when it is looked for the first time whether there was a handshake. The time between two looks doubles from then, up to mostLook.
+	firstLook = 100 * time.Millisecond
+	mostLook  = 2 * time.Second
+	looks     = 35
+	// secondLook is when the first begins anew, if it has to, and the other one at all. Afterwards that does so at each look of seldom, so
+	// that twice in a row the first has the time for itself.
+	secondLook, seldom = 1, 3
+)
+
+// lookAfter is how long after the one before a look comes.
+func lookAfter(look int) time.Duration { return min(firstLook<<min(look, 10), mostLook) }
+
+// A turn is what a node does at a look if there was no handshake yet.
+type turn int
+
+const (
+	waits turn = iota
+	// begins a handshake, if it has not begun one that WireGuard waits for.
+	begins
+	// beginsAnew whatever there was.
+	beginsAnew
+)
+
+// turnOf is what the first of two nodes, or the other one, does at a look.
+func turnOf(look int, first bool) turn {
+	switch {
+	case look < secondLook, !first && look%seldom != secondLook:
+		return waits
+	case look == secondLook && !first:
+		return begins
+	}
+	return beginsAnew
+}
 
 // first tells whether this node, and not the other one, begins at once.
 func (have *wires) first(other wgtypes.Key) bool { return bytes.Compare(have.self[:], other[:]) < 0 }
 
 // greetLater looks again at nodes that the device of an overlay newly knows.
-func (l *Linux) greetLater(o *overlay, step int, nodes []wgtypes.Key) {
-	if step == len(greetings) || len(nodes) == 0 {
+func (l *Linux) greetLater(o *overlay, look int, nodes []wgtypes.Key) {
+	if look == looks || len(nodes) == 0 {
 		return
 	}
 	device := o.tunnel
-	time.AfterFunc(greetings[step], func() {
+	time.AfterFunc(lookAfter(look), func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.lock >= 0 && l.overlays[o.id] == o && o.tunnel == device && o.wires != nil {
-			l.greet(o, step, nodes)
+			l.greet(o, look, nodes)
 		}
 	})
 }
 
 // greet begins a handshake with those of the nodes with which there was none, if it is this node's turn.
-func (l *Linux) greet(o *overlay, step int, nodes []wgtypes.Key) {
+func (l *Linux) greet(o *overlay, look int, nodes []wgtypes.Key) {
 	have, err := o.tunnel.read()
 	if err != nil {
 		return // which is for the next Apply to see, after Resync
@@ -49,28 +86,29 @@ func (l *Linux) greet(o *overlay, step int, nodes []wgtypes.Key) {
 		return !there || p.met
 	})
 	var list []wgtypes.PeerConfig
+	anew := map[wgtypes.Key]int{} // where in list
 	for _, k := range nodes {
-		switch p, wanted := o.wires.peers[k]; {
-		case !wanted || o.wires.first(k) == (step%2 == 0):
-		case step == 0:
+		p, wanted := o.wires.peers[k]
+		if !wanted {
+			continue
+		}
+		switch turnOf(look, o.wires.first(k)) {
+		case waits:
+		case begins:
 			list = append(list, wgtypes.PeerConfig{PublicKey: k, UpdateOnly: true, PersistentKeepaliveInterval: &keepalive})
-		default: // there is no other way to have a device begin again
+		case beginsAnew: // there is no other way to have a device do so
+			anew[k] = len(list) + 1
 			list = append(list, wgtypes.PeerConfig{PublicKey: k, Remove: true}, wgtypes.PeerConfig{PublicKey: k, PresharedKey: &p.shared,
-				Endpoint: net.UDPAddrFromAddrPort(p.at), PersistentKeepaliveInterval: &keepalive, AllowedIPs: o.wires.addressesOf(k)})
+				Endpoint: net.UDPAddrFromAddrPort(p.at), PersistentKeepaliveInterval: &keepalive})
+		}
+	}
+	for p, owner := range o.wires.owner {
+		if i, again := anew[owner]; again {
+			list[i].AllowedIPs = append(list[i].AllowedIPs, *ipNet(p))
 		}
 	}
 	if len(list) > 0 && o.tunnel.change(wgtypes.Config{Peers: list}) != nil {
 		return // as well
 	}
-	l.greetLater(o, step+1, nodes)
-}
-
-// addressesOf are those that lead to a node.
-func (have *wires) addressesOf(k wgtypes.Key) (all []net.IPNet) {
-	for p, owner := range have.owner {
-		if owner == k {
-			all = append(all, *ipNet(p))
-		}
-	}
-	return all
+	l.greetLater(o, look+1, nodes)
 }

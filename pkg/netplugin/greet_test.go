@@ -1,0 +1,158 @@
+package netplugin
+
+import (
+	"container/heap"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// A meeting is two nodes that are to shake hands, with WireGuard's rules: who answers a handshake has forgotten its own, and none begins within
+// five seconds of the one before or of an answer, unless it begins anew.
+type meeting struct {
+	rand  *rand.Rand
+	now   time.Duration
+	queue happenings
+	sides [2]meetingSide
+	next  int // handshake
+}
+
+type meetingSide struct {
+	knows bool          // the other
+	own   int           // the handshake that it began and waits for, 0 for none
+	last  time.Duration // when it began one or answered one
+	met   bool
+}
+
+type happening struct {
+	at time.Duration
+	do func()
+}
+
+type happenings []happening
+
+func (h happenings) Len() int           { return len(h) }
+func (h happenings) Less(i, j int) bool { return h[i].at < h[j].at }
+func (h happenings) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *happenings) Push(x any)        { *h = append(*h, x.(happening)) }
+func (h *happenings) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return last
+}
+
+const rekeyTimeout = 5 * time.Second
+
+func (m *meeting) after(d time.Duration, do func()) {
+	heap.Push(&m.queue, happening{m.now + d, do})
+}
+
+// within is any time up to one: rapid's own would mostly be short.
+func (m *meeting) within(most time.Duration) time.Duration {
+	return time.Duration(m.rand.Int64N(int64(most)))
+}
+
+// sends has something done at the other side, as late as a busy machine is.
+func (m *meeting) sends(do func()) {
+	m.after(m.within(time.Second), do)
+}
+
+func (m *meeting) begin(x int) {
+	s, y := &m.sides[x], 1-x
+	if m.now-s.last < rekeyTimeout {
+		return
+	}
+	m.next++
+	id := m.next
+	s.own, s.last = id, m.now
+	m.sends(func() { m.answer(y, id) })
+	m.after(rekeyTimeout+m.within(time.Second/3), func() {
+		if s.own == id || !s.met {
+			m.begin(x)
+		}
+	})
+}
+
+func (m *meeting) answer(y, id int) {
+	s, x := &m.sides[y], 1-y
+	if !s.knows {
+		return
+	}
+	s.own, s.last = 0, m.now
+	m.sends(func() {
+		if begun := &m.sides[x]; begun.own == id {
+			begun.own, begun.met = 0, true
+			m.sends(func() { s.met = true })
+		}
+	})
+}
+
+// look is what greet does.
+func (m *meeting) look(x, look int) {
+	s := &m.sides[x]
+	if look == looks || s.met {
+		return
+	}
+	switch turnOf(look, x == 0) {
+	case begins:
+		m.begin(x)
+	case beginsAnew:
+		s.own, s.last = 0, -rekeyTimeout
+		m.begin(x)
+	}
+	m.after(lookAfter(look+1), func() { m.look(x, look+1) })
+}
+
+// Two nodes that hear of each other at any two times, and whose tasks send at any time, have a session some seconds after the later one, whatever
+// crosses or is lost, on a machine that takes up to a second for each message. With WireGuard's own retries it may be any number of times
+// five seconds.
+func TestHandshakesComeToAnEnd(t *testing.T) {
+	const (
+		patience = 10 * time.Second
+		each     = 200
+	)
+	rapid.Check(t, func(t *rapid.T) {
+		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		for range each {
+			m := &meeting{rand: random}
+			later := m.arrange()
+			for len(m.queue) > 0 && (!m.sides[0].met || !m.sides[1].met) {
+				one := heap.Pop(&m.queue).(happening)
+				if m.now = one.at; m.now > later+patience {
+					t.Fatalf("no session %s after both knew of each other: %+v", patience, m.sides)
+				}
+				one.do()
+			}
+		}
+	})
+}
+
+// arrange has the two hear of each other, and tells when the later one does.
+func (m *meeting) arrange() (later time.Duration) {
+	heard := [2]time.Duration{m.within(40 * time.Second), m.within(40 * time.Second)}
+	if m.rand.IntN(2) == 0 {
+		heard[1] = heard[0] + m.within(time.Second)
+	}
+	for x := range m.sides {
+		s := &m.sides[x]
+		s.last = -rekeyTimeout
+		m.after(heard[x], func() {
+			s.knows = true
+			if x == 0 {
+				m.begin(x)
+			}
+			m.after(lookAfter(0), func() { m.look(x, 0) })
+		})
+		for range m.rand.IntN(20) {
+			m.after(heard[x]+m.within(10*time.Second), func() {
+				if !s.met {
+					m.begin(x) // as a task's packet has it
+				}
+			})
+		}
+	}
+	return max(heard[0], heard[1])
+}
