@@ -230,3 +230,29 @@ func TestNetworkFilters(t *testing.T) {
 		}
 	}
 }
+
+// A UDP port that encrypted networks have between nodes cannot be published; TCP's can, and those of other networks.
+func TestPortsOfEncryptedNetworks(t *testing.T) {
+	f := serve(t)
+	n := f.network("vault")
+	f.commit(store.Op{Kind: v1.KindNetwork, ID: n.Meta.ID, Section: v1.SectionDesired, Value: &v1.NetworkDesired{VNI: v1.FirstVNI + 3}})
+	publishing := func(name string, p v1.PortConfig) error {
+		s := web(name)
+		s.Spec.Endpoint = &v1.EndpointSpec{Ports: []v1.PortConfig{p}}
+		_, _, err := client.Create(f.ctx, f.client, v1.Services, s)
+		return err
+	}
+	if err := publishing("plain", v1.PortConfig{Protocol: v1.UDP, Target: 53, Published: 61003, Mode: v1.PublishHost}); err != nil {
+		t.Errorf("the network is not encrypted: %v", err)
+	}
+	sealed, _, err := client.Create(f.ctx, f.client, v1.Networks, &v1.Network{Meta: v1.Meta{Name: "sealed"}, Spec: &v1.NetworkSpec{Options: map[string]string{v1.OptionEncrypted: ""}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.commit(store.Op{Kind: v1.KindNetwork, ID: sealed.Meta.ID, Section: v1.SectionDesired, Value: &v1.NetworkDesired{VNI: v1.FirstVNI + 5}})
+	f.refused(publishing("mesh", v1.PortConfig{Protocol: v1.UDP, Target: 53, Published: 61005}), http.StatusBadRequest, "port '61005/udp'", "encrypted network 'sealed'", "publish another")
+	f.refused(publishing("host", v1.PortConfig{Protocol: v1.UDP, Target: 53, Published: 61005, Mode: v1.PublishHost}), http.StatusBadRequest, "port '61005/udp'")
+	if err := publishing("tcp", v1.PortConfig{Protocol: v1.TCP, Target: 53, Published: 61005}); err != nil {
+		t.Error(err)
+	}
+}

@@ -54,6 +54,11 @@ func portsFree(s *store.Snapshot, service *v1.Service, id string) error {
 	if len(mine) == 0 {
 		return nil
 	}
+	for port := range mine {
+		if err := notOfWires(s, port); err != nil {
+			return err
+		}
+	}
 	for other := range store.All(s, v1.Services) {
 		if other.Meta.ID == id || !there(other) {
 			continue
@@ -62,6 +67,20 @@ func portsFree(s *store.Snapshot, service *v1.Service, id string) error {
 			if m, ok := mine[port]; ok && (m == v1.PublishIngress || mode == v1.PublishIngress) {
 				return problemf(http.StatusBadRequest, "port '%d' is already in use by service '%s' (%s)", port.port, other.Meta.Name, other.Meta.ID)
 			}
+		}
+	}
+	return nil
+}
+
+// notOfWires refuses a port that an encrypted network has on every node of its tasks.
+func notOfWires(s *store.Snapshot, port published) error {
+	if port.protocol != v1.UDP || port.port < v1.FirstEncryptedPort {
+		return nil
+	}
+	for id := range s.NetworksWithVNI(v1.FirstVNI + uint32(port.port) - v1.FirstEncryptedPort) {
+		if n, ok := store.Get(s, v1.Networks, id); ok && n.Spec != nil && n.Spec.Encrypted() {
+			return problemf(http.StatusBadRequest, "port '%d/udp' is that by which nodes send each other the packets of the encrypted network '%s' (%s): publish another",
+				port.port, n.Meta.Name, id)
 		}
 	}
 	return nil

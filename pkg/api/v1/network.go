@@ -44,6 +44,14 @@ const (
 	LastEncryptedVNI   = FirstVNI + 65535 - FirstEncryptedPort
 )
 
+// EncryptedPort is the UDP port of the encrypted network with a VNI, 0 where none can have that VNI.
+func EncryptedPort(vni uint32) uint16 {
+	if vni < FirstVNI || vni > LastEncryptedVNI {
+		return 0
+	}
+	return uint16(FirstEncryptedPort + vni - FirstVNI)
+}
+
 // Encrypted tells whether the network's packets between nodes are encrypted: the option is there, whatever its value, as with Docker.
 func (n *NetworkSpec) Encrypted() bool {
 	_, is := n.Options[OptionEncrypted]

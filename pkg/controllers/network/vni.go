@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,12 +44,14 @@ func vniFor(s *store.Snapshot, n *v1.Network) (vni uint32, problem string) {
 	if list := n.Spec.Options[v1.OptionVXLANIDs]; list != "" {
 		return named(s, n, list)
 	}
-	next := uint32(v1.FirstVNI)
+	next, wires := uint32(v1.FirstVNI), wirePorts(s, n)
 	for {
 		free := s.Stored().NextFreeVNI(s.NextFreeVNI(next)) // none that is given up and not yet written so
 		switch {
 		case free > lastFor(n):
 			return 0, fmt.Sprintf("every VXLAN ID from %d to %d is in use: remove networks that are not needed", v1.FirstVNI, lastFor(n))
+		case wires[v1.EncryptedPort(free)] != "":
+			free++
 		case free == next:
 			return free, ""
 		}
@@ -58,10 +61,15 @@ func vniFor(s *store.Snapshot, n *v1.Network) (vni uint32, problem string) {
 
 func named(s *store.Snapshot, n *v1.Network, list string) (vni uint32, problem string) {
 	var holders []string
+	wires := wirePorts(s, n)
 	for text := range strings.SplitSeq(list, ",") {
 		id, err := strconv.ParseUint(strings.TrimSpace(text), 10, 24)
 		if err != nil || id <= v1.GatewayVNI {
 			holders = append(holders, strings.TrimSpace(text)+" cannot be given")
+			continue
+		}
+		if service := wires[v1.EncryptedPort(uint32(id))]; service != "" {
+			holders = append(holders, fmt.Sprintf("%d takes UDP port %d, which service %s publishes", id, v1.EncryptedPort(uint32(id)), service))
 			continue
 		}
 		holder := holderOfVNI(s, uint32(id), n.Meta.ID)
@@ -74,6 +82,30 @@ func named(s *store.Snapshot, n *v1.Network, list string) (vni uint32, problem s
 		holders = append(holders, strconv.FormatUint(id, 10)+" is that of network "+holder)
 	}
 	return 0, fmt.Sprintf("no VXLAN ID of its option %s is free: %s", v1.OptionVXLANIDs, strings.Join(holders, ", "))
+}
+
+// wirePorts are the UDP ports that services publish and an encrypted network therefore cannot have, with a service that does; none for
+// other networks.
+func wirePorts(s *store.Snapshot, n *v1.Network) map[uint16]string {
+	if !n.Spec.Encrypted() {
+		return nil
+	}
+	ports := make(map[uint16]string)
+	for service := range store.All(s, v1.Services) {
+		var lists [][]v1.PortConfig
+		if service.Spec != nil && service.Spec.Endpoint != nil {
+			lists = append(lists, service.Spec.Endpoint.Ports)
+		}
+		if service.Desired != nil {
+			lists = append(lists, service.Desired.Ports)
+		}
+		for _, p := range slices.Concat(lists...) {
+			if p.Protocol == v1.UDP && p.Published >= v1.FirstEncryptedPort {
+				ports[p.Published] = service.Meta.Name
+			}
+		}
+	}
+	return ports
 }
 
 // holderOfVNI is the name of a network that has a VNI, but the one with that ID; "" where there is none.
