@@ -134,6 +134,7 @@ type Agent struct {
 	crashed atomic.Bool
 	volumes atomic.Pointer[[]string]        // their names, sorted
 	marks   atomic.Pointer[v1.ImageMarks]   // of the disk of images
+	doctor  chan struct{}                   // one examination of the network at a time
 	hook    func(point string) (crash bool) // tests only: dies at a point
 
 	// All below belongs to the loop.
@@ -192,7 +193,7 @@ func New(o Options) *Agent {
 	o.ResolvConf = cmp.Or(o.ResolvConf, "/etc/resolv.conf")
 	return &Agent{
 		o: o, log: o.Log.With("node.id", o.NodeID),
-		inbox: make(chan func(), 16), quit: make(chan struct{}),
+		inbox: make(chan func(), 16), quit: make(chan struct{}), doctor: make(chan struct{}, 1),
 		tasks: map[string]*task{}, revisions: map[string]*v1.ServiceRevision{}, data: map[dataKey]data{}, strays: map[string]engine.State{},
 		starts: queue{limit: o.Starts}, stops: queue{limit: o.Stops}, checks: queue{limit: maxChecks},
 		refused: map[string]string{}, pulls: map[string]*pull{}, links: links{used: map[netip.Addr]string{}}, peers: newPeers(o.NodeID),

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -263,6 +264,7 @@ type network struct {
 	delayOf func(netplugin.Config) time.Duration // unless nil, in the place of delay
 	// disturbed yields when something else changed the network.
 	disturbed chan struct{}
+	findings  []netplugin.Finding // what Examine finds
 	// dial is how connections to tasks are made; nil is refused.
 	dial func(ctx context.Context, task, address string) (net.Conn, error)
 }
@@ -336,6 +338,13 @@ func (n *network) Addresses(context.Context) (map[string]netip.Addr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return maps.Clone(n.links), nil
+}
+
+// Examine implements netplugin.Network.
+func (n *network) Examine(context.Context, string) ([]netplugin.Finding, int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.findings), 7, nil
 }
 
 // Teardown implements netplugin.Network.

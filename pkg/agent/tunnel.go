@@ -24,7 +24,7 @@ const (
 // beginTunnel opens this node's end of a tunnel to a task and does what the user asks for, until one of them ends it.
 func (a *Agent) beginTunnel(s v1.StreamRequest) {
 	t := a.tasks[s.Task]
-	running := t != nil && t.phase >= phaseStarted && t.phase < phaseEnded
+	running := s.Task == v1.NodeItself || t != nil && t.phase >= phaseStarted && t.phase < phaseEnded
 	full := len(a.streams) >= maxStreams
 	ctx, cancel := context.WithCancel(a.ctx)
 	a.streams[s.ID] = cancel
@@ -67,6 +67,10 @@ func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, task stri
 	switch {
 	case err != nil:
 		return v1.TunnelEnd{Error: "read what the tunnel is for: " + err.Error()}
+	case (task == v1.NodeItself) != (start.Doctor != nil):
+		return v1.TunnelEnd{Error: "the network is examined by a node itself, and a node itself does nothing else", Invalid: true}
+	case start.Doctor != nil:
+		return a.tunnelDoctor(ctx, to, start.Doctor)
 	case start.Exec != nil:
 		return a.tunnelExec(ctx, cancel, task, to, start.Exec)
 	case start.Attach != nil:

@@ -25,6 +25,8 @@ func (s *Server) tunnelRoutes() []route {
 	return []route{
 		{method: http.MethodPost, path: "/v1/tasks/{ref}/tunnel", resource: "tunnels", stream: true, may: rightsOperate,
 			summary: "Run a command in a task's container, or connect to a port of it: frames, both ways.", handle: s.tunnel},
+		{method: http.MethodPost, path: "/v1/nodes/{ref}/tunnel", resource: "tunnels", stream: true, may: rightsOperate,
+			summary: "Have a node examine its part of the swarm's network: frames, both ways.", handle: s.tunnelToNode},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/tasks/{task}/tunnel", resource: "tunnels", stream: true, may: rightsManager, audit: auditNever, query: []string{"image"},
 			summary: "The same for a task whose node is connected to this manager, as another manager.", handle: s.relayTunnel},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/image", resource: "tunnels", stream: true, may: rightsSelf, audit: auditNever, query: []string{"image"},
@@ -152,6 +154,33 @@ func (m *meetings) close(one *meeting) {
 
 // tunnel leads a user to a task, wherever its node is connected.
 func (s *Server) tunnel(w http.ResponseWriter, r *http.Request) error {
+	return s.leadUser(w, r, func(b *backend) (node, task string, err error) {
+		target, err := b.resolve(r.Context(), v1.KindTask, r.PathValue("ref"))
+		if err != nil {
+			return "", "", err
+		}
+		t := target.(*v1.Task)
+		noteWrite(r.Context(), v1.KindTask, t.Meta.ID, v1.TaskName(t.Desired), 0)
+		if v1.Observed(t) != v1.TaskRunning && v1.Observed(t) != v1.TaskStarting {
+			return "", "", problemf(http.StatusConflict, "task %s is not running: it is %s", v1.TaskName(t.Desired), v1.Observed(t))
+		}
+		return v1.TaskNode(t), t.Meta.ID, nil
+	})
+}
+
+// tunnelToNode leads a user to a node itself, wherever it is connected.
+func (s *Server) tunnelToNode(w http.ResponseWriter, r *http.Request) error {
+	return s.leadUser(w, r, func(b *backend) (node, task string, err error) {
+		target, err := b.resolve(r.Context(), v1.KindNode, r.PathValue("ref"))
+		if err != nil {
+			return "", "", err
+		}
+		return target.GetMeta().ID, v1.NodeItself, nil
+	})
+}
+
+// leadUser leads a user to what is found.
+func (s *Server) leadUser(w http.ResponseWriter, r *http.Request, find func(*backend) (node, task string, err error)) error {
 	user, b, err := s.tunnelEnd(w, r)
 	if err != nil {
 		return err
@@ -163,22 +192,17 @@ func (s *Server) tunnel(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer out()
-	target, err := b.resolve(r.Context(), v1.KindTask, r.PathValue("ref"))
+	node, task, err := find(b)
 	if err != nil {
 		return err
 	}
-	task := target.(*v1.Task)
-	node := v1.TaskNode(task)
-	noteWrite(r.Context(), v1.KindTask, task.Meta.ID, v1.TaskName(task.Desired), 0)
-	if v1.Observed(task) != v1.TaskRunning && v1.Observed(task) != v1.TaskStarting {
-		return problemf(http.StatusConflict, "task %s is not running: it is %s", v1.TaskName(task.Desired), v1.Observed(task))
-	}
 	ctx, cancel := b.bind(r.Context())
 	defer cancel(nil)
+	to := v1.StreamRequest{Task: task, Tunnel: true}
 	if se := b.sessions.of(node); se != nil {
-		return b.lead(ctx, user, se, v1.StreamRequest{Task: task.Meta.ID, Tunnel: true})
+		return b.lead(ctx, user, se, to)
 	}
-	return b.leadOn(ctx, user, node, v1.StreamRequest{Task: task.Meta.ID, Tunnel: true})
+	return b.leadOn(ctx, user, node, to)
 }
 
 // relayTunnel leads another manager's user to a task of a node that is connected here.

@@ -28,6 +28,15 @@ func (c *Client) Tunnel(ctx context.Context, task string, start v1.TunnelStart) 
 	return c.tunnel(ctx, "/v1/tasks/"+url.PathEscape(task)+"/tunnel", &first, nil)
 }
 
+// Examine opens a tunnel to a node itself, which examines its part of the network. The caller closes it.
+func (c *Client) Examine(ctx context.Context, node string, start v1.DoctorStart) (v1.Tunnel, error) {
+	var first bytes.Buffer
+	if err := v1.WriteFrameJSON(&first, v1.FrameStart, v1.TunnelStart{Doctor: &start}); err != nil {
+		return nil, err
+	}
+	return c.tunnel(ctx, "/v1/nodes/"+url.PathEscape(node)+"/tunnel", &first, nil)
+}
+
 // Tunnel opens the node's end of a tunnel that the manager which the latest session is with asked for. The caller closes it.
 func (n *NodeClient) Tunnel(ctx context.Context, id string) (v1.Tunnel, error) {
 	var hosts []*host

@@ -83,7 +83,7 @@ func (l *Linux) greet(o *overlay, look int, nodes []wgtypes.Key) {
 	}
 	nodes = slices.DeleteFunc(nodes, func(k wgtypes.Key) bool {
 		p, there := have.peers[k]
-		return !there || p.met
+		return !there || !p.met.IsZero()
 	})
 	var list []wgtypes.PeerConfig
 	anew := map[wgtypes.Key]int{} // where in list

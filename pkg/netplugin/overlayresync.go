@@ -242,7 +242,33 @@ func (l *Linux) memberAsIs(o *overlay, task string, a netip.Addr, outer netlink.
 
 // syncWays makes the router's routes, neighbours and forwarding entries what they should be, but for those of the links to keep.
 func (l *Linux) syncWays(o *overlay, w *wanted, s shape, keep map[int]bool) error {
-	routes, near, forwards := map[route]bool{}, map[neighbour]bool{}, map[neighbour]bool{}
+	routes, near, forwards, err := o.ways(w)
+	if err != nil {
+		return err
+	}
+	if err := o.syncNeighbours(near, forwards, keep); err != nil {
+		return err
+	}
+	if err := o.syncOverlayRoutes(routes, keep); err != nil {
+		return err
+	}
+	if o.vx == nil {
+		return nil
+	}
+	o.remote, o.vteps = w.remote, w.vteps
+	if o.tunnel == nil {
+		return nil
+	}
+	want, err := l.wiresOf(w, s)
+	if err != nil {
+		return err
+	}
+	return o.dropWires(want)
+}
+
+// ways are the routes, neighbours and forwarding entries that the router should have.
+func (o *overlay) ways(w *wanted) (routes map[route]bool, near, forwards map[neighbour]bool, err error) {
+	routes, near, forwards = map[route]bool{}, map[neighbour]bool{}, map[neighbour]bool{}
 	for _, s := range w.subnets {
 		routes[route{dst: s.Prefix}] = true
 	}
@@ -264,31 +290,14 @@ func (l *Linux) syncWays(o *overlay, w *wanted, s shape, keep map[int]bool) erro
 	for _, m := range o.members {
 		one, err := o.space.LinkByName(linkName(m.link))
 		if err != nil {
-			return fmt.Errorf("find link %s in %s: %w", linkName(m.link), o.space.name, err)
+			return nil, nil, nil, fmt.Errorf("find link %s in %s: %w", linkName(m.link), o.space.name, err)
 		}
 		for _, a := range m.addresses {
 			routes[route{dst: host(a), link: one.Attrs().Index}] = true
 			near[neighbour{one.Attrs().Index, a, taskMAC(m.link).String()}] = true
 		}
 	}
-	if err := o.syncNeighbours(near, forwards, keep); err != nil {
-		return err
-	}
-	if err := o.syncOverlayRoutes(routes, keep); err != nil {
-		return err
-	}
-	if o.vx == nil {
-		return nil
-	}
-	o.remote, o.vteps = w.remote, w.vteps
-	if o.tunnel == nil {
-		return nil
-	}
-	want, err := l.wiresOf(w, s)
-	if err != nil {
-		return err
-	}
-	return o.dropWires(want)
+	return routes, near, forwards, nil
 }
 
 func (o *overlay) syncNeighbours(near, forwards map[neighbour]bool, keep map[int]bool) error {
@@ -336,14 +345,23 @@ func hardware(mac string) net.HardwareAddr {
 	return h
 }
 
-func (o *overlay) syncOverlayRoutes(want map[route]bool, keep map[int]bool) error {
+// allRoutes are those of both IP versions.
+func (n *namespace) allRoutes() (map[route]bool, error) {
 	have := map[route]bool{}
 	for v := range overlayFamilies {
-		some, err := o.space.routesOf(0, family(v))
+		some, err := n.routesOf(0, family(v))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		maps.Copy(have, some)
+	}
+	return have, nil
+}
+
+func (o *overlay) syncOverlayRoutes(want map[route]bool, keep map[int]bool) error {
+	have, err := o.space.allRoutes()
+	if err != nil {
+		return err
 	}
 	var errs []error
 	for r := range want {

@@ -39,7 +39,7 @@ type wires struct {
 type wirePeer struct {
 	shared wgtypes.Key
 	at     netip.AddrPort
-	met    bool // there was a handshake, as far as was read
+	met    time.Time // of the latest handshake, as far as was read; zero for none
 }
 
 // The ports of encrypted networks follow from their VNIs, which no two networks share. They are beyond those that the kernel gives to

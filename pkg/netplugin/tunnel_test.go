@@ -358,7 +358,7 @@ func (have *wires) withoutMet() *wires {
 	c := *have
 	c.peers = map[wgtypes.Key]wirePeer{}
 	for k, p := range have.peers {
-		p.met = false
+		p.met = time.Time{}
 		c.peers[k] = p
 	}
 	return &c

@@ -330,7 +330,10 @@ func parseWires(lines []string) (*wires, error) {
 			peer.at, err = netip.ParseAddrPort(value)
 			have.peers[k] = peer
 		case "last_handshake_time_sec":
-			peer.met = value != "0"
+			var since int64
+			if since, err = strconv.ParseInt(value, 10, 64); since != 0 {
+				peer.met = time.Unix(since, 0)
+			}
 			have.peers[k] = peer
 		case "allowed_ip":
 			var prefix netip.Prefix

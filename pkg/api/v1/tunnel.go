@@ -47,6 +47,8 @@ type TunnelStart struct {
 	Copy    *CopyStart    `json:"copy,omitempty"`
 	Forward *ForwardStart `json:"forward,omitempty"`
 	Blob    *BlobStart    `json:"blob,omitempty"`
+	// Doctor is asked of a node itself: see NodeItself.
+	Doctor *DoctorStart `json:"doctor,omitempty"`
 }
 
 // BlobStart reads a part of a task's image.

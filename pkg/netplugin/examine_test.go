@@ -1,0 +1,123 @@
+package netplugin
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// examined are a machine's findings, each as "about overlay node: text".
+func examined(t *testing.T, b *lab, overlay string) (all []string) {
+	t.Helper()
+	findings, checks, err := b.linux.Examine(t.Context(), overlay)
+	must(t, err)
+	if checks < 5 {
+		t.Errorf("only %d things were looked at", checks)
+	}
+	for _, f := range findings {
+		all = append(all, fmt.Sprintf("%s %s %d: %s", f.About, f.Overlay, f.Node, f.Text))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// A network that is as it should be has no findings; each damage has its own, and nothing that is well is blamed. Nothing is mended by looking.
+func TestExamine(t *testing.T) {
+	damages := []struct {
+		name   string
+		damage func(f *fleet)
+		want   []string // what each finding of machine 1 begins with, in order, or is to have after "…"
+	}{
+		{"nothing", func(*fleet) {}, nil},
+		{"the other machine is cut off", func(f *fleet) { setDown(t, f.lan, "port1") },
+			[]string{"underlay  2: it does not answer pings at 10.78.0.2"}},
+		{"a smaller MTU along the way", func(f *fleet) { setMTU(t, f.lan, "port1", 1400) },
+			[]string{"mtu  2: packets to 10.78.0.2 of 1500 bytes"}},
+		{"a table flushed", func(f *fleet) { removeTable(t, f.labs[0].host, newTransaction(nil).table) },
+			[]string{"rules  0: table swarmd of family ip, with the rules of published ports, is gone"}},
+		{"the data port's table of the other side has no peers", func(f *fleet) {
+			must(f.t, f.labs[1].linux.changePeers(f.labs[1].linux.have.underlays, nil))
+		}, []string{"link net0 2: the task with the address 10.0.1.12 is not reached", "link net1 2: the task with the address 10.0.2.12 is not reached"}},
+		{"the encrypting process killed", func(f *fleet) {
+			must(f.t, syscall.Kill(processOf(f.t, f.labs[0], "net1"), syscall.SIGKILL))
+			f.awaitGone(f.labs[0].overlay("net1"))
+		}, []string{"link net1 2: the task", "rules net1 0: link vx in router of network net1 is gone"}},
+		{"the encrypting process stopped", func(f *fleet) {
+			must(f.t, syscall.Kill(processOf(f.t, f.labs[0], "net1"), syscall.SIGSTOP))
+		}, []string{"encrypted net1 0: what encrypts it on this node does not answer", "link net1 2: the task"}},
+		{"a route removed", func(f *fleet) {
+			must(f.t, f.labs[0].overlay("net0").removeRoute(route{dst: host(f.address(f.tasks[1], 0, false)), link: f.labs[0].linux.overlays["net0"].vx.Attrs().Index, via: nextHop(2, 0)}))
+		}, []string{"link net0 2: the task", "rules net0 0: 1 of its 3 routes on this node are missing"}},
+	}
+	for _, d := range damages {
+		t.Run(d.name, func(t *testing.T) {
+			f := newFleet(t, 2)
+			f.network(1, false)
+			f.nets[f.network(2, false)].Encrypted = true
+			f.task(0, 0, 1)
+			f.task(1, 0, 1)
+			f.apply()
+			f.serve()
+			f.shakeHandsOn(1)
+			d.damage(f)
+			got := examined(t, f.labs[0], "")
+			if len(got) != len(d.want) || !slices.EqualFunc(got, d.want, strings.HasPrefix) {
+				t.Errorf("found\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(d.want, "\n"))
+			}
+			for _, one := range examined(t, f.labs[0], "net0") {
+				if !strings.HasPrefix(one, "underlay") && !strings.HasPrefix(one, "mtu") && !strings.Contains(one, " net0 ") && !strings.HasPrefix(one, "link  ") {
+					t.Errorf("of network net0: %s", one)
+				}
+			}
+		})
+	}
+}
+
+// shakeHandsOn waits until the first task has reached the second on a network.
+func (f *fleet) shakeHandsOn(net int) {
+	f.t.Helper()
+	if _, _, err := ask(f.space(f.tasks[0]), "tcp", at(f.address(f.tasks[1], net, false), 80)); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// awaitGone waits until a router's link to other nodes is gone.
+func (f *fleet) awaitGone(n *namespace) {
+	f.t.Helper()
+	for end := deadline(); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if _, err := n.LinkByName(overlayLink); err != nil {
+			return
+		}
+	}
+	f.t.Fatal("the link is still there")
+}
+
+func setMTU(t *testing.T, n *namespace, name string, mtu int) {
+	t.Helper()
+	one, err := n.LinkByName(name)
+	must(t, err)
+	must(t, n.LinkSetMTU(one, mtu))
+}
+
+func TestPingOfNobody(t *testing.T) {
+	b := newLab(t)
+	answered, _, err := b.host.ping(t.Context(), hostAddr, nil, pingSmall)
+	if err != nil || len(answered) != 0 {
+		t.Errorf("%v, %v", answered, err)
+	}
+	if _, _, err := b.host.ping(t.Context(), clientAddr, []netip.Addr{hostAddr}, pingSmall); err == nil {
+		t.Error("an address that is somebody else's was asked from")
+	}
+	answered, tooLarge, err := b.host.ping(t.Context(), hostAddr, []netip.Addr{clientAddr}, 1401)
+	if err != nil || !tooLarge || len(answered) != 0 {
+		t.Errorf("a packet larger than the link takes: %v, %t, %v", answered, tooLarge, err)
+	}
+	answered, tooLarge, err = b.host.ping(t.Context(), hostAddr, []netip.Addr{clientAddr}, 1400)
+	if err != nil || tooLarge || len(answered) != 1 {
+		t.Errorf("a packet as large as the link takes: %v, %t, %v", answered, tooLarge, err)
+	}
+}
