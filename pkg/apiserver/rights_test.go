@@ -48,7 +48,7 @@ var whoMay = map[string]string{
 	"GET /v1/services/{ref}/logs": fromView, "GET /v1/tasks/{ref}/logs": fromView, "GET /v1/events": fromView, "GET /v1/services:status": fromView,
 	"GET /v1/nodes/{ref}/tasks/{task}/logs": anyManager, "POST /v1/followed": anyManager,
 	"POST /v1/tasks/{ref}/tunnel": fromOperate, "POST /v1/nodes/{ref}/tasks/{task}/tunnel": anyManager, "POST /v1/nodes/{ref}/tunnels/{stream}": ownNode,
-	"POST /v1/nodes/{ref}/image": ownNode,
+	"POST /v1/nodes/{ref}/tunnel": fromOperate, "POST /v1/nodes/{ref}/image": ownNode,
 
 	"POST /v1/nodes/{ref}/session": ownNode, "POST /v1/nodes/{ref}/status": ownNode, "POST /v1/nodes/{ref}/streams/{stream}": ownNode,
 	"POST /v1/nodes/{ref}/certificate": ownNode, "POST /v1/nodes/{ref}/leave": ownNode, "POST /v1/nodes/{ref}/membership": ownManager,
