@@ -6,6 +6,7 @@ package arch
 var rooms = []room{
 	// Nouns.
 	{"pkg/api/v1", nothing},
+	{"pkg/schedule", nothing},
 	// Streams of files.
 	{"pkg/archive", nothing},
 	// State.
@@ -18,7 +19,7 @@ var rooms = []room{
 	{"pkg/reconcile/reconciletest", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	{"pkg/controllers", of{"pkg/store", "pkg/controllers/...", "pkg/reconcile"}},
 	{"pkg/controllers/rollout", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
-	{"pkg/controllers/service", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
+	{"pkg/controllers/service", of{"pkg/api/v1", "pkg/store", "pkg/reconcile", "pkg/schedule"}},
 	{"pkg/controllers/network", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	{"pkg/controllers/scheduler", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	{"pkg/controllers/node", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
@@ -36,7 +37,7 @@ var rooms = []room{
 	{"pkg/agent", of{"pkg/api/v1", "pkg/archive", "pkg/store", "pkg/runtime", "pkg/netplugin", "pkg/dnsplugin"}},
 	// Doors.
 	{"pkg/ca", nothing},
-	{"pkg/apiserver", of{"pkg/api/v1", "pkg/store", "pkg/ca"}},
+	{"pkg/apiserver", of{"pkg/api/v1", "pkg/store", "pkg/ca", "pkg/schedule"}},
 	{"pkg/dockerapi", of{"pkg/api/v1", "pkg/store"}},
 	{"pkg/compose", of{"pkg/api/v1"}},
 	{"pkg/cli", of{"pkg/api/v1", "pkg/archive", "pkg/store", "pkg/client", "pkg/ca", "pkg/compose"}},
@@ -67,6 +68,7 @@ var homes = []home{
 	{"github.com/compose-spec/", of{"pkg/compose"}},
 	{"go.yaml.in/yaml", of{"pkg/compose"}},
 	{"github.com/spf13/", of{"pkg/cli"}},
+	{"github.com/netresearch/go-cron", of{"pkg/schedule"}},
 	{"k8s.io/", of{"pkg/reconcile"}},
 	{"sigs.k8s.io/", of{"pkg/cli", "pkg/reconcile/reconciletest"}},
 }
