@@ -67,7 +67,12 @@ func fell(state v1.TaskState) bool {
 	return state == v1.TaskComplete || state == v1.TaskFailed || state == v1.TaskRejected
 }
 
+// lostOrDrained tells whether a task ended with its place. What becomes of a node after that was decided is not the task's: one that
+// has failed for good stays so.
 func (v *view) lostOrDrained(t *v1.Task) bool {
+	if t.Desired.State > v1.TaskComplete {
+		return slices.Contains([]string{reasonLost, reasonRemoved, reasonDrained}, t.Desired.Reason)
+	}
 	n, placed := v.nodeOf(t)
 	return placed && (n.lost || n.drained)
 }
