@@ -120,7 +120,7 @@ func labelled(labels map[string]string, wanted []string) bool {
 }
 
 func mode(values []string) (match, error) {
-	modes := []string{string(v1.ModeReplicated), string(v1.ModeGlobal), string(v1.ModeReplicatedJob), string(v1.ModeGlobalJob)}
+	modes := []string{string(v1.ModeReplicated), string(v1.ModeGlobal), string(v1.ModeReplicatedJob), string(v1.ModeGlobalJob), string(v1.ModeCron)}
 	if err := among("mode", values, modes); err != nil {
 		return nil, err
 	}

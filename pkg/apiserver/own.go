@@ -93,6 +93,8 @@ func statusOf(s *store.Snapshot, service *v1.Service) v1.ServiceStatus {
 	switch service.Spec.Mode {
 	case v1.ModeReplicatedJob:
 		st.DesiredTasks = orZero(service.Spec.MaxConcurrent)
+	case v1.ModeCron:
+		st.DesiredTasks = uint64(counts.Live)
 	case v1.ModeGlobal, v1.ModeGlobalJob:
 		for t := range s.TasksOfService(service.Meta.ID) {
 			if t.Desired.State > v1.TaskComplete || v1.Observed(t) == v1.TaskComplete {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/schedule"
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
@@ -37,6 +38,24 @@ func check(obj v1.Object) error {
 	}
 	if errs := v1.Unsupported(obj); len(errs) > 0 {
 		return errs
+	}
+	return checkSchedule(obj)
+}
+
+// checkSchedule refuses a schedule that never falls due, and a time zone that is none.
+func checkSchedule(obj v1.Object) error {
+	service, ok := obj.(*v1.Service)
+	if !ok || service.Spec.Schedule == nil {
+		return nil
+	}
+	for field, expr := range map[string]string{"timeZone": "@daily", "cron": service.Spec.Schedule.Cron} {
+		zone := ""
+		if field == "timeZone" {
+			zone = service.Spec.Schedule.TimeZone
+		}
+		if _, err := schedule.Parse(expr, zone); err != nil {
+			return v1.FieldErrors{{Field: "spec.schedule." + field, Message: err.Error()}}
+		}
 	}
 	return nil
 }

@@ -11,7 +11,7 @@
 //	  network    which subnets, and which VNI                    Network.desired
 //	service    by service
 //	  rollout    when may which slot move to the new revision    Service.desired.update
-//	  service    what tasks exist, and what is to stop           Task.desired
+//	  service    what tasks exist, and what is to stop           Task.desired, Service.desired.cron
 //	  gc         what is over and may go                         removes tasks, revisions, services
 //	  address    with which addresses and ports, or why none     Service.desired.vips and ports, Task.desired.networks
 //	  scheduler  where the tasks run, or why nowhere             Task.desired.placement

@@ -80,6 +80,7 @@ func defaultService(s *ServiceSpec) {
 		defaultUpdate(&s.Update)
 		defaultUpdate(&s.Rollback)
 	}
+	defaultSchedule(s)
 	defaultTask(&s.Task)
 	fill(&s.Endpoint, EndpointSpec{})
 	orElse(&s.Endpoint.Mode, EndpointVIP)

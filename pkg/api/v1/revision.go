@@ -25,7 +25,7 @@ func Global(s *Service) bool {
 
 // Job tells whether a service's tasks are to complete, rather than to run.
 func Job(s *Service) bool {
-	return s != nil && s.Spec != nil && (s.Spec.Mode == ModeReplicatedJob || s.Spec.Mode == ModeGlobalJob)
+	return s != nil && s.Spec != nil && (s.Spec.Mode == ModeReplicatedJob || s.Spec.Mode == ModeGlobalJob || s.Spec.Mode == ModeCron)
 }
 
 // Hosts tells whether a global service with these constraints is to have a task on a node, as Docker Swarm has it: on each that

@@ -13,6 +13,8 @@ type ServiceSpec struct {
 	Replicas *uint64 `json:"replicas,omitempty"`
 	// MaxConcurrent bounds the live tasks of a replicated job; default Replicas.
 	MaxConcurrent *uint64 `json:"maxConcurrent,omitempty"`
+	// Schedule is when a service of mode cron runs.
+	Schedule *Schedule `json:"schedule,omitempty"`
 	// Task is what each task runs, with which resources, where.
 	Task TaskSpec `json:"task"`
 	// Update says how a change of Task or Endpoint rolls out.
@@ -240,6 +242,8 @@ type ServiceDesired struct {
 	// Attempts is the highest attempt that any slot without tasks ever had: every next task is numbered above it, so that
 	// no task ID is used twice while the service lives.
 	Attempts uint64 `json:"attempts,omitempty"`
+	// Cron is where the schedule of a service of mode cron stands.
+	Cron *CronStatus `json:"cron,omitempty"`
 }
 
 // RolledBack is an earlier revision that stands for what the spec asks for, for as long as that is the revision that failed.

@@ -8,13 +8,14 @@ import (
 
 func (c *checker) service(field string, s *ServiceSpec) {
 	c.size(field, s)
-	choice(c, field+".mode", s.Mode, ModeReplicated, ModeGlobal, ModeReplicatedJob, ModeGlobalJob)
+	choice(c, field+".mode", s.Mode, ModeReplicated, ModeGlobal, ModeReplicatedJob, ModeGlobalJob, ModeCron)
 	c.replicas(field, s)
+	c.schedule(field+".schedule", s)
 	c.task(field+".task", &s.Task)
 	if p := s.Task.Placement; p != nil && p.MaxReplicas > 0 && (s.Mode == ModeGlobal || s.Mode == ModeGlobalJob) {
 		c.fail(field+".task.placement.maxReplicas", "is for mode replicated and replicated-job; mode %s has one task on each node", s.Mode)
 	}
-	job := s.Mode == ModeReplicatedJob || s.Mode == ModeGlobalJob
+	job := s.Mode == ModeReplicatedJob || s.Mode == ModeGlobalJob || s.Mode == ModeCron
 	c.update(field+".update", s.Update, job, FailurePause, FailureContinue, FailureRollback)
 	c.update(field+".rollback", s.Rollback, job, FailurePause, FailureContinue)
 	if len(s.RollbackTo) > maxRevisionID || !made(s.RollbackTo, "") && s.RollbackTo != "" {

@@ -39,7 +39,7 @@ func TestValidate(t *testing.T) {
 	for _, test := range []struct{ kind, shape, in, want string }{
 		// Services.
 		{"Service", "%s", `{}`, "spec.task.container.image: is missing: want an image reference such as nginx:1.27"},
-		{"Service", service, `"mode":"swarm"`, `spec.mode: "swarm" is not allowed: want replicated, global, replicated-job or global-job`},
+		{"Service", service, `"mode":"swarm"`, `spec.mode: "swarm" is not allowed: want replicated, global, replicated-job, global-job or cron`},
 		{"Service", service, `"replicas":0`, ""},
 		{"Service", service, `"replicas":1000000`, ""},
 		{"Service", service, `"replicas":1000001`, "spec.replicas: 1000001 is too many: want 0 to 1000000"},
@@ -59,6 +59,17 @@ func TestValidate(t *testing.T) {
 		{"Service", service, `"update":{"maxFailureRatio":1.01}`, "spec.update.maxFailureRatio: 1.01 is out of range: want 0 to 1"},
 		{"Service", service, `"update":{"maxFailureRatio":-0.1}`, "spec.update.maxFailureRatio: -0.1 is out of range: want 0 to 1"},
 		{"Service", service, `"update":{"order":"random"}`, `spec.update.order: "random" is not allowed: want stop-first or start-first`},
+		// Schedules.
+		{"Service", service, `"mode":"cron","schedule":{"cron":"30 3 * * MON"}`, ""},
+		{"Service", service, `"mode":"cron"`, "spec.schedule: is missing: mode cron needs one, with a cron such as 30 3 * * *"},
+		{"Service", service, `"schedule":{"cron":"@daily"}`, "spec.schedule: is for mode cron, not for mode replicated"},
+		{"Service", service, `"mode":"cron","schedule":{"cron":"daily","concurrency":"some","startingDeadline":"0s","keepFailed":101}`,
+			"spec.schedule.concurrency: \"some\" is not allowed: want allow, forbid or replace\n" +
+				"spec.schedule.cron: \"daily\" is no schedule: want five fields (minute hour day month weekday), such as 30 3 * * *, or @hourly, @daily, @weekly, @monthly or @yearly\n" +
+				"spec.schedule.keepFailed: 101 is too many: want 0 to 100\n" +
+				"spec.schedule.startingDeadline: 0s lets no run begin: want at least a few seconds, or none to begin however late"},
+		{"Service", service, `"mode":"cron","replicas":2,"update":{},"schedule":{"cron":"@daily"}`,
+			"spec.replicas: is for mode replicated or replicated-job, not for mode cron\nspec.update: is not for jobs: a job that changes begins anew"},
 		// Endpoint.
 		{"Service", endpoint, `"mode":"lb"`, `spec.endpoint.mode: "lb" is not allowed: want vip or dnsrr`},
 		{"Service", endpoint, `"ports":[{"target":80},{"target":80},{"target":81,"published":8080},{"target":82,"published":8080,"protocol":"udp"}]`, ""},

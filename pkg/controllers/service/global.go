@@ -52,7 +52,7 @@ func (v *view) rest(s *slot) {
 		case t.Desired.Iteration != v.iteration:
 			v.stop(t, v1.TaskRemove, "")
 		case t.Desired.State <= v1.TaskComplete:
-			v.stop(t, v1.TaskShutdown, cmp.Or(v.why(t), reasonUnfit))
+			v.stop(t, v1.TaskShutdown, cmp.Or(v.why(t), s.reason, reasonUnfit))
 		}
 	}
 }

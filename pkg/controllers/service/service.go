@@ -1,11 +1,12 @@
 // Package service decides what tasks a service consists of: how many slots, which task in each, when a task that ended is
 // replaced, and which tasks are to stop.
 //
-// It owns the desired section of tasks, all but the addresses and the placement, and creates the revisions that tasks refer to. It never
+// It owns what the service remembers of its schedule, and the desired section of tasks, all but the addresses and the placement, and creates the revisions that tasks refer to. It never
 // chooses a node, never decides when a slot moves to a new revision (rollout does, and this rule obeys), and never
 // removes an object (gc does).
 //
-// Reading order: service.go (a service), view.go (what is there), replicated.go and global.go (which slots), job.go (what runs to its end), slot.go (which tasks in a
+// Reading order: service.go (a service), view.go (what is there), replicated.go and global.go (which slots), job.go (what runs to its end), cron.go
+// (when), slot.go (which tasks in a
 // slot), drain.go (how they leave a node), restart.go (when again).
 package service
 
@@ -115,6 +116,7 @@ var modes = map[v1.ServiceMode]func(*view) layout{
 	v1.ModeGlobal:        global,
 	v1.ModeReplicatedJob: replicatedJob,
 	v1.ModeGlobalJob:     globalJob,
+	v1.ModeCron:          cron,
 }
 
 // removeAll gives up all tasks of a service that is being deleted, or is gone.

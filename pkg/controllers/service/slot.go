@@ -174,8 +174,13 @@ func (v *view) start(s *slot, t *v1.Task, keep []*v1.Task) {
 	v.set(t, &d)
 }
 
-// blocked tells whether a task of the slot, but those, may still run.
+// blocked tells whether a task of the slot, but those, may still run, or one of a slot that has to be empty first.
 func (v *view) blocked(s *slot, but []*v1.Task) bool {
+	for _, other := range s.after {
+		if slices.ContainsFunc(other.tasks, func(t *v1.Task) bool { return !v.ended(t) }) {
+			return true
+		}
+	}
 	for _, t := range s.tasks {
 		if !v.ended(t) && !slices.Contains(but, t) {
 			return true
@@ -205,9 +210,9 @@ func (v *view) replace(s *slot, beside []*v1.Task) bool {
 	return true
 }
 
-// nextRevision is that of the slot's next task: the wanted one where the slot may move, else the one that it had.
+// nextRevision is that of the slot's next task: the wanted one where the slot may move, else the one that it had. A run ends as it began.
 func (v *view) nextRevision(s *slot) string {
-	if last := v.newest(s); last != nil && s.number > v.admitted && v.revision(last.Desired.Revision).spec != nil {
+	if last := v.newest(s); last != nil && (s.number > v.admitted || v1.Cron(v.service)) && v.revision(last.Desired.Revision).spec != nil {
 		return last.Desired.Revision
 	}
 	return v.target

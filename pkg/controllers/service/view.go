@@ -38,6 +38,9 @@ type slot struct {
 	tasks  []*v1.Task
 	// node is the one that the slot is of, where the service is global.
 	node string
+	// after are slots that have to be empty before a task starts here; reason is why the slot rests, where it has one of its own.
+	after  []*slot
+	reason string
 	// closed: it keeps the task that it has, as it is, and gets no other.
 	closed bool
 }
@@ -70,7 +73,9 @@ func look(now time.Time, s *store.Snapshot, service *v1.Service) *view {
 		break
 	}
 	if v1.Job(service) {
-		v.goal, v.iteration = v1.TaskComplete, service.Meta.Generation
+		if v.goal = v1.TaskComplete; !v1.Cron(service) {
+			v.iteration = service.Meta.Generation
+		}
 	} else if d := service.Desired; d != nil && d.Update != nil && d.Update.Revision == v.target {
 		v.admitted = d.Update.Admitted
 	}

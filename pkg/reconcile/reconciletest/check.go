@@ -15,6 +15,9 @@ func Check(s *store.Snapshot) error {
 		if err := checkSlots(s, o); err != nil {
 			return err
 		}
+		if err := checkRuns(s, o); err != nil {
+			return err
+		}
 	}
 	for n := range store.All(s, v1.Nodes) {
 		if err := checkNode(s, n); err != nil {

@@ -25,6 +25,7 @@ var update = flag.Bool("update", false, "rewrite what scenarios expect; review t
 //	settle                        run, and play the agents, until nothing changes
 //	play                          let the agents of nodes that have a session do what they are told
 //	tick DURATION                 move the clock
+//	lead                          another takes the lead, who knows what is in the store alone
 //	scale SERVICE N               change the replicas
 //	set SERVICE PATH=VALUE …      change the spec, such as task.container.image=hello:2; null removes
 //	edit SERVICE PATH=VALUE …     the same, beginning with what the service is and not with what failed and was rolled back
@@ -44,6 +45,7 @@ var update = flag.Bool("update", false, "rewrite what scenarios expect; review t
 //	tasks [SERVICE]               print the tasks
 //	nodes                         print how many tasks the nodes hold, and of which services they run how many
 //	update SERVICE                print where the rollout stands
+//	cron SERVICE                  print where the schedule stands
 //	services, revisions           print those that are there
 //	networks, addresses [NETWORK] print what the networks have, and who has it
 //	ports SERVICE                 print what it publishes

@@ -29,6 +29,8 @@ func (w *World) Do(step string) (string, error) {
 		return w.nodes(), nil
 	case "update":
 		return w.update(args[1])
+	case "cron":
+		return w.cron(args[1])
 	case "services":
 		return w.services(), nil
 	case "revisions":
@@ -51,6 +53,9 @@ func (w *World) change(name string, args []string) error {
 	case "play":
 		_, err := w.Play()
 		return err
+	case "lead":
+		w.succeed()
+		return nil
 	case "tick":
 		d, err := time.ParseDuration(args[0])
 		w.Now = w.Now.Add(d)
@@ -150,6 +155,7 @@ func (w *World) assign(o *v1.Service, spec *v1.ServiceSpec, assignments []string
 	}
 	meta := o.Meta
 	meta.Generation++
+	meta.UpdatedAt = w.Now
 	return w.Commit(store.Op{Kind: v1.KindService, ID: o.Meta.ID, Section: v1.SectionSpec, Value: spec, Meta: &meta})
 }
 

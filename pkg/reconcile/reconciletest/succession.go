@@ -15,7 +15,7 @@ import (
 )
 
 // states are the steps of a scenario that print what is so, and not what was done.
-var states = []string{"tasks", "nodes", "update", "services", "networks", "addresses", "ports", "revisions"}
+var states = []string{"tasks", "nodes", "update", "cron", "services", "networks", "addresses", "ports", "revisions"}
 
 // outOfDate is how many slots a rollout began with. It depends on which pipeline decides first, of which a new leader begins with the
 // first again: one that knows already that a node is down counts one slot less.
