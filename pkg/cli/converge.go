@@ -26,6 +26,9 @@ type view struct {
 	// before is the state of the service's latest rollout when waiting began: not news.
 	before *v1.UpdateStatus
 	goal   goal
+	// run: of a service of mode cron, the run that was asked for is waited for, and slot is its number.
+	run  bool
+	slot uint64
 	// rollback is why the service was rolled back while it was waited for.
 	rollback string
 }
@@ -52,6 +55,7 @@ type verdict struct {
 	monitor time.Duration
 	// over tells that there is nothing to be watched: a job is complete.
 	over     bool
+	note     string // what there is to say then
 	rollback bool
 	// err is why the service will not get there as it is.
 	err error
@@ -68,6 +72,9 @@ func judge(v view) verdict {
 	s := v.service
 	if !s.Meta.Deleting.IsZero() {
 		return verdict{err: fmt.Errorf("service %s is being removed", s.Meta.Name)}
+	}
+	if v1.Cron(s) {
+		return v.judgeCron()
 	}
 	out := verdict{monitor: settle, slots: v.slots()}
 	out.wanted = len(out.slots)
@@ -198,7 +205,7 @@ func (v view) slots() []slotView {
 	revision := v1.RevisionID(v1.Effective(v.service))
 	bySlot := make(map[string]*slotView)
 	for _, t := range v.tasks {
-		if t.Desired.Revision != revision {
+		if v.slot == 0 && t.Desired.Revision != revision || v.slot != 0 && t.Desired.Slot != v.slot {
 			continue
 		}
 		key := strings.TrimPrefix(v1.TaskName(t.Desired), t.Desired.ServiceName+".")

@@ -59,6 +59,7 @@ func convertService(s *v1.Service, previous *v1.ServiceRevision, n names) *docke
 			}
 		}
 		d.UpdateStatus = convertUpdateStatus(s.Desired.Update)
+		d.CronStatus = convertCronStatus(s.Desired.Cron)
 	}
 	if previous != nil && previous.Spec != nil {
 		before := spec
@@ -100,6 +101,8 @@ func convertMode(s *v1.ServiceSpec) dockerMode {
 		return dockerMode{GlobalJob: &struct{}{}}
 	case v1.ModeReplicatedJob:
 		return dockerMode{ReplicatedJob: &dockerJob{MaxConcurrent: s.MaxConcurrent, TotalCompletions: s.Replicas}}
+	case v1.ModeCron:
+		return dockerMode{Cron: convertSchedule(s.Schedule)}
 	default:
 		return dockerMode{Replicated: &dockerReplicated{Replicas: s.Replicas}}
 	}

@@ -25,6 +25,7 @@ type dockerService struct {
 	PreviousSpec  *dockerServiceSpec `json:",omitempty"`
 	Endpoint      dockerEndpoint
 	UpdateStatus  *dockerUpdateStatus  `json:",omitempty"`
+	CronStatus    *dockerCronStatus    `json:",omitempty"`
 	ServiceStatus *dockerServiceStatus `json:",omitempty"`
 }
 
@@ -48,6 +49,7 @@ type dockerMode struct {
 	Global        *struct{}         `json:",omitempty"`
 	ReplicatedJob *dockerJob        `json:",omitempty"`
 	GlobalJob     *struct{}         `json:",omitempty"`
+	Cron          *dockerCron       `json:",omitempty"`
 }
 
 type dockerReplicated struct {

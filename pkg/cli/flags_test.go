@@ -101,10 +101,12 @@ func TestAllDockerFlags(t *testing.T) {
 	}
 }
 
+const cronFlags = "concurrency keep-failed keep-successful schedule starting-deadline suspend time-zone "
+
 const updateFlags = "update-delay update-failure-action update-max-failure-ratio update-monitor update-order update-parallelism update-progress-deadline " +
 	"rollback-delay rollback-failure-action rollback-max-failure-ratio rollback-monitor rollback-order rollback-parallelism rollback-progress-deadline "
 
-const commonFlags = updateFlags + "cap-add cap-drop credential-spec detach endpoint-mode entrypoint health-cmd health-http health-interval " +
+const commonFlags = updateFlags + cronFlags + "cap-add cap-drop credential-spec detach endpoint-mode entrypoint health-cmd health-http health-interval " +
 	"health-retries health-start-interval health-start-period health-tcp health-timeout hostname init isolation limit-cpu limit-memory limit-pids " +
 	"log-driver log-opt max-concurrent memory-swap memory-swappiness no-healthcheck no-resolve-image oom-score-adj quiet read-only " +
 	"replicas replicas-max-per-node reserve-cpu reserve-memory restart-condition restart-delay restart-max-attempts restart-window " +

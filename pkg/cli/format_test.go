@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -90,13 +91,20 @@ func TestPortsText(t *testing.T) {
 func TestReplicasText(t *testing.T) {
 	three := uint64(3)
 	status := v1.ServiceStatus{RunningTasks: 1, DesiredTasks: 2, CompletedTasks: 4}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	cron := &v1.Service{Spec: &v1.ServiceSpec{Mode: v1.ModeCron, Schedule: &v1.Schedule{TimeZone: "Asia/Tokyo"}},
+		Desired: &v1.ServiceDesired{Cron: &v1.CronStatus{Next: at}}}
+	if got, want := replicasText(cron, status), "1/2 (next 2026-01-02 12:04 JST)"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 	for want, s := range map[string]*v1.ServiceSpec{
 		"1/2":                  {Mode: v1.ModeGlobal},
 		"1/2 (max 2 per node)": {Mode: v1.ModeReplicated, Task: v1.TaskSpec{Placement: &v1.Placement{MaxReplicas: 2}}},
 		"1/2 (4/3 completed)":  {Mode: v1.ModeReplicatedJob, Replicas: &three},
+		"1/2 (suspended)":      {Mode: v1.ModeCron, Schedule: &v1.Schedule{Suspend: true}},
 		"1/2 (4/6 completed)":  {Mode: v1.ModeGlobalJob},
 	} {
-		if got := replicasText(s, status); got != want {
+		if got := replicasText(&v1.Service{Spec: s}, status); got != want {
 			t.Errorf("%s: got %q, want %q", s.Mode, got, want)
 		}
 	}

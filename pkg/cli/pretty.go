@@ -21,7 +21,18 @@ Labels:{{range $k, $v := .}}
 Service Mode:
 {{- with .Spec.Mode}}{{if .Global}}	Global{{else if .Replicated}}	Replicated
 {{- with .Replicated.Replicas}}
- Replicas:	{{.}}{{end}}{{else if .ReplicatedJob}}	Replicated Job{{else}}	Global Job{{end}}{{end}}
+ Replicas:	{{.}}{{end}}{{else if .ReplicatedJob}}	Replicated Job{{else if .Cron}}	Cron{{with .Cron}}
+ Schedule:	{{.Schedule}}{{with .TimeZone}} ({{.}}){{end}}{{if .Suspend}}, suspended{{end}}
+ Concurrency:	{{.Concurrency}}
+{{- with .StartingDeadline}}
+ Starting deadline:	{{.}}{{end}}{{end}}{{else}}	Global Job{{end}}{{end}}
+{{- with .CronStatus}}
+{{- with .Next}}
+ Next run:	{{.}}{{end}}
+{{- range .Runs}}
+ Run {{.Number}}:	began {{ago .Started}}{{end}}
+{{- with .Skipped}}
+ Left out:	{{.}}{{end}}{{end}}
 {{- with .UpdateStatus}}
 UpdateStatus:
  State:		{{.State}}

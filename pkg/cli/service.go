@@ -20,7 +20,7 @@ func (a *app) serviceCommand() *cobra.Command {
   swarmctl service scale web=5
   swarmctl service logs --follow web`,
 		a.serviceCreateCommand(), a.serviceHistoryCommand(), a.serviceInspectCommand(), a.serviceListCommand(), a.serviceLogsCommand(), a.servicePsCommand(),
-		a.serviceRollbackCommand(), a.serviceScaleCommand(), a.serviceUpdateCommand(), removeCommand(a, v1.Services, "services",
+		a.serviceRollbackCommand(), a.serviceRunCommand(), a.serviceScaleCommand(), a.serviceUpdateCommand(), removeCommand(a, v1.Services, "services",
 			"Remove one or more services. Their tasks stop within their grace period; networks, secrets and configs stay."))
 }
 

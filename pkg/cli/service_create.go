@@ -44,7 +44,10 @@ func (a *app) serviceCreateCommand() *cobra.Command {
   swarmctl service create --name web --replicas 3 --publish 8080:80 nginx:1.27
 
   # One on each node whose label zone is east, at most half a core each
-  swarmctl service create --name agent --mode global --constraint node.labels.zone==east --limit-cpu 0.5 agent:2`,
+  swarmctl service create --name agent --mode global --constraint node.labels.zone==east --limit-cpu 0.5 agent:2
+
+  # Every night
+  swarmctl service create --name backup --mode cron --schedule "30 3 * * *" --time-zone Europe/Berlin backup:1`,
 		Args:                  minArgs(1),
 		DisableFlagsInUseLine: true,
 		ValidArgsFunction:     a.completeImages,
@@ -73,7 +76,7 @@ func (a *app) addCreateFlags(cmd *cobra.Command) *createFlags {
 		generic: newList("list", parseGeneric),
 	}
 	s := cmd.Flags()
-	s.StringVar(&f.mode, "mode", "replicated", `Service mode ("replicated", "global", "replicated-job", "global-job")`)
+	s.StringVar(&f.mode, "mode", "replicated", `Service mode ("replicated", "global", "replicated-job", "global-job", "cron")`)
 	s.StringVar(&f.name, "name", "", "Service name")
 	s.VarP(f.labels, "label", "l", "Service labels")
 	s.Var(f.containerLabels, "container-label", "Container labels")
@@ -135,16 +138,19 @@ func (f *createFlags) service(a *app, args []string) (*v1.Service, error) {
 // applyMode sets the mode and what belongs to it.
 func (f *createFlags) applyMode(s *v1.ServiceSpec) error {
 	global := f.mode == "global" || f.mode == "global-job"
-	job := f.mode == "replicated-job" || f.mode == "global-job"
+	cron := f.mode == "cron"
+	job := f.mode == "replicated-job" || f.mode == "global-job" || cron
 	switch {
 	case !global && !job && f.mode != "replicated":
 		return fmt.Errorf("unknown mode: %s, only replicated and global supported", f.mode)
-	case global && f.replicas.set:
+	case (global || cron) && f.replicas.set:
 		return errors.New("replicas can only be used with replicated or replicated-job mode")
 	case global && f.maxReplicas > 0:
 		return errors.New("replicas-max-per-node can only be used with replicated or replicated-job mode")
 	case f.mode != "replicated-job" && f.concurrent.set:
 		return errors.New("max-concurrent can only be used with replicated-job mode")
+	case cron && f.cron.schedule == "":
+		return errors.New("cron mode needs --schedule")
 	case job && (s.Update != nil || s.Rollback != nil):
 		return errors.New("update and rollback configuration is not supported for jobs")
 	}
@@ -155,7 +161,7 @@ func (f *createFlags) applyMode(s *v1.ServiceSpec) error {
 	if f.concurrent.set {
 		s.MaxConcurrent = &f.concurrent.v
 	}
-	return nil
+	return f.applyCron(s)
 }
 
 func (f *createFlags) applyLists(svc *v1.Service) {

@@ -58,7 +58,7 @@ func (f *editFlags) editMode(s *v1.ServiceSpec) error {
 		}
 		s.MaxConcurrent = &f.concurrent.v
 	}
-	return nil
+	return f.applyCron(s)
 }
 
 // editMap removes the keys that are to go and sets those that are to be.

@@ -40,6 +40,7 @@ type serviceFlags struct {
 	healthRetries                       int
 	noHealthcheck                       bool
 	withAuth                            bool
+	cron                                cronFlags
 }
 
 // updateFlags are those of an update or of a rollback, by the prefix of their names.
@@ -55,7 +56,8 @@ type updateFlags struct {
 
 // The completions of flags whose values are a fixed few.
 var flagChoices = map[string][]string{
-	"mode":                    {"replicated", "global", "replicated-job", "global-job"},
+	"mode":                    {"replicated", "global", "replicated-job", "global-job", "cron"},
+	"concurrency":             {"allow", "forbid", "replace"},
 	"endpoint-mode":           {"vip", "dnsrr"},
 	"restart-condition":       {"none", "on-failure", "any"},
 	"update-order":            {"start-first", "stop-first"},
@@ -72,6 +74,7 @@ func addServiceFlags(cmd *cobra.Command, create bool) *serviceFlags {
 	f.addResourceFlags()
 	f.addHealthFlags()
 	f.addRestartFlags()
+	f.addCronFlags()
 	f.update.add(s, "update", create)
 	f.rollback.add(s, "rollback", create)
 	mode := ""

@@ -120,13 +120,16 @@ func newServiceRow(s *v1.Service, status v1.ServiceStatus) serviceRow {
 	ports := convertService(s, nil, names{}).Endpoint.Ports
 	return serviceRow{
 		ID: shortID(s.Meta.ID), Name: s.Meta.Name, Mode: strings.ReplaceAll(string(s.Spec.Mode), "-", " "),
-		Replicas: replicasText(s.Spec, status), Image: familiarImage(s.Spec.Task.Container.Image), Ports: portsText(ports),
+		Replicas: replicasText(s, status), Image: familiarImage(s.Spec.Task.Container.Image), Ports: portsText(ports),
 	}
 }
 
-func replicasText(s *v1.ServiceSpec, status v1.ServiceStatus) string {
+func replicasText(service *v1.Service, status v1.ServiceStatus) string {
+	s := service.Spec
 	text := fmt.Sprintf("%d/%d", status.RunningTasks, status.DesiredTasks)
 	switch {
+	case s.Mode == v1.ModeCron:
+		return fmt.Sprintf("%s (%s)", text, nextRun(service))
 	case s.Mode == v1.ModeReplicatedJob:
 		var total uint64
 		if s.Replicas != nil {

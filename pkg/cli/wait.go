@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ type waitFlags struct {
 	detach, quiet bool
 	timeout       time.Duration
 	goal          goal // not a flag's: the command knows
+	run           bool // of a service of mode cron: wait for the run that was asked for
 }
 
 func (w *waitFlags) add(cmd *cobra.Command) {
@@ -74,7 +76,7 @@ func (a *app) await(ctx context.Context, c *client.Client, w *waitFlags, started
 		defer t.Stop()
 		timeout = t.C
 	}
-	watch := &waiter{app: a, progress: p, started: started, view: view{service: svc, tasks: map[string]*v1.Task{}, goal: w.goal},
+	watch := &waiter{app: a, progress: p, started: started, view: view{service: svc, tasks: map[string]*v1.Task{}, goal: w.goal, run: w.run},
 		ref: svc.Meta.ID, numbers: map[string]int{}}
 	if svc.Desired != nil {
 		watch.view.before = svc.Desired.Update
@@ -126,7 +128,7 @@ func (w *waiter) run(ctx context.Context, changes <-chan change, timeout <-chan 
 		case v.err != nil:
 			return fmt.Errorf("service %s: %w; it stays as it is: see `swarmctl service ps --no-trunc %[1]s`", w.view.service.Meta.Name, v.err)
 		case v.over:
-			w.progress.set("job", "job complete", 0)
+			w.progress.set("job", cmp.Or(v.note, "job complete"), 0)
 			return nil
 		case !v.done:
 			if w.unsettle() {
@@ -207,6 +209,9 @@ func (w *waiter) take(ch change) error {
 const maxBars = 20
 
 func (w *waiter) show(v verdict) {
+	if v.note != "" {
+		return
+	}
 	text := fmt.Sprintf("%d out of %d tasks", v.running, v.wanted)
 	if v.rollback {
 		text = "rolling back update: " + text

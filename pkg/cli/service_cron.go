@@ -1,0 +1,214 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+)
+
+// cronFlags are those of services of mode cron.
+type cronFlags struct {
+	schedule, timeZone, concurrency string
+	deadline                        *value[v1.Duration]
+	successful, failed              *value[uint64]
+	suspend                         bool
+}
+
+var cronFlagNames = []string{"schedule", "time-zone", "concurrency", "starting-deadline", "keep-successful", "keep-failed", "suspend"}
+
+func (f *serviceFlags) addCronFlags() {
+	s, c := f.set, &f.cron
+	c.deadline = newValue("duration", parseDuration)
+	c.successful, c.failed = newValue("uint", parseUint), newValue("uint", parseUint)
+	s.StringVar(&c.schedule, "schedule", "", `When a service of mode cron runs, such as "30 3 * * *" or @daily`)
+	s.StringVar(&c.timeZone, "time-zone", "", "Time zone of the schedule, such as Europe/Berlin (default UTC)")
+	s.StringVar(&c.concurrency, "concurrency", "", `What becomes of a run that is due while one is at work ("allow", "forbid", "replace") (default "forbid")`)
+	s.Var(c.deadline, "starting-deadline", "How late a run may begin that was missed, 0s for however late (s|m|h)")
+	s.Var(c.successful, "keep-successful", "How many successful runs are kept (default 3)")
+	s.Var(c.failed, "keep-failed", "How many failed runs are kept (default 1)")
+	s.BoolVar(&c.suspend, "suspend", false, "Begin no runs until this is false again")
+}
+
+// applyCron writes the flags that were given into the schedule.
+func (f *serviceFlags) applyCron(s *v1.ServiceSpec) error {
+	if !f.changed(cronFlagNames...) {
+		return nil
+	}
+	if s.Mode != v1.ModeCron {
+		return fmt.Errorf("--%s can only be used with cron mode", strings.Join(cronFlagNames, ", --"))
+	}
+	if s.Schedule == nil {
+		s.Schedule = &v1.Schedule{}
+	}
+	v, c := s.Schedule, &f.cron
+	if f.changed("schedule") {
+		v.Cron = c.schedule
+	}
+	if f.changed("time-zone") {
+		v.TimeZone = c.timeZone
+	}
+	if f.changed("concurrency") {
+		v.Concurrency = v1.ConcurrencyPolicy(c.concurrency)
+	}
+	if c.deadline.set {
+		if v.StartingDeadline = &c.deadline.v; c.deadline.v == 0 {
+			v.StartingDeadline = nil
+		}
+	}
+	if c.successful.set {
+		v.KeepSuccessful = &c.successful.v
+	}
+	if c.failed.set {
+		v.KeepFailed = &c.failed.v
+	}
+	if f.changed("suspend") {
+		v.Suspend = c.suspend
+	}
+	return nil
+}
+
+func (a *app) serviceRunCommand() *cobra.Command {
+	wait := waitFlags{run: true}
+	cmd := &cobra.Command{
+		Use:   "run [OPTIONS] SERVICE",
+		Short: "Begin a run of a service of mode cron now",
+		Long: `Begin a run of a service of mode cron, besides those that are due, and wait until it has completed. Its schedule goes on as before. Where
+the service forbids that two are at work, and one is, there is no other.`,
+		Example: `  swarmctl service run backup
+  swarmctl service run --detach backup`,
+		Args:                  exactArgs(1),
+		DisableFlagsInUseLine: true,
+		ValidArgsFunction:     completeNames(a, v1.Services),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.updateService(cmd.Context(), args[0], &wait, func(svc *v1.Service) error {
+				if svc.Spec.Mode != v1.ModeCron || svc.Spec.Schedule == nil {
+					return errors.New("run can only be used with cron mode")
+				}
+				svc.Spec.Schedule.RunNow++
+				return nil
+			})
+		},
+	}
+	wait.add(cmd)
+	return cmd
+}
+
+// judgeCron derives how far a service of mode cron is: it is there once it is known when it runs next. Where a run was asked for, that has
+// to complete.
+func (v view) judgeCron() verdict {
+	s, out := v.service, verdict{monitor: settle}
+	if s.Desired == nil || s.Desired.Cron == nil {
+		return out
+	}
+	c := s.Desired.Cron
+	if c.Schedule != v1.ScheduleText(s.Spec.Schedule) || c.RunNow != s.Spec.Schedule.RunNow || s.Spec.Schedule.Suspend != c.Next.IsZero() {
+		return out
+	}
+	if !v.run {
+		out.done, out.over, out.note = true, true, nextRun(s)
+		return out
+	}
+	for _, run := range c.Runs {
+		if run.Asked == c.RunNow {
+			v.slot = run.Number
+		}
+	}
+	if v.slot == 0 {
+		out.err = errors.New(cmp.Or(c.Skipped, "the run that was asked for is not kept any more"))
+		return out
+	}
+	out.wanted, out.slots = 1, v.slots()
+	for _, slot := range out.slots {
+		if v1.Observed(slot.task) == v1.TaskComplete {
+			out.running++
+		} else if err := hopeless(s, slot); err != nil {
+			out.err = fmt.Errorf("task %s %w", slot.name, err)
+		}
+	}
+	out.done = out.running == out.wanted
+	out.over = out.done
+	return out
+}
+
+// nextRun says when a service of mode cron runs next.
+func nextRun(s *v1.Service) string {
+	switch {
+	case s.Spec.Schedule != nil && s.Spec.Schedule.Suspend:
+		return "suspended"
+	case s.Desired == nil || s.Desired.Cron == nil || s.Desired.Cron.Next.IsZero():
+		return "not scheduled yet"
+	}
+	return "next " + zoned(s, s.Desired.Cron.Next)
+}
+
+// zoned is a time in the time zone of a service's schedule, where this machine knows that.
+func zoned(s *v1.Service, t time.Time) string {
+	if location, err := time.LoadLocation(s.Spec.Schedule.TimeZone); err == nil {
+		t = t.In(location)
+	}
+	return t.Format("2006-01-02 15:04 MST")
+}
+
+// dockerCron is what inspect says of a schedule, in the manner of Docker's modes, which have none.
+type dockerCron struct {
+	Schedule         string
+	TimeZone         string `json:",omitempty"`
+	Concurrency      string
+	StartingDeadline time.Duration `json:",omitempty"`
+	KeepSuccessful   uint64
+	KeepFailed       uint64
+	Suspend          bool `json:",omitempty"`
+}
+
+type dockerCronStatus struct {
+	Next    *time.Time      `json:",omitempty"`
+	Runs    []dockerCronRun `json:",omitempty"`
+	Skipped string          `json:",omitempty"`
+}
+
+type dockerCronRun struct {
+	Number  uint64
+	Due     *time.Time `json:",omitempty"`
+	Started time.Time
+}
+
+func convertSchedule(s *v1.Schedule) *dockerCron {
+	if s == nil {
+		return nil
+	}
+	d := &dockerCron{Schedule: s.Cron, TimeZone: s.TimeZone, Concurrency: string(s.Concurrency), Suspend: s.Suspend}
+	if s.StartingDeadline != nil {
+		d.StartingDeadline = time.Duration(*s.StartingDeadline)
+	}
+	if s.KeepSuccessful != nil {
+		d.KeepSuccessful = *s.KeepSuccessful
+	}
+	if s.KeepFailed != nil {
+		d.KeepFailed = *s.KeepFailed
+	}
+	return d
+}
+
+func convertCronStatus(c *v1.CronStatus) *dockerCronStatus {
+	if c == nil {
+		return nil
+	}
+	d := &dockerCronStatus{Skipped: c.Skipped}
+	if !c.Next.IsZero() {
+		d.Next = &c.Next
+	}
+	for _, run := range c.Runs {
+		r := dockerCronRun{Number: run.Number, Started: run.At}
+		if !run.Due.IsZero() {
+			r.Due = &run.Due
+		}
+		d.Runs = append(d.Runs, r)
+	}
+	return d
+}
