@@ -3,7 +3,7 @@ package compose
 // deployKeys are those of a service's deploy.
 var deployKeys = []key{
 	{path: "services.*.deploy"},
-	{path: "services.*.deploy.mode", note: "`replicated`, `global`, `replicated-job`, `global-job`"},
+	{path: "services.*.deploy.mode", note: "`replicated`, `global`, `replicated-job`, `global-job`, `cron`"},
 	{path: "services.*.deploy.replicas"},
 	{path: "services.*.deploy.labels", open: true, note: "labels of the service"},
 	{path: "services.*.deploy.endpoint_mode", note: "`vip`, `dnsrr`"},

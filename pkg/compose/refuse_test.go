@@ -18,6 +18,9 @@ func TestRefused(t *testing.T) {
 		want []string // each is in the error
 	}{
 		{"build", one("build: ."), []string{"a.yml:4: services.web.build: not supported: a swarm builds no images: build and push it", "--lenient"}},
+		{"a schedule with something else", one("deploy: {mode: cron, x-schedule: {cron: '@daily', timezone: UTC}}"), []string{`services.web.deploy.x-schedule: unknown field "timezone"`}},
+		{"cron without a schedule", one("deploy: {mode: cron}"), []string{"schedule: is missing: mode cron needs one"}},
+		{"a schedule without cron", one("deploy: {x-schedule: {cron: '@daily'}}"), []string{"schedule: is for mode cron, not for mode replicated"}},
 		{"container name", one("container_name: shop", "links: [db]"), []string{"a.yml:4: services.web.container_name: ", "a.yml:5: services.web.links: "}},
 		{"IPv6 address", one("ports:", `  - "[::1]:80:80"`), []string{"services.web: spec.endpoint.ports[0].hostIP: ", "is an IPv6 address"}},
 		{"no address", one("ports:", "  - target: 80", "    host_ip: localhost"), []string{"invalid ip address: localhost"}},

@@ -25,6 +25,7 @@ func (c *converter) service(key string, s *types.ServiceConfig) *v1.Service {
 	out.Meta.Labels[LabelImage] = s.Image
 	spec := out.Spec
 	spec.Replicas = c.replicas(path, s.Scale, d)
+	spec.Schedule = c.schedule(path, d)
 	if s.Image == "" {
 		c.fail(path, "has no image: want the name of one")
 	}
