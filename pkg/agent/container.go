@@ -132,6 +132,9 @@ func (a *Agent) expand(t *task) (v1.ContainerSpec, error) {
 			spec.Env[i] = name + "=" + e.expand("env "+name, value)
 		}
 	}
+	if p := t.assigned.Desired.Placement; p != nil {
+		spec.Env = append(spec.Env, v1.GenericEnv(p.Generic)...)
+	}
 	spec.Mounts = slices.Clone(spec.Mounts)
 	for i := range spec.Mounts {
 		m := &spec.Mounts[i]

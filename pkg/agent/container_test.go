@@ -27,13 +27,17 @@ func TestContainer(t *testing.T) {
 			s.Task.LogDriver = &v1.Driver{Name: "json-file", Options: map[string]string{"max-size": "1m", "max-file": "7"}}
 		})
 		l.swarm.assign("task1", web, v1.TaskRunning)
+		l.swarm.change("task1", func(t *v1.Task) *v1.Task {
+			t.Desired.Placement.Generic = []v1.GenericResource{{Kind: "gpu", Value: "u1"}, {Kind: "gpu", Value: "u2"}}
+			return t
+		})
 		l.start(nil)
 		settle(time.Second)
 		l.want("task1", v1.TaskRunning)
 		got, _ := l.fake.Container("task1")
 		dir := filepath.Join(l.dir, "tasks", "task1")
 		want := engine.Container{ID: "task1", Name: "web.1.task1", Image: "hello:1", NetNS: "/netns/task1",
-			Spec: v1.ContainerSpec{Image: "hello:1", Hostname: "web-1", Env: []string{"NODE=host7/amd64", "TASK=web.1.task1", "PLAIN", "A=b=web"},
+			Spec: v1.ContainerSpec{Image: "hello:1", Hostname: "web-1", Env: []string{"NODE=host7/amd64", "TASK=web.1.task1", "PLAIN", "A=b=web", "DOCKER_RESOURCE_GPU=u1,u2"},
 				Hosts: []string{"10.0.0.9 db database"}, DNS: &v1.DNSConfig{Search: []string{"example.org"}}, Sysctls: map[string]string{"kernel.msgmax": "1"},
 				Mounts: []v1.Mount{{Source: "data-1", Target: "/data", Volume: &v1.VolumeOptions{Labels: map[string]string{"of": "task1"}}}}},
 			Labels: map[string]string{"com.docker.swarm.node.id": nodeID, "com.docker.swarm.service.id": "web", "com.docker.swarm.service.name": "web",

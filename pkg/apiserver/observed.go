@@ -29,7 +29,7 @@ const (
 	maxWord        = 128 // a version, a platform
 	maxDigests     = 8   // in number
 	maxDigest      = 64
-	maxGeneric     = 256 // in number
+	maxGeneric     = v1.MaxGenericResources
 	maxEngineLabel = 512
 	maxLabelText   = 4096
 )
@@ -122,6 +122,9 @@ func checkDescription(d *v1.NodeDescription) error {
 	for i, g := range d.Resources.Generic {
 		c.word(fmt.Sprintf("description.resources.generic[%d].kind", i), g.Kind, maxWord)
 		c.word(fmt.Sprintf("description.resources.generic[%d].value", i), g.Value, maxWord)
+		if g.Kind == "" || g.Count < 0 || g.Value != "" && g.Count != 0 {
+			c.wrong(fmt.Sprintf("description.resources.generic[%d]", i), "is no generic resource: want a kind with a value, or with a count")
+		}
 	}
 	c.labels(d.Engine.Labels)
 	c.volumes(d.Volumes)

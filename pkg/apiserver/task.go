@@ -54,7 +54,7 @@ func appendPlainTask(buf []byte, t *v1.Task) ([]byte, bool) {
 		j.raw(`,"placement":{"node":`)
 		j.quoted(p.Node)
 		j.time(`,"at":`, p.At)
-		j.plain = j.plain && len(p.HostPorts) == 0
+		j.plain = j.plain && len(p.HostPorts) == 0 && len(p.Generic) == 0
 		if p.CPUs != 0 {
 			j.raw(`,"cpus":`)
 			j.raw(p.CPUs.String())

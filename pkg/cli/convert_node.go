@@ -21,6 +21,9 @@ func convertTask(t *v1.Task, revision *v1.ServiceRevision, n names) *dockerTask 
 	if t.Desired != nil {
 		d.ServiceID, d.Slot, d.DesiredState = t.Desired.Service, t.Desired.Slot, t.Desired.State.String()
 		d.Status.Err = t.Desired.Pending
+		if p := t.Desired.Placement; p != nil {
+			d.GenericResources = convertGeneric(p.Generic)
+		}
 		for _, address := range t.Desired.Networks {
 			d.NetworksAttachments = append(d.NetworksAttachments, convertAttachment(address, n.networks.exact(address.Network)))
 		}

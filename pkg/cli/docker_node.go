@@ -15,6 +15,7 @@ type dockerTask struct {
 	DesiredState string `json:",omitempty"`
 	// NetworksAttachments are in Docker's plural.
 	NetworksAttachments []dockerAttachment `json:",omitempty"`
+	GenericResources    []dockerGeneric    `json:",omitempty"`
 }
 
 type dockerTaskStatus struct {

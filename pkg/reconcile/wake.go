@@ -52,7 +52,7 @@ func (t TaskChange) Freed() bool {
 		return false
 	}
 	p := t.Old.Desired.Placement
-	return p.CPUs > 0 || p.Memory > 0 || len(p.HostPorts) > 0
+	return p.CPUs > 0 || p.Memory > 0 || len(p.HostPorts) > 0 || len(p.Generic) > 0
 }
 
 // NodeOf is the node that a change is of, before and after, if it changed in something that decisions go by: not when it

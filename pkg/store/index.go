@@ -179,6 +179,8 @@ type Load struct {
 	Memory v1.Bytes
 	// HostPorts counts the tasks that hold each host mode port, such as "tcp/8080".
 	HostPorts map[string]int
+	// Generic are the generic resources that they hold.
+	Generic v1.Generic
 }
 
 func (x *index) changeLoads(was, is *v1.Task) {
@@ -203,7 +205,7 @@ func holding(t *v1.Task) *v1.TaskPlacement {
 }
 
 func sameHold(a, b *v1.TaskPlacement) bool {
-	return a.Node == b.Node && a.CPUs == b.CPUs && a.Memory == b.Memory && slices.Equal(a.HostPorts, b.HostPorts)
+	return a.Node == b.Node && a.CPUs == b.CPUs && a.Memory == b.Memory && slices.Equal(a.HostPorts, b.HostPorts) && slices.Equal(a.Generic, b.Generic)
 }
 
 func (x *index) changeLoad(p *v1.TaskPlacement, by int) {
@@ -223,6 +225,14 @@ func (x *index) changeLoad(p *v1.TaskPlacement, by int) {
 		}
 		if len(next.HostPorts) == 0 {
 			next.HostPorts = nil
+		}
+	}
+	if len(p.Generic) > 0 {
+		if next.Generic = maps.Clone(next.Generic); next.Generic == nil {
+			next.Generic = make(v1.Generic, len(p.Generic))
+		}
+		if next.Generic.Add(p.Generic, int64(by)); len(next.Generic) == 0 {
+			next.Generic = nil
 		}
 	}
 	if next.Tasks == 0 {

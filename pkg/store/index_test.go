@@ -102,6 +102,9 @@ func drawDesired(t *rapid.T) *v1.TaskDesired {
 	if node := rapid.SampledFrom(fewNodes).Draw(t, "node"); node != "" || rapid.Bool().Draw(t, "placed nowhere") {
 		d.Placement = &v1.TaskPlacement{Node: node, CPUs: v1.CPUs(rapid.IntRange(0, 2).Draw(t, "cpus")), Memory: 3,
 			HostPorts: rapid.SliceOfN(rapid.SampledFrom([]string{"tcp/80", "udp/53"}), 0, 2).Draw(t, "ports")}
+		if rapid.Bool().Draw(t, "generic") {
+			d.Placement.Generic = []v1.GenericResource{{Kind: "gpu", Value: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "value")}, {Kind: "ssd", Count: 2}}
+		}
 	}
 	return d
 }
@@ -178,6 +181,12 @@ func (x *indexes) addTask(task *v1.Task) {
 			l.HostPorts = make(map[string]int)
 		}
 		l.HostPorts[port]++
+	}
+	for _, g := range task.Desired.Placement.Generic {
+		if l.Generic == nil {
+			l.Generic = make(v1.Generic)
+		}
+		l.Generic[v1.GenericResource{Kind: g.Kind, Value: g.Value}] += max(g.Count, 1)
 	}
 	x.Loads[node] = l
 }

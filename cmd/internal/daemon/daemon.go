@@ -38,6 +38,8 @@ type Options struct {
 	Labels map[string]string
 	// InsecureRegistries are spoken to without TLS.
 	InsecureRegistries []string
+	// GenericResources are what the node has that tasks can reserve, each as KIND=VALUE.
+	GenericResources []string
 	// RegistryConfig is a file with logins to registries, in the format of Docker's config.json.
 	RegistryConfig string
 	// EtcdEndpoints are those of an etcd of one's own, instead of the one inside the daemon.
@@ -185,7 +187,7 @@ func newRegistry() *prometheus.Registry {
 // open gets hold of the machine: its containers and its network.
 func (d *Daemon) open(ctx context.Context) error {
 	var err error
-	if d.machine, err = thisMachine(); err != nil {
+	if d.machine, err = thisMachine(d.o.GenericResources); err != nil {
 		return err
 	}
 	// The network first: it refuses where another swarmd has this namespace, and then no containerd must be left running.

@@ -150,6 +150,7 @@ func (o *Options) NodeFlags(flags *flag.FlagSet) {
 	flags.StringVar(&o.RegistryConfig, "registry-config", "/root/.docker/config.json", "`FILE` with logins to registries, as docker login writes it; read anew for each pull")
 	flags.Var(labels{&o.Labels}, "label", "`KEY=VALUE` that constraints know as engine.labels.KEY; may be repeated")
 	flags.Var(list{&o.InsecureRegistries}, "insecure-registry", "`HOST:PORT` of a registry that is spoken to without TLS; may be repeated")
+	flags.Var(list{&o.GenericResources}, "node-generic-resource", "`KIND=VALUE` of something that tasks can reserve, such as GPU=UUID1 for each one, or SSD=3; may be repeated")
 }
 
 // EtcdFlags declares the flags of what works on an etcd of one's own.

@@ -21,7 +21,8 @@ type AgentOptions struct {
 	Join, TokenFile string
 	// AdvertiseAddr and DataPathAddr are as for a node that joins.
 	AdvertiseAddr, DataPathAddr string
-	// Node are the options that an agent shares with the daemon: Root, RuntimeDir, ContainerdAddress, Labels, InsecureRegistries, Log.
+	// Node are the options that an agent shares with the daemon: Root, RuntimeDir, ContainerdAddress, Labels, InsecureRegistries, GenericResources,
+	// Log.
 	Node Options
 }
 

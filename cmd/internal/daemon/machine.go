@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"runtime"
@@ -20,9 +21,16 @@ type machine struct {
 	kernel   string
 	system   string
 	memory   int64
+	// generic are the generic resources that the daemon was told of.
+	generic []v1.GenericResource
 }
 
-func thisMachine() (machine, error) {
+// thisMachine looks at the machine. Generic are its generic resources, as the flag has them.
+func thisMachine(generic []string) (machine, error) {
+	resources, err := v1.ParseGenericResources(generic)
+	if err != nil {
+		return machine{}, fmt.Errorf("--node-generic-resource: %w", err)
+	}
 	hostname, err := os.Hostname()
 	if err != nil {
 		return machine{}, err
@@ -40,6 +48,7 @@ func thisMachine() (machine, error) {
 		kernel:   string(bytes.TrimRight(name.Release[:], "\x00")),
 		system:   prettyName("/etc/os-release"),
 		memory:   int64(memory.Totalram) * int64(memory.Unit),
+		generic:  resources,
 	}, nil
 }
 
@@ -70,8 +79,9 @@ func (m machine) describe(runtimeVersion, addr string) v1.NodeDescription {
 		Hostname: m.hostname,
 		Platform: v1.Platform{Architecture: architecture(), OS: runtime.GOOS},
 		Resources: v1.NodeResources{
-			CPUs:   v1.CPUs(runtime.NumCPU()) * 1e9,
-			Memory: v1.Bytes(m.memory),
+			CPUs:    v1.CPUs(runtime.NumCPU()) * 1e9,
+			Memory:  v1.Bytes(m.memory),
+			Generic: m.generic,
 		},
 		Engine: v1.Engine{Version: Version(), Runtime: runtimeVersion},
 	}

@@ -53,7 +53,7 @@ func RunAPIServer(ctx context.Context, o APIServerOptions) error {
 	if err := foundCluster(ctx, s); err != nil {
 		return err
 	}
-	if d.machine, err = thisMachine(); err != nil {
+	if d.machine, err = thisMachine(nil); err != nil {
 		return err
 	}
 	d.server = apiserver.New(apiserver.Options{Store: s, Host: apiHost{d.machine}, Registry: d.registry, Log: o.Log, AuditFile: o.AuditFile})

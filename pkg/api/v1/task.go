@@ -139,6 +139,8 @@ type TaskPlacement struct {
 	At     time.Time `json:"at,omitzero"`
 	CPUs   CPUs      `json:"cpus,omitempty"`
 	Memory Bytes     `json:"memory,omitempty"`
+	// Generic are the generic resources that were set aside: those that have names by these.
+	Generic []GenericResource `json:"generic,omitempty"`
 	// HostPorts are the ports published in host mode, each like "tcp/8080".
 	HostPorts []string `json:"hostPorts,omitempty"`
 }

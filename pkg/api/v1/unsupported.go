@@ -49,9 +49,6 @@ func (u unsupported) task(field string, t *TaskSpec) {
 	for i, n := range t.Networks {
 		u.when(len(n.DriverOpts) > 0, at(field+".networks", i)+".driverOpts")
 	}
-	if r := t.Resources; r != nil && r.Reservations != nil {
-		u.when(len(r.Reservations.Generic) > 0, field+".resources.reservations.generic")
-	}
 	if d := t.LogDriver; d != nil {
 		if !slices.Contains([]string{"", "json-file", "local", "none"}, d.Name) {
 			u.value(field+".logDriver.name", d.Name, "json-file", "local", "none")

@@ -19,8 +19,6 @@ func TestUnsupported(t *testing.T) {
 		{"Service", `{"task":{"container":{"image":"a","privileges":{"appArmor":{"mode":"default"},"seLinux":{"type":"t"},"noNewPrivileges":true}}}}`,
 			c + "privileges.appArmor: is not supported yet\n" + c + "privileges.seLinux: is not supported yet"},
 		{"Service", `{"task":{"container":{"image":"a"}},"endpoint":{"mode":"dnsrr"}}`, ""},
-		{"Service", `{"task":{"container":{"image":"a"},"resources":{"reservations":{"generic":[{"kind":"gpu","count":1}]}}}}`,
-			"spec.task.resources.reservations.generic: is not supported yet"},
 		{"Service", `{"task":{"container":{"image":"a"},"logDriver":{"name":"syslog","options":{"tag":"x"}}}}`,
 			"spec.task.logDriver.name: syslog is not supported yet: want json-file, local or none\n" +
 				`spec.task.logDriver.options["tag"]: is not supported yet: want max-size or max-file`},

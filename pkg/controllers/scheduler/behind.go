@@ -46,6 +46,10 @@ func (n *node) without(t *v1.Task) *node {
 	left.load.Tasks--
 	left.load.CPUs -= p.CPUs
 	left.load.Memory -= p.Memory
+	if len(p.Generic) > 0 {
+		left.load.Generic = maps.Clone(n.load.Generic)
+		left.load.Generic.Add(p.Generic, -1)
+	}
 	if len(p.HostPorts) > 0 {
 		left.load.HostPorts = maps.Clone(n.load.HostPorts)
 		for _, port := range p.HostPorts {

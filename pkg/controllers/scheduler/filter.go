@@ -19,8 +19,8 @@ type filter interface {
 func filtersFor(spec *v1.ServiceRevisionSpec) []filter {
 	filters := []filter{ready{}}
 	needs := needsOf(spec)
-	if needs.cpus > 0 || needs.memory > 0 {
-		filters = append(filters, resources{needs.cpus, needs.memory})
+	if needs.cpus > 0 || needs.memory > 0 || len(needs.generic) > 0 {
+		filters = append(filters, resources{needs.cpus, needs.memory, needs.generic})
 	}
 	p := spec.Task.Placement
 	if p != nil && len(p.Constraints) > 0 {
@@ -73,13 +73,15 @@ func (ready) why(nodes int) string {
 
 // resources wants what is reserved to be free.
 type resources struct {
-	cpus   v1.CPUs
-	memory v1.Bytes
+	cpus    v1.CPUs
+	memory  v1.Bytes
+	generic []v1.GenericResource
 }
 
 func (r resources) fits(n *node) bool {
 	have := n.Status.Description.Resources
-	return n.load.CPUs+r.cpus <= have.CPUs && n.load.Memory+r.memory <= have.Memory
+	_, enough := n.load.Generic.Take(have.Generic, r.generic)
+	return enough && n.load.CPUs+r.cpus <= have.CPUs && n.load.Memory+r.memory <= have.Memory
 }
 
 func (resources) why(nodes int) string { return onNodes("insufficient resources", nodes) }

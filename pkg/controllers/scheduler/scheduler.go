@@ -188,7 +188,6 @@ func (d *decision) place(g group, service *v1.Service, spec *v1.ServiceRevisionS
 			d.explain(g.tasks[i:], reasons(filters, d.nodes), d.behind(filters))
 			return
 		}
-		n.reserve(needs)
 		d.assign(t, n, needs)
 		tree.placed(n, firstNo(filters, n) < 0)
 	}
@@ -208,7 +207,6 @@ func (d *decision) placeOn(tasks []*v1.Task, filters []filter, needs needs) {
 		case firstNo(filters, n) >= 0:
 			d.explain(tasks[i:i+1], reasons(filters, []*node{n}), d.behind(filters))
 		default:
-			n.reserve(needs)
 			d.assign(t, n, needs)
 		}
 	}
@@ -216,15 +214,16 @@ func (d *decision) placeOn(tasks []*v1.Task, filters []filter, needs needs) {
 
 // needs are what a task reserves on its node.
 type needs struct {
-	cpus   v1.CPUs
-	memory v1.Bytes
-	ports  []string
+	cpus    v1.CPUs
+	memory  v1.Bytes
+	generic []v1.GenericResource
+	ports   []string
 }
 
 func needsOf(spec *v1.ServiceRevisionSpec) needs {
 	n := needs{ports: hostPorts(spec.Endpoint)}
 	if r := spec.Task.Resources; r != nil && r.Reservations != nil {
-		n.cpus, n.memory = r.Reservations.CPUs, r.Reservations.Memory
+		n.cpus, n.memory, n.generic = r.Reservations.CPUs, r.Reservations.Memory, r.Reservations.Generic
 	}
 	return n
 }
@@ -247,14 +246,23 @@ func hostPorts(e *v1.EndpointSpec) []string {
 	return ports
 }
 
-// reserve counts a task onto the node. The load's map belongs to the snapshot and is not written through.
-func (n *node) reserve(needs needs) {
+// reserve counts a task onto the node, and returns which generic resources it gets. The load's maps belong to the snapshot and are not
+// written through.
+func (n *node) reserve(needs needs) []v1.GenericResource {
 	n.ours++
 	n.load.Tasks++
 	n.load.CPUs += needs.cpus
 	n.load.Memory += needs.memory
+	var given []v1.GenericResource
+	if len(needs.generic) > 0 {
+		given, _ = n.load.Generic.Take(n.Status.Description.Resources.Generic, needs.generic) // the filter saw to it
+		generic := make(v1.Generic, len(n.load.Generic)+len(given))
+		maps.Copy(generic, n.load.Generic)
+		generic.Add(given, 1)
+		n.load.Generic = generic
+	}
 	if len(needs.ports) == 0 {
-		return
+		return given
 	}
 	ports := make(map[string]int, len(n.load.HostPorts)+len(needs.ports))
 	maps.Copy(ports, n.load.HostPorts)
@@ -262,11 +270,15 @@ func (n *node) reserve(needs needs) {
 		ports[p]++
 	}
 	n.load.HostPorts = ports
+	return given
 }
 
+// assign gives a node to a task, and what the task needs of it.
 func (d *decision) assign(t *v1.Task, n *node, needs needs) {
+	given := n.reserve(needs)
 	next := *t.Desired
 	next.Pending = ""
-	next.Placement = &v1.TaskPlacement{Node: n.Meta.ID, At: d.now, CPUs: needs.cpus, Memory: needs.memory, HostPorts: needs.ports}
+	next.Placement = &v1.TaskPlacement{Node: n.Meta.ID, At: d.now, CPUs: needs.cpus, Memory: needs.memory, Generic: given,
+		HostPorts: needs.ports}
 	d.plan.Ops = append(d.plan.Ops, reconcile.SetTask(d.now, t, &next))
 }

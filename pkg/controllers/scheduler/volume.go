@@ -119,7 +119,6 @@ func (d *decision) placeHome(tasks []*v1.Task, service *v1.Service, spec *v1.Ser
 		}
 		switch {
 		case best != nil:
-			best.reserve(needs)
 			d.assign(t, best, needs)
 		case len(home) > 0 && strict:
 			d.explain(tasks[i:i+1], reasons(filters, home)+": the volumes of this slot are there, and nowhere else", d.behind(filters))

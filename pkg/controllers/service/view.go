@@ -151,22 +151,24 @@ func (v *view) nodeOf(t *v1.Task) (n node, known bool) {
 // were placed last.
 func (v *view) beyond(n *v1.Node) map[string]bool {
 	load, have := v.snapshot.LoadOf(n.Meta.ID), n.Status.Description.Resources
-	if load.CPUs <= have.CPUs && load.Memory <= have.Memory {
+	if load.CPUs <= have.CPUs && load.Memory <= have.Memory && load.Generic.Within(have.Generic) {
 		return nil
 	}
 	var live []*v1.Task
 	for t := range v.snapshot.TasksOfNode(n.Meta.ID) {
-		if p := t.Desired.Placement; v1.Live(t) && (p.CPUs > 0 || p.Memory > 0) {
+		if p := t.Desired.Placement; v1.Live(t) && (p.CPUs > 0 || p.Memory > 0 || len(p.Generic) > 0) {
 			live = append(live, t)
 		}
 	}
 	slices.SortFunc(live, func(a, b *v1.Task) int {
 		return cmp.Or(a.Desired.Placement.At.Compare(b.Desired.Placement.At), cmp.Compare(a.Meta.ID, b.Meta.ID))
 	})
-	beyond := make(map[string]bool)
+	beyond, held := make(map[string]bool), make(v1.Generic)
 	for _, t := range live {
 		p := t.Desired.Placement
-		if p.CPUs > have.CPUs || p.Memory > have.Memory {
+		held.Add(p.Generic, 1)
+		if p.CPUs > have.CPUs || p.Memory > have.Memory || !held.Within(have.Generic) {
+			held.Add(p.Generic, -1)
 			beyond[t.Meta.ID] = true
 			continue
 		}

@@ -89,7 +89,7 @@ func CheckStep(before, after *store.Snapshot, ops []store.Op) error {
 
 // checkNode looks at the tasks that are to stay: what is to stop may hold more until it has.
 func checkNode(s *store.Snapshot, n *v1.Node) error {
-	var load store.Load
+	load := store.Load{Generic: make(v1.Generic)}
 	ports := make(map[string]string)
 	for t := range s.TasksOfNode(n.Meta.ID) {
 		if !v1.Live(t) {
@@ -98,6 +98,7 @@ func checkNode(s *store.Snapshot, n *v1.Node) error {
 		p := t.Desired.Placement
 		load.CPUs += p.CPUs
 		load.Memory += p.Memory
+		load.Generic.Add(p.Generic, 1)
 		for _, port := range p.HostPorts {
 			if other := ports[port]; other != "" {
 				return fmt.Errorf("node %s has the tasks %s and %s with the port %s", n.Meta.ID, other, t.Meta.ID, port)
@@ -115,6 +116,9 @@ func within(n *v1.Node, load store.Load) error {
 	have := n.Status.Description.Resources
 	if load.CPUs > have.CPUs || load.Memory > have.Memory {
 		return fmt.Errorf("node %s holds %s cpus and %d bytes, and has %s and %d", n.Meta.ID, load.CPUs, load.Memory, have.CPUs, have.Memory)
+	}
+	if !load.Generic.Within(have.Generic) {
+		return fmt.Errorf("node %s holds %v, and has %v", n.Meta.ID, load.Generic, have.Generic)
 	}
 	return nil
 }

@@ -61,6 +61,12 @@ func (w *World) describe(o *v1.Node, what, arg string) error {
 			return err
 		}
 		status.Description.Resources.CPUs = cpus
+	case "generic":
+		generic, err := v1.ParseGenericResources(strings.FieldsFunc(arg, func(r rune) bool { return r == ',' }))
+		if err != nil {
+			return err
+		}
+		status.Description.Resources.Generic = generic
 	case "volumes":
 		status.Description.Volumes = strings.FieldsFunc(arg, func(r rune) bool { return r == ',' })
 	case "tls":

@@ -128,6 +128,9 @@ func note(d *v1.TaskDesired) string {
 	if r := d.Restarts; r != nil && len(r.Times) > 0 {
 		notes = append(notes, fmt.Sprintf("restarts %d", len(r.Times)))
 	}
+	if p := d.Placement; p != nil {
+		notes = append(notes, v1.GenericEnv(p.Generic)...)
+	}
 	for _, text := range []string{d.Pending, d.Reason} {
 		if text != "" {
 			notes = append(notes, text)

@@ -35,6 +35,7 @@ var update = flag.Bool("update", false, "rewrite what scenarios expect; review t
 //	status SERVICE.SLOT[@ATTEMPT] STATE [ran DURATION]      what an agent says of a task; default the newest
 //	node ID new|ready|down        a node joins and begins a session, begins one, has lost its session
 //	node ID drain|active|pause|remove|label KEY=VALUE|cpus N
+//	node ID generic [GPU=A,SSD=3…] the generic resources that it says it has
 //	node ID volumes [NAME,…]      the volumes that the node says it has
 //	node ID tls ISSUER[,ROOT …]   what the node says of its certificate, and of the roots that it trusts besides the issuer
 //	rotate ROOT                   ask for another root certificate, whose digest is that word
