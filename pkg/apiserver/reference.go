@@ -24,7 +24,28 @@ func checkReferences(s *store.Snapshot, obj v1.Object, id string) error {
 		if err := checkAttachments(s, obj.Spec.Task.Networks); err != nil {
 			return err
 		}
+		if err := checkDependencies(s, obj); err != nil {
+			return err
+		}
 		return portsFree(s, obj, id)
+	}
+	return nil
+}
+
+// checkDependencies refuses services that need each other: none would ever start.
+func checkDependencies(s *store.Snapshot, service *v1.Service) error {
+	circle := v1.DependencyCycle(service.Meta.Name, func(name string) []v1.Dependency {
+		if name == service.Meta.Name {
+			return service.Spec.DependsOn
+		}
+		if id, ok := s.ByName(v1.KindService, name); ok {
+			other, _ := store.Get(s, v1.Services, id)
+			return other.Spec.DependsOn
+		}
+		return nil
+	})
+	if circle != "" {
+		return v1.FieldErrors{{Field: "spec.dependsOn", Message: "services need each other: " + circle}}
 	}
 	return nil
 }

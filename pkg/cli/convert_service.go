@@ -83,7 +83,12 @@ func annotations(m *v1.Meta) dockerAnnotations {
 }
 
 func convertServiceSpec(m *v1.Meta, s *v1.ServiceSpec, n names) dockerServiceSpec {
+	var depends []dockerDependency
+	for _, d := range s.DependsOn {
+		depends = append(depends, dockerDependency{d.Service, string(d.Condition), d.Optional})
+	}
 	return dockerServiceSpec{
+		DependsOn:         depends,
 		dockerAnnotations: annotations(m),
 		TaskTemplate:      convertTaskSpec(&s.Task, n),
 		Mode:              convertMode(s),

@@ -42,6 +42,13 @@ type dockerServiceSpec struct {
 	UpdateConfig   *dockerUpdateConfig `json:",omitempty"`
 	RollbackConfig *dockerUpdateConfig `json:",omitempty"`
 	EndpointSpec   *dockerEndpointSpec `json:",omitempty"`
+	DependsOn      []dockerDependency  `json:",omitempty"`
+}
+
+// dockerDependency is what inspect says of a dependency, which Docker's services have not.
+type dockerDependency struct {
+	Service, Condition string
+	Optional           bool `json:",omitempty"`
 }
 
 type dockerMode struct {

@@ -113,9 +113,9 @@ const commonFlags = updateFlags + cronFlags + "cap-add cap-drop credential-spec 
 	"stop-grace-period stop-signal tty user with-registry-auth workdir "
 
 var dockerFlags = map[string]string{
-	"service create": commonFlags + "config constraint container-label dns dns-option dns-search env env-file generic-resource group " +
+	"service create": commonFlags + "config constraint container-label depends-on dns dns-option dns-search env env-file generic-resource group " +
 		"host label mode mount name network placement-pref publish secret sysctl ulimit",
-	"service update": commonFlags + "args config-add config-rm constraint-add constraint-rm container-label-add container-label-rm " +
+	"service update": commonFlags + "args depends-on-add depends-on-rm config-add config-rm constraint-add constraint-rm container-label-add container-label-rm " +
 		"dns-add dns-rm dns-option-add dns-option-rm dns-search-add dns-search-rm env-add env-rm force generic-resource-add " +
 		"generic-resource-rm group-add group-rm host-add host-rm image label-add label-rm mount-add mount-rm network-add network-rm " +
 		"placement-pref-add placement-pref-rm publish-add publish-rm rollback secret-add secret-rm sysctl-add sysctl-rm ulimit-add ulimit-rm",

@@ -32,6 +32,7 @@ type createFlags struct {
 	hosts, sysctls          *list[string]
 	ulimits                 *list[v1.Ulimit]
 	generic                 *list[v1.GenericResource]
+	dependsOn               *list[v1.Dependency]
 }
 
 func (a *app) serviceCreateCommand() *cobra.Command {
@@ -73,7 +74,7 @@ func (a *app) addCreateFlags(cmd *cobra.Command) *createFlags {
 		ports: &list[v1.PortConfig]{kind: "port", parse: parsePorts}, groups: newStrings(),
 		dns: newList("list", parseAddress), dnsOption: newStrings(), search: newList("list", parseSearch),
 		hosts: newList("list", parseHost), sysctls: newStrings(), ulimits: newList("ulimit", parseUlimit),
-		generic: newList("list", parseGeneric),
+		generic: newList("list", parseGeneric), dependsOn: newList("dependency", parseDependency),
 	}
 	s := cmd.Flags()
 	s.StringVar(&f.mode, "mode", "replicated", `Service mode ("replicated", "global", "replicated-job", "global-job", "cron")`)
@@ -97,12 +98,14 @@ func (a *app) addCreateFlags(cmd *cobra.Command) *createFlags {
 	s.Var(f.sysctls, "sysctl", "Sysctl options")
 	s.Var(f.ulimits, "ulimit", "Ulimit options")
 	s.Var(f.generic, "generic-resource", "User defined resources")
+	s.Var(f.dependsOn, "depends-on", "Start once another service is there (SERVICE[=started|healthy|completed])")
 	// --host means something else here, so that the daemon is picked by -H alone.
 	s.StringVarP(&a.host, "daemon", "H", "", "Daemon `address` to speak to")
 	s.Lookup("daemon").Hidden = true
 	_ = cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions(flagChoices["mode"], cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("secret", completeNames(a, v1.Secrets))
 	_ = cmd.RegisterFlagCompletionFunc("config", completeNames(a, v1.Configs))
+	_ = cmd.RegisterFlagCompletionFunc("depends-on", completeNames(a, v1.Services))
 	_ = cmd.RegisterFlagCompletionFunc("network", completeNames(a, v1.Networks))
 	return f
 }
@@ -167,6 +170,7 @@ func (f *createFlags) applyMode(s *v1.ServiceSpec) error {
 func (f *createFlags) applyLists(svc *v1.Service) {
 	t := &svc.Spec.Task
 	c := &t.Container
+	svc.Spec.DependsOn = f.dependsOn.all
 	c.Labels = toMap(f.containerLabels.all)
 	c.Mounts = f.mounts.all
 	c.Secrets, c.Configs = f.secrets.all, f.configs.all

@@ -30,6 +30,7 @@ func (f *editFlags) edit(svc *v1.Service) error {
 	if err := f.editMode(svc.Spec); err != nil {
 		return err
 	}
+	svc.Spec.DependsOn = editKeyed(svc.Spec.DependsOn, f.dependsOn, func(d v1.Dependency) string { return d.Service })
 	svc.Meta.Labels = editMap(svc.Meta.Labels, f.labels)
 	c.Labels = editMap(c.Labels, f.containerLabels)
 	c.Sysctls = editMap(c.Sysctls, f.sysctls)

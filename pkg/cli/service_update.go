@@ -34,6 +34,7 @@ type editFlags struct {
 	hosts, sysctls                  edit[string]
 	ulimits                         edit[v1.Ulimit]
 	generic                         edit[v1.GenericResource]
+	dependsOn                       edit[v1.Dependency]
 	networks                        edit[v1.NetworkAttachment]
 	preferences, removedPreferences *list[v1.PlacementPreference]
 	published, unpublished          *list[v1.PortConfig]
@@ -108,6 +109,7 @@ func (a *app) addEditFlags(cmd *cobra.Command) *editFlags {
 	f.sysctls = newEdit(s, "sysctl", "a Sysctl option", newStrings())
 	f.ulimits = newEdit(s, "ulimit", "a ulimit option", newList("ulimit", parseUlimit))
 	f.generic = newEdit(s, "generic-resource", "a Generic resource", newList("list", parseGeneric))
+	f.dependsOn = newEdit(s, "depends-on", "a service to wait for at the first start", newList("dependency", parseDependency))
 	f.networks = newEdit(s, "network", "a network", newList("network", parseNetwork))
 	f.preferences, f.removedPreferences = newList("pref", parsePreference), newList("pref", parsePreference)
 	s.Var(f.preferences, "placement-pref-add", "Add a placement preference")

@@ -39,7 +39,7 @@ var serviceKeys = []key{
 	{path: "services.*.cpuset", fate: refused, note: "tasks are not bound to cores: write a number of cpus below deploy.resources"},
 	{path: "services.*.credential_spec", fate: refused, note: noWindows},
 	{path: "services.*.depends_on",
-		note: "the order of `stack deploy`, which waits for what others depend on; the swarm itself starts tasks in any order"},
+		note: "the order of `stack deploy`, which waits for what others depend on, and the order in which the swarm first starts them"},
 	{path: "services.*.depends_on.*"},
 	{path: "services.*.depends_on.*.condition", note: "`service_started`, `service_healthy`, `service_completed_successfully`"},
 	{path: "services.*.depends_on.*.required"},

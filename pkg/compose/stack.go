@@ -52,6 +52,8 @@ type Need struct {
 	Completed bool
 	// Optional tells that the other goes on without.
 	Optional bool
+	// condition is what it is in the service's spec.
+	condition v1.DependencyCondition
 }
 
 // External is an object that the stack uses and does not own.
@@ -155,7 +157,11 @@ func (c *converter) services() {
 	}
 	for _, name := range c.ordered() {
 		s := c.project.Services[name]
-		c.stack.Services = append(c.stack.Services, Service{c.service(name, &s), c.needs(name, &s)})
+		made, needs := c.service(name, &s), c.needs(name, &s)
+		for _, need := range needs {
+			made.Spec.DependsOn = append(made.Spec.DependsOn, v1.Dependency{Service: need.Service, Condition: need.condition, Optional: need.Optional})
+		}
+		c.stack.Services = append(c.stack.Services, Service{made, needs})
 	}
 }
 
@@ -205,9 +211,12 @@ func (c *converter) needs(name string, s *types.ServiceConfig) []Need {
 		}
 		need := Need{Service: c.scoped(key), Optional: !d.Required}
 		switch d.Condition {
-		case "", types.ServiceConditionStarted, types.ServiceConditionHealthy:
+		case "", types.ServiceConditionStarted:
+			need.condition = v1.DependsStarted
+		case types.ServiceConditionHealthy:
+			need.condition = v1.DependsHealthy
 		case types.ServiceConditionCompletedSuccessfully:
-			need.Completed = true
+			need.Completed, need.condition = true, v1.DependsCompleted
 		default:
 			c.fail(path+".condition", "%q is no condition: want service_started, service_healthy or service_completed_successfully", d.Condition)
 		}

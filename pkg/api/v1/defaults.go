@@ -81,6 +81,9 @@ func defaultService(s *ServiceSpec) {
 		defaultUpdate(&s.Rollback)
 	}
 	defaultSchedule(s)
+	for i := range s.DependsOn {
+		orElse(&s.DependsOn[i].Condition, DependsStarted)
+	}
 	defaultTask(&s.Task)
 	fill(&s.Endpoint, EndpointSpec{})
 	orElse(&s.Endpoint.Mode, EndpointVIP)

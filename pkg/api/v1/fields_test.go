@@ -10,8 +10,9 @@ import (
 // decided are the fields of what a service runs, each either honoured or refused by Unsupported for now, at least in some
 // of its values. A field that is in neither list would be accepted and silently ignored: whoever adds one decides here.
 var decided = map[reflect.Type]struct{ honoured, refused string }{
-	reflect.TypeFor[ServiceSpec]():   {"mode replicas maxConcurrent schedule task update rollback rollbackTo endpoint", ""},
+	reflect.TypeFor[ServiceSpec]():   {"mode replicas maxConcurrent schedule task update rollback rollbackTo endpoint dependsOn", ""},
 	reflect.TypeFor[Schedule]():      {"cron timeZone concurrency startingDeadline keepSuccessful keepFailed suspend runNow", ""},
+	reflect.TypeFor[Dependency]():    {"service condition optional", ""},
 	reflect.TypeFor[EndpointSpec]():  {"mode ports", ""},
 	reflect.TypeFor[TaskSpec]():      {"container resources restartPolicy placement networks logDriver forceUpdate", "logDriver"},
 	reflect.TypeFor[Resources]():     {"limits reservations memorySwap memorySwappiness", ""},

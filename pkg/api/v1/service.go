@@ -26,6 +26,8 @@ type ServiceSpec struct {
 	RollbackTo string `json:"rollbackTo,omitempty"`
 	// Endpoint says how the service is reached.
 	Endpoint *EndpointSpec `json:"endpoint,omitempty"`
+	// DependsOn are the services that have to be there before the first task of this one is given a node. It is no part of a revision.
+	DependsOn []Dependency `json:"dependsOn,omitempty"`
 }
 
 // ServiceMode says what tasks a service consists of.

@@ -24,6 +24,7 @@ func (c *checker) service(field string, s *ServiceSpec) {
 	if s.Endpoint != nil {
 		c.endpoint(field+".endpoint", s.Endpoint)
 	}
+	c.dependencies(field+".dependsOn", s.DependsOn)
 }
 
 // replicas checks the numbers of tasks against the mode that they belong to.

@@ -59,6 +59,10 @@ func TestValidate(t *testing.T) {
 		{"Service", service, `"update":{"maxFailureRatio":1.01}`, "spec.update.maxFailureRatio: 1.01 is out of range: want 0 to 1"},
 		{"Service", service, `"update":{"maxFailureRatio":-0.1}`, "spec.update.maxFailureRatio: -0.1 is out of range: want 0 to 1"},
 		{"Service", service, `"update":{"order":"random"}`, `spec.update.order: "random" is not allowed: want stop-first or start-first`},
+		{"Service", service, `"dependsOn":[{"service":"db","condition":"healthy"},{"service":"cache"}]`, ""},
+		{"Service", service, `"dependsOn":[{"service":"db","condition":"up"},{"service":"db"},{}]`,
+			"spec.dependsOn[0].condition: \"up\" is not allowed: want started, healthy or completed\nspec.dependsOn[1].service: \"db\" is given twice\n" +
+				"spec.dependsOn[2].service: is missing: want 1 to 63 letters, digits, - and _, beginning and ending with a letter or digit"},
 		// Schedules.
 		{"Service", service, `"mode":"cron","schedule":{"cron":"30 3 * * MON"}`, ""},
 		{"Service", service, `"mode":"cron"`, "spec.schedule: is missing: mode cron needs one, with a cron such as 30 3 * * *"},

@@ -4,7 +4,7 @@
 // It owns TaskDesired.Placement, and Pending once a task has its addresses: before, it is not placed. It never moves a task
 // that has a node, never makes or stops one, and never looks at how busy a node is: what counts is what was set aside.
 //
-// Reading order: scheduler.go (a service), filter.go (which nodes), volume.go (which have its data), spread.go (which is best),
+// Reading order: scheduler.go (a service), depends.go (what it waits for), filter.go (which nodes), volume.go (which have its data), spread.go (which is best),
 // explain.go (why not).
 package scheduler
 
@@ -31,16 +31,16 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	if _, _, changed := reconcile.NodeOf(c); changed {
 		return slices.Collect(s.ServicesWithUnplaced())
 	}
+	concerned := dependentsOf(s, c)
 	t, ok := reconcile.TaskOf(c)
 	switch {
 	case !ok:
-		return nil
 	case t.Freed():
 		return append(slices.Collect(s.ServicesWithUnplaced()), t.Service())
 	case t.Decided(), t.Ended():
-		return []string{t.Service()}
+		return append(concerned, t.Service())
 	}
-	return nil
+	return concerned
 }
 
 // Decide implements reconcile.Rule.
@@ -53,6 +53,7 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 	}
 	d := &decision{now: now, snapshot: s, key: key, nodes: candidates(s)}
 	d.countTasks()
+	waits := waitsFor(s, service)
 	for _, g := range groups {
 		spec, ok := d.spec(service, g.revision)
 		if !ok {
@@ -60,6 +61,10 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 			continue
 		}
 		g.tasks = slices.DeleteFunc(g.tasks, func(t *v1.Task) bool { return !v1.HasAddresses(t, &spec.Task) }) // rule address says why
+		if waits != "" {
+			d.explain(g.tasks, waits, nobody)
+			continue
+		}
 		d.place(g, service, spec)
 	}
 	return d.plan

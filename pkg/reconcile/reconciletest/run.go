@@ -26,6 +26,7 @@ var update = flag.Bool("update", false, "rewrite what scenarios expect; review t
 //	play                          let the agents of nodes that have a session do what they are told
 //	tick DURATION                 move the clock
 //	lead                          another takes the lead, who knows what is in the store alone
+//	make SERVICE                  a service is made, with one replica
 //	scale SERVICE N               change the replicas
 //	set SERVICE PATH=VALUE …      change the spec, such as task.container.image=hello:2; null removes
 //	edit SERVICE PATH=VALUE …     the same, beginning with what the service is and not with what failed and was rolled back

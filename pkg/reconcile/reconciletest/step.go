@@ -60,6 +60,8 @@ func (w *World) change(name string, args []string) error {
 		d, err := time.ParseDuration(args[0])
 		w.Now = w.Now.Add(d)
 		return err
+	case "make":
+		return w.Load("kind: Service\nmetadata: {name: " + args[0] + "}\nspec: {task: {container: {image: hello:1}}}")
 	case "scale":
 		return w.set(args[0], []string{"replicas=" + args[1]})
 	case "set":
