@@ -48,7 +48,8 @@ func newPeerFiles(p *Peer) (*peerFiles, error) {
 	return f, nil
 }
 
-// pairOf is the chain and its key as one file: read one after the other, two would not always match.
+// pairOf is the chain and its key as one file: read one after the other, two would not always match. etcd reads it twice, so that a
+// connection that is made in the moment of a renewal may fail, and is made again.
 func pairOf(chain, key []byte) []byte {
 	return slices.Concat(bytes.TrimSpace(chain), []byte("\n"), key)
 }
