@@ -41,6 +41,7 @@ func (a *agent) takeReleased(ids ...string) {
 // webOnNetA is a service on a network with a task on each of two nodes, which run; node3 and tB have nothing to do with it.
 func webOnNetA(f *fixture) {
 	f.commit(append(networkOps("netA", "a", 4096), networkOps("netB", "b", 4097)...)...)
+	f.commit(addrOp("node1", "10.0.0.1"), addrOp("node2", "10.0.0.2"), addrOp("node3", "10.0.0.3"))
 	f.commit(serviceOp("sA", "web", onNetworks("a")), peerTaskOp("t1", "sA", "node1", "netA"), peerTaskOp("t2", "sA", "node2", "netA"),
 		serviceOp("sB", "db", onNetworks("b")), peerTaskOp("tB", "sB", "node3", "netB"))
 	f.commit(statusOp("t1", v1.TaskRunning, "100.64.1.2"), statusOp("t2", v1.TaskRunning, "100.64.2.2"), statusOp("tB", v1.TaskRunning, "100.64.3.2"))
@@ -94,7 +95,7 @@ func TestReleased(t *testing.T) {
 // TestReleasedBehindPorts: every node may send to a task behind a published port, also where its service is gone by then.
 func TestReleasedBehindPorts(t *testing.T) {
 	f := serve(t)
-	f.commit(nodeOp("node1", 1), nodeOp("node2", 2))
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), addrOp("node1", "10.0.0.1"), addrOp("node2", "10.0.0.2"))
 	spec := publishing(v1.PortConfig{Target: 80, Published: 8080, Mode: v1.PublishIngress})
 	f.commit(serviceOp("sI", "lb", spec), peerTaskOp("t1", "sI", "node1"), statusOp("t1", v1.TaskRunning, "100.64.1.2"),
 		store.Op{Kind: v1.KindServiceRevision, ID: "r-sI", If: store.Always(), Value: &v1.ServiceRevisionSpec{Service: "sI", Endpoint: spec.Endpoint}, Meta: &v1.Meta{}})
@@ -135,6 +136,8 @@ func TestReleasedAcrossManagers(t *testing.T) {
 	c.commit(append(networkOps("netA", "a", 4096), serviceOp("sA", "web", onNetworks("a")), peerTaskOp("t1", "sA", "w1", "netA"),
 		peerTaskOp("t2", "sA", "w2", "netA"), statusOp("t1", v1.TaskRunning, "100.64.1.2"), statusOp("t2", v1.TaskRunning, "100.64.2.2"))...)
 	one, two := c.agentAt("w1", c.addr), c.agentAt("w2", m2.addr)
+	c.commit(addrOp("w1", "10.0.0.1"), addrOp("w2", "10.0.0.2")) // else both were at the address of this machine
+	two.until(func() bool { return two.peers["t1"] != nil })
 	one.follow()
 	two.follow()
 	c.commit(stopOp("t1", "sA", "w1", "netA"))

@@ -143,7 +143,7 @@ func TestPeers(t *testing.T) {
 // TestPublishedPortsAreOnEveryNode: a node that is drained, or paused, or that has no task of the service, leads to it all the same.
 func TestPublishedPortsAreOnEveryNode(t *testing.T) {
 	f := serve(t)
-	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), serviceOp("sI", "lb", publishing(v1.PortConfig{Target: 80, Published: 8080, Mode: v1.PublishIngress})),
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), addrOp("node2", "10.0.0.2"), serviceOp("sI", "lb", publishing(v1.PortConfig{Target: 80, Published: 8080, Mode: v1.PublishIngress})),
 		peerTaskOp("tI", "sI", "node2"), statusOp("tI", v1.TaskRunning, "100.64.2.3"))
 	for _, availability := range []v1.NodeAvailability{v1.AvailabilityActive, v1.AvailabilityPause, v1.AvailabilityDrain} {
 		f.commit(store.Op{Kind: v1.KindNode, ID: "node1", Value: &v1.NodeSpec{Role: v1.RoleWorker, Availability: availability, Index: 1}, If: store.Exists()})
