@@ -43,7 +43,7 @@ func (s *Server) imageTunnel(w http.ResponseWriter, r *http.Request) error {
 	}
 	wanted, peers := imagePeers(snapshot, node, image)
 	if !wanted {
-		return problemf(http.StatusForbidden, "no task of node %s is to run the image %s", node, clip(image))
+		return problemf(http.StatusConflict, "no task of node %s is to run the image %s", node, clip(image))
 	}
 	ctx, cancel := b.bind(r.Context())
 	defer cancel(nil)

@@ -159,9 +159,9 @@ func TestImageTunnelIsForOwnTasks(t *testing.T) {
 		taskOp("a", "s", "node1", "r1", 1), taskOp("b", "s", "node2", "r2", 2), stopped)
 	for image, want := range map[string]int{
 		"one.example/app:1":   http.StatusNotFound, // nobody else has it
-		"two.example/app:1":   http.StatusForbidden,
-		"three.example/app:1": http.StatusForbidden,
-		"":                    http.StatusForbidden,
+		"two.example/app:1":   http.StatusConflict,
+		"three.example/app:1": http.StatusConflict,
+		"":                    http.StatusConflict,
 	} {
 		if got := f.do("POST", "/v1/nodes/node1/image?image="+image, ""); got.code != want {
 			t.Errorf("%q: %d %s, want %d", image, got.code, got.body, want)
