@@ -44,7 +44,7 @@ func (a *Agent) beginTunnel(s v1.StreamRequest) {
 		case !running:
 			end.Error = "the task does not run"
 		default:
-			end = a.tunnel(ctx, cancel, s.Task, to)
+			end = a.tunnel(ctx, cancel, s, to)
 		}
 		_ = v1.WriteFrameJSON(to, v1.FrameEnd, end) // who is gone needs no answer
 		_ = to.CloseWrite()
@@ -53,7 +53,8 @@ func (a *Agent) beginTunnel(s v1.StreamRequest) {
 }
 
 // tunnel does what the first frame asks for.
-func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, task string, to v1.Tunnel) v1.TunnelEnd {
+func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, s v1.StreamRequest, to v1.Tunnel) v1.TunnelEnd {
+	task := s.Task
 	slow := time.AfterFunc(tunnelStart, func() { _ = to.Close() })
 	kind, data, err := v1.ReadFrame(to)
 	slow.Stop()
@@ -67,10 +68,12 @@ func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, task stri
 	switch {
 	case err != nil:
 		return v1.TunnelEnd{Error: "read what the tunnel is for: " + err.Error()}
-	case (task == v1.NodeItself) != (start.Doctor != nil):
-		return v1.TunnelEnd{Error: "the network is examined by a node itself, and a node itself does nothing else", Invalid: true}
+	case (task == v1.NodeItself) != (start.Doctor != nil || start.RemoveVolume != nil):
+		return v1.TunnelEnd{Error: "the network is examined, and volumes are removed, by a node itself, and a node itself does nothing else", Invalid: true}
 	case start.Doctor != nil:
 		return a.tunnelDoctor(ctx, to, start.Doctor)
+	case start.RemoveVolume != nil:
+		return a.tunnelRemoveVolume(ctx, s.Volume, start.RemoveVolume)
 	case start.Exec != nil:
 		return a.tunnelExec(ctx, cancel, task, to, start.Exec)
 	case start.Attach != nil:

@@ -21,10 +21,13 @@ type piped struct{ net.Conn }
 func (p piped) CloseWrite() error { return nil }
 
 // user asks for a tunnel to a task, and is its other end.
-func (l *lab) user(task string) net.Conn {
+func (l *lab) user(task string) net.Conn { return l.userOf(v1.StreamRequest{Task: task}) }
+
+func (l *lab) userOf(r v1.StreamRequest) net.Conn {
 	here, there := net.Pipe()
 	l.swarm.tunnelled = func(string) (v1.Tunnel, error) { return piped{there}, nil }
-	l.swarm.send(v1.Assignment{Streams: []v1.StreamRequest{{ID: v1.NewID(), Task: task, Tunnel: true}}})
+	r.ID, r.Tunnel = v1.NewID(), true
+	l.swarm.send(v1.Assignment{Streams: []v1.StreamRequest{r}})
 	return here
 }
 

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	engine "github.com/swarmd/swarmd/pkg/runtime"
 )
 
 // A node says which volumes it has, in its description: tasks come back to them.
@@ -34,6 +36,19 @@ func (a *Agent) lookAtVolumes(ctx context.Context) {
 		names = append(names, v.Name)
 	}
 	a.volumes.Store(&names)
+}
+
+// tunnelRemoveVolume removes a volume, if it is the one that the manager wrote down that it may be.
+func (a *Agent) tunnelRemoveVolume(ctx context.Context, may string, v *v1.RemoveVolumeStart) v1.TunnelEnd {
+	if v.Name == "" || v.Name != may {
+		return v1.TunnelEnd{Error: "the tunnel is not for the removal of this volume", Invalid: true}
+	}
+	if err := a.o.Runtime.RemoveVolume(ctx, v.Name); err != nil {
+		return v1.TunnelEnd{Error: forPeople.Replace(err.Error()), Invalid: errors.Is(err, engine.ErrInvalid)}
+	}
+	a.log.Info("a volume was removed", "volume", v.Name)
+	a.lookAtVolumes(ctx)
+	return v1.TunnelEnd{}
 }
 
 // hasVolumes tells whether a container has volumes.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -26,8 +27,9 @@ func (s *Server) tunnelRoutes() []route {
 		{method: http.MethodPost, path: "/v1/tasks/{ref}/tunnel", resource: "tunnels", stream: true, may: rightsOperate,
 			summary: "Run a command in a task's container, or connect to a port of it: frames, both ways.", handle: s.tunnel},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/tunnel", resource: "tunnels", stream: true, may: rightsOperate,
-			summary: "Have a node examine its part of the swarm's network: frames, both ways.", handle: s.tunnelToNode},
-		{method: http.MethodPost, path: "/v1/nodes/{ref}/tasks/{task}/tunnel", resource: "tunnels", stream: true, may: rightsManager, audit: auditNever, query: []string{"image"},
+			query:   []string{"volume"},
+			summary: "Have a node examine its part of the swarm's network, or remove a volume: frames, both ways.", handle: s.tunnelToNode},
+		{method: http.MethodPost, path: "/v1/nodes/{ref}/tasks/{task}/tunnel", resource: "tunnels", stream: true, may: rightsManager, audit: auditNever, query: []string{"image", "volume"},
 			summary: "The same for a task whose node is connected to this manager, as another manager.", handle: s.relayTunnel},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/image", resource: "tunnels", stream: true, may: rightsSelf, audit: auditNever, query: []string{"image"},
 			summary: "Read a part of the image of a task of this node from another node that runs it: frames, both ways.", handle: s.imageTunnel},
@@ -154,33 +156,35 @@ func (m *meetings) close(one *meeting) {
 
 // tunnel leads a user to a task, wherever its node is connected.
 func (s *Server) tunnel(w http.ResponseWriter, r *http.Request) error {
-	return s.leadUser(w, r, func(b *backend) (node, task string, err error) {
+	return s.leadUser(w, r, func(b *backend) (node string, to v1.StreamRequest, err error) {
 		target, err := b.resolve(r.Context(), v1.KindTask, r.PathValue("ref"))
 		if err != nil {
-			return "", "", err
+			return "", to, err
 		}
 		t := target.(*v1.Task)
 		noteWrite(r.Context(), v1.KindTask, t.Meta.ID, v1.TaskName(t.Desired), 0)
 		if v1.Observed(t) != v1.TaskRunning && v1.Observed(t) != v1.TaskStarting {
-			return "", "", problemf(http.StatusConflict, "task %s is not running: it is %s", v1.TaskName(t.Desired), v1.Observed(t))
+			return "", to, problemf(http.StatusConflict, "task %s is not running: it is %s", v1.TaskName(t.Desired), v1.Observed(t))
 		}
-		return v1.TaskNode(t), t.Meta.ID, nil
+		return v1.TaskNode(t), v1.StreamRequest{Task: t.Meta.ID}, nil
 	})
 }
 
 // tunnelToNode leads a user to a node itself, wherever it is connected.
 func (s *Server) tunnelToNode(w http.ResponseWriter, r *http.Request) error {
-	return s.leadUser(w, r, func(b *backend) (node, task string, err error) {
+	return s.leadUser(w, r, func(b *backend) (node string, to v1.StreamRequest, err error) {
 		target, err := b.resolve(r.Context(), v1.KindNode, r.PathValue("ref"))
 		if err != nil {
-			return "", "", err
+			return "", to, err
 		}
-		return target.GetMeta().ID, v1.NodeItself, nil
+		n := target.(*v1.Node)
+		noteWrite(r.Context(), v1.KindNode, n.Meta.ID, nameOf(n), 0)
+		return n.Meta.ID, v1.StreamRequest{Task: v1.NodeItself, Volume: r.URL.Query().Get("volume")}, nil
 	})
 }
 
 // leadUser leads a user to what is found.
-func (s *Server) leadUser(w http.ResponseWriter, r *http.Request, find func(*backend) (node, task string, err error)) error {
+func (s *Server) leadUser(w http.ResponseWriter, r *http.Request, find func(*backend) (node string, to v1.StreamRequest, err error)) error {
 	user, b, err := s.tunnelEnd(w, r)
 	if err != nil {
 		return err
@@ -192,13 +196,13 @@ func (s *Server) leadUser(w http.ResponseWriter, r *http.Request, find func(*bac
 		return err
 	}
 	defer out()
-	node, task, err := find(b)
+	node, to, err := find(b)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := b.bind(r.Context())
 	defer cancel(nil)
-	to := v1.StreamRequest{Task: task, Tunnel: true}
+	to.Tunnel = true
 	if se := b.sessions.of(node); se != nil {
 		return b.lead(ctx, user, se, to)
 	}
@@ -228,7 +232,7 @@ func (s *Server) relayTunnel(w http.ResponseWriter, r *http.Request) error {
 	if se == nil {
 		return problemf(http.StatusNotFound, "node %s is not connected to this manager", clip(node))
 	}
-	return b.lead(ctx, user, se, v1.StreamRequest{Task: r.PathValue("task"), Tunnel: !image, Image: image})
+	return b.lead(ctx, user, se, v1.StreamRequest{Task: r.PathValue("task"), Tunnel: !image, Image: image, Volume: r.URL.Query().Get("volume")})
 }
 
 // lead asks a node that is connected here for its end of a tunnel, and carries.
@@ -306,7 +310,8 @@ func (b *backend) leadOn(ctx context.Context, user *tunnelEnd, node string, to v
 	defer cancel()
 	in, up := io.Pipe()
 	defer func() { _ = in.Close() }()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+"/v1/nodes/"+node+"/tasks/"+to.Task+"/tunnel?image="+strconv.FormatBool(to.Image), in)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+"/v1/nodes/"+node+"/tasks/"+to.Task+"/tunnel?"+
+		url.Values{"image": {strconv.FormatBool(to.Image)}, "volume": {to.Volume}}.Encode(), in)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (a *app) networkPruneCommand() *cobra.Command {
 				return err
 			}
 			if !force {
-				if err := a.confirm(pruneWarning); err != nil {
+				if err := a.confirm("network prune", pruneWarning); err != nil {
 					return err
 				}
 			}
@@ -50,9 +50,9 @@ func (a *app) networkPruneCommand() *cobra.Command {
 	return cmd
 }
 
-// confirm asks whether to go on, or reads the answer from standard input where nobody can be asked. Without an answer nothing is
+// confirm asks whether a command is to go on, or reads the answer from standard input where nobody can be asked. Without an answer nothing is
 // done.
-func (a *app) confirm(warning string) error {
+func (a *app) confirm(command, warning string) error {
 	answer, err := a.Ask(warning+"\nAre you sure you want to continue? [y/N] ", false)
 	if errors.Is(err, errNoTerminal) {
 		answer, err = bufio.NewReader(io.LimitReader(a.In, maxSecretLine)).ReadString('\n')
@@ -62,7 +62,7 @@ func (a *app) confirm(warning string) error {
 	case err != nil && !errors.Is(err, io.EOF):
 		return err
 	case !strings.EqualFold(answer, "y") && !strings.EqualFold(answer, "yes"):
-		return errors.New("network prune has been cancelled: nobody said yes, so that nothing was removed (--force does not ask)")
+		return errors.New(command + " has been cancelled: nobody said yes, so that nothing was removed (--force does not ask)")
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func TestPruneAsks(t *testing.T) {
 			o.Ask = func(string, bool) (string, error) { return strings.TrimSpace(c.terminal), nil }
 		}
 		a := &app{Options: withDefaults(o)}
-		if err := a.confirm("WARNING!"); (err == nil) != c.ok {
+		if err := a.confirm("network prune", "WARNING!"); (err == nil) != c.ok {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}

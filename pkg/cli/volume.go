@@ -46,13 +46,10 @@ var volumeTable = table{
 }
 
 func (a *app) volumeCommand() *cobra.Command {
-	rm := removeCommand(a, v1.Volumes, "volumes", `Remove what the swarm knows of volumes: what those of a name are like. One that a service uses stays. What is in volumes is the
-nodes', and stays there.`)
-	rm.Flags().BoolP("force", "f", false, "Do not error if the volume does not exist")
 	return group("volume", "Manage volumes", `  swarmctl volume create --opt type=nfs --opt o=addr=10.0.0.5,rw --opt device=:/export shared
   swarmctl service create --name web --mount source=shared,target=/srv nginx
   swarmctl volume ls`,
-		a.volumeCreateCommand(), a.volumeInspectCommand(), a.volumeListCommand(), rm)
+		a.volumeCreateCommand(), a.volumeInspectCommand(), a.volumeListCommand(), a.volumePruneCommand(), a.volumeRemoveCommand())
 }
 
 func (a *app) volumeCreateCommand() *cobra.Command {

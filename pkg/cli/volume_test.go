@@ -22,3 +22,16 @@ func TestMergeVolumes(t *testing.T) {
 		t.Errorf("volumes %s, want %s", strings.Join(got, " "), want)
 	}
 }
+
+func TestMountedBy(t *testing.T) {
+	used := mountedBy([]*v1.Service{object[v1.Service](t, `{metadata: {name: db}, spec: {task: {container: {image: x, mounts: [
+		{type: volume, source: "db-{{.Task.Slot}}", target: /a}, {type: volume, source: one.two, target: /b}, {type: volume, target: /c}, {type: bind, source: /etc, target: /d}]}}}}`)})
+	for name, want := range map[string]bool{"db-1": true, "db-": true, "one.two": true, "onextwo": false, "my-db-1": false, "other": false, "/etc": false, "": false} {
+		if used(name) != want {
+			t.Errorf("%q is in use: %t", name, !want)
+		}
+	}
+	if mountedBy(nil)("") {
+		t.Error("without services a volume is in use")
+	}
+}

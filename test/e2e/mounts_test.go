@@ -127,7 +127,43 @@ func (s *swarm) slotsComeBack() {
 	})
 	create()
 	s.atHome("made anew", home)
+	s.volumesGo()
+}
+
+// volumesGo removes the volumes of db: not while containers have them, and then with what is in them.
+func (s *swarm) volumesGo() {
+	manager := s.Hosts[0]
+	if r := manager.Ctl("volume", "rm", "db-1"); r.Code != 1 || !strings.Contains(r.Stderr, "volume db-1 stays on node ") || !strings.Contains(r.Stderr, "volume is in use") {
+		s.t.Errorf("volume rm of one in use: %+v", r)
+	}
+	manager.Must("volume", "prune", "--all", "--force")
+	if n := len(s.volumesOnDisk("db-")); n != 3 {
+		s.t.Errorf("after a prune there are %d volumes of a service that uses three", n)
+	}
 	manager.Must("service", "rm", "db")
+	s.Eventually(generous, "a volume that no container has any more is removed", func() error { return manager.Ctl("volume", "rm", "db-1").Err })
+	if left := s.volumesOnDisk("db-1"); len(left) > 0 {
+		s.t.Errorf("after volume rm there is %s", left)
+	}
+	s.Eventually(generous, "prune removes the others", func() error { return manager.Ctl("volume", "prune", "--all", "--force").Err })
+	if left := s.volumesOnDisk("db-"); len(left) > 0 {
+		s.t.Errorf("after volume prune there is %s", left)
+	}
+	if r := manager.Ctl("volume", "rm", "nobody"); r.Code != 1 || !strings.Contains(r.Stderr, "no such volume: nobody") {
+		s.t.Errorf("volume rm of none: %+v", r)
+	}
+}
+
+// volumesOnDisk are the folders of volumes whose names begin so, on all hosts.
+func (s *swarm) volumesOnDisk(prefix string) (all []string) {
+	for _, h := range s.Hosts {
+		there, err := filepath.Glob(filepath.Join(h.Root, "volumes", prefix+"*"))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		all = append(all, there...)
+	}
+	return all
 }
 
 // placesOf are the nodes of a service's tasks, by slot.

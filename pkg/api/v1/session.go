@@ -88,6 +88,8 @@ type StreamRequest struct {
 	Tunnel bool       `json:"tunnel,omitempty"`
 	// Image asks for a tunnel too, to another node that wants the image of the task. Nothing but a Blob is to be given to it.
 	Image bool `json:"image,omitempty"`
+	// Volume is the one volume that the user of a tunnel to a node itself may have removed; empty is none.
+	Volume string `json:"volume,omitempty"`
 }
 
 // LogOptions say which part of a task's output is wanted.

@@ -47,8 +47,14 @@ type TunnelStart struct {
 	Copy    *CopyStart    `json:"copy,omitempty"`
 	Forward *ForwardStart `json:"forward,omitempty"`
 	Blob    *BlobStart    `json:"blob,omitempty"`
-	// Doctor is asked of a node itself: see NodeItself.
-	Doctor *DoctorStart `json:"doctor,omitempty"`
+	// Doctor and RemoveVolume are asked of a node itself: see NodeItself.
+	Doctor       *DoctorStart       `json:"doctor,omitempty"`
+	RemoveVolume *RemoveVolumeStart `json:"removeVolume,omitempty"`
+}
+
+// RemoveVolumeStart removes a volume of a node, with all that is in it. One that a container has is an error; one that is not there is not.
+type RemoveVolumeStart struct {
+	Name string `json:"name"`
 }
 
 // BlobStart reads a part of a task's image.
