@@ -101,6 +101,9 @@ type Limits struct {
 	SessionGap time.Duration
 	// StreamWait is how long a node has to open a log stream; default 10 s.
 	StreamWait time.Duration
+	// WithdrawWait is how long nodes have to confirm that they send nothing to a task any more; default v1.WithdrawWithin, after which its
+	// node waits no more.
+	WithdrawWait time.Duration
 	// ResolveTimeout is how long a registry has to tell a digest; default 10 s.
 	ResolveTimeout time.Duration
 }
@@ -120,7 +123,7 @@ func (l Limits) orDefaults() Limits {
 	}{
 		{&l.Keepalive, 5 * time.Second}, {&l.BodyTimeout, 30 * time.Second}, {&l.WriteTimeout, 30 * time.Second},
 		{&l.SessionGap, 250 * time.Millisecond}, {&l.StrangerTimeout, 5 * time.Second},
-		{&l.StreamWait, 10 * time.Second}, {&l.ResolveTimeout, 10 * time.Second},
+		{&l.StreamWait, 10 * time.Second}, {&l.WithdrawWait, v1.WithdrawWithin}, {&l.ResolveTimeout, 10 * time.Second},
 	} {
 		if *d.at == 0 {
 			*d.at = d.value

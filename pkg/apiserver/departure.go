@@ -38,7 +38,7 @@ func (b *backend) depart(revision int64, tasks []*v1.Task) {
 		return
 	}
 	b.spawn(func() {
-		ctx, cancel := context.WithTimeout(b.ctx, v1.WithdrawWithin)
+		ctx, cancel := context.WithTimeout(b.ctx, b.server.limits.WithdrawWait)
 		defer cancel()
 		snapshot, err := b.store.Snapshot(ctx, revision)
 		if err != nil {

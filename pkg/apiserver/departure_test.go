@@ -8,6 +8,7 @@ import (
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/apiserver"
 	"github.com/swarmd/swarmd/pkg/ca"
 	"github.com/swarmd/swarmd/pkg/store"
 )
@@ -18,6 +19,9 @@ func (a *agent) follow() {
 		a.client.Node(a.name).Followed(a.last.Peers.Number)
 	}
 }
+
+// unhurried gives nodes all the time that a test has: on a busy machine its steps may take longer than nodes have.
+func unhurried(o *apiserver.Options) { o.Limits.WithdrawWait = patience }
 
 // stopOp has a task of peerTaskOp stop.
 func stopOp(id, service, node string, networks ...string) store.Op {
@@ -50,7 +54,7 @@ func webOnNetA(f *fixture) {
 // TestReleased: a task that is to stop is released once all nodes that may send to it have confirmed that they do not any more, and a node
 // that has nothing to do with it is not asked.
 func TestReleased(t *testing.T) {
-	f := serve(t)
+	f := serve(t, unhurried)
 	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3))
 	webOnNetA(f)
 	one, two := f.connect("node1"), f.connect("node2")
@@ -94,7 +98,7 @@ func TestReleased(t *testing.T) {
 
 // TestReleasedBehindPorts: every node may send to a task behind a published port, also where its service is gone by then.
 func TestReleasedBehindPorts(t *testing.T) {
-	f := serve(t)
+	f := serve(t, unhurried)
 	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), addrOp("node1", "10.0.0.1"), addrOp("node2", "10.0.0.2"))
 	spec := publishing(v1.PortConfig{Target: 80, Published: 8080, Mode: v1.PublishIngress})
 	f.commit(serviceOp("sI", "lb", spec), peerTaskOp("t1", "sI", "node1"), statusOp("t1", v1.TaskRunning, "100.64.1.2"),
@@ -116,7 +120,7 @@ func TestReleasedBehindPorts(t *testing.T) {
 
 // TestReleasedWithoutTheLost: a node that is gone is not waited for.
 func TestReleasedWithoutTheLost(t *testing.T) {
-	f := serve(t)
+	f := serve(t, unhurried)
 	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3))
 	webOnNetA(f)
 	one, two := f.connect("node1"), f.connect("node2")
@@ -131,7 +135,7 @@ func TestReleasedWithoutTheLost(t *testing.T) {
 
 // TestReleasedAcrossManagers: nodes confirm to the manager that they are connected to, and go on with another one where that dies.
 func TestReleasedAcrossManagers(t *testing.T) {
-	c := form(t)
+	c := form(t, unhurried)
 	m2 := c.another()
 	c.commit(append(networkOps("netA", "a", 4096), serviceOp("sA", "web", onNetworks("a")), peerTaskOp("t1", "sA", "w1", "netA"),
 		peerTaskOp("t2", "sA", "w2", "netA"), statusOp("t1", v1.TaskRunning, "100.64.1.2"), statusOp("t2", v1.TaskRunning, "100.64.2.2"))...)
@@ -161,7 +165,7 @@ func TestReleasedAcrossManagers(t *testing.T) {
 
 // TestFollowedIsForManagers: who asks has to be one, and to ask for something sensible.
 func TestFollowedIsForManagers(t *testing.T) {
-	c := form(t)
+	c := form(t, unhurried)
 	c.node("w1", ca.RoleWorker).expect(http.StatusForbidden, http.MethodPost, "/v1/followed", `{"revision":1,"nodes":["w1"]}`)
 	m := c.node("m2", ca.RoleManager)
 	m.expect(http.StatusOK, http.MethodPost, "/v1/followed", `{"revision":1,"nodes":["w1"]}`, "{}")
