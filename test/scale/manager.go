@@ -41,7 +41,8 @@ func startManager(ctx context.Context, o options, dir string, log *slog.Logger, 
 	if !o.memory {
 		config := etcd.Config{Dir: dir, Log: log}
 		if o.churn > 0 {
-			config.KeepHistory = time.Second // or the bounded history would fill up all the time that a short run takes
+			// Or what is bounded would fill up all the time that a run takes: the history, and raft's log between two snapshots.
+			config.KeepHistory, config.SnapshotCount = time.Second, 100
 		}
 		e, err := etcd.Start(ctx, config)
 		if err != nil {
