@@ -32,13 +32,15 @@ func (l *Lab) clear() error {
 	if err := unmountBelow(l.Dir, false); err != nil {
 		return err
 	}
-	hosts, err := filepath.Glob(filepath.Join(l.Dir, "*", "containerd"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range hosts {
-		if err := removeEngine(dir); err != nil {
+	for _, at := range []string{"containerd", "agent/containerd"} { // of swarmd, and of an agent as a process of its own
+		engines, err := filepath.Glob(filepath.Join(l.Dir, "*", at))
+		if err != nil {
 			return err
+		}
+		for _, dir := range engines {
+			if err := removeEngine(dir); err != nil {
+				return err
+			}
 		}
 	}
 	return os.RemoveAll(l.Dir)
