@@ -25,26 +25,35 @@ const (
 func (a *Agent) beginTunnel(s v1.StreamRequest) {
 	t := a.tasks[s.Task]
 	running := s.Task == v1.NodeItself || t != nil && t.phase >= phaseStarted && t.phase < phaseEnded
-	full := len(a.streams) >= maxStreams
+	refusal := ""
+	switch {
+	case len(a.streams) >= maxStreams:
+		refusal = "there are too many streams at once on this node"
+	case !running:
+		refusal = "the task does not run"
+	}
+	a.openTunnel(s, refusal, func() {}, func(ctx context.Context, cancel context.CancelFunc, to v1.Tunnel) v1.TunnelEnd {
+		return a.tunnel(ctx, cancel, s, to)
+	})
+}
+
+// openTunnel opens this node's end of a tunnel, where it says why it refuses, if it does, or does what is to be done, and then the end. After runs in
+// the loop once that is over.
+func (a *Agent) openTunnel(s v1.StreamRequest, refusal string, after func(), do func(context.Context, context.CancelFunc, v1.Tunnel) v1.TunnelEnd) {
 	ctx, cancel := context.WithCancel(a.ctx)
 	a.streams[s.ID] = cancel
 	a.workers.Go(func() {
 		defer cancel()
-		defer a.post(func() { delete(a.streams, s.ID) })
+		defer a.post(func() { delete(a.streams, s.ID); after() })
 		to, err := a.o.Manager.Tunnel(ctx, s.ID)
 		if err != nil {
 			a.log.Debug("tunnel not opened", "task.id", s.Task, "err", err)
 			return
 		}
 		defer to.Close()
-		var end v1.TunnelEnd
-		switch {
-		case full:
-			end.Error = "there are too many streams at once on this node"
-		case !running:
-			end.Error = "the task does not run"
-		default:
-			end = a.tunnel(ctx, cancel, s, to)
+		end := v1.TunnelEnd{Error: refusal}
+		if refusal == "" {
+			end = do(ctx, cancel, to)
 		}
 		_ = v1.WriteFrameJSON(to, v1.FrameEnd, end) // who is gone needs no answer
 		_ = to.CloseWrite()
@@ -52,19 +61,24 @@ func (a *Agent) beginTunnel(s v1.StreamRequest) {
 	})
 }
 
-// tunnel does what the first frame asks for.
-func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, s v1.StreamRequest, to v1.Tunnel) v1.TunnelEnd {
-	task := s.Task
+// readStart reads what a tunnel is for. Whoever is too slow to say so is cut off.
+func readStart(to v1.Tunnel) (start v1.TunnelStart, err error) {
 	slow := time.AfterFunc(tunnelStart, func() { _ = to.Close() })
 	kind, data, err := v1.ReadFrame(to)
 	slow.Stop()
-	var start v1.TunnelStart
 	if err == nil && kind != v1.FrameStart {
 		err = errors.New("the first frame says nothing of what the tunnel is for")
 	}
 	if err == nil {
 		err = json.Unmarshal(data, &start)
 	}
+	return start, err
+}
+
+// tunnel does what the first frame asks for.
+func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, s v1.StreamRequest, to v1.Tunnel) v1.TunnelEnd {
+	task := s.Task
+	start, err := readStart(to)
 	switch {
 	case err != nil:
 		return v1.TunnelEnd{Error: "read what the tunnel is for: " + err.Error()}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -95,7 +94,7 @@ func (a *app) copy(ctx context.Context, f *copyFlags, from, to string) error {
 		return daemonError(err)
 	}
 	defer tunnel.Close()
-	through := &copyStream{app: a, tunnel: tunnel}
+	through := &copyStream{app: a, tunnel: tunnel, answer: &v1.FrameReader{From: tunnel, Errors: a.Err}}
 	if target != "" {
 		err = through.up(ctx, sourcePath, local)
 	} else {
@@ -121,39 +120,23 @@ func wantsContents(path string) bool {
 type copyStream struct {
 	*app
 	tunnel v1.Tunnel
-	rest   []byte // of a frame that was read in part
-	over   bool
+	answer *v1.FrameReader
 	n      int64 // bytes that went through
 }
 
 // Read implements io.Reader: what the node sends, until its end, which is io.EOF only if nothing went wrong.
 func (s *copyStream) Read(p []byte) (int, error) {
-	for len(s.rest) == 0 {
-		if s.over {
-			return 0, io.EOF
-		}
-		kind, data, err := v1.ReadFrame(s.tunnel)
-		if err != nil {
-			return 0, fmt.Errorf("the connection to the task was lost: %w", err)
-		}
-		switch kind {
-		case v1.FrameOutput:
-			s.rest = data
-		case v1.FrameErrors:
-			_, _ = s.Err.Write(data)
-		case v1.FrameEnd:
-			var end v1.TunnelEnd
-			if err := json.Unmarshal(data, &end); err != nil {
-				return 0, err
-			}
-			if s.over = true; end.Error != "" {
-				return 0, errors.New(end.Error)
-			}
-		}
+	n, err := s.answer.Read(p)
+	s.n += int64(n)
+	return n, s.lost(err)
+}
+
+// lost says of an error that is not the node's what it means.
+func (s *copyStream) lost(err error) error {
+	if err == nil || s.answer.Ended {
+		return err
 	}
-	n := copy(p, s.rest)
-	s.rest, s.n = s.rest[n:], s.n+int64(n)
-	return n, nil
+	return fmt.Errorf("the connection to the task was lost: %w", err)
 }
 
 // Write implements io.Writer: what the node is sent.
@@ -180,13 +163,12 @@ func (s *copyStream) up(ctx context.Context, path string, source *archive.Source
 		}
 		sent <- err
 	}()
-	answer := &copyStream{app: s.app, tunnel: s.tunnel}
-	_, err := io.Copy(io.Discard, answer)
-	if answer.over && err != nil {
+	_, err := io.Copy(io.Discard, s.answer)
+	if s.answer.Ended && err != nil {
 		return err // of the node, which reads no more
 	}
 	_ = s.tunnel.Close()
-	return errors.Join(<-sent, err)
+	return errors.Join(<-sent, s.lost(err))
 }
 
 // packedName is what a path of this machine is called.

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -207,29 +206,11 @@ func examineNode(ctx context.Context, c *client.Client, n *v1.Node, start v1.Doc
 		return e, err
 	}
 	defer to.Close()
-	var output bytes.Buffer
-	for {
-		kind, data, err := v1.ReadFrame(to)
-		switch {
-		case err == io.EOF:
-			return e, io.ErrUnexpectedEOF
-		case err != nil:
-			return e, err
-		case kind == v1.FrameOutput && output.Len()+len(data) > maxExamination:
-			return e, fmt.Errorf("it says more than %d bytes", maxExamination)
-		case kind == v1.FrameOutput:
-			output.Write(data)
-		case kind == v1.FrameEnd:
-			var end v1.TunnelEnd
-			if err := json.Unmarshal(data, &end); err != nil {
-				return e, err
-			}
-			if end.Error != "" {
-				return e, fmt.Errorf("%s", end.Error)
-			}
-			return readExamination(&output)
-		}
+	output := &io.LimitedReader{R: &v1.FrameReader{From: to}, N: maxExamination}
+	if e, err = readExamination(output); output.N == 0 {
+		err = fmt.Errorf("it says more than %d bytes", maxExamination)
 	}
+	return e, err
 }
 
 // readExamination adds up the parts of an answer.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -170,23 +169,6 @@ func removeVolumeOf(ctx context.Context, c *client.Client, n *v1.Node, name stri
 		return daemonError(err)
 	}
 	defer to.Close()
-	for {
-		kind, data, err := v1.ReadFrame(to)
-		switch {
-		case errors.Is(err, io.EOF):
-			return io.ErrUnexpectedEOF
-		case err != nil:
-			return err
-		case kind != v1.FrameEnd:
-			continue
-		}
-		var end v1.TunnelEnd
-		if err := json.Unmarshal(data, &end); err != nil {
-			return err
-		}
-		if end.Error != "" {
-			return errors.New(end.Error)
-		}
-		return nil
-	}
+	_, err = io.Copy(io.Discard, &v1.FrameReader{From: to})
+	return err
 }

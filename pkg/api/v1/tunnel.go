@@ -3,6 +3,7 @@ package v1
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -159,6 +160,54 @@ func ReadFrame(r io.Reader) (kind FrameKind, data []byte, err error) {
 		return 0, nil, err
 	}
 	return FrameKind(header[0]), data, nil
+}
+
+// FrameReader reads what a tunnel's frames of output hold, until its end: io.EOF where that is well, what it says else, and
+// io.ErrUnexpectedEOF where the tunnel is over without one.
+type FrameReader struct {
+	From io.Reader
+	// Errors takes what frames of errors hold; nil leaves it out.
+	Errors io.Writer
+	// Ended tells whether the end was read.
+	Ended bool
+
+	data []byte
+	err  error
+}
+
+// Read implements io.Reader.
+func (f *FrameReader) Read(p []byte) (int, error) {
+	for len(f.data) == 0 && f.err == nil {
+		f.next()
+	}
+	n := copy(p, f.data)
+	if f.data = f.data[n:]; n > 0 {
+		return n, nil
+	}
+	return 0, f.err
+}
+
+// next reads a frame.
+func (f *FrameReader) next() {
+	kind, data, err := ReadFrame(f.From)
+	switch {
+	case err == io.EOF:
+		f.err = io.ErrUnexpectedEOF
+	case err != nil:
+		f.err = err
+	case kind == FrameOutput:
+		f.data = data
+	case kind == FrameErrors && f.Errors != nil:
+		_, _ = f.Errors.Write(data)
+	case kind == FrameEnd:
+		var end TunnelEnd
+		if f.err = json.Unmarshal(data, &end); f.err != nil {
+			return
+		}
+		if f.Ended, f.err = true, io.EOF; end.Error != "" {
+			f.err = errors.New(end.Error)
+		}
+	}
 }
 
 // FrameWriter makes frames of a kind of what is written to it. To must take a whole Write at a time where several use it.
