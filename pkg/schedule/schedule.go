@@ -23,7 +23,7 @@ type Schedule struct {
 	fixed bool
 }
 
-var parser = cron.MustNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
+var parser = cron.MustNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.DowOrDom | cron.Descriptor)
 
 // Parse reads five fields (minute, hour, day of the month, month, day of the week), or @hourly, @daily, @midnight, @weekly, @monthly,
 // @yearly or @annually, and the IANA name of a time zone, of which "" is UTC. An error says what is wrong and what to write.
@@ -80,35 +80,76 @@ func locate(name string) (*time.Location, error) {
 
 // Next is the first time after t at which it falls due, and zero where there is none within years.
 //
-// Where clocks go forward, what falls into the hour that is left out is due when that hour would have ended. Where they go back, what
-// names its hours is due in the first of the two equal hours alone.
+// Where clocks go forward, what names its hours and falls into the time that is left out is due as long after the change as it would have
+// been; where they go back, it is due in the first of the two equal hours alone.
 func (s *Schedule) Next(t time.Time) time.Time {
-	from := t.In(s.zone)
-	if offset(from) > offset(from.Add(-most)) {
-		from = from.Add(-most) // the library makes up for what was left out only where it begins before
+	if s.fixed {
+		return s.nextOfDay(t)
 	}
-	next := s.when.Next(from)
-	for !next.IsZero() && (!next.After(t) || s.fixed && repeats(next)) {
-		next = s.when.Next(next)
+	return s.nextOfMinutes(t)
+}
+
+// The library is asked about clocks that are never changed: a time of the zone's clock is written as if it were UTC. What it says itself
+// of those that are changed leaves out whole days where midnight is what is left out.
+
+// nextOfDay goes through what the clock may show: what is left out may be due later than what the clock shows after it.
+func (s *Schedule) nextOfDay(t time.Time) time.Time {
+	var next time.Time
+	for shown := s.when.Next(clock(t.In(s.zone)).Add(-most)); !shown.IsZero(); shown = s.when.Next(shown) {
+		if !next.IsZero() && shown.After(clock(next.In(s.zone)).Add(most)) {
+			break
+		}
+		if due := first(shown, s.zone); due.After(t) && (next.IsZero() || due.Before(next)) {
+			next = due
+		}
 	}
 	return next.UTC()
+}
+
+// nextOfMinutes goes from one change of the clock to the next.
+func (s *Schedule) nextOfMinutes(t time.Time) time.Time {
+	t = t.In(s.zone)
+	for shown := clock(t); ; {
+		due := s.when.Next(shown)
+		if due.IsZero() {
+			return due
+		}
+		due = due.Add(-offset(t))
+		_, end := t.ZoneBounds()
+		if end.IsZero() || due.Before(end) {
+			return due
+		}
+		t = end
+		shown = clock(t).Add(-time.Second)
+	}
 }
 
 // most is by how much any clock is ever changed, and more.
 const most = 3 * time.Hour
 
-func offset(t time.Time) int {
+// clock is what the clock of a time's zone shows, written as UTC.
+func clock(t time.Time) time.Time { return t.Add(offset(t)).UTC() }
+
+func offset(t time.Time) time.Duration {
 	_, seconds := t.Zone()
-	return seconds
+	return time.Duration(seconds) * time.Second
 }
 
-// repeats tells whether clocks showed the same before they were last put back.
-func repeats(t time.Time) bool {
-	now, before := offset(t), offset(t.Add(-most))
-	if before <= now {
-		return false
+// first is when a zone's clock first shows a time, or would have, had it not been put forward.
+func first(shown time.Time, zone *time.Location) time.Time {
+	t := time.Date(shown.Year(), shown.Month(), shown.Day(), shown.Hour(), shown.Minute(), shown.Second(), 0, zone)
+	start, end := t.ZoneBounds()
+	for _, change := range []time.Time{start, end} {
+		if change.IsZero() {
+			continue
+		}
+		before, after := offset(change.Add(-time.Nanosecond)), offset(change)
+		from, to := change.Add(min(before, after)).UTC(), change.Add(max(before, after)).UTC()
+		if !shown.Before(from) && shown.Before(to) { // left out, or shown twice
+			return shown.Add(-before)
+		}
 	}
-	return offset(t.Add(time.Duration(now-before)*time.Second)) == before
+	return t
 }
 
 // Latest is the last time not after now at which it fell due, given one, due, that is not after now either.

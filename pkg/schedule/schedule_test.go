@@ -38,6 +38,13 @@ func TestNext(t *testing.T) {
 		{"30 2 * * *", "Europe/Berlin", "2026-03-29T03:10", "2026-03-29T03:30+02:00 2026-03-30T02:30+02:00"},
 		{"0 3 * * *", "Europe/Berlin", "2026-03-28T12:00", "2026-03-29T03:00+02:00 2026-03-30T03:00+02:00"},
 		{"*/30 * * * *", "Europe/Berlin", "2026-03-29T01:10", "2026-03-29T01:30+01:00 2026-03-29T03:00+02:00 2026-03-29T03:30+02:00"},
+		// Also where that is midnight, or half an hour.
+		{"@daily", "America/Santiago", "2026-09-05T12:00", "2026-09-06T01:00-03:00 2026-09-07T00:00-03:00"},
+		{"30 0 5 9 *", "America/Santiago", "2027-01-01T00:00", "2027-09-05T01:30-03:00 2028-09-05T00:30-03:00"},
+		{"0 0 * * *", "Australia/Lord_Howe", "2026-10-03T12:00", "2026-10-04T00:00+10:30 2026-10-05T00:00+11:00 2026-10-06T00:00+11:00"},
+		{"0 0 * * *", "Australia/Lord_Howe", "2026-04-04T12:00", "2026-04-05T00:00+11:00 2026-04-06T00:00+10:30 2026-04-07T00:00+10:30"},
+		// Either day counts where both are given.
+		{"0 12 13 * FRI", "Asia/Kathmandu", "2026-11-29T00:00", "2026-12-04T12:00+05:45 2026-12-11T12:00+05:45 2026-12-13T12:00+05:45"},
 		// Clocks go back: there are two half past two, and one of them counts, but for what is there in every hour.
 		{"30 2 * * *", "Europe/Berlin", "2026-10-24T12:00", "2026-10-25T02:30+02:00 2026-10-26T02:30+01:00"},
 		{"*/20 2 * * *", "Europe/Berlin", "2026-10-25T01:50", "2026-10-25T02:00+02:00 2026-10-25T02:20+02:00 2026-10-25T02:40+02:00 2026-10-26T02:00+01:00"},
@@ -81,6 +88,63 @@ func TestParseRefuses(t *testing.T) {
 			t.Errorf("%q in %q: got %v, want %q", test.expr, test.zone, err, test.want)
 		}
 	}
+}
+
+// TestNextAgainstEachMinute holds what falls due against going through every minute of a day on which a clock is changed.
+func TestNextAgainstEachMinute(t *testing.T) {
+	exprs := rapid.SampledFrom([]string{"* * * * *", "0 * * * *", "*/7 */2 * * *", "0 0 * * *", "30 2 * * *", "*/20 0-3 * * *", "15 1,2 * * SUN", "59 23 * * *"})
+	days := rapid.SampledFrom([]struct{ zone, day string }{
+		{"Europe/Berlin", "2026-03-29"}, {"Europe/Berlin", "2026-10-25"}, {"America/Santiago", "2026-09-06"}, {"America/Santiago", "2026-04-05"},
+		{"Asia/Beirut", "2026-03-29"}, {"Asia/Beirut", "2026-10-25"}, {"Australia/Lord_Howe", "2026-10-04"}, {"Australia/Lord_Howe", "2026-04-05"},
+		{"America/Havana", "2026-03-08"}, {"Africa/Cairo", "2026-04-24"}, {"Asia/Tokyo", "2026-04-24"},
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		expr, day := exprs.Draw(t, "expr"), days.Draw(t, "day")
+		s, err := schedule.Parse(expr, day.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := schedule.Parse(expr, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		location, err := time.LoadLocation(day.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		day0, err := time.ParseInLocation(time.DateOnly, day.day, location)
+		if err != nil {
+			t.Fatal(err)
+		}
+		matches := func(shown time.Time) bool { return plain.Next(shown.Add(-time.Second)).Equal(shown) }
+		namesHours := expr[strings.Index(expr, " ")+1] != '*'
+		due := map[time.Time]bool{}
+		start, end := day0.Add(-24*time.Hour).UTC(), day0.Add(48*time.Hour).UTC()
+		var last time.Time // the latest that the clock has shown
+		for at := start; at.Before(end); at = at.Add(time.Minute) {
+			_, seconds := at.In(location).Zone()
+			shown := at.Add(time.Duration(seconds) * time.Second)
+			for left := last.Add(time.Minute); namesHours && !last.IsZero() && left.Before(shown); left = left.Add(time.Minute) {
+				if matches(left) {
+					due[at.Add(left.Sub(last)-time.Minute)] = true
+				}
+			}
+			if matches(shown) && (!namesHours || shown.After(last)) {
+				due[at] = true
+			}
+			if shown.After(last) {
+				last = shown
+			}
+		}
+		at := start.Add(time.Duration(rapid.IntRange(60, 48*60).Draw(t, "minute")) * time.Minute).Add(time.Duration(rapid.IntRange(0, 59).Draw(t, "second")) * time.Second)
+		want := at.Truncate(time.Minute).Add(time.Minute)
+		for !due[want] && want.Before(end) {
+			want = want.Add(time.Minute)
+		}
+		if got := s.Next(at); want.Before(end) && !got.Equal(want) {
+			t.Fatalf("%s in %s after %s: got %s, want %s", expr, day.zone, at.In(location).Format(form), got.In(location).Format(form), want.In(location).Format(form))
+		}
+	})
 }
 
 // TestLatest finds what fell due last, however long ago the first of what was missed was, and agrees with going through all of it.
