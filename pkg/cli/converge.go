@@ -23,6 +23,8 @@ const maxFailures = 3
 type view struct {
 	service *v1.Service
 	tasks   map[string]*v1.Task
+	// revisions are what the service said, by their IDs: tasks of some of them need no replacement.
+	revisions map[string]*v1.ServiceRevisionSpec
 	// before is the state of the service's latest rollout when waiting began: not news.
 	before *v1.UpdateStatus
 	goal   goal
@@ -200,12 +202,28 @@ func because(t *v1.Task) string {
 	return ""
 }
 
-// slots are the service's slots in order, each with the task of the current revision that stands for it: the latest.
+// current tells which revisions' tasks are as the service says now. Where they are is for the swarm to judge, which replaces those that
+// are in a wrong place.
+func (v view) current() func(revision string) bool {
+	effective := v1.Effective(v.service)
+	known := map[string]bool{v1.RevisionID(effective): true}
+	return func(revision string) bool {
+		is, ok := known[revision]
+		if !ok {
+			r := v.revisions[revision]
+			is = r != nil && v1.SameButPlacement(r, effective.Spec)
+			known[revision] = is
+		}
+		return is
+	}
+}
+
+// slots are the service's slots in order, each with the current task that stands for it: the latest.
 func (v view) slots() []slotView {
-	revision := v1.RevisionID(v1.Effective(v.service))
+	current := v.current()
 	bySlot := make(map[string]*slotView)
 	for _, t := range v.tasks {
-		if v.slot == 0 && t.Desired.Revision != revision || v.slot != 0 && t.Desired.Slot != v.slot {
+		if v.slot == 0 && !current(t.Desired.Revision) || v.slot != 0 && t.Desired.Slot != v.slot {
 			continue
 		}
 		key := strings.TrimPrefix(v1.TaskName(t.Desired), t.Desired.ServiceName+".")

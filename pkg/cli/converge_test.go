@@ -16,7 +16,10 @@ func situation(change func(*v1.Service), tasks ...string) view {
 	if change != nil {
 		change(svc)
 	}
-	v := view{service: svc, tasks: map[string]*v1.Task{}}
+	other, elsewhere := v1.RevisionOf(svc), v1.RevisionOf(svc)
+	other.Task.Container.Image = "other"
+	elsewhere.Task.Placement = &v1.Placement{Constraints: []string{"node.role==worker"}}
+	v := view{service: svc, tasks: map[string]*v1.Task{}, revisions: map[string]*v1.ServiceRevisionSpec{"old": other, "elsewhere": elsewhere}}
 	for _, text := range tasks {
 		f := strings.Fields(text)
 		t := &v1.Task{Meta: v1.Meta{ID: f[0]}, Desired: &v1.TaskDesired{Service: "s", ServiceName: "web", State: v1.TaskRunning,
@@ -32,8 +35,8 @@ func situation(change func(*v1.Service), tasks ...string) view {
 		}
 		for _, more := range f[2:] {
 			switch {
-			case more == "old":
-				t.Desired.Revision = "old"
+			case more == "old", more == "elsewhere":
+				t.Desired.Revision = more
 			case more == "pending":
 				t.Desired.Placement, t.Status, t.Desired.Pending = nil, nil, "no suitable node"
 			case strings.HasPrefix(more, "failures="):
@@ -113,6 +116,7 @@ func TestJudge(t *testing.T) {
 		{"too many, told to go", situation(nil, "1.1 running", "2.1 running", "3.1 running remove"), 2, 2, true, settle, ""},
 		{"the old revision does not count", situation(nil, "1.1 running old", "2.1 running"), 1, 2, false, 5 * time.Second, ""},
 		{"an update is watched for longer", situation(nil, "1.1 shutdown old", "1.2 running", "2.1 running"), 2, 2, true, 5 * time.Second, ""},
+		{"what differs in its placement only counts", situation(nil, "1.1 running elsewhere", "2.1 running"), 2, 2, true, 5 * time.Second, ""},
 		{"one that failed before is watched for longer", situation(nil, "1.1 failed shutdown", "1.2 running", "2.1 running"), 2, 2, true, 5 * time.Second, ""},
 		{"fails, but is tried again", situation(nil, "1.1 failed", "2.1 running"), 1, 2, false, 5 * time.Second, ""},
 		{"keeps failing", situation(nil, "1.3 failed shutdown", "1.4 ready failures=3", "2.1 running"), 1, 2, false, 5 * time.Second,

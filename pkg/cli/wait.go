@@ -31,11 +31,12 @@ func (w *waitFlags) add(cmd *cobra.Command) {
 
 // change is something that a watch told: an object that is there now, or that is gone, or that everything is told anew.
 type change struct {
-	service *v1.Service
-	task    *v1.Task
-	gone    bool
-	again   bool
-	err     error
+	service  *v1.Service
+	task     *v1.Task
+	revision *v1.ServiceRevision
+	gone     bool
+	anew     v1.Kind // everything of this kind is told once more
+	err      error
 }
 
 // converge waits until a service's tasks run as it says and have done so for a moment, and shows how it goes.
@@ -70,14 +71,15 @@ func (a *app) await(ctx context.Context, c *client.Client, w *waitFlags, started
 	}
 	go follow(watching, c, v1.Services, v1.Filter{"id": {svc.Meta.ID}}, send, func(s *v1.Service) change { return change{service: s} })
 	go follow(watching, c, v1.Tasks, v1.Filter{"service": {svc.Meta.ID}}, send, func(t *v1.Task) change { return change{task: t} })
+	go follow(watching, c, v1.ServiceRevisions, v1.Filter{"service": {svc.Meta.ID}}, send, func(r *v1.ServiceRevision) change { return change{revision: r} })
 	var timeout <-chan time.Time
 	if w.timeout > 0 {
 		t := time.NewTimer(w.timeout)
 		defer t.Stop()
 		timeout = t.C
 	}
-	watch := &waiter{app: a, progress: p, started: started, view: view{service: svc, tasks: map[string]*v1.Task{}, goal: w.goal, run: w.run},
-		ref: svc.Meta.ID, numbers: map[string]int{}}
+	known := view{service: svc, tasks: map[string]*v1.Task{}, revisions: map[string]*v1.ServiceRevisionSpec{}, goal: w.goal, run: w.run}
+	watch := &waiter{app: a, progress: p, started: started, view: known, ref: svc.Meta.ID, numbers: map[string]int{}}
 	if svc.Desired != nil {
 		watch.view.before = svc.Desired.Update
 	}
@@ -100,7 +102,7 @@ func follow[S, D, T any](ctx context.Context, c *client.Client, k v1.KindOf[S, D
 				return
 			}
 		}
-		if ctx.Err() != nil || !send(change{again: true}) {
+		if ctx.Err() != nil || !send(change{anew: k.Kind()}) {
 			return
 		}
 	}
@@ -185,8 +187,10 @@ func (w *waiter) take(ch change) error {
 	switch {
 	case ch.err != nil:
 		return daemonError(ch.err)
-	case ch.again:
+	case ch.anew == v1.KindTask:
 		clear(w.view.tasks)
+	case ch.anew == v1.KindServiceRevision:
+		clear(w.view.revisions)
 	case ch.service != nil && ch.gone:
 		return fmt.Errorf("service %s was removed", w.view.service.Meta.Name)
 	case ch.service != nil:
@@ -197,6 +201,10 @@ func (w *waiter) take(ch change) error {
 				w.view.rollback = d.Update.Message
 			}
 		}
+	case ch.revision != nil && ch.gone:
+		delete(w.view.revisions, ch.revision.Meta.ID)
+	case ch.revision != nil:
+		w.view.revisions[ch.revision.Meta.ID] = ch.revision.Spec
 	case ch.task != nil && ch.gone:
 		delete(w.view.tasks, ch.task.Meta.ID)
 	case ch.task != nil && ch.task.Desired != nil:
