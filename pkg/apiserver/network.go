@@ -11,9 +11,11 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// checkAttachments refuses networks that are not there, or that are the same by another name.
+// checkAttachments refuses networks that are not there, that are the same by another name, or that have addresses in common: a task could
+// not tell which of them such an address is on.
 func checkAttachments(s *store.Snapshot, list []v1.NetworkAttachment) error {
 	var seen []string
+	on := make(map[netip.Prefix]string)
 	for _, n := range list {
 		network, err := exact(s, v1.KindNetwork, n.Target)
 		if err != nil {
@@ -24,8 +26,32 @@ func checkAttachments(s *store.Snapshot, list []v1.NetworkAttachment) error {
 			return problemf(http.StatusBadRequest, "the service is attached to network %s twice: once is enough, also by name and by ID", m.Name)
 		}
 		seen = append(seen, m.ID)
+		for _, subnet := range subnetsOf(network.(*v1.Network)) {
+			for other, name := range on {
+				if subnet.Overlaps(other) {
+					return problemf(http.StatusBadRequest, "networks %s (%s) and %s (%s) have addresses in common: a service cannot be attached to both",
+						name, other, m.Name, subnet)
+				}
+			}
+			on[subnet] = m.Name
+		}
 	}
 	return nil
+}
+
+// subnetsOf are the subnets that a network has, or asks for. One that is still to be cut for it will overlap no other.
+func subnetsOf(n *v1.Network) []netip.Prefix {
+	specs := n.Spec.Subnets
+	if n.Desired != nil && len(n.Desired.Subnets) > 0 {
+		specs = n.Desired.Subnets
+	}
+	var subnets []netip.Prefix
+	for _, spec := range specs {
+		if p, err := netip.ParsePrefix(spec.Subnet); err == nil {
+			subnets = append(subnets, p)
+		}
+	}
+	return subnets
 }
 
 // checkSubnets refuses subnets that hold addresses of the gateway network: every task is on that too, and could not tell which

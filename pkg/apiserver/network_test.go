@@ -133,10 +133,14 @@ func TestAttachments(t *testing.T) {
 		_, _, err = client.Update(f.ctx, f.client, v1.Services, changed)
 		f.refused(err, http.StatusBadRequest, c.want)
 	}
+	f.network("red", "10.9.0.0/24")
+	f.network("blue", "10.9.0.128/25")
+	_, _, err := client.Create(f.ctx, f.client, v1.Services, on("both", "red", "blue"))
+	f.refused(err, http.StatusBadRequest, "networks red (10.9.0.0/24) and blue (10.9.0.128/25) have addresses in common")
 	mesh := on("mesh", "front")
 	mesh.Spec.Endpoint = port(8080, v1.PublishIngress)
 	mesh.Spec.Endpoint.Mode = v1.EndpointDNSRR
-	_, _, err := client.Create(f.ctx, f.client, v1.Services, mesh)
+	_, _, err = client.Create(f.ctx, f.client, v1.Services, mesh)
 	f.refused(err, http.StatusBadRequest, "ingress needs endpoint mode vip")
 	mesh.Spec.Endpoint.Ports[0].Mode = v1.PublishHost
 	f.create(mesh)

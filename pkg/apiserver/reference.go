@@ -1,7 +1,9 @@
 package apiserver
 
 import (
+	"cmp"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -76,7 +78,7 @@ func portsFree(s *store.Snapshot, service *v1.Service, id string) error {
 		return nil
 	}
 	for port := range mine {
-		if err := notOfWires(s, port); err != nil {
+		if err := cmp.Or(notOfNodes(s, port), notOfWires(s, port)); err != nil {
 			return err
 		}
 	}
@@ -91,6 +93,30 @@ func portsFree(s *store.Snapshot, service *v1.Service, id string) error {
 		}
 	}
 	return nil
+}
+
+// notOfNodes refuses a port that nodes reach each other by: published, it would lead to a task instead.
+func notOfNodes(s *store.Snapshot, port published) error {
+	switch {
+	case port.protocol == v1.UDP && port.port == cmp.Or(dataPort(s), v1.DefaultDataPort):
+		return problemf(http.StatusBadRequest, "port '%d/udp' is that by which nodes send each other the packets of tasks: publish another", port.port)
+	case port.protocol == v1.TCP && managersListen(s, strconv.Itoa(int(port.port))):
+		return problemf(http.StatusBadRequest, "port '%d' is that at which managers listen: publish another", port.port)
+	}
+	return nil
+}
+
+// managersListen tells whether managers listen at a port, or one that is promoted would where nothing else was said.
+func managersListen(s *store.Snapshot, port string) bool {
+	for m := range store.All(s, v1.Members) {
+		if m.Status == nil {
+			continue
+		}
+		if _, theirs, err := net.SplitHostPort(m.Status.Addr); err == nil && theirs == port {
+			return true
+		}
+	}
+	return port == defaultPort
 }
 
 // notOfWires refuses a port that an encrypted network has on every node of its tasks.

@@ -262,6 +262,16 @@ func TestPublishedPorts(t *testing.T) {
 		}
 		f.refused(err, http.StatusBadRequest, fmt.Sprintf("port '%d' is already in use by service '", c.port))
 	}
+	for _, mode := range []v1.PublishMode{v1.PublishIngress, v1.PublishHost} {
+		s := web("nodes")
+		s.Spec.Endpoint = port(2377, mode)
+		_, _, err := client.Create(f.ctx, f.client, v1.Services, s)
+		f.refused(err, http.StatusBadRequest, "port '2377' is that at which managers listen")
+		s.Spec.Endpoint = port(4789, mode)
+		s.Spec.Endpoint.Ports[0].Protocol = v1.UDP
+		_, _, err = client.Create(f.ctx, f.client, v1.Services, s)
+		f.refused(err, http.StatusBadRequest, "port '4789/udp' is that by which nodes send each other the packets of tasks")
+	}
 	if err := client.Delete(f.ctx, f.client, v1.Services, made.Meta.ID); err != nil {
 		t.Fatal(err)
 	}
