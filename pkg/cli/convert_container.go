@@ -48,7 +48,7 @@ func convertFile(r *v1.FileReference) *dockerFile {
 func convertMount(m *v1.Mount) dockerMount {
 	d := dockerMount{Type: string(cmp.Or(m.Type, v1.MountVolume)), Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly}
 	if b := m.Bind; b != nil {
-		d.BindOptions = &dockerBindOptions{b.Propagation}
+		d.BindOptions = &dockerBindOptions{b.Propagation, b.Recursive == "disabled", b.Recursive == "writable", b.Recursive == "readonly"}
 	}
 	if v := m.Volume; v != nil {
 		d.VolumeOptions = &dockerVolumeOptions{v.NoCopy, v.Labels, v.Subpath, convertDriver(v.Driver)}

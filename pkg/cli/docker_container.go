@@ -76,7 +76,10 @@ type dockerMount struct {
 }
 
 type dockerBindOptions struct {
-	Propagation string `json:",omitempty"`
+	Propagation            string `json:",omitempty"`
+	NonRecursive           bool   `json:",omitempty"`
+	ReadOnlyNonRecursive   bool   `json:",omitempty"`
+	ReadOnlyForceRecursive bool   `json:",omitempty"`
 }
 
 type dockerVolumeOptions struct {

@@ -80,7 +80,7 @@ func setMountField(m *v1.Mount, field, key, val string, hasValue bool) (err erro
 	case "bind-nonrecursive":
 		return errors.New("bind-nonrecursive is deprecated, use bind-recursive=disabled instead")
 	case "bind-recursive":
-		return bindRecursive(key, val)
+		err = bindRecursive(m, key, val)
 	case "volume-subpath":
 		volumeOptions(m).Subpath = val
 	case "volume-nocopy":
@@ -126,12 +126,14 @@ func mountType(val string) (v1.MountType, error) {
 	}
 }
 
-func bindRecursive(key, val string) error {
+// bindRecursive leaves out enabled, which is what happens without the option.
+func bindRecursive(m *v1.Mount, key, val string) error {
 	switch val {
-	case "enabled": // what happens without the option
+	case "enabled":
 		return nil
 	case "disabled", "writable", "readonly":
-		return fmt.Errorf("%s=%s: not supported yet", key, val)
+		bindOptions(m).Recursive = val
+		return nil
 	}
 	return fmt.Errorf(`invalid value for %s: %s (must be "enabled", "disabled", "writable", or "readonly")`, key, val)
 }

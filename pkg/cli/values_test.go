@@ -52,6 +52,8 @@ func TestParseMount(t *testing.T) {
 		"type=bind,src=./data,dst=/a,ro": {Type: v1.MountBind, Source: here, Target: "/a", ReadOnly: true},
 		"type=bind,source=/x,destination=/a,readonly=false,bind-propagation=RShared,bind-recursive=enabled": {Type: v1.MountBind,
 			Source: "/x", Target: "/a", Bind: &v1.BindOptions{Propagation: "rshared"}},
+		"type=bind,src=/x,dst=/a,ro,bind-propagation=rprivate,bind-recursive=readonly": {Type: v1.MountBind, Source: "/x", Target: "/a", ReadOnly: true,
+			Bind: &v1.BindOptions{Propagation: "rprivate", Recursive: "readonly"}},
 		"type=tmpfs,target=/a,tmpfs-size=64m,tmpfs-mode=1777": {Type: v1.MountTmpfs, Target: "/a",
 			Tmpfs: &v1.TmpfsOptions{Size: 64 << 20, Mode: 0o1777}},
 		`source=data,target=/a,volume-nocopy,volume-subpath=x,volume-label=a=b,volume-driver=nfs,"volume-opt=o=addr=1,rw"`: {

@@ -173,7 +173,7 @@ var serviceKeys = []key{
 	{path: "services.*.volumes[].bind.propagation"},
 	{path: "services.*.volumes[].bind.create_host_path",
 		note: "false; a path that is not there on the node is an error, as in Docker's stacks"},
-	{path: "services.*.volumes[].bind.recursive", fate: refused, note: "what is mounted below comes with it: leave it out"},
+	{path: "services.*.volumes[].bind.recursive", note: "`enabled`, `disabled`, `writable`, `readonly`"},
 	{path: "services.*.volumes[].bind.selinux", fate: refused, note: "files are not labelled again: label them on the node"},
 	{path: "services.*.volumes[].volume"},
 	{path: "services.*.volumes[].volume.labels", open: true},

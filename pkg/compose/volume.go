@@ -29,8 +29,8 @@ func (c *converter) mount(at string, v *types.ServiceVolumeConfig) (v1.Mount, bo
 	out := v1.Mount{Type: v1.MountType(v.Type), Source: v.Source, Target: v.Target, ReadOnly: v.ReadOnly}
 	switch v.Type {
 	case types.VolumeTypeBind:
-		if v.Bind != nil && v.Bind.Propagation != "" {
-			out.Bind = &v1.BindOptions{Propagation: v.Bind.Propagation}
+		if v.Bind != nil && (v.Bind.Propagation != "" || v.Bind.Recursive != "") {
+			out.Bind = &v1.BindOptions{Propagation: v.Bind.Propagation, Recursive: v.Bind.Recursive}
 		}
 	case types.VolumeTypeTmpfs:
 		if v.Tmpfs != nil {

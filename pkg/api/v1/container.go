@@ -182,11 +182,15 @@ const (
 type BindOptions struct {
 	// Propagation is private, rprivate (default), shared, rshared, slave or rslave.
 	Propagation string `json:"propagation,omitempty"`
+	// Recursive is what becomes of what is mounted below the source: enabled (default), where read-only is for all of it as far as the
+	// kernel can, readonly, where a kernel that cannot is an error, writable, where it is for the source alone, or disabled.
+	Recursive string `json:"recursive,omitempty"`
 }
 
 // VolumeOptions are those of a volume mount.
 type VolumeOptions struct {
-	NoCopy  bool              `json:"noCopy,omitempty"`
+	NoCopy bool `json:"noCopy,omitempty"`
+	// Subpath is what of the volume is mounted: a path in it that must be there and does not lead out of it.
 	Subpath string            `json:"subpath,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Driver  *Driver           `json:"driver,omitempty"`

@@ -25,8 +25,8 @@ var decided = map[reflect.Type]struct{ honoured, refused string }{
 		"stopGracePeriod stopDrainDelay tty readOnly hosts dns sysctls capabilityAdd capabilityDrop ulimits oomScoreAdj healthcheck secrets configs mounts openStdin",
 		""},
 	reflect.TypeFor[Mount]():         {"type source target readOnly bind volume tmpfs", ""},
-	reflect.TypeFor[BindOptions]():   {"propagation", ""},
-	reflect.TypeFor[VolumeOptions](): {"noCopy labels driver", "subpath driver"},
+	reflect.TypeFor[BindOptions]():   {"propagation recursive", ""},
+	reflect.TypeFor[VolumeOptions](): {"noCopy subpath labels driver", "driver"},
 	reflect.TypeFor[TmpfsOptions]():  {"size mode", ""},
 	reflect.TypeFor[FileReference](): {"source id target uid gid mode onChange", ""},
 

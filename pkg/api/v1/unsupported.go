@@ -66,7 +66,6 @@ func (u unsupported) container(field string, s *ContainerSpec) {
 	for i := range s.Mounts {
 		if v := s.Mounts[i].Volume; v != nil {
 			entry := at(field+".mounts", i) + ".volume"
-			u.when(v.Subpath != "", entry+".subpath")
 			if d := v.Driver; d != nil && d.Name != "" && d.Name != VolumeLocal {
 				u.value(entry+".driver.name", d.Name, VolumeLocal)
 			}

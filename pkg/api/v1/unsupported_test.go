@@ -14,7 +14,7 @@ func TestUnsupported(t *testing.T) {
 		{"Service", `{"task":{"container":{"image":"a"},"networks":[{"target":"n"},{"target":"m","driverOpts":{"a":"b"}}]}}`,
 			"spec.task.networks[1].driverOpts: is not supported yet"},
 		{"Service", `{"task":{"container":{"image":"a","secrets":[{"source":"s"}],"configs":[{"source":"c"}],"mounts":[{"target":"/a"},{"source":"b","target":"/b","volume":{"subpath":"x","driver":{"name":"nfs"}}}]}}}`,
-			c + "mounts[1].volume.driver.name: nfs is not supported yet: want local\n" + c + "mounts[1].volume.subpath: is not supported yet"},
+			c + "mounts[1].volume.driver.name: nfs is not supported yet: want local"},
 		{"Service", `{"task":{"container":{"image":"a","healthcheck":{"test":["NONE"]}}}}`, ""},
 		{"Service", `{"task":{"container":{"image":"a","privileges":{"appArmor":{"mode":"default"},"seLinux":{"type":"t"},"noNewPrivileges":true}}}}`,
 			c + "privileges.appArmor: is not supported yet\n" + c + "privileges.seLinux: is not supported yet"},

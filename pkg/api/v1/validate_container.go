@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,8 +148,8 @@ func (c *checker) mount(field string, m *Mount) {
 	switch m.Type {
 	case MountBind:
 		c.absolute(field+".source", m.Source)
-		if m.Bind != nil && m.Bind.Propagation != "" {
-			choice(c, field+".bind.propagation", m.Bind.Propagation, "private", "rprivate", "shared", "rshared", "slave", "rslave")
+		if m.Bind != nil {
+			c.bind(field, m)
 		}
 	case MountTmpfs:
 		if m.Source != "" {
@@ -167,13 +168,44 @@ func (c *checker) mount(field string, m *Mount) {
 			}
 		}
 		if v := m.Volume; v != nil {
-			c.word(field+".volume.subpath", v.Subpath)
+			c.subpath(field+".volume.subpath", m.Source, v.Subpath)
 			c.labels(field+".volume.labels", v.Labels)
 			if v.Driver != nil {
 				c.driver(field+".volume.driver", v.Driver)
 				c.localVolume(field+".volume.driver.options", v.Driver.Name, v.Driver.Options)
 			}
 		}
+	}
+}
+
+func (c *checker) bind(field string, m *Mount) {
+	b := m.Bind
+	if b.Propagation != "" {
+		choice(c, field+".bind.propagation", b.Propagation, "private", "rprivate", "shared", "rshared", "slave", "rslave")
+	}
+	if b.Recursive == "" {
+		return
+	}
+	choice(c, field+".bind.recursive", b.Recursive, "enabled", "disabled", "writable", "readonly")
+	switch {
+	case b.Recursive == "writable" && !m.ReadOnly:
+		c.fail(field+".bind.recursive", "writable is for mounts that are readOnly")
+	case b.Recursive == "readonly" && !m.ReadOnly:
+		c.fail(field+".bind.recursive", "readonly is for mounts that are readOnly")
+	case b.Recursive == "readonly" && b.Propagation != "rprivate":
+		c.fail(field+".bind.recursive", "readonly needs the propagation rprivate to be given")
+	}
+}
+
+// subpath checks a path in a volume, by its letters: where links lead shows on the node.
+func (c *checker) subpath(field, volume, subpath string) {
+	c.word(field, subpath)
+	switch {
+	case subpath == "":
+	case volume == "":
+		c.fail(field, "is for volumes with a name: one without is empty")
+	case !filepath.IsLocal(subpath):
+		c.fail(field, "%q is no path in the volume: want a relative one without ..", cut(subpath))
 	}
 }
 

@@ -229,6 +229,14 @@ func TestValidate(t *testing.T) {
 			`{"type":"tmpfs","target":"/t","tmpfs":{"size":"1m","mode":448}},{"target":"/anonymous"}]`, ""},
 		{"Service", container, `"mounts":[{"target":"data","type":"nfs"}]`, "spec.task.container.mounts[0].target: \"data\" is not an absolute path: want one such as /data\n" +
 			"spec.task.container.mounts[0].type: \"nfs\" is not allowed: want volume, bind or tmpfs"},
+		{"Service", container, `"mounts":[{"source":"v","target":"/a","volume":{"subpath":"x/../y"}},{"type":"bind","source":"/x","target":"/y","readOnly":true,"bind":{"propagation":"rprivate","recursive":"readonly"}}]`, ""},
+		{"Service", container, `"mounts":[{"source":"v","target":"/a","volume":{"subpath":"../x"}},{"source":"v","target":"/b","volume":{"subpath":"/x"}},{"target":"/c","volume":{"subpath":"x"}}]`,
+			"spec.task.container.mounts[0].volume.subpath: \"../x\" is no path in the volume: want a relative one without ..\n" +
+				"spec.task.container.mounts[1].volume.subpath: \"/x\" is no path in the volume: want a relative one without ..\n" +
+				"spec.task.container.mounts[2].volume.subpath: is for volumes with a name: one without is empty"},
+		{"Service", container, `"mounts":[{"type":"bind","source":"/x","target":"/a","bind":{"recursive":"writable"}},{"type":"bind","source":"/x","target":"/b","readOnly":true,"bind":{"recursive":"readonly"}}]`,
+			"spec.task.container.mounts[0].bind.recursive: writable is for mounts that are readOnly\n" +
+				"spec.task.container.mounts[1].bind.recursive: readonly needs the propagation rprivate to be given"},
 		{"Service", container, `"mounts":[{"target":"/a"},{"target":"/a"}]`, `spec.task.container.mounts[1].target: "/a" is the target of spec.task.container.mounts[0] already`},
 		{"Service", container, `"mounts":[{"type":"bind","source":"x","target":"/a","tmpfs":{}}]`,
 			"spec.task.container.mounts[0].source: \"x\" is not an absolute path: want one such as /data\n" +

@@ -148,8 +148,13 @@ func inside(root *os.File, name string, follow bool) (*os.File, error) {
 	if !follow {
 		how.Flags |= unix.O_NOFOLLOW
 	}
+	return openAt(int(root.Fd()), "/"+name, how)
+}
+
+// openAt is openat2, until nothing comes in between.
+func openAt(root int, name string, how unix.OpenHow) (*os.File, error) {
 	for {
-		fd, err := unix.Openat2(int(root.Fd()), "/"+name, &how)
+		fd, err := unix.Openat2(root, name, &how)
 		switch err {
 		case nil:
 			return os.NewFile(uintptr(fd), name), nil

@@ -46,6 +46,8 @@ type meta struct {
 	// Owner is the paths.name of the Runtime that made the container: with Config.Address there may be another in the same
 	// namespace.
 	Owner string `json:"owner"`
+	// Parts are the volumes that the container has a part of.
+	Parts []string `json:"parts,omitempty"`
 }
 
 // Create implements runtime.Runtime. The container's first process is there afterwards, and waits: its command, user and
@@ -92,11 +94,15 @@ func (r *Runtime) mayReplace(ctx context.Context, id string) error {
 
 // create makes record, snapshot and process. The record comes first: it is what keeps containerd's garbage collector from
 // the snapshot.
-func (r *Runtime) create(ctx context.Context, c runtime.Container) error {
+func (r *Runtime) create(ctx context.Context, c runtime.Container) (err error) {
 	record, image, err := r.image(ctx, c.Image)
 	if err != nil {
 		return err
 	}
+	if err := r.dropSubpaths(c.ID); err != nil { // of an earlier process
+		return failed("create", c.ID, err)
+	}
+	defer func() { err = errors.Join(err, r.dropSubpaths(c.ID)) }()
 	volumes, err := r.makeVolumes(ctx, c, image)
 	if err != nil {
 		return failed("create", c.ID, err)
@@ -139,7 +145,7 @@ func (r *Runtime) record(ctx context.Context, c runtime.Container, spec *specs.S
 	if err != nil {
 		return err
 	}
-	more, err := json.Marshal(meta{Name: c.Name, Labels: labels(c), StopSignal: stop, Owner: r.paths.name, Healthcheck: healthcheck(c.Spec.Healthcheck, i)})
+	more, err := json.Marshal(meta{Name: c.Name, Labels: labels(c), StopSignal: stop, Owner: r.paths.name, Healthcheck: healthcheck(c.Spec.Healthcheck, i), Parts: partly(c.Spec.Mounts)})
 	if err != nil {
 		return err
 	}

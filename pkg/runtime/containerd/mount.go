@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/runtime"
@@ -112,11 +113,30 @@ func bind(m v1.Mount, made specs.Mount) (specs.Mount, error) {
 	if !slices.Contains([]string{"private", "rprivate", "shared", "rshared", "slave", "rslave"}, propagation) {
 		return made, fmt.Errorf("invalid bind propagation %q: want private, rprivate, shared, rshared, slave or rslave: %w", propagation, runtime.ErrInvalid)
 	}
+	recursive := ""
+	if m.Bind != nil {
+		recursive = m.Bind.Recursive
+	}
 	made.Type, made.Options = "bind", []string{"rbind", propagation}
-	if m.ReadOnly {
-		made.Options = append(made.Options, "ro")
+	if recursive == "disabled" {
+		made.Options[0] = "bind"
+	}
+	if !m.ReadOnly {
+		return made, nil
+	}
+	made.Options = append(made.Options, "ro")
+	switch able := canMountAttributes(); {
+	case recursive == "readonly" && !able:
+		return made, fmt.Errorf("bind-recursive=readonly: the kernel of this node cannot, want Linux 5.12 or later: %w", runtime.ErrInvalid)
+	case recursive != "disabled" && recursive != "writable" && able:
+		made.Options = append(made.Options, "rro")
 	}
 	return made, nil
+}
+
+// canMountAttributes tells whether the kernel can make what is mounted below a mount read-only too.
+func canMountAttributes() bool {
+	return !errors.Is(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}), unix.ENOSYS)
 }
 
 // isShared tells whether a mount option needs the root to receive mounts.

@@ -118,6 +118,9 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	if err := r.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
+	if err := r.dropSubpaths(id); err != nil {
+		return err
+	}
 	if err := r.removeAnonymous(id); err != nil {
 		return err
 	}

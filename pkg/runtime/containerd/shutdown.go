@@ -102,7 +102,7 @@ func (r *Runtime) sweep(ctx context.Context) error {
 		}
 	}
 	r.sweepGroups(groups, known)
-	return err
+	return errors.Join(err, r.sweepSubpaths())
 }
 
 // sweepGroups removes the control groups of containers that are not known, unless there are processes in them: those are

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,6 +51,9 @@ func (r *Runtime) makeVolumes(ctx context.Context, c runtime.Container, i *image
 			continue
 		}
 		dir, err := r.makeVolume(ctx, c.ID, n, m, i)
+		if err == nil && m.Volume != nil && m.Volume.Subpath != "" {
+			dir, err = r.makeSubpath(c.ID, n, dir, m)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +66,7 @@ func (r *Runtime) makeVolume(ctx context.Context, id string, n int, m v1.Mount, 
 	v := runtime.Volume{Name: m.Source, Created: time.Now().UTC()}
 	fill := true
 	if o := m.Volume; o != nil {
-		v.Labels, fill = o.Labels, !o.NoCopy
+		v.Labels, fill = o.Labels, !o.NoCopy && o.Subpath == "" // what the image has at the target is not of the whole volume
 		if o.Driver != nil {
 			v.Options = o.Driver.Options
 		}
@@ -229,7 +233,7 @@ func (r *Runtime) RemoveVolume(ctx context.Context, name string) error {
 	}
 	source := []byte(strconv.Quote(filepath.Join(dir, volumeData)))
 	for _, record := range records {
-		if record.Spec != nil && bytes.Contains(record.Spec.GetValue(), source) {
+		if record.Spec != nil && bytes.Contains(record.Spec.GetValue(), source) || slices.Contains(metaOf(record).Parts, name) {
 			return fmt.Errorf("remove %s: volume is in use - [%s]", name, record.ID)
 		}
 	}
