@@ -227,7 +227,7 @@ func (l *logReading) start(t *v1.Task, o v1.LogOptions) {
 	if node == "" || l.known[t.Meta.ID] {
 		return
 	}
-	from := v1.TaskLogRecord{Task: t.Meta.ID, Name: v1.TaskName(t.Desired), Slot: t.Desired.Slot, Node: node}
+	from := v1.TaskLogRecord{Task: t.Meta.ID, Name: v1.TaskName(t.Desired), Slot: t.Desired.Slot, Service: t.Desired.Service, Node: node}
 	fail := func(why string) {
 		from.Error = why
 		l.failures = append(l.failures, from)

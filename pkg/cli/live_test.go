@@ -88,6 +88,28 @@ func TestGetWatch(t *testing.T) {
 	}
 }
 
+// TestLogsFollow: the output goes on until it is interrupted, which is no error of the logs.
+func TestLogsFollow(t *testing.T) {
+	s := newSwarm(t)
+	s.start(1)
+	if code, _, stderr := run(t, s.host(), "service", "create", "-q", "--name", "noisy", "noisy:1"); code != 0 {
+		t.Fatal(stderr)
+	}
+	task := strings.TrimSpace(func() string { _, out, _ := run(t, s.host(), "service", "ps", "-q", "noisy"); return out }())
+	wrote := false
+	code, text := follow(t, s, func(text string) bool {
+		if strings.Contains(text, "partial") && !wrote {
+			if wrote = true; !s.runtime.Write(task, v1.LogRecord{Line: []byte("later")}) {
+				t.Errorf("there is no container %s", task)
+			}
+		}
+		return strings.Contains(text, "later")
+	}, "service", "logs", "--follow", "--raw", "noisy")
+	if code != 130 || text != "hello out\npartial\nlater\n" {
+		t.Errorf("status %d, output\n%s", code, text)
+	}
+}
+
 func TestEvents(t *testing.T) {
 	s := newSwarm(t)
 	s.start(1)

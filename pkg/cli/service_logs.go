@@ -58,9 +58,12 @@ func (a *app) logs(ctx context.Context, f *logFlags, ref string) error {
 		return err
 	}
 	p := &logPrinter{app: a, flags: f, prefixes: map[string]string{}, partial: map[string]v1.TaskLogRecord{}}
-	kind, id, err := p.target(ctx, c, ref)
+	kind, id, tty, err := p.target(ctx, c, ref)
 	if err != nil {
 		return err
+	}
+	if tty && !f.raw {
+		return errors.New("tty service logs only supported with --raw")
 	}
 	if !f.noResolve && !f.raw {
 		if p.hosts, err = hostnames(ctx, c); err != nil {
@@ -99,6 +102,9 @@ func (f *logFlags) options(now time.Time) (v1.LogOptions, error) {
 		n, err := strconv.Atoi(f.tail)
 		if err != nil {
 			return o, fmt.Errorf("invalid --tail %q: want a number of lines or all", f.tail)
+		}
+		if n < 0 {
+			return o, errors.New("negative tail values not supported: want a number of lines or all")
 		}
 		o.Tail = n
 	}
@@ -145,28 +151,27 @@ type logPrinter struct {
 	partial  map[string]v1.TaskLogRecord // the beginnings of lines that are not over, by task and stream
 }
 
-// target finds what ref means: a service or else a task.
-func (p *logPrinter) target(ctx context.Context, c *client.Client, ref string) (kind, id string, err error) {
+// target finds what ref means, a service or else a task, and whether what it runs has a terminal.
+func (p *logPrinter) target(ctx context.Context, c *client.Client, ref string) (kind, id string, tty bool, err error) {
 	svc, err := client.Get(ctx, c, v1.Services, ref)
 	if err == nil {
+		svc = v1.Effective(svc)
 		p.width = len(strconv.Itoa(replicas(svc.Spec)))
-		if svc.Spec.Task.Container.TTY && !p.flags.raw {
-			return "", "", errors.New("tty service logs only supported with --raw")
-		}
-		return "services", svc.Meta.ID, nil
+		return "services", svc.Meta.ID, svc.Spec.Task.Container.TTY, nil
 	}
 	if err := apiError(err, v1.KindService, ref); !notFound(err) {
-		return "", "", err
+		return "", "", false, err
 	}
 	t, err := getTask(ctx, c, ref)
 	switch {
 	case notFound(err):
-		return "", "", fmt.Errorf("no such task or service: %v", ref)
+		return "", "", false, fmt.Errorf("no such task or service: %v", ref)
 	case err != nil:
-		return "", "", err
+		return "", "", false, err
 	}
 	p.width = len(strconv.FormatUint(t.Desired.Slot, 10))
-	return "tasks", t.Meta.ID, nil
+	revision, err := revisionOf(ctx, c, t)
+	return "tasks", t.Meta.ID, revision != nil && revision.Spec.Task.Container.TTY, err
 }
 
 // prefix is "web.1.<task>@node", padded to the width of the largest slot.
@@ -174,17 +179,20 @@ func (p *logPrinter) prefix(r *v1.TaskLogRecord) string {
 	if prefix, ok := p.prefixes[r.Task]; ok {
 		return prefix
 	}
-	prefix := r.Name
+	prefix, node := r.Name, r.Node
+	if p.flags.noResolve {
+		if _, slot, ok := strings.Cut(r.Name, "."); ok && r.Service != "" {
+			prefix = r.Service + "." + slot
+		}
+	} else if host := p.hosts[node]; host != "" {
+		node = host
+	}
 	switch {
 	case p.flags.noTaskIDs:
 	case p.flags.noTrunc:
 		prefix += "." + r.Task
 	default:
 		prefix += "." + shortID(r.Task)
-	}
-	node := r.Node
-	if host := p.hosts[node]; host != "" {
-		node = host
 	}
 	prefix += "@" + node + strings.Repeat(" ", max(0, p.width-len(strconv.FormatUint(r.Slot, 10))))
 	p.prefixes[r.Task] = prefix
@@ -214,7 +222,7 @@ func (p *logPrinter) print(r *v1.TaskLogRecord) error {
 		b.WriteString(p.prefix(r) + "    | ")
 	}
 	if p.flags.details {
-		fmt.Fprintf(&b, "com.docker.swarm.node.id=%s,com.docker.swarm.task.id=%s ", r.Node, r.Task)
+		fmt.Fprintf(&b, "com.docker.swarm.node.id=%s,com.docker.swarm.service.id=%s,com.docker.swarm.task.id=%s ", r.Node, r.Service, r.Task)
 	}
 	b.Write(line)
 	b.WriteByte('\n')

@@ -36,12 +36,9 @@ func inspectTask(ctx context.Context, c *client.Client, ref string) (*dockerTask
 	if err != nil {
 		return nil, err
 	}
-	var revision *v1.ServiceRevision
-	if t.Desired != nil {
-		revision, err = client.Get(ctx, c, v1.ServiceRevisions, t.Desired.Revision)
-		if err := apiError(err, v1.KindServiceRevision, t.Desired.Revision); err != nil && !notFound(err) {
-			return nil, err
-		}
+	revision, err := revisionOf(ctx, c, t)
+	if err != nil {
+		return nil, err
 	}
 	var n names
 	if revision != nil && revision.Spec != nil {
@@ -55,6 +52,21 @@ func inspectTask(ctx context.Context, c *client.Client, ref string) (*dockerTask
 		}
 	}
 	return convertTask(t, revision, n), nil
+}
+
+// revisionOf is what a task runs, or nil where nobody keeps that any more.
+func revisionOf(ctx context.Context, c *client.Client, t *v1.Task) (*v1.ServiceRevision, error) {
+	if t.Desired == nil {
+		return nil, nil
+	}
+	revision, err := client.Get(ctx, c, v1.ServiceRevisions, t.Desired.Revision)
+	switch err := apiError(err, v1.KindServiceRevision, t.Desired.Revision); {
+	case notFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return revision, nil
 }
 
 // getTask finds a task by ID or the beginning of it, or by its name: then the latest of that slot.

@@ -160,6 +160,8 @@ type TaskLogRecord struct {
 	Task string `json:"task"`
 	Name string `json:"name"`
 	Slot uint64 `json:"slot,omitempty"`
+	// Service is the ID of the task's service.
+	Service string `json:"service,omitempty"`
 	// Node is the ID of the task's node.
 	Node string `json:"node,omitempty"`
 	LogRecord
