@@ -57,7 +57,7 @@ func (a *app) serviceCreateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.createService(cmd.Context(), svc, &f.wait, f.withAuth)
+			return a.createService(cmd.Context(), svc, f.serviceFlags)
 		},
 	}
 	f = a.addCreateFlags(cmd)
@@ -209,12 +209,12 @@ func ulimitList(old, add []v1.Ulimit, remove []string) []v1.Ulimit {
 	return all
 }
 
-func (a *app) createService(ctx context.Context, svc *v1.Service, wait *waitFlags, withAuth bool) error {
+func (a *app) createService(ctx context.Context, svc *v1.Service, f *serviceFlags) error {
 	c, err := a.daemon()
 	if err != nil {
 		return err
 	}
-	if withAuth { // first, so that the image can be looked up with it
+	if f.withAuth { // first, so that the image can be looked up with it
 		if err := a.sendLogins(ctx, c, []string{svc.Spec.Task.Container.Image}); err != nil {
 			return err
 		}
@@ -227,13 +227,13 @@ func (a *app) createService(ctx context.Context, svc *v1.Service, wait *waitFlag
 		svc.Spec.Task.Networks = book.whole(list)
 	}
 	started := a.Now()
-	created, warnings, err := client.Create(ctx, c, v1.Services, svc)
+	created, warnings, err := client.Create(ctx, c, v1.Services, svc, client.ResolveImage(f.resolveImage()))
 	if err != nil {
 		return apiError(err, v1.KindService, svc.Meta.Name)
 	}
 	a.warn(warnings)
 	fmt.Fprintln(a.Out, created.Meta.ID)
-	return a.converge(ctx, c, wait, started, created)
+	return a.converge(ctx, c, &f.wait, started, created)
 }
 
 var (

@@ -89,7 +89,7 @@ func addServiceFlags(cmd *cobra.Command, create bool) *serviceFlags {
 	s.Var(newStrings(), "credential-spec", "Credential spec for managed service account (Windows only)")
 	s.String("isolation", "", "Service container isolation mode (Windows only)")
 	s.BoolVar(&f.withAuth, "with-registry-auth", false, `Give the swarm this user's login to the image's registry, as "docker login" has kept it`)
-	s.Bool("no-resolve-image", false, "Do not query the registry to resolve image digest and supported platforms (not supported yet)")
+	s.Bool("no-resolve-image", false, "Do not query the registry to resolve image digest and supported platforms")
 	for name, choices := range flagChoices {
 		if s.Lookup(name) != nil {
 			_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp))

@@ -21,10 +21,15 @@ func (f *serviceFlags) refused() error {
 			return fmt.Errorf("--%s is only for Windows", name)
 		}
 	}
-	if on, _ := f.set.GetBool("no-resolve-image"); on {
-		return errors.New("--no-resolve-image: not supported yet")
-	}
 	return nil
+}
+
+// resolveImage is when the image is looked up, where the command names one.
+func (f *serviceFlags) resolveImage() string {
+	if never, _ := f.set.GetBool("no-resolve-image"); never {
+		return "never"
+	}
+	return "always"
 }
 
 // apply writes every flag that was given into the service.

@@ -79,7 +79,7 @@ What no flag names stays as it is. An update that was paused goes on with any up
 					return err
 				}
 			}
-			return a.updateService(cmd.Context(), args[0], &f.wait, f.edit)
+			return a.updateImage(cmd.Context(), args[0], f.resolve(), &f.wait, f.edit)
 		},
 	}
 	f = a.addEditFlags(cmd)
@@ -131,6 +131,14 @@ func newEdit[T any](s *pflag.FlagSet, name, what string, add *list[T]) edit[T] {
 	return e
 }
 
+// resolve is when the image is looked up: where the command names none, it stays what it is.
+func (f *editFlags) resolve() string {
+	if !f.changed("image") {
+		return "never"
+	}
+	return f.resolveImage()
+}
+
 func (f *editFlags) onlyRollback() error {
 	var others bool
 	f.set.Visit(func(flag *pflag.Flag) {
@@ -152,6 +160,11 @@ const maxConflicts = 10
 // changeService reads a service, lets change work on a copy of it, and writes it back; where somebody else wrote in
 // between, it begins again with what they wrote.
 func (a *app) changeService(ctx context.Context, c *client.Client, ref string, change func(*v1.Service) error) (*v1.Service, error) {
+	return a.changeImage(ctx, c, ref, "never", change) // an image that nobody names stays what it is
+}
+
+// changeImage is changeService, where resolve is when the image is looked up.
+func (a *app) changeImage(ctx context.Context, c *client.Client, ref, resolve string, change func(*v1.Service) error) (*v1.Service, error) {
 	for try := 1; ; try++ {
 		svc, err := client.Get(ctx, c, v1.Services, ref)
 		if err != nil {
@@ -169,7 +182,7 @@ func (a *app) changeService(ctx context.Context, c *client.Client, ref string, c
 		if v1.RevisionID(svc) == failed {
 			svc.Spec.Task.ForceUpdate++ // the user wants what was rolled back to be tried again
 		}
-		updated, warnings, err := client.Update(ctx, c, v1.Services, svc)
+		updated, warnings, err := client.Update(ctx, c, v1.Services, svc, client.ResolveImage(resolve))
 		if client.Status(err) == http.StatusConflict && try < maxConflicts && ctx.Err() == nil {
 			continue
 		}
@@ -182,12 +195,16 @@ func (a *app) changeService(ctx context.Context, c *client.Client, ref string, c
 }
 
 func (a *app) updateService(ctx context.Context, ref string, wait *waitFlags, change func(*v1.Service) error) error {
+	return a.updateImage(ctx, ref, "never", wait, change)
+}
+
+func (a *app) updateImage(ctx context.Context, ref, resolve string, wait *waitFlags, change func(*v1.Service) error) error {
 	c, err := a.daemon()
 	if err != nil {
 		return err
 	}
 	started := a.Now()
-	updated, err := a.changeService(ctx, c, ref, change)
+	updated, err := a.changeImage(ctx, c, ref, resolve, change)
 	if err != nil {
 		return err
 	}

@@ -135,7 +135,7 @@ func (d *deployment) run(ctx context.Context) error {
 		}
 	}
 	for _, n := range d.stack.Networks {
-		if _, err := d.put(ctx, n); err != nil {
+		if _, err := d.put(ctx, n, ""); err != nil {
 			return err
 		}
 	}
@@ -214,13 +214,13 @@ func (d *deployment) owned(ctx context.Context, obj v1.Object) (v1.Object, error
 	return old, nil
 }
 
-// put creates or changes an object, and says so.
-func (d *deployment) put(ctx context.Context, obj v1.Object) (applied, error) {
+// put creates or changes an object, and says so; resolve is when a service's image is looked up.
+func (d *deployment) put(ctx context.Context, obj v1.Object, resolve string) (applied, error) {
 	if _, err := d.owned(ctx, obj); err != nil {
 		return applied{}, err
 	}
 	m := v1.ManifestOf(obj)
-	r, err := applyOne(ctx, d.client, document{Manifest: m, resolve: d.flags.resolve}, false)
+	r, err := applyOne(ctx, d.client, document{Manifest: m, resolve: resolve}, false)
 	if err != nil {
 		return r, fmt.Errorf("%s: %w", ref(m.Kind, obj.GetMeta().Name), daemonError(err))
 	}

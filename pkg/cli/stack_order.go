@@ -13,8 +13,12 @@ import (
 
 // service creates or changes a service, once those run that it depends on. One that stays as it is waits for nothing.
 func (d *deployment) service(ctx context.Context, s compose.Service) (*v1.Service, error) {
+	resolve, err := d.keepImage(ctx, s.Service)
+	if err != nil {
+		return nil, err
+	}
 	if len(s.Needs) > 0 {
-		changes, err := d.changes(ctx, s.Service)
+		changes, err := d.changes(ctx, s.Service, resolve)
 		if err != nil {
 			return nil, err
 		}
@@ -24,7 +28,7 @@ func (d *deployment) service(ctx context.Context, s compose.Service) (*v1.Servic
 			}
 		}
 	}
-	r, err := d.put(ctx, s.Service)
+	r, err := d.put(ctx, s.Service, resolve)
 	if err != nil {
 		return nil, err
 	}
@@ -33,12 +37,33 @@ func (d *deployment) service(ctx context.Context, s compose.Service) (*v1.Servic
 	return made, nil
 }
 
+// keepImage leaves a service the image that it has, digest and platforms included, where the file names the one that it named before,
+// unless all are to be looked up anew. It tells when the image is to be looked up.
+func (d *deployment) keepImage(ctx context.Context, s *v1.Service) (resolve string, err error) {
+	if d.flags.resolve == "always" {
+		return d.flags.resolve, nil
+	}
+	found, err := d.owned(ctx, s)
+	if err != nil || found == nil {
+		return d.flags.resolve, err
+	}
+	old := found.(*v1.Service)
+	if old.Meta.Labels[compose.LabelImage] != s.Meta.Labels[compose.LabelImage] {
+		return d.flags.resolve, nil
+	}
+	s.Spec.Task.Container.Image = old.Spec.Task.Container.Image
+	if p := old.Spec.Task.Placement; p != nil && len(p.Platforms) > 0 {
+		placement(&s.Spec.Task).Platforms = p.Platforms
+	}
+	return "never", nil
+}
+
 // changes tells whether deploying a service would change anything.
-func (d *deployment) changes(ctx context.Context, s *v1.Service) (bool, error) {
+func (d *deployment) changes(ctx context.Context, s *v1.Service, resolve string) (bool, error) {
 	if _, err := d.owned(ctx, s); err != nil {
 		return false, err
 	}
-	r, err := applyOne(ctx, d.client, document{Manifest: v1.ManifestOf(s), resolve: d.flags.resolve}, true)
+	r, err := applyOne(ctx, d.client, document{Manifest: v1.ManifestOf(s), resolve: resolve}, true)
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", ref(v1.KindService, s.Meta.Name), daemonError(err))
 	}

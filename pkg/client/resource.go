@@ -69,13 +69,13 @@ func Get[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], ref 
 
 // Create makes an object of obj's name, labels and spec, and returns it as it is stored. Warnings are for the user to read.
 // A node alone may bring its ID.
-func Create[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], obj *v1.Resource[S, D, T]) (*v1.Resource[S, D, T], []string, error) {
+func Create[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], obj *v1.Resource[S, D, T], params ...Param) (*v1.Resource[S, D, T], []string, error) {
 	w := write(k, obj)
 	if k.Kind() == v1.KindNode {
 		w.Metadata.ID = obj.Meta.ID
 	}
 	var a answer[S, D, T]
-	if err := c.Do(ctx, http.MethodPost, "/v1/"+k.Plural(), w, &a); err != nil {
+	if err := c.Do(ctx, http.MethodPost, "/v1/"+k.Plural()+query(params), w, &a); err != nil {
 		return nil, nil, err
 	}
 	return &a.Resource, a.Warnings, nil
@@ -83,7 +83,7 @@ func Create[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], o
 
 // Update replaces labels and spec of the object that has obj's ID, or its name where it has no ID. If obj has a revision of
 // its spec, the update is refused (409) where someone else wrote since; without one it replaces whatever is there.
-func Update[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], obj *v1.Resource[S, D, T]) (*v1.Resource[S, D, T], []string, error) {
+func Update[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], obj *v1.Resource[S, D, T], params ...Param) (*v1.Resource[S, D, T], []string, error) {
 	ref := obj.Meta.ID
 	if ref == "" {
 		ref = obj.Meta.Name
@@ -93,7 +93,7 @@ func Update[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], o
 		w.Metadata.ID, w.Metadata.Revisions = obj.Meta.ID, &v1.Revisions{v1.SectionSpec: rev}
 	}
 	var a answer[S, D, T]
-	if err := c.Do(ctx, http.MethodPut, one(k, ref), w, &a); err != nil {
+	if err := c.Do(ctx, http.MethodPut, one(k, ref)+query(params), w, &a); err != nil {
 		return nil, nil, err
 	}
 	return &a.Resource, a.Warnings, nil
@@ -102,6 +102,23 @@ func Update[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], o
 // Delete removes the one object that ref means.
 func Delete[S, D, T any](ctx context.Context, c *Client, k v1.KindOf[S, D, T], ref string) error {
 	return c.Do(ctx, http.MethodDelete, one(k, ref), nil, nil)
+}
+
+// Param is a parameter of a write.
+type Param struct{ name, value string }
+
+// ResolveImage is when a service's image is looked up in its registry: always, which is what happens without it, changed or never.
+func ResolveImage(when string) Param { return Param{"resolveImage", when} }
+
+func query(params []Param) string {
+	if len(params) == 0 {
+		return ""
+	}
+	all := make(url.Values, len(params))
+	for _, p := range params {
+		all.Set(p.name, p.value)
+	}
+	return "?" + all.Encode()
 }
 
 func one(k v1.Descriptor, ref string) string { return "/v1/" + k.Plural() + "/" + url.PathEscape(ref) }
