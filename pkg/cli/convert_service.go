@@ -127,6 +127,9 @@ func convertUpdateConfig(u *v1.UpdateConfig) *dockerUpdateConfig {
 	if u.Monitor != nil {
 		d.Monitor = time.Duration(*u.Monitor)
 	}
+	if u.ProgressDeadline != nil {
+		d.ProgressDeadline = time.Duration(*u.ProgressDeadline)
+	}
 	return d
 }
 

@@ -43,7 +43,8 @@ metadata:
 spec:
   mode: replicated
   replicas: 3
-  update: {parallelism: 2, delay: 10s, failureAction: rollback, monitor: 5s, maxFailureRatio: 0.25, order: start-first}
+  dependsOn: [{service: db, condition: healthy}, {service: cache, condition: started, optional: true}]
+  update: {parallelism: 2, delay: 10s, failureAction: rollback, monitor: 5s, maxFailureRatio: 0.25, order: start-first, progressDeadline: 10m}
   rollback: {parallelism: 1, failureAction: pause, monitor: 5s, order: stop-first}
   endpoint:
     mode: vip

@@ -75,6 +75,8 @@ type dockerUpdateConfig struct {
 	Monitor         time.Duration `json:",omitempty"`
 	MaxFailureRatio float64
 	Order           string
+	// ProgressDeadline is beyond Docker.
+	ProgressDeadline time.Duration `json:",omitempty"`
 }
 
 type dockerUpdateStatus struct {

@@ -55,6 +55,9 @@ UpdateConfig:{{template "update" .}}
 {{- with .Spec.RollbackConfig}}
 RollbackConfig:{{template "update" .}}
  Rollback order:    {{.Order}}{{end}}
+{{- with .Spec.DependsOn}}
+Depends On:{{range .}}
+ {{.Service}}:	{{.Condition}}{{if .Optional}}, if it is there{{end}}{{end}}{{end}}
 ContainerSpec:
 {{- with .Spec.TaskTemplate.ContainerSpec}}
  Image:		{{.Image}}
@@ -104,12 +107,14 @@ Log Driver:
 {{end}}
 {{- with .Spec.TaskTemplate.Resources}}
 Resources:
-{{- with .Reservations}}{{if or .NanoCPUs .MemoryBytes}}
+{{- with .Reservations}}{{if or .NanoCPUs .MemoryBytes .GenericResources}}
  Reservations:
 {{- if .NanoCPUs}}
   CPU:		{{cpus .NanoCPUs}}{{end}}
 {{- if .MemoryBytes}}
-  Memory:	{{size .MemoryBytes}}{{end}}{{end}}{{end}}
+  Memory:	{{size .MemoryBytes}}{{end}}
+{{- range .GenericResources}}{{with .DiscreteResourceSpec}}
+  {{.Kind}}:		{{.Value}}{{end}}{{end}}{{end}}{{end}}
 {{- with .Limits}}{{if or .NanoCPUs .MemoryBytes .Pids}}
  Limits:
 {{- if .NanoCPUs}}
@@ -152,7 +157,9 @@ Ports:{{range .}}
  On failure:	{{.FailureAction}}
 {{- if .Monitor}}
  Monitoring Period: {{.Monitor}}{{end}}
- Max failure ratio: {{.MaxFailureRatio}}{{end}}`
+ Max failure ratio: {{.MaxFailureRatio}}
+{{- if .ProgressDeadline}}
+ Progress deadline: {{.ProgressDeadline}}{{end}}{{end}}`
 
 // nodePretty is the layout of docker node inspect --pretty.
 const nodePretty = `ID:			{{.ID}}
