@@ -34,7 +34,7 @@ func filterOf(r *http.Request, k v1.Kind) (v1.Filter, error) {
 	return f, nil
 }
 
-// selectionOf makes a filter ready. Values of one key are alternatives, and all keys have to hold. What is being deleted is
+// selectionOf makes a filter ready. Values of one key are alternatives, but for labels, and all keys have to hold. What is being deleted is
 // not there any more for users.
 func selectionOf(f v1.Filter, k v1.Kind, s *store.Snapshot) (selection, error) {
 	sel := selection{match: there}
@@ -60,7 +60,12 @@ func (sel *selection) one(k v1.Kind, s *store.Snapshot, key string, values []str
 	case "names":
 		return func(o v1.Object) bool { return slices.Contains(values, o.GetMeta().Name) }, nil
 	case "label", "node.label":
-		if k == v1.KindNode && key == "label" {
+		switch {
+		case k == v1.KindTask:
+			sel.fleeting = key
+			known := make(map[string]map[string]string)
+			return func(o v1.Object) bool { return labelled(containerLabels(s, known, o.(*v1.Task)), values) }, nil
+		case k == v1.KindNode && key == "label":
 			return func(o v1.Object) bool { return labelled(engineLabels(o), values) }, nil
 		}
 		return func(o v1.Object) bool { return labelled(o.GetMeta().Labels, values) }, nil
@@ -94,6 +99,18 @@ func nameOf(o v1.Object) string {
 	return o.GetMeta().Name
 }
 
+// containerLabels are those of what a task runs, as in Docker, whose tasks have no labels of their own either.
+func containerLabels(s *store.Snapshot, known map[string]map[string]string, t *v1.Task) map[string]string {
+	labels, ok := known[t.Desired.Revision]
+	if !ok {
+		if r, found := store.Get(s, v1.ServiceRevisions, t.Desired.Revision); found {
+			labels = r.Spec.Task.Container.Labels
+		}
+		known[t.Desired.Revision] = labels
+	}
+	return labels
+}
+
 func engineLabels(o v1.Object) map[string]string {
 	if n := o.(*v1.Node); n.Status != nil {
 		return n.Status.Description.Engine.Labels
@@ -110,12 +127,12 @@ func contains(text string, parts []string) bool {
 	return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(text, p) })
 }
 
-// labelled tells whether the labels have one of key or key=value.
+// labelled tells whether the labels have each key or key=value that is wanted.
 func labelled(labels map[string]string, wanted []string) bool {
-	return slices.ContainsFunc(wanted, func(w string) bool {
+	return !slices.ContainsFunc(wanted, func(w string) bool {
 		key, value, valued := strings.Cut(w, "=")
 		have, ok := labels[key]
-		return ok && (!valued || have == value)
+		return !ok || valued && have != value
 	})
 }
 

@@ -372,6 +372,7 @@ func TestFilters(t *testing.T) {
 	a, b := web("alpha"), web("beta")
 	a.Meta.Labels = map[string]string{"tier": "front", "x": ""}
 	b.Meta.Labels = map[string]string{"tier": "back"}
+	a.Spec.Task.Container.Labels = map[string]string{"shown": "yes", "y": ""}
 	a, b = f.create(a), f.create(b)
 	revision := v1.RevisionID(a)
 	f.commit(nodeOp("node1", 1), nodeOp("node2", 2),
@@ -381,12 +382,13 @@ func TestFilters(t *testing.T) {
 		store.Op{Kind: v1.KindTask, ID: "t1", Section: v1.SectionStatus, If: store.Always(), Value: &v1.TaskStatus{State: v1.TaskRunning}})
 	for _, c := range []struct{ plural, query, want string }{
 		{"services", "", "alpha beta"}, {"services", "filter=name=alp", "alpha"}, {"services", "filter=label=tier", "alpha beta"},
-		{"services", "filter=label=tier=front", "alpha"}, {"services", "filter=label=x&filter=label=tier=back", "alpha beta"},
+		{"services", "filter=label=tier=front", "alpha"}, {"services", "filter=label=x&filter=label=tier=back", ""}, {"services", "filter=label=x&filter=label=tier=front", "alpha"},
 		{"services", "filter=label=tier=back&filter=name=alpha", ""}, {"services", "filter=mode=global", ""},
 		{"services", "filter=id=" + b.Meta.ID[:5], "beta"},
 		{"tasks", "filter=service=alpha", "t1 t2"}, {"tasks", "filter=service=alpha&filter=service=beta", "t1 t2 t3"},
 		{"tasks", "filter=node=host1", "t1"}, {"tasks", "filter=node=node2&filter=service=alpha", "t2"},
 		{"tasks", "filter=up-to-date=true", "t1"}, {"tasks", "filter=up-to-date=false", "t2 t3"}, {"tasks", "filter=state=running", "t1"},
+		{"tasks", "filter=label=shown", "t1"}, {"tasks", "filter=label=shown=yes&filter=label=y", "t1"}, {"tasks", "filter=label=shown=no", ""},
 		{"tasks", "filter=desired-state=running", "t1 t2 t3"}, {"tasks", "filter=desired-state=shutdown", ""},
 		{"tasks", "filter=service=" + strings.Repeat("z", v1.IDLength), ""}, {"tasks", "filter=name=web.1", "t1 t3"},
 		{"nodes", "filter=label=disk=ssd", "node1"}, {"nodes", "filter=name=host", "node1"}, {"nodes", "filter=role=worker", "node1 node2"},

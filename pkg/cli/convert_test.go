@@ -210,6 +210,12 @@ status: {state: failed, at: 2026-01-02T03:04:06Z, message: started, err: "task: 
 	if d := cmp.Diff(want, row); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
+	task.Status.Err = "task: non-zero exit (1): the disk is full"
+	for trunc, want := range map[bool]string{true: `"task: non-zero exit (1): the …"`, false: `"task: non-zero exit (1): the disk is full"`} {
+		if got := newTaskRow(task, "hello:1", trunc, time.Now()).Error; got != want {
+			t.Errorf("truncated %t: %s, want %s", trunc, got, want)
+		}
+	}
 }
 
 // TestInfoSwarm holds the swarm's part of info to docker info's lines.

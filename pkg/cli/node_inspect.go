@@ -60,11 +60,7 @@ func (a *app) nodePsCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		ValidArgsFunction:     a.completeNodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			filter, err := f.filters(v1.KindTask)
-			if err != nil {
-				return err
-			}
-			c, err := a.daemon()
+			c, filter, err := a.taskFilter(cmd.Context(), &f)
 			if err != nil {
 				return err
 			}

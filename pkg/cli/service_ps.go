@@ -71,15 +71,8 @@ func (a *app) servicePsCommand() *cobra.Command {
 }
 
 func (a *app) servicePs(ctx context.Context, f *psFlags, refs []string) error {
-	filter, err := f.filters(v1.KindTask)
+	c, filter, err := a.taskFilter(ctx, f)
 	if err != nil {
-		return err
-	}
-	c, err := a.daemon()
-	if err != nil {
-		return err
-	}
-	if err := resolveNodes(ctx, c, filter); err != nil {
 		return err
 	}
 	var missing []error
@@ -107,6 +100,19 @@ func (a *app) servicePs(ctx context.Context, f *psFlags, refs []string) error {
 	return errors.Join(missing...)
 }
 
+// taskFilter is what --filter says of tasks, and the daemon that is to be asked for them.
+func (a *app) taskFilter(ctx context.Context, f *psFlags) (*client.Client, v1.Filter, error) {
+	filter, err := f.filters(v1.KindTask)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := a.daemon()
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, filter, resolveNodes(ctx, c, filter)
+}
+
 // resolveNodes puts IDs in the place of the names in a filter of nodes.
 func resolveNodes(ctx context.Context, c *client.Client, filter v1.Filter) error {
 	for i, ref := range filter["node"] {
@@ -126,7 +132,7 @@ func listTasks(ctx context.Context, c *client.Client, filter v1.Filter, key stri
 	for id := range ids {
 		narrowed := v1.Filter{}
 		maps.Copy(narrowed, filter)
-		if key == "service" && len(filter[key]) > 0 && !slices.Contains(filter[key], id) {
+		if len(filter[key]) > 0 && !slices.Contains(filter[key], id) {
 			continue
 		}
 		narrowed[key] = []string{id}

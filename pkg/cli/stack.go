@@ -131,12 +131,10 @@ func (a *app) stackServices(ctx context.Context, f *listFlags, stack string) err
 	if err != nil {
 		return err
 	}
-	services, err := client.List(ctx, c, v1.Services, filter)
+	services, err := client.List(ctx, c, v1.Services, filter.Add("label", compose.LabelNamespace+"="+stack))
 	if err != nil {
 		return daemonError(err)
 	}
-	// Several labels in one filter would be alternatives.
-	services = slices.DeleteFunc(services, func(s *v1.Service) bool { return s.Meta.Labels[compose.LabelNamespace] != stack })
 	if len(services) == 0 {
 		fmt.Fprintf(a.Err, "Nothing found in stack: %s\n", stack)
 		return nil
@@ -161,18 +159,11 @@ func (a *app) stackPsCommand() *cobra.Command {
 }
 
 func (a *app) stackPs(ctx context.Context, f *psFlags, stack string) error {
-	filter, err := f.filters(v1.KindTask)
-	if err != nil {
-		return err
-	}
 	if err := checkStackName(stack); err != nil {
 		return err
 	}
-	c, err := a.daemon()
+	c, filter, err := a.taskFilter(ctx, f)
 	if err != nil {
-		return err
-	}
-	if err := resolveNodes(ctx, c, filter); err != nil {
 		return err
 	}
 	services, err := client.List(ctx, c, v1.Services, inStack(stack))

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Filter narrows a list: the values of one key are alternatives, and every key has to hold. The keys are Docker's and
+// Filter narrows a list: the values of one key are alternatives, but for labels, of which all have to be there, and every key has to hold. The keys are Docker's and
 // differ by kind (see FilterKeys).
 type Filter map[string][]string
 
