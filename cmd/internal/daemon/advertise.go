@@ -97,6 +97,20 @@ func checkInit(r *v1.InitRequest) error {
 	if errs := v1.Validate(cluster); len(errs) > 0 {
 		return errs
 	}
+	return checkPools(r.Spec.DefaultAddrPool)
+}
+
+// checkPools refuses ranges that overlap: one of them is a mistake. It is asked when a swarm is made, since its ranges never change.
+func checkPools(texts []string) error {
+	pools := make([]netip.Prefix, len(texts))
+	for i, text := range texts {
+		pools[i] = netip.MustParsePrefix(text) // which validation has read
+		for _, other := range pools[:i] {
+			if other.Overlaps(pools[i]) {
+				return fmt.Errorf("--default-addr-pool: %s overlaps with %s: want ranges that have no address in common", pools[i], other)
+			}
+		}
+	}
 	return nil
 }
 

@@ -15,12 +15,15 @@ import (
 	"github.com/swarmd/swarmd/pkg/store/etcd"
 )
 
+// errInUse is what listenAt fails with where something else listens.
+var errInUse = errors.New("is in use already")
+
 // listenAt opens the port for the other nodes.
 func listenAt(addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("listen address %s is in use already: stop what listens there, or choose another with --listen-addr", addr)
+		return nil, fmt.Errorf("listen address %s %w: stop what listens there, or choose another with --listen-addr", addr, errInUse)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return nil, fmt.Errorf("listen address %s is not one of this machine: choose another with --listen-addr", addr)
 	case err != nil:

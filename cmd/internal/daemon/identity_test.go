@@ -91,18 +91,19 @@ func TestFindPlace(t *testing.T) {
 
 func TestCheckInit(t *testing.T) {
 	for want, r := range map[string]v1.InitRequest{
-		"availability":    {Availability: "sometimes"},
-		"dataPathPort":    {DataPathPort: 80},
-		"defaultAddrPool": {DefaultAddrPool: []string{"10.0.0.0"}},
-		"subnetSize":      {SubnetSize: 31},
-		"cacert=FILE":     {Spec: &v1.ClusterSpec{ExternalCAs: []v1.ExternalCA{{Protocol: "cfssl", URL: "https://ca.example.org/sign"}}}},
-		"minimum":         {Spec: &v1.ClusterSpec{NodeCertExpiry: new(v1.Duration)}},
+		"availability":                         {Availability: "sometimes"},
+		"dataPathPort":                         {DataPathPort: 80},
+		"defaultAddrPool":                      {DefaultAddrPool: []string{"10.0.0.0"}},
+		"10.1.0.0/16 overlaps with 10.0.0.0/8": {DefaultAddrPool: []string{"10.0.0.0/8", "10.1.0.0/16"}},
+		"subnetSize":                           {SubnetSize: 31},
+		"cacert=FILE":                          {Spec: &v1.ClusterSpec{ExternalCAs: []v1.ExternalCA{{Protocol: "cfssl", URL: "https://ca.example.org/sign"}}}},
+		"minimum":                              {Spec: &v1.ClusterSpec{NodeCertExpiry: new(v1.Duration)}},
 	} {
 		if err := checkInit(&r); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want an error with %q", r, err, want)
 		}
 	}
-	r := v1.InitRequest{AutoLock: true, DataPathPort: 4790, SubnetSize: 26, DefaultAddrPool: []string{"10.20.0.0/16"}}
+	r := v1.InitRequest{AutoLock: true, DataPathPort: 4790, SubnetSize: 26, DefaultAddrPool: []string{"10.20.0.0/16", "10.21.0.0/16"}}
 	if err := checkInit(&r); err != nil {
 		t.Fatal(err)
 	}

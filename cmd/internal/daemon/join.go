@@ -32,20 +32,27 @@ func (d *Daemon) Join(ctx context.Context, r v1.JoinRequest) (v1.JoinResult, err
 		return v1.JoinResult{}, badRequest(err)
 	}
 	// A worker does not listen, but may be made a manager at any time: it is now that a person looks.
-	door, err := listenAt(p.listen)
-	if err != nil {
-		return v1.JoinResult{}, badRequest(err)
+	door, busy := listenAt(p.listen)
+	if busy != nil && !errors.Is(busy, errInUse) {
+		return v1.JoinResult{}, badRequest(busy)
 	}
 	admitting, cancel := context.WithTimeout(ctx, enterWithin)
 	defer cancel()
 	a, err := admit(admitting, r, token, p.addr)
 	if err != nil {
-		door.Close()
+		shut(door)
 		return v1.JoinResult{}, err
+	}
+	if busy != nil { // which of the two the node is to be, the token tells to managers alone
+		if a.Role == v1.RoleManager {
+			a.undo(ctx)
+			return v1.JoinResult{}, badRequest(busy)
+		}
+		d.log.Warn("this node cannot become a manager until its port is free", "err", busy)
 	}
 	id := &identity{NodeID: a.NodeID, Role: a.Role, Addr: p.addr, ListenAddr: p.listen, DataAddr: p.data}
 	if err := d.settleIn(id, a); err != nil {
-		door.Close()
+		shut(door)
 		a.undo(ctx)
 		return v1.JoinResult{}, fmt.Errorf("the swarm admitted this node as %s, but what it needs cannot be written: %w", id.NodeID, errors.Join(err, d.disk().removeSwarm()))
 	}
@@ -62,6 +69,13 @@ func (d *Daemon) Join(ctx context.Context, r v1.JoinRequest) (v1.JoinResult, err
 		return v1.JoinResult{}, unavailable("Not there yet", detail)
 	}
 	return v1.JoinResult{NodeID: id.NodeID, Role: id.Role}, nil
+}
+
+// shut closes a port that was opened.
+func shut(door net.Listener) {
+	if door != nil {
+		door.Close()
+	}
 }
 
 // hasArrived tells whether the node takes part: a worker has a session, a manager serves the API. It is called with mu held.

@@ -91,6 +91,31 @@ func TestJoinAsWorker(t *testing.T) {
 	}
 }
 
+// TestPortInUse: a worker listens on nothing, so that whoever has its port is in nobody's way; a manager's join is refused, and leaves nothing.
+func TestPortInUse(t *testing.T) {
+	a, b := newHost(t, "a"), newHost(t, "b")
+	first := a.init()
+	token := a.tokens()
+	l, err := net.Listen("tcp", b.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = b.tryJoin(token.Manager, a)
+	refused(t, err, http.StatusBadRequest, "in use already", "--listen-addr")
+	b.is(v1.LocalNodeInactive, false)
+	if left := b.files(); len(left) > 0 {
+		t.Errorf("it left %v", left)
+	}
+	nodes, err := client.List(t.Context(), a.client, v1.Nodes, nil)
+	if err != nil || len(nodes) != 1 {
+		t.Errorf("%d nodes, %v, want the first alone", len(nodes), err)
+	}
+	id := b.join(token.Worker, a)
+	b.is(v1.LocalNodeActive, false)
+	a.ready(first, id)
+}
+
 func TestJoinRefused(t *testing.T) {
 	a, b, other := newHost(t, "a"), newHost(t, "b"), newHost(t, "other")
 	a.init()
