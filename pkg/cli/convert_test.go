@@ -218,6 +218,20 @@ status: {state: failed, at: 2026-01-02T03:04:06Z, message: started, err: "task: 
 	}
 }
 
+// TestForceWarning: who makes a swarm of its own out of one that is well is told of the others.
+func TestForceWarning(t *testing.T) {
+	well := v1.SwarmInfo{ControlAvailable: true, Managers: 3}
+	if got := forceWarning(well); !strings.Contains(got, "3 managers") || !strings.Contains(got, "(2)") {
+		t.Errorf("a swarm that is well: %q", got)
+	}
+	for name, s := range map[string]v1.SwarmInfo{"no leader": {ControlAvailable: true, Managers: 3, Error: "The swarm does not have a leader."},
+		"alone": {ControlAvailable: true, Managers: 1}, "a worker": {}} {
+		if got := forceWarning(s); got != "" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
 // TestInfoSwarm holds the swarm's part of info to docker info's lines.
 func TestInfoSwarm(t *testing.T) {
 	keep := v1.RaftSettings{SnapshotInterval: 10000, KeepOldSnapshots: 2}

@@ -69,6 +69,12 @@ func (a *app) swarmInit(cmd *cobra.Command, f *initFlags) error {
 	if err != nil {
 		return err
 	}
+	if r.ForceNewCluster {
+		info, err := c.Info(cmd.Context())
+		if warning := forceWarning(info.Swarm); err == nil && warning != "" { // who is in trouble is not kept from it
+			a.warn([]string{warning})
+		}
+	}
 	id, err := c.Init(cmd.Context(), *r)
 	if err != nil {
 		return daemonError(err)
@@ -91,4 +97,15 @@ func (a *app) swarmInit(cmd *cobra.Command, f *initFlags) error {
 	}
 	a.printUnlock(key)
 	return nil
+}
+
+// forceWarning says what --force-new-cluster does to a swarm that is well, where the other managers go on; "" where they cannot.
+func forceWarning(s v1.SwarmInfo) string {
+	others := s.Managers - 1
+	if !s.ControlAvailable || s.Error != "" || others < 1 {
+		return ""
+	}
+	return fmt.Sprintf("this swarm has a leader and %d managers. --force-new-cluster makes this node the only manager of a swarm that has all there is now, "+
+		"and does not tell the other managers (%d): each has to leave (swarmctl swarm leave --force) and join anew, before the two swarms change the same nodes. "+
+		"To have fewer managers, use swarmctl node demote instead.", s.Managers, others)
 }
