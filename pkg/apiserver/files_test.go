@@ -29,6 +29,13 @@ func needs(id string, secrets ...string) store.Op {
 	return op
 }
 
+// stopped is a task of node1 that is to run no more.
+func stopped(id, revision string) store.Op {
+	op := taskOp(id, "s", "node1", revision, 1)
+	op.Value.(*v1.TaskDesired).State = v1.TaskShutdown
+	return op
+}
+
 // data are the IDs of the secrets and configs of the last message.
 func (a *agent) data() string {
 	var ids []string
@@ -57,11 +64,6 @@ func TestSessionSecrets(t *testing.T) {
 	b := f.connect("node2")
 	if got := b.data(); got != "conf=c s3=three" {
 		t.Errorf("the other node is sent %q", got)
-	}
-	stopped := func(id, revision string) store.Op {
-		op := taskOp(id, "s", "node1", revision, 1)
-		op.Value.(*v1.TaskDesired).State = v1.TaskShutdown
-		return op
 	}
 	for i, test := range []struct {
 		ops  []store.Op

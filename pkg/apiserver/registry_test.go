@@ -59,11 +59,6 @@ func TestSessionLogins(t *testing.T) {
 	if got := b.told(); got != "docker.io=d" {
 		t.Errorf("the other node is sent %q", got)
 	}
-	stopped := func(id, revision string) store.Op {
-		op := taskOp(id, "s", "node1", revision, 1)
-		op.Value.(*v1.TaskDesired).State = v1.TaskShutdown
-		return op
-	}
 	for i, test := range []struct {
 		op   store.Op
 		want string

@@ -162,9 +162,7 @@ func TestSession(t *testing.T) {
 	// What a node reports is not sent back to it; what is another node's is not sent at all.
 	f.commit(store.Op{Kind: v1.KindTask, ID: "a", Section: v1.SectionStatus, Value: &v1.TaskStatus{State: v1.TaskRunning}, If: store.Exists()},
 		taskOp("b", "s", "node2", "r2", 2))
-	stopped := taskOp("a", "s", "node1", "r1", 1)
-	stopped.Value.(*v1.TaskDesired).State = v1.TaskShutdown
-	f.commit(stopped)
+	f.commit(stopped("a", "r1"))
 	a.take()
 	if len(a.last.Tasks) != 1 || a.last.Tasks[0].Desired.State != v1.TaskShutdown {
 		t.Errorf("a change of one task: %+v", a.last)

@@ -2,9 +2,8 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -123,22 +122,17 @@ func forward(ctx context.Context, c *client.Client, task string, port uint16, co
 	defer to.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	go sendInput(to, conn)
+	out, part := &v1.FrameReader{From: to}, make([]byte, v1.MaxFrame)
 	for {
-		kind, data, err := v1.ReadFrame(to)
-		if err != nil {
+		n, err := out.Read(part)
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
 			return err
 		}
-		switch kind {
-		case v1.FrameOutput:
-			if _, err := conn.Write(data); err != nil {
-				return nil // whoever connected is gone
-			}
-		case v1.FrameEnd:
-			var end v1.TunnelEnd
-			if err := json.Unmarshal(data, &end); err != nil || end.Error == "" {
-				return err
-			}
-			return errors.New(end.Error)
+		if _, err := conn.Write(part[:n]); err != nil {
+			return nil // whoever connected is gone
 		}
 	}
 }
