@@ -371,6 +371,7 @@ func linkOf(t testing.TB, n *namespace, name string) int {
 
 func linkCount(t testing.TB, n *namespace) int {
 	t.Helper()
+	n.sweeper.drain()
 	all, err := dump(n.LinkList)
 	must(t, err)
 	return len(all)

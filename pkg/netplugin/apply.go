@@ -20,6 +20,8 @@ import (
 //
 // A backend that goes while its task stays keeps its connections; they are cut when the task goes, or at once where the port
 // is published no more or the backend is no task of this machine. One of another machine keeps them while it is draining.
+//
+// The link of a task that is gone carries nothing any more when Apply returns, and goes a moment later.
 func (l *Linux) Apply(ctx context.Context, c Config) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -32,6 +34,9 @@ func (l *Linux) Apply(ctx context.Context, c Config) error {
 	}
 	if followErr := l.keys.follow(c.Key, time.Now()); followErr != nil {
 		err = errors.Join(err, fmt.Errorf("keys of encrypted networks in %s: %w", l.wiresDir(), followErr))
+	}
+	if l.unswept.Swap(false) {
+		l.synced = false
 	}
 	l.checked = checked{want.blocks, want.ports, want.draining}
 	if !slices.Equal(l.peers, c.Peers) || l.underlay != want.underlay {
@@ -78,7 +83,7 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 		}
 	}
 	gone, moved, missing := l.difference(want)
-	if err := l.unlink(moved); err != nil {
+	if err := l.cutAll(linksOf(l.unlink(moved))); err != nil {
 		return err
 	}
 	if err := l.admit(want); err != nil {
@@ -130,24 +135,31 @@ func (l *Linux) difference(want *desired) (gone, moved map[string]TaskLink, miss
 	return gone, moved, missing
 }
 
-// unlink removes the links of tasks whose namespaces stay for now.
-func (l *Linux) unlink(tasks map[string]TaskLink) error {
-	var links []netlink.Link
+// unlink takes tasks to have no link any more, and returns those that are to go.
+func (l *Linux) unlink(tasks map[string]TaskLink) (all []doomed) {
 	for id, t := range tasks {
 		if have, linked := l.have.tasks[id]; !linked || have.Address != t.Address {
 			continue // its link went before, and the address may be another's by now
 		}
 		if one, err := l.router.LinkByName(linkName(t.Address)); err == nil {
-			links = append(links, one)
+			all = append(all, doomed{one, t.Address, []netip.Addr{t.Address}})
 		}
 		delete(l.have.tasks, id)
 	}
-	return l.cutAll(links)
+	return all
 }
 
-// remove removes tasks' links and namespaces.
+func linksOf(all []doomed) []netlink.Link {
+	list := make([]netlink.Link, 0, len(all))
+	for _, d := range all {
+		list = append(list, d.Link)
+	}
+	return list
+}
+
+// remove takes tasks' links out of use, which go soon, and removes their namespaces.
 func (l *Linux) remove(tasks map[string]TaskLink) error {
-	errs := []error{l.unlink(tasks)}
+	errs := []error{l.router.sweep(l.unlink(tasks), l.notSwept)}
 	for id := range tasks {
 		errs = append(errs, unpin(l.Namespace(id)))
 	}

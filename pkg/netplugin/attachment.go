@@ -98,6 +98,7 @@ func (o *overlay) detach(m member) error {
 }
 
 func (o *overlay) attach(w *wanted, task string, m member, inside *namespace) error {
+	o.space.sweeper.await(append([]netip.Addr{m.link}, m.addresses...)...)
 	if err := errors.Join(inside.removeLink(m.eth()), o.detach(m)); err != nil {
 		return err
 	}

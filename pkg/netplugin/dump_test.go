@@ -21,6 +21,7 @@ import (
 // what is made anew, so that two equal ones mean that nothing was.
 func (b *lab) dump(identities bool) string {
 	b.t.Helper()
+	b.linux.swept()
 	var w strings.Builder
 	dumpNamespace(b.t, &w, "host", b.host, identities, func(name string) bool { return name == hostLink })
 	names := []string{b.linux.routerPath()}

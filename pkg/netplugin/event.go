@@ -46,6 +46,8 @@ type scene struct {
 	own   uint32
 	inner bool
 	links map[uint32]facts
+	// going are links of which nothing is news, for they are to go.
+	going map[uint32]bool
 }
 
 // judge tells of what kind something of ours is that a message says was changed, or "".
@@ -103,8 +105,15 @@ func (s *scene) judgeLink(m *syscall.NetlinkMessage) string {
 		return ""
 	}
 	index := uint32(link.Attrs().Index)
+	going := s.going[index]
 	if m.Header.Type == unix.RTM_DELLINK {
 		delete(s.links, index)
+		delete(s.going, index) // it is told last
+	}
+	if going {
+		return ""
+	}
+	if m.Header.Type == unix.RTM_DELLINK {
 		return kindLink
 	}
 	if !s.inner {
@@ -132,6 +141,9 @@ func (s *scene) judgeAddress(m *syscall.NetlinkMessage) string {
 	if len(m.Data) < unix.SizeofIfAddrmsg || m.Header.Type == unix.RTM_NEWADDR && m.Data[0] != unix.AF_INET {
 		return ""
 	}
+	if s.going[nativeUint32(m.Data[4:])] {
+		return ""
+	}
 	if s.inner || nativeUint32(m.Data[4:]) == s.own {
 		return kindAddress
 	}
@@ -147,17 +159,21 @@ func (s *scene) judgeRoute(data []byte) string {
 	if r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA || r.Table == unix.RT_TABLE_LOCAL || r.Flags&routeCloned != 0 {
 		return ""
 	}
-	if s.inner {
+	if s.inner && len(s.going) == 0 {
 		return kindRoute
 	}
 	attrs, err := nl.ParseRouteAttr(data[unix.SizeofRtMsg:])
 	if err != nil {
 		return ""
 	}
+	link := uint32(0) // of none where it is unreachable
 	for _, a := range attrs {
-		if a.Attr.Type == unix.RTA_OIF && len(a.Value) >= 4 && nativeUint32(a.Value) == s.own {
-			return kindRoute
+		if a.Attr.Type == unix.RTA_OIF && len(a.Value) >= 4 {
+			link = nativeUint32(a.Value)
 		}
+	}
+	if s.inner && !s.going[link] || !s.inner && link == s.own && link != 0 {
+		return kindRoute
 	}
 	return ""
 }
@@ -165,7 +181,7 @@ func (s *scene) judgeRoute(data []byte) string {
 // judgeNeighbour heeds neighbours that go or become others. Ours are permanent: what the kernel learns and forgets is not ours.
 func (s *scene) judgeNeighbour(m *syscall.NetlinkMessage) string {
 	const size = 12 // struct ndmsg
-	if len(m.Data) < size || !s.inner && nativeUint32(m.Data[4:]) != s.own {
+	if len(m.Data) < size || !s.inner && nativeUint32(m.Data[4:]) != s.own || s.going[nativeUint32(m.Data[4:])] {
 		return ""
 	}
 	state := binary.NativeEndian.Uint16(m.Data[8:])

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +56,7 @@ type Linux struct {
 	warnings  []string
 	watch     *watcher // nil where nothing is watched
 	disturbed chan struct{}
+	unswept   atomic.Bool // a link that was to go is there still
 	repaired  func(kind string, changes int)
 	last      *Config // of the latest Apply, if that came to its end
 	processes bool    // the kernel has no WireGuard

@@ -31,6 +31,8 @@ type namespace struct {
 	tracking *netlink.Handle          // see forgetOneByOne
 	sockets  map[int]*nl.SocketHandle // by protocol, see request
 	passing  []port                   // the latest sockets that were opened for one request each, and closed
+	sweeper  *sweeper                 // nil until it is needed
+	going    map[uint32]bool          // links that are to go, by index, until the watcher knows that they went
 	ignore   func()                   // ends what the watcher has in the namespace, if it is watched
 }
 
@@ -45,7 +47,7 @@ func openNamespace(name, path string) (*namespace, error) {
 		_ = fd.Close()
 		return nil, fmt.Errorf("open route socket in network namespace of %s: %w", name, err)
 	}
-	return &namespace{Handle: h, name: name, fd: fd}, nil
+	return &namespace{Handle: h, name: name, fd: fd, going: map[uint32]bool{}}, nil
 }
 
 // close lets go of the namespace, which stays if anything else holds it.
@@ -53,6 +55,7 @@ func (n *namespace) close() {
 	if n == nil || n.Handle == nil {
 		return
 	}
+	n.sweeper.close()
 	n.reset()
 	if n.ignore != nil {
 		n.ignore() // a socket keeps the namespace

@@ -151,7 +151,7 @@ func (o *overlay) cutStale(w *wanted) error {
 	for id, m := range w.members {
 		links[m.link] = id
 	}
-	return o.cutMembers(func(id string, m member) bool {
+	stale, err := o.takeMembers(func(id string, m member) bool {
 		now, wanted := w.members[id]
 		if wanted {
 			return !now.equal(m)
@@ -159,26 +159,26 @@ func (o *overlay) cutStale(w *wanted) error {
 		owner, taken := links[m.link]
 		return taken && owner != id || slices.ContainsFunc(m.addresses, func(a netip.Addr) bool { return w.owner[a] != "" })
 	})
+	return errors.Join(err, o.space.cutAll(linksOf(stale)))
 }
 
-// cutMembers removes the links of members.
-func (o *overlay) cutMembers(which func(id string, m member) bool) error {
-	var links []netlink.Link
+// takeMembers takes members to have no link any more, and returns those that are to go.
+func (o *overlay) takeMembers(which func(id string, m member) bool) (all []doomed, err error) {
 	for id, m := range o.members {
 		if !which(id, m) {
 			continue
 		}
 		one, err := o.space.LinkByName(linkName(m.link))
 		if _, none := err.(netlink.LinkNotFoundError); err != nil && !none {
-			return fmt.Errorf("find link %s in %s: %w", linkName(m.link), o.space.name, err)
+			return nil, fmt.Errorf("find link %s in %s: %w", linkName(m.link), o.space.name, err)
 		}
 		if err == nil {
-			links = append(links, one)
+			all = append(all, doomed{one, m.link, m.addresses})
 		}
 		delete(o.members, id)
 		o.went = append(o.went, m.addresses...)
 	}
-	return o.space.cutAll(links)
+	return all, nil
 }
 
 // nextHop is the address that stands for a node in a router's routes. It is on no wire: the neighbour entry makes a link address of it,
@@ -303,18 +303,21 @@ func (l *Linux) finishOverlays(want *desired) error {
 }
 
 func (l *Linux) finish(o *overlay, w *wanted, refused map[string]bool) error {
-	err := o.cutMembers(func(id string, _ member) bool { _, wanted := w.members[id]; return !wanted && !refused[id] })
+	gone, err := o.takeMembers(func(id string, _ member) bool { _, wanted := w.members[id]; return !wanted && !refused[id] })
+	if err == nil {
+		err = o.space.sweep(gone, l.notSwept)
+	}
 	if err != nil {
 		return err
 	}
 	lost := o.went
 	var errs []error
-	gone := func(r RemoteAddress) {
+	leave := func(r RemoteAddress) {
 		lost = append(lost, r.Address)
 		errs = append(errs, o.space.removeRoute(o.way(r)))
 	}
 	have, want := o.changed(w)
-	differences(have, want, byAddress, func(a, b RemoteAddress) bool { return true }, gone, func(RemoteAddress) {}, nil)
+	differences(have, want, byAddress, func(a, b RemoteAddress) bool { return true }, leave, func(RemoteAddress) {}, nil)
 	differences(o.vteps, w.vteps, vtep.compare, func(a, b vtep) bool { return true }, func(v vtep) { errs = append(errs, o.removeNode(v, w.versions())) }, func(vtep) {}, nil)
 	if o.tunnel != nil {
 		want, err := l.wiresOf(w, o.shape)

@@ -59,6 +59,7 @@ func (l *Linux) resyncOverlay(o *overlay, w *wanted, s shape, refused map[string
 	if err := l.ensureOverlayLink(o, w, s); err != nil {
 		return err
 	}
+	o.space.sweeper.drain()
 	keep, err := l.adoptMembers(o, w, s, refused)
 	if err != nil {
 		return err

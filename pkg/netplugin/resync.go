@@ -18,6 +18,7 @@ func (l *Linux) resync(want *desired) error {
 		}
 	}
 	l.synced = false
+	l.swept()
 	var err error
 	if err := l.measure(want); err != nil {
 		return err

@@ -12,7 +12,6 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -152,6 +151,7 @@ func (n *namespace) unshare() error {
 
 // connect makes a task's link between its open namespace and the router, where there is none yet.
 func (l *Linux) connect(b base, t TaskLink, inside *namespace) error {
+	l.router.sweeper.await(t.Address)
 	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: taskLink, PeerHardwareAddr: taskMAC(t.Address), PeerNamespace: netlink.NsFd(inside.fd)}
 	pair.Name, pair.HardwareAddr, pair.MTU, pair.Flags = linkName(t.Address), taskSideMAC, l.taskMTU, net.FlagUp
 	if err := l.router.LinkAdd(pair); err != nil {
@@ -207,9 +207,6 @@ func (l *Linux) cut(a netip.Addr) error {
 	return fmt.Errorf("remove link %s in %s: %w", linkName(a), l.router.name, err)
 }
 
-// goingGroup is the link group that links are put into to be removed together: the kernel waits once for all.
-const goingGroup = 0x73776d
-
 // cutAll removes links of the router at once.
 func (l *Linux) cutAll(links []netlink.Link) error { return l.router.cutAll(links) }
 
@@ -223,10 +220,7 @@ func (n *namespace) cutAll(links []netlink.Link) error {
 			return fmt.Errorf("mark link %s in %s for removal: %w", one.Attrs().Name, n.name, err)
 		}
 	}
-	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(goingGroup)))
-	if err := n.request(unix.NETLINK_ROUTE, req); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := n.request(unix.NETLINK_ROUTE, removeMarkedMessage()); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("remove %d links in %s: %w", len(links), n.name, err)
 	}
 	return nil

@@ -129,6 +129,9 @@ func (w *watcher) readOwn() (own, others map[string]int) {
 			}
 		})
 		space.passing = nil
+		if space.sweeper.idle() {
+			clear(space.going) // all that was told of them was read
+		}
 	}
 	return own, others
 }
@@ -218,7 +221,7 @@ func (w *watcher) ended() bool {
 func (w *watcher) observe(space *namespace, inner bool) error {
 	o := w.spaces[space]
 	if o == nil {
-		o = &observed{scene: scene{inner: inner, links: map[uint32]facts{}}}
+		o = &observed{scene: scene{inner: inner, links: map[uint32]facts{}, going: space.going}}
 		for protocol, of := range groups {
 			s, err := nl.SubscribeAt(space.fd, netns.None(), protocol, of...)
 			if err == nil {
