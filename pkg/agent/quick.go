@@ -9,8 +9,8 @@ import (
 	"github.com/swarmd/swarmd/pkg/netplugin"
 )
 
-// To make or remove a task's link takes the kernel some ten milliseconds, and a hundred where it is busy; to follow a task of another node takes
-// it one. So what others do does not wait for this node's own links: where there are both, it is applied alone at first, with the links as they
+// To make a task's link takes the kernel some ten milliseconds, and a hundred where it is busy; to follow a task of another node takes it one.
+// So what others do does not wait for this node's own links: where there are both, it is applied alone at first, with the links as they
 // are, and while others change an Apply makes a few links only.
 
 // linksAtOnce is how many links one Apply makes while others change: the kernel makes one after the other, whoever asks, and to wait for four

@@ -121,6 +121,7 @@ func (w *watcher) read() map[string]int {
 func (w *watcher) readOwn() (own, others map[string]int) {
 	own, others = map[string]int{}, map[string]int{}
 	for space, o := range w.spaces {
+		gone := space.sweeper.idle() // before what was told of the links that went is read
 		o.read(w.buffer, func(kind string, m *syscall.NetlinkMessage) {
 			if m != nil && m.Header.Pid != 0 && !o.asked(space, m) {
 				others[kind]++
@@ -129,8 +130,8 @@ func (w *watcher) readOwn() (own, others map[string]int) {
 			}
 		})
 		space.passing = nil
-		if space.sweeper.idle() {
-			clear(space.going) // all that was told of them was read
+		if gone {
+			clear(space.going)
 		}
 	}
 	return own, others
