@@ -125,7 +125,7 @@ func TestApplyAgainChangesNothing(t *testing.T) {
 
 // damage is what people, other programs and crashes do to what we made.
 var damage = map[string]func(t *testing.T, b *lab){
-	"table deleted": func(t *testing.T, b *lab) { must(t, b.linux.removeTable()) },
+	"table deleted": func(t *testing.T, b *lab) { must(t, b.linux.host.removeTables(four)) },
 	"ruleset flushed": func(t *testing.T, b *lab) {
 		c, err := b.host.firewall()
 		must(t, err)
@@ -135,14 +135,14 @@ var damage = map[string]func(t *testing.T, b *lab){
 	"router's table deleted": func(t *testing.T, b *lab) {
 		c, err := b.linux.router.firewall()
 		must(t, err)
-		tx := newTransaction(c)
+		tx := four.newTransaction(c)
 		tx.removeTable()
 		must(t, tx.commit())
 	},
 	"rule deleted": func(t *testing.T, b *lab) {
 		c, err := b.host.firewall()
 		must(t, err)
-		chain := &nftables.Chain{Name: "postrouting", Table: newTransaction(c).table}
+		chain := &nftables.Chain{Name: "postrouting", Table: four.newTransaction(c).table}
 		rules, err := c.GetRules(chain.Table, chain)
 		must(t, err)
 		must(t, c.DelRule(rules[1]))
@@ -151,47 +151,47 @@ var damage = map[string]func(t *testing.T, b *lab){
 	"rule added": func(t *testing.T, b *lab) {
 		c, err := b.host.firewall()
 		must(t, err)
-		table := newTransaction(c).table
+		table := four.newTransaction(c).table
 		c.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: "forward"}, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}, UserData: []byte{0, 1, 0}})
 		must(t, c.Flush())
 	},
 	"elements deleted": func(t *testing.T, b *lab) {
 		c, err := b.host.firewall()
 		must(t, err)
-		tx := newTransaction(c)
-		tx.elements(tx.SetDeleteElements, b.linux.have.portElements(portKey{unix.IPPROTO_TCP, 8080})[1:2])
+		tx := four.newTransaction(c)
+		tx.elements(tx.SetDeleteElements, b.linux.have.portElements(four, portKey{unix.IPPROTO_TCP, 8080})[1:2])
 		must(t, tx.commit())
 	},
 	"port to another's chain": func(t *testing.T, b *lab) {
 		c, err := b.host.firewall()
 		must(t, err)
-		tx := newTransaction(c)
-		e := b.linux.have.portElements(portKey{unix.IPPROTO_TCP, 8080})[:1]
+		tx := four.newTransaction(c)
+		e := b.linux.have.portElements(four, portKey{unix.IPPROTO_TCP, 8080})[:1]
 		tx.elements(tx.SetDeleteElements, e)
 		e[0].val = pickName(3)
 		tx.elements(tx.SetAddElements, e)
 		must(t, tx.commit())
 	},
 	"place deleted": func(t *testing.T, b *lab) {
-		changeElements(t, b, b.linux.have.portElements(portKey{unix.IPPROTO_TCP, 8082})[:1], nil)
+		changeElements(t, b, b.linux.have.portElements(four, portKey{unix.IPPROTO_TCP, 8082})[:1], nil)
 	},
 	"place widened": func(t *testing.T, b *lab) {
-		e := b.linux.have.portElements(portKey{unix.IPPROTO_TCP, 8082})[:1]
+		e := b.linux.have.portElements(four, portKey{unix.IPPROTO_TCP, 8082})[:1]
 		wide := e[0]
 		wide.key, wide.end = e[0].key[:8]+"\x0a\x00\x00\x00", e[0].key[:8]+"\x0a\xff\xff\xff"
 		changeElements(t, b, e, []element{wide})
 	},
 	"port of a place open everywhere": func(t *testing.T, b *lab) {
-		e := b.linux.have.portElements(portKey{unix.IPPROTO_TCP, 8082})[0]
+		e := b.linux.have.portElements(four, portKey{unix.IPPROTO_TCP, 8082})[0]
 		changeElements(t, b, nil, []element{{in: mapPorts, key: e.key[:8], val: e.val}})
 	},
 	"maps of an earlier version": earlierMaps,
 	"ports of another kind": func(t *testing.T, b *lab) {
 		c, err := b.host.firewall()
 		must(t, err)
-		tx := newTransaction(c)
+		tx := four.newTransaction(c)
 		tx.maps[0].KeyType = nftables.TypeInetProto
-		tx.replaceTable(tx.maps, []chain{pickChain(1)})
+		tx.replaceTable(tx.maps, []chain{pickChain(four, 1)})
 		tx.elements(tx.SetAddElements, []element{{in: mapPorts, key: "\x06", val: pickName(1)}})
 		must(t, tx.commit())
 	},
@@ -209,7 +209,7 @@ var damage = map[string]func(t *testing.T, b *lab){
 		must(t, b.linux.router.removeRoute(route{dst: host(testAddr(1)), link: linkOf(t, b.linux.router, linkName(testAddr(1)))}))
 	},
 	"way out deleted": func(t *testing.T, b *lab) {
-		must(t, b.task("t1").removeRoute(taskRoute(b.linux.have.base, linkOf(t, b.task("t1"), taskLink))))
+		must(t, b.task("t1").removeRoute(b.linux.have.side(0).taskRoute(linkOf(t, b.task("t1"), taskLink))))
 	},
 	"neighbour deleted":     func(t *testing.T, b *lab) { removeNeighbour(t, b.linux.router, linkName(testAddr(1)), testAddr(1)) },
 	"own neighbour deleted": func(t *testing.T, b *lab) { removeNeighbour(t, b.task("t1"), taskLink, testBlock.Addr().Next()) },
@@ -227,11 +227,11 @@ var damage = map[string]func(t *testing.T, b *lab){
 func earlierMaps(t *testing.T, b *lab) {
 	c, err := b.host.firewall()
 	must(t, err)
-	tx := newTransaction(c)
+	tx := four.newTransaction(c)
 	tx.maps = tx.maps[:2]
 	tx.maps[0].DataType = nftables.TypeMark
 	numbers := &nftables.Set{Table: tx.table, Name: "dispatch", IsMap: true, KeyType: nftables.TypeMark, DataType: nftables.TypeVerdict}
-	chains := hostChains(b.linux.have.base)
+	chains := hostChains(b.linux.have.base.side(0))
 	for i, one := range chains {
 		if one.name == "prerouting" || one.name == "output" {
 			chains[i].rules = []rule{{"published ports", append(dispatchPort()[:4],
@@ -246,13 +246,13 @@ func earlierMaps(t *testing.T, b *lab) {
 			delete(want, k) // it knew no places
 			continue
 		}
-		all := b.linux.have.portElements(k)
+		all := b.linux.have.portElements(four, k)
 		must(t, tx.SetAddElements(tx.maps[0], []nftables.SetElement{{Key: []byte(all[0].key), Val: binaryutil.NativeEndian.PutUint32(uint32(len(backends)))}}))
 		tx.elements(tx.SetAddElements, all[1:])
 	}
 	must(t, tx.commit())
 	// The ports are made out of it, so that they stay published while the table is replaced.
-	have, ok, err := readTable(c, hostMaps(tx.table), hostChains(b.linux.have.base))
+	have, ok, err := readTable(c, four, four.hostMaps(tx.table), hostChains(b.linux.have.base.side(0)))
 	if diff := cmp.Diff(want, have.ports, cmp.AllowUnexported(portKey{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); ok || err != nil || diff != "" {
 		t.Errorf("reading an earlier version: right %t, %v, ports (-want +got):\n%s", ok, err, diff)
 	}

@@ -101,14 +101,17 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	if reachErr := l.reach(want); reachErr != nil {
 		return errors.Join(err, reachErr)
 	}
-	before := l.have.publication
-	if publishErr := l.publish(want.publication); publishErr != nil {
+	before := [2]publication{l.have.publication, l.have.six}
+	if publishErr := l.publish(want); publishErr != nil {
 		return errors.Join(err, publishErr)
 	}
 	err = errors.Join(err, l.balanceOverlays(want), l.finishOverlays(want))
-	old := l.forgotten(merged(before.ports, l.have.draining), want, gone, moved)
+	for _, s := range l.hostSides(want.base) {
+		old := l.forgotten(s, merged(before[s.v].ports, l.have.draining), want, gone, moved)
+		err = errors.Join(err, l.host.forget(old), l.host.forgetUntranslated(s, before[s.v], *l.have.answers(s.v)))
+	}
 	l.have.draining = want.draining
-	return errors.Join(err, l.host.forget(old), l.host.forgetUntranslated(before, want.publication), l.remove(gone), l.leave(want))
+	return errors.Join(err, l.remove(gone), l.leave(want))
 }
 
 // difference is what the tasks that are there have to become. Those that are gone stay until no port leads to them; those that
@@ -188,41 +191,55 @@ func (l *Linux) applySettings(want *desired) error {
 	return errors.Join(errs...)
 }
 
-// publish makes the published ports those of want, in one transaction.
-func (l *Linux) publish(want publication) error {
-	if maps.EqualFunc(l.have.ports, want.ports, sameBackends) && maps.EqualFunc(l.have.places, want.places, slices.Equal[[]Place]) {
-		return nil
-	}
+// publish makes the published ports those of want, of both IP versions in one transaction.
+func (l *Linux) publish(want *desired) error {
 	c, err := l.host.firewall()
 	if err != nil {
 		return err
 	}
-	t := newTransaction(c)
-	if t.addPicks(l.have.ports, want.ports) {
-		if err := t.commit(); err != nil {
+	var all transactions
+	picks := false
+	for _, s := range l.hostSides(want.base) {
+		if have, next := l.have.answers(s.v), want.answers(s.v); !have.equal(next) {
+			t := s.newTransaction(c)
+			picks = t.addPicks(have.ports, next.ports) || picks
+			all = append(all, t)
+		}
+	}
+	if picks {
+		if err := all.commit(); err != nil {
 			return fmt.Errorf("make chains of published ports in table %s of %s: %w", tableName, l.host.name, err)
 		}
 	}
-	t.change(l.have.publication, want)
-	if err := t.commit(); err != nil {
+	for _, t := range all {
+		t.change(*l.have.answers(t.side.v), want.answers(t.side.v))
+	}
+	if err := all.commit(); err != nil {
 		return fmt.Errorf("change published ports in table %s of %s: %w", tableName, l.host.name, err)
 	}
-	l.have.publication = want
+	for _, t := range all {
+		*l.have.answers(t.side.v) = want.answers(t.side.v)
+	}
 	return nil
+}
+
+// equal tells whether two publications are the same.
+func (p *publication) equal(other publication) bool {
+	return maps.EqualFunc(p.ports, other.ports, sameBackends) && maps.EqualFunc(p.places, other.places, slices.Equal[[]Place])
 }
 
 // sameBackends tells whether two lists have the same in them, at once where they are one.
 func sameBackends(a, b []netip.AddrPort) bool { return sameList(a, b) || slices.Equal(a, b) }
 
 // forgotten are the flows that lead nowhere now.
-func (l *Linux) forgotten(before ports, want *desired, gone ...map[string]TaskLink) []flows {
+func (l *Linux) forgotten(s side, before ports, want *desired, gone ...map[string]TaskLink) []flows {
 	var all []flows
 	lost := map[netip.Addr]bool{}
 	for _, tasks := range gone {
 		for _, t := range tasks {
 			if t.Address.IsValid() && !lost[t.Address] {
 				lost[t.Address] = true
-				all = append(all, flows{to: t.Address}, flows{from: t.Address})
+				all = append(all, flows{to: s.of(t.Address)}, flows{from: s.of(t.Address)})
 			}
 		}
 	}
@@ -230,7 +247,7 @@ func (l *Linux) forgotten(before ports, want *desired, gone ...map[string]TaskLi
 	for _, t := range want.tasks {
 		local[t.Address] = true
 	}
-	stays := merged(want.ports, want.draining)
+	stays := merged(want.answers(s.v).ports, want.draining)
 	for k, old := range before {
 		now, published := stays[k]
 		if sameList(now, old) {
@@ -241,7 +258,7 @@ func (l *Linux) forgotten(before ports, want *desired, gone ...map[string]TaskLi
 				continue
 			}
 			if !published || !local[b.Addr()] {
-				all = append(all, flows{to: b.Addr(), toPort: b.Port(), published: k})
+				all = append(all, flows{to: s.of(b.Addr()), toPort: b.Port(), published: k})
 			}
 		}
 	}

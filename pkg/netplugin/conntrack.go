@@ -160,8 +160,9 @@ func (n *namespace) forgetFamily(family int, filter netlink.CustomConntrackFilte
 
 // strangers matches the flows of addresses of the block that no task has: those whose task went while nobody looked.
 type strangers struct {
+	side  side
 	block netip.Prefix
-	tasks map[netip.Addr]bool
+	tasks map[netip.Addr]bool // by their IPv4 addresses
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
@@ -171,7 +172,13 @@ func (s strangers) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 	return s.stranger(from.Unmap()) || s.stranger(to.Unmap())
 }
 
-func (s strangers) stranger(a netip.Addr) bool { return s.block.Contains(a) && !s.tasks[a] }
+func (s strangers) stranger(a netip.Addr) bool {
+	if !s.block.Contains(a) {
+		return false
+	}
+	own, _ := s.side.gatewayOf(a)
+	return !s.tasks[own]
+}
 
 // untranslated matches the flows to ports of the machine's own addresses that began before the ports were published. As long
 // as the client goes on sending, as UDP clients may, they would never see a backend. A TCP client is reset, and begins anew.
@@ -188,7 +195,7 @@ func (u untranslated) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 }
 
 // forgetUntranslated removes flows that would keep clients from ports that are published now and were not before, or not there.
-func (n *namespace) forgetUntranslated(before, now publication) error {
+func (n *namespace) forgetUntranslated(s side, before, now publication) error {
 	u := untranslated{map[portKey]bool{}, map[netip.Addr]bool{}}
 	for k := range now.ports {
 		if _, was := before.ports[k]; (!was || !slices.Equal(before.places[k], now.places[k])) && k.protocol != unix.IPPROTO_TCP {
@@ -198,14 +205,14 @@ func (n *namespace) forgetUntranslated(before, now publication) error {
 	if len(u.ports) == 0 {
 		return nil
 	}
-	list, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(nil, unix.AF_INET) })
+	list, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(nil, s.family()) })
 	if err != nil {
 		return fmt.Errorf("list addresses in %s: %w", n.name, err)
 	}
 	for _, a := range list {
 		u.own[prefixOf(a.IPNet).Addr()] = true
 	}
-	if err := n.forgetOneByOne(u); err != nil {
+	if err := n.forgetFamily(s.family(), u); err != nil {
 		return fmt.Errorf("forget connections to ports not published before: %w", err)
 	}
 	return nil

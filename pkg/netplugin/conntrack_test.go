@@ -156,7 +156,7 @@ func TestStrangersAreForgotten(t *testing.T) {
 	must(t, err)
 	// The daemon dies after the change of the ports and of the links, before it had the connections forgotten.
 	b.linux.mu.Lock()
-	must(t, b.linux.publish(publication{}))
+	must(t, b.linux.publish(&desired{base: b.linux.have.base}))
 	must(t, b.linux.remove(map[string]TaskLink{"t0": b.linux.have.tasks["t0"]}))
 	b.linux.mu.Unlock()
 	b.restart()

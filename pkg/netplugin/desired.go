@@ -2,7 +2,6 @@ package netplugin
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -30,8 +29,9 @@ var (
 // base is what all tasks of a machine share.
 type base struct {
 	block, pool netip.Prefix
-	wire        underlay // to other nodes; zero where there are none
-	guard       underlay // whose data port is kept: also where networks alone may have it open
+	wire        underlay     // to other nodes; zero where there are none
+	guard       underlay     // whose data port is kept: also where networks alone may have it open
+	prefix      netip.Prefix // of the gateway addresses' own of IPv6; not valid where there is none
 }
 
 // gateway is the router's own address: the first usable one of the block.
@@ -59,7 +59,9 @@ var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UD
 type desired struct {
 	base
 	tasks map[string]TaskLink
+	// The publication is IPv4's, and six IPv6's. Its backends are the same addresses, but for those of nodes without.
 	publication
+	six publication
 	// draining are the backends that take no new connections, by port; none is in ports.
 	draining ports
 	// peers are the other nodes whose gateway blocks can be reached, and blocks theirs and this node's, in order. underlays are the
@@ -67,6 +69,8 @@ type desired struct {
 	peers     map[uint32]Peer
 	underlays map[netip.Addr]bool
 	blocks    []netip.Prefix
+	// without are the blocks of nodes whose tasks have no IPv6 addresses.
+	without []netip.Prefix
 	// targets are this machine's backends, for connections by way of other nodes. Those that take no new connections are among them:
 	// another node may not know yet.
 	targets map[target]bool
@@ -93,7 +97,7 @@ type checked struct {
 // check reads a Config. Where the error comes with a nil result nothing can be done; else it tells what was left out.
 func check(c Config, before checked) (*desired, error) {
 	d := &desired{
-		base: base{block: c.Gateway, pool: c.Pool}, tasks: map[string]TaskLink{}, refused: map[string]bool{}, publication: publication{ports{}, map[portKey][]Place{}}, draining: ports{},
+		base: base{block: c.Gateway, pool: c.Pool, prefix: c.Prefix6}, tasks: map[string]TaskLink{}, refused: map[string]bool{}, publication: newPublication(), six: newPublication(), draining: ports{},
 		peers: map[uint32]Peer{}, underlays: map[netip.Addr]bool{}, blocks: []netip.Prefix{c.Gateway}, targets: map[target]bool{}, internal: map[netip.Addr]bool{},
 		underlay: underlayOf(c), wires: map[uint16]bool{},
 	}
@@ -108,6 +112,9 @@ func check(c Config, before checked) (*desired, error) {
 		return nil, fmt.Errorf("gateway block %s is not within the pool %s that it is cut from", c.Gateway, c.Pool)
 	}
 	errs := d.addPeers(c)
+	if err := checkPrefix(d.prefix); err != nil {
+		d.prefix, errs = netip.Prefix{}, append(errs, err)
+	}
 	if slices.Equal(d.blocks, before.blocks) {
 		d.checked = before
 	}
@@ -164,11 +171,10 @@ func (d *desired) addPort(p PublishedPort) error {
 		return errors.New("port 0 cannot be published")
 	}
 	key := portKey{protocol, p.Port}
-	if _, twice := d.ports[key]; twice {
-		return errors.New("it is there twice")
-	}
-	if _, twice := d.draining[key]; twice {
-		return errors.New("it is there twice")
+	for _, before := range []ports{d.ports, d.six.ports, d.draining} {
+		if _, twice := before[key]; twice {
+			return errors.New("it is there twice")
+		}
 	}
 	if protocol == unix.IPPROTO_UDP && p.Port == d.guard.port {
 		return errors.New("it is the port of the traffic between nodes")
@@ -182,12 +188,7 @@ func (d *desired) addPort(p PublishedPort) error {
 	}
 	backends, err := d.backends(p.Backends, d.checked.ports[key])
 	draining, drainErr := d.backends(p.Draining, d.checked.draining[key])
-	if len(backends) > 0 {
-		d.ports[key] = backends
-		if places != nil {
-			d.places[key] = places
-		}
-	}
+	d.answer(key, backends, places)
 	draining = sieve(draining, nil, func(_ *netip.AddrPort, b netip.AddrPort) error {
 		if _, both := slices.BinarySearchFunc(backends, b, netip.AddrPort.Compare); both {
 			return errUnsaid
@@ -200,6 +201,34 @@ func (d *desired) addPort(p PublishedPort) error {
 	d.addTargets(protocol, backends)
 	d.addTargets(protocol, draining)
 	return errors.Join(err, drainErr)
+}
+
+// answer has a port lead to its backends at its places, of each IP version.
+func (d *desired) answer(key portKey, backends []netip.AddrPort, places []Place) {
+	if at, some := d.side(0).places(places); some {
+		d.publication.add(key, backends, at)
+	}
+	if !d.prefix.IsValid() {
+		return
+	}
+	at, some := d.side(1).places(places)
+	if !some {
+		return
+	}
+	if len(d.without) > 0 {
+		backends = slices.DeleteFunc(slices.Clone(backends), func(b netip.AddrPort) bool {
+			return slices.ContainsFunc(d.without, func(p netip.Prefix) bool { return p.Contains(b.Addr()) })
+		})
+	}
+	d.six.add(key, backends, at)
+}
+
+// answers are the publication of an IP version.
+func (d *desired) answers(v int) publication {
+	if v == 1 {
+		return d.six
+	}
+	return d.publication
 }
 
 // backends are those of a list that can be reached, in order, each once: the list itself where that is so, which the one that was checked
@@ -223,12 +252,14 @@ func (d *desired) backends(list, known []netip.AddrPort) ([]netip.AddrPort, erro
 	return list, left.error()
 }
 
-// last is the broadcast address of a block.
+// last is the last address of a range: of a block, the broadcast address.
 func last(p netip.Prefix) netip.Addr {
-	a := p.Masked().Addr().As4()
-	n := binary.BigEndian.Uint32(a[:]) | (1<<(32-p.Bits()) - 1)
-	binary.BigEndian.PutUint32(a[:], n)
-	return netip.AddrFrom4(a)
+	b := p.Masked().Addr().AsSlice()
+	for bit := p.Bits(); bit < len(b)*8; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }
 
 // linkName is the name of the router's end of the link of the task with this address.

@@ -132,20 +132,26 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 		}
 	}
 	for _, table := range []int{replyTable, unix.RT_TABLE_LOCAL} {
-		list, err := dump(func() ([]netlink.Route, error) {
-			return n.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
-		})
-		must(t, err)
+		var list []netlink.Route
+		for v := range overlayFamilies {
+			some, err := dump(func() ([]netlink.Route, error) {
+				return n.RouteListFiltered(family(v), &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+			})
+			must(t, err)
+			list = append(list, some...)
+		}
 		for _, r := range list {
 			if r.Protocol != unix.RTPROT_KERNEL && ours(names[r.LinkIndex]) {
 				line("route of table %d %s via %s dev %s src %s", table, prefixOf(r.Dst), r.Gw, names[r.LinkIndex], r.Src)
 			}
 		}
 	}
-	rules, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(unix.AF_INET) })
-	must(t, err)
-	for _, r := range rules {
-		line("rule %d mark %x table %d", r.Priority, r.Mark, r.Table)
+	for v := range overlayFamilies {
+		rules, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(family(v)) })
+		must(t, err)
+		for _, r := range rules {
+			line("rule of IPv%d %d mark %x table %d", 4+2*v, r.Priority, r.Mark, r.Table)
+		}
 	}
 	must(t, n.within(func() error {
 		for _, name := range []string{ipForward, "net.ipv4.conf.all.rp_filter", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.tcp_fin_timeout", "net.ipv6.conf.all.forwarding"} {
@@ -189,7 +195,7 @@ func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool)
 			fmt.Fprintf(w, " hook %d priority %d policy %d", *one.Hooknum, *one.Priority, *one.Policy)
 		}
 		fmt.Fprintln(w)
-		if one.Table.Name == zoneTable().Name {
+		if one.Table.Name == four.zoneTable().Name {
 			tags, err := n.tags(one.Table, one.Name)
 			must(t, err)
 			for _, tag := range tags {

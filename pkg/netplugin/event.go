@@ -87,7 +87,7 @@ func judgeTables(data []byte) string {
 		if a.Attr.Type&attributeType != tableOfMessage {
 			continue
 		}
-		if name := nl.BytesToString(a.Value); name == tableName || name == zoneTable().Name {
+		if name := nl.BytesToString(a.Value); name == tableName || name == zoneTableName {
 			return kindTable
 		}
 	}
@@ -217,7 +217,8 @@ func (s *scene) judgeSetting(data []byte) string {
 			off = value == 0
 		}
 	}
-	if all && off && data[0] == unix.AF_INET {
+	// Of IPv6 also that it forwards: what else comes to be forwarded then is not kept from it.
+	if all && (off && data[0] == unix.AF_INET || data[0] == unix.AF_INET6) {
 		return kindSetting
 	}
 	return ""

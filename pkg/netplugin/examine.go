@@ -201,15 +201,18 @@ func (l *Linux) compareShared(want *desired) (wrong []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	have, ok, err := readTable(c, newTransaction(c).maps, hostChains(want.base))
-	switch {
-	case err != nil:
-		l.host.reset()
-		return nil, err
-	case !ok:
-		say("table %s of family ip, with the rules of published ports, is gone or another", tableName)
-	case !maps.EqualFunc(have.ports, l.have.ports, slices.Equal[[]netip.AddrPort]):
-		say("table %s of family ip leads published ports elsewhere than it should", tableName)
+	for _, s := range l.hostSides(want.base) {
+		family := [2]string{"ip", "ip6"}[s.v]
+		have, ok, err := readTable(c, s, s.newTransaction(c).maps, hostChains(s))
+		switch {
+		case err != nil:
+			l.host.reset()
+			return nil, err
+		case !ok:
+			say("table %s of family %s, with the rules of published ports, is gone or another", tableName, family)
+		case !maps.EqualFunc(have.ports, l.have.answers(s.v).ports, slices.Equal[[]netip.AddrPort]):
+			say("table %s of family %s leads published ports elsewhere than it should", tableName, family)
+		}
 	}
 	if want.guard.up() {
 		table := dataTable()
@@ -236,20 +239,24 @@ func (l *Linux) compareRouter(want *desired, say func(string, ...any)) error {
 	if err != nil {
 		return err
 	}
-	_, ok, err := readTable(c, nil, routerChains(want.base))
-	if err != nil {
-		l.router.reset()
-		return err
+	sides := l.routerSides(want.base)
+	for _, s := range sides {
+		_, ok, err := readTable(c, s, nil, routerChains(s))
+		if err != nil {
+			l.router.reset()
+			return err
+		}
+		if !ok {
+			say("the rules of the router of published ports are gone or others")
+			break
+		}
 	}
-	if !ok {
-		say("the rules of the router of published ports are gone or others")
-	}
-	have, err := l.router.routes(0)
+	have, err := l.router.routesOfAll(sides)
 	if err != nil {
 		return err
 	}
 	missing := 0
-	for _, r := range meshRoutes(want.peers, l.vx) {
+	for _, r := range meshRoutes(sides, want.peers, l.vx) {
 		if want.wire.up() && !have[r] {
 			missing++
 		}

@@ -37,7 +37,7 @@ func TestExamine(t *testing.T) {
 			[]string{"underlay  2: it does not answer pings at 10.78.0.2"}},
 		{"a smaller MTU along the way", func(f *fleet) { setMTU(t, f.lan, "port1", 1400) },
 			[]string{"mtu  2: packets to 10.78.0.2 of 1500 bytes"}},
-		{"a table flushed", func(f *fleet) { removeTable(t, f.labs[0].host, newTransaction(nil).table) },
+		{"a table flushed", func(f *fleet) { removeTable(t, f.labs[0].host, four.newTransaction(nil).table) },
 			[]string{"rules  0: table swarmd of family ip, with the rules of published ports, is gone"}},
 		{"the data port's table of the other side has no peers", func(f *fleet) {
 			must(f.t, f.labs[1].linux.changePeers(f.labs[1].linux.have.underlays, nil))

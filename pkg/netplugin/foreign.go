@@ -13,7 +13,7 @@ import (
 
 // obstacles are other people's chains that keep tasks' packets from being forwarded: what one chain accepts another may still
 // drop, so ours can do nothing about it.
-func (n *namespace) obstacles() ([]string, error) {
+func (n *namespace) obstacles(six bool) ([]string, error) {
 	c, err := n.firewall()
 	if err != nil {
 		return nil, err
@@ -26,7 +26,8 @@ func (n *namespace) obstacles() ([]string, error) {
 	for _, one := range chains {
 		family := one.Table.Family
 		if one.Hooknum == nil || *one.Hooknum != *nftables.ChainHookForward || one.Policy == nil || *one.Policy != nftables.ChainPolicyDrop ||
-			family != nftables.TableFamilyIPv4 && family != nftables.TableFamilyINet || one.Table.Name == tableName && family == nftables.TableFamilyIPv4 {
+			family != nftables.TableFamilyIPv4 && family != nftables.TableFamilyINet && !(six && family == nftables.TableFamilyIPv6) ||
+			one.Table.Name == tableName && family != nftables.TableFamilyINet {
 			continue
 		}
 		if !slices.ContainsFunc(chains, func(o *nftables.Chain) bool { return *o.Table == *one.Table && mentions(c, o, hostLink) }) {

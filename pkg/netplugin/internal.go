@@ -12,22 +12,22 @@ import (
 // setInternal is the router's set of the addresses of tasks that have no way out.
 const setInternal = "internal"
 
-func internalSet(t *nftables.Table) *nftables.Set {
-	return &nftables.Set{Table: t, Name: setInternal, KeyType: nftables.TypeIPAddr}
+func internalSet(t *nftables.Table, s side) *nftables.Set {
+	return &nftables.Set{Table: t, Name: setInternal, KeyType: s.address}
 }
 
 // internalRules let a task without a way out answer who comes by a published port, and ask for names; all else that it begins is
 // refused, so that it knows at once.
-func internalRules(fromTask []expr.Any) []rule {
+func internalRules(s side, fromTask []expr.Any) []rule {
 	internal := join(fromTask, []expr.Any{
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: s.source, Len: s.size},
 		&expr.Lookup{SourceRegister: register, SetName: setInternal},
 	})
-	return []rule{
-		{"replies of tasks without a way out", join(internal, reply(), accept())},
-		{"their names", join(internal, destination(host(Resolver.Addr())), accept())},
-		{"no way out", join(internal, reject())},
+	rules := []rule{{"replies of tasks without a way out", join(internal, reply(), accept())}}
+	if s.v == 0 {
+		rules = append(rules, rule{"their names", join(internal, destination(host(Resolver.Addr())), accept())})
 	}
+	return append(rules, rule{"no way out", join(internal, s.reject())})
 }
 
 // changeInternal has just these tasks be without a way out.
@@ -39,9 +39,13 @@ func (l *Linux) changeInternal(want map[netip.Addr]bool) error {
 	if err != nil {
 		return err
 	}
-	t := newTransaction(c)
-	t.members(internalSet(t.table), addressKeys(l.have.internal), addressKeys(want))
-	if err := t.commit(); err != nil {
+	var all transactions
+	for _, s := range l.routerSides(l.have.base) {
+		t := s.newTransaction(c)
+		t.members(internalSet(t.table, s), s.keys(l.have.internal), s.keys(want))
+		all = append(all, t)
+	}
+	if err := all.commit(); err != nil {
 		return fmt.Errorf("change tasks without a way out in table %s of %s: %w", tableName, l.router.name, err)
 	}
 	l.have.internal = want

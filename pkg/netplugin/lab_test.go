@@ -34,6 +34,8 @@ var (
 	hostAddr   = netip.MustParseAddr("10.77.0.1")
 	testBlock  = netip.MustParsePrefix("100.64.1.0/24")
 	testPool   = netip.MustParsePrefix("100.64.0.0/16")
+	// four is IPv4's side, where only the form matters.
+	four = base{block: testBlock, pool: testPool}.side(0)
 )
 
 // TestMain makes properties check fewer cases than rapid's 100, unless told: with a kernel each takes a third of a second.
@@ -194,14 +196,20 @@ func published(protocol string, port uint16, tasks ...int) PublishedPort {
 // echoes what comes after.
 func serve(t testing.TB, n *namespace, name string, port uint16) {
 	t.Helper()
-	at := fmt.Sprintf("0.0.0.0:%d", port)
+	serveOf(t, n, name, port, 0)
+}
+
+// serveOf does so with one IP version.
+func serveOf(t testing.TB, n *namespace, name string, port uint16, v int) {
+	t.Helper()
+	at, of := fmt.Sprintf("%s:%d", [2]string{"0.0.0.0", "[::]"}[v], port), [2]string{"4", "6"}[v]
 	var tcp net.Listener
 	var udp net.PacketConn
 	must(t, n.within(func() (err error) {
-		if tcp, err = net.Listen("tcp4", at); err != nil {
+		if tcp, err = net.Listen("tcp"+of, at); err != nil {
 			return err
 		}
-		udp, err = net.ListenPacket("udp4", at)
+		udp, err = net.ListenPacket("udp"+of, at)
 		return err
 	}))
 	t.Cleanup(func() { _, _ = tcp.Close(), udp.Close() })

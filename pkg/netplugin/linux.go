@@ -40,10 +40,16 @@ type Linux struct {
 	lock int // the socket whose name keeps other daemons out of this namespace
 
 	mu       sync.Mutex
-	router   *namespace // nil until there is one
-	mtu      int        // of the links between the machine and its router
-	taskMTU  int        // of tasks' links: what fits wherever they send
-	vx       int        // the index of the router's link to other nodes, 0 for none
+	router   *namespace  // nil until there is one
+	mtu      int         // of the links between the machine and its router
+	taskMTU  int         // of tasks' links: what fits wherever they send
+	vx       int         // the index of the router's link to other nodes, 0 for none
+	six      bool        // tasks have IPv6 gateway addresses
+	hostSix  bool        // the machine itself has IPv6
+	kept     bool        // of IPv6, the machine forwards what is ours alone
+	force    bool        // of IPv6, the kernel forwards by links
+	old      bool        // as a kernel that cannot, for tests
+	noSix    atomic.Bool // that the latest resync found no IPv6 for tasks
 	underlay underlay
 	peers    []Peer           // that the plans were made with
 	plans    map[string]*plan // of the overlays that are as they should be
@@ -67,6 +73,7 @@ type state struct {
 	base
 	tasks map[string]TaskLink // whole links in mounted namespaces
 	publication
+	six publication // of IPv6, with the same addresses
 	// draining are the backends that take no new connections, as far as this process was told.
 	draining  ports
 	peers     map[uint32]Peer
@@ -74,6 +81,14 @@ type state struct {
 	wires     map[uint16]bool // ports of encrypted networks that the data port's table has
 	targets   map[target]bool
 	internal  map[netip.Addr]bool
+}
+
+// answers are the publication of an IP version.
+func (s *state) answers(v int) *publication {
+	if v == 1 {
+		return &s.six
+	}
+	return &s.publication
 }
 
 var _ Network = (*Linux)(nil)

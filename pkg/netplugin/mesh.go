@@ -23,12 +23,20 @@ const (
 	lastNode = 1<<16 - 1
 )
 
-// face is the address by which containers see the machine itself.
-func (b base) face() netip.Addr {
-	if b.wire.addr.Is4() {
+// face is the address by which containers see the machine itself: that which other nodes know where it is of the IP version, else
+// what goes with it.
+func (b base) face(v int) netip.Addr {
+	four := hostAddress
+	switch {
+	case b.wire.addr.IsValid() && version(b.wire.addr) == v:
 		return b.wire.addr
+	case b.wire.addr.Is4():
+		four = b.wire.addr
 	}
-	return hostAddress
+	if v == 1 {
+		return b.sixth(four)
+	}
+	return four
 }
 
 // swarm are the gateway addresses that this machine has to do with: those of all nodes if it reaches them, else its own.
@@ -39,8 +47,13 @@ func (b base) swarm() netip.Prefix {
 	return b.block
 }
 
-// hop is a peer's address as a next hop: its router's own. It is never on the wire.
-func (p Peer) hop() netip.Addr { return base{block: p.Gateway}.gateway() }
+// hop is a peer's address as a next hop, which is never on the wire: its router's own or, of IPv6, the one that it has in networks.
+func (p Peer) hop(v int) netip.Addr {
+	if v == 1 {
+		return nextHop(p.Node, v)
+	}
+	return base{block: p.Gateway}.gateway()
+}
 
 // addPeers reads the other nodes. Of two that contradict each other the one with the lower index stays.
 func (d *desired) addPeers(c Config) (errs []error) {
@@ -113,6 +126,9 @@ func (d *desired) addPeer(p Peer) error {
 		}
 	}
 	d.blocks = slices.Insert(d.blocks, i, p.Gateway)
+	if !p.IPv6 {
+		d.without = append(d.without, p.Gateway)
+	}
 	d.peers[p.Node] = p
 	return nil
 }

@@ -15,25 +15,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ensureRouterTable makes the router's table, with the tasks that have no way out, and the targets of connections by way of other nodes.
-func (l *Linux) ensureRouterTable(want *desired) error {
-	if err := l.ensureZones(want.wire.up()); err != nil {
+// ensureRouterTables makes the router's tables, with the tasks that have no way out, and the targets of connections by way of other nodes.
+func (l *Linux) ensureRouterTables(want *desired) error {
+	l.have.internal, l.have.targets = want.internal, want.targets
+	for _, s := range l.routerSides(want.base) {
+		if err := l.ensureRouterTable(want, s); err != nil {
+			return err
+		}
+	}
+	if l.six || kernelSix() != nil {
+		return nil
+	}
+	return l.router.removeTables(want.side(1))
+}
+
+func (l *Linux) ensureRouterTable(want *desired, s side) error {
+	if err := l.ensureZones(s, want.wire.up()); err != nil {
 		return err
 	}
 	c, err := l.router.firewall()
 	if err != nil {
 		return err
 	}
-	t := newTransaction(c)
-	chains := routerChains(want.base)
-	_, ok, err := readTable(c, nil, chains)
+	t := s.newTransaction(c)
+	chains := routerChains(s)
+	_, ok, err := readTable(c, s, nil, chains)
 	if err != nil {
 		return fmt.Errorf("read table %s of %s: %w", tableName, l.router.name, err)
 	}
-	l.have.internal, l.have.targets = want.internal, want.targets
-	sets, members := []*nftables.Set{internalSet(t.table)}, []map[string]bool{addressKeys(want.internal)}
+	sets, members := []*nftables.Set{internalSet(t.table, s)}, []map[string]bool{s.keys(want.internal)}
 	if want.wire.up() {
-		sets, members = append(sets, targetSet(t.table)), append(members, targetKeys(want.targets))
+		sets, members = append(sets, targetSet(t.table, s)), append(members, s.targetKeys(want.targets))
 	}
 	have := make([]map[string]bool, len(sets))
 	for i, s := range sets {
@@ -54,10 +66,11 @@ func (l *Linux) ensureRouterTable(want *desired) error {
 	return nil
 }
 
-func targetKeys(all map[target]bool) map[string]bool {
+func (s side) targetKeys(all map[target]bool) map[string]bool {
 	keys := map[string]bool{}
 	for t := range all {
-		keys[string(t[:])] = true
+		a := s.of(netip.AddrFrom4([4]byte(t[:4])))
+		keys[string(a.AsSlice())+string(t[4:])] = true
 	}
 	return keys
 }
@@ -72,9 +85,13 @@ func (l *Linux) changeTargets(want map[target]bool) error {
 	if err != nil {
 		return err
 	}
-	t := newTransaction(c)
-	t.members(targetSet(t.table), targetKeys(have), targetKeys(want))
-	if err := t.commit(); err != nil {
+	var all transactions
+	for _, s := range l.routerSides(l.have.base) {
+		t := s.newTransaction(c)
+		t.members(targetSet(t.table, s), s.targetKeys(have), s.targetKeys(want))
+		all = append(all, t)
+	}
+	if err := all.commit(); err != nil {
 		return fmt.Errorf("change targets in table %s of %s: %w", tableName, l.router.name, err)
 	}
 	l.have.targets = want
@@ -114,8 +131,13 @@ func (l *Linux) reach(want *desired) error {
 		if l.have.peers[node] == p {
 			continue
 		}
-		if err := errors.Join(l.router.setForward(l.vx, vtepMAC(p.Node), p.Underlay), l.router.setNeighbour(l.vx, p.hop(), vtepMAC(node)), l.router.addRoute(peerRoute(p, l.vx))); err != nil {
+		if err := l.router.setForward(l.vx, vtepMAC(p.Node), p.Underlay); err != nil {
 			return err
+		}
+		for _, s := range l.routerSides(want.base) {
+			if err := errors.Join(l.router.setNeighbour(l.vx, p.hop(s.v), vtepMAC(node)), l.router.addRoute(s.peerRoute(p, l.vx))); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -135,8 +157,14 @@ func (l *Linux) leave(want *desired) error {
 			continue
 		}
 		// Another node may have its block by now, and with that its next hop: those were replaced.
-		if _, taken := slices.BinarySearchFunc(want.blocks, old.Gateway, netip.Prefix.Compare); !taken {
-			errs = append(errs, l.router.removeRoute(peerRoute(old, l.vx)), l.router.removeNeighbour(l.vx, old.hop()))
+		_, taken := slices.BinarySearchFunc(want.blocks, old.Gateway, netip.Prefix.Compare)
+		for _, s := range l.routerSides(want.base) {
+			if !taken {
+				errs = append(errs, l.router.removeRoute(s.peerRoute(old, l.vx)))
+			}
+			if s.v == 0 && !taken || s.v == 1 && !stays {
+				errs = append(errs, l.router.removeNeighbour(l.vx, old.hop(s.v)))
+			}
 		}
 		if !stays {
 			errs = append(errs, l.router.leaveNode(l.vx, vtepMAC(node), old.Underlay))
@@ -159,14 +187,16 @@ func (n *namespace) leaveNode(vx int, mac net.HardwareAddr, underlay netip.Addr)
 // What the netlink package does not name; see linux/netfilter/nfnetlink_conntrack.h.
 const ctaMarkMask = 21
 
-// forgetMark removes the connections that have a mark, by one message.
+// forgetMark removes the connections that have a mark, by one message for each IP version.
 func (n *namespace) forgetMark(mark uint32) error {
-	req := nl.NewNetlinkRequest(subsystemTracking<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
-	req.AddData(nl.NewRtAttr(nl.CTA_MARK, nl.BEUint32Attr(mark)))
-	req.AddData(nl.NewRtAttr(ctaMarkMask, nl.BEUint32Attr(^uint32(0))))
-	if err := n.request(unix.NETLINK_NETFILTER, req); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("forget connections by way of node %d in %s: %w", mark&^markBit, n.name, err)
+	for v := range overlayFamilies {
+		req := nl.NewNetlinkRequest(subsystemTracking<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+		req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(family(v)), Version: nl.NFNETLINK_V0})
+		req.AddData(nl.NewRtAttr(nl.CTA_MARK, nl.BEUint32Attr(mark)))
+		req.AddData(nl.NewRtAttr(ctaMarkMask, nl.BEUint32Attr(^uint32(0))))
+		if err := n.request(unix.NETLINK_NETFILTER, req); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("forget connections by way of node %d in %s: %w", mark&^markBit, n.name, err)
+		}
 	}
 	return nil
 }

@@ -99,7 +99,7 @@ func TestRemoteBackendThatWentUnseen(t *testing.T) {
 	// The daemon dies after the change of the ports, before it had the connections forgotten.
 	l := f.nodes[0].linux
 	l.mu.Lock()
-	must(t, l.publish(publication{}))
+	must(t, l.publish(&desired{base: l.have.base}))
 	l.mu.Unlock()
 	f.nodes[0].restart()
 	f.publish(spread("tcp", 8080, [2]int{2, 0}), spread("udp", 8080, [2]int{2, 0}))

@@ -19,12 +19,12 @@ import (
 var meshDamage = map[string]func(t *testing.T, b *lab){
 	"router's ruleset flushed": func(t *testing.T, b *lab) { flushRuleset(t, b.linux.router) },
 	"host's ruleset flushed":   func(t *testing.T, b *lab) { flushRuleset(t, b.host) },
-	"zones deleted":            func(t *testing.T, b *lab) { removeTable(t, b.linux.router, zoneTable()) },
-	"zone's rule deleted":      func(t *testing.T, b *lab) { removeRules(t, b.linux.router, zoneTable(), "prerouting") },
+	"zones deleted":            func(t *testing.T, b *lab) { removeTable(t, b.linux.router, four.zoneTable()) },
+	"zone's rule deleted":      func(t *testing.T, b *lab) { removeRules(t, b.linux.router, four.zoneTable(), "prerouting") },
 	"zones without direction": func(t *testing.T, b *lab) {
 		c, err := b.linux.router.firewall()
 		must(t, err)
-		tx := &transaction{Conn: c, table: zoneTable()}
+		tx := &transaction{Conn: c, table: four.zoneTable()}
 		wrong := zoneChain()
 		wrong.rules[0].exprs = append(wrong.rules[0].exprs, &expr.Ct{Key: expr.CtKeyZONE, Register: register, SourceRegister: true})
 		tx.replaceTable(nil, []chain{wrong})
@@ -44,11 +44,11 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 	},
 	"a target more": func(t *testing.T, b *lab) {
 		more := newTarget(unix.IPPROTO_TCP, netip.AddrPortFrom(meshAddr(0, 0), 22))
-		changeSet(t, b.linux.router, targetSet(newTransaction(nil).table), nil, map[string]bool{string(more[:]): true})
+		changeSet(t, b.linux.router, targetSet(four.newTransaction(nil).table, four), nil, map[string]bool{string(more[:]): true})
 	},
 	"a target missing": func(t *testing.T, b *lab) {
 		one := newTarget(unix.IPPROTO_TCP, netip.AddrPortFrom(meshAddr(0, 0), 80))
-		changeSet(t, b.linux.router, targetSet(newTransaction(nil).table), map[string]bool{string(one[:]): true}, nil)
+		changeSet(t, b.linux.router, targetSet(four.newTransaction(nil).table, four), map[string]bool{string(one[:]): true}, nil)
 	},
 	"link to others deleted": func(t *testing.T, b *lab) { must(t, b.linux.removeMesh()) },
 	"link to others down":    func(t *testing.T, b *lab) { setDown(t, b.linux.router, meshLink) },
@@ -94,7 +94,7 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 	},
 	"next hop of replies deleted": func(t *testing.T, b *lab) { removeNeighbour(t, b.linux.router, meshLink, replyHop) },
 	"route to a node deleted": func(t *testing.T, b *lab) {
-		must(t, b.linux.router.removeRoute(peerRoute(b.linux.have.peers[2], b.linux.vx)))
+		must(t, b.linux.router.removeRoute(four.peerRoute(b.linux.have.peers[2], b.linux.vx)))
 	},
 	"route to nobody": func(t *testing.T, b *lab) {
 		must(t, b.linux.router.addRoute(route{dst: nodeBlock(7), link: b.linux.vx, via: replyHop}))
@@ -109,14 +109,14 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 		r.Table = replyTable
 		must(t, b.linux.router.RouteAdd(r))
 	},
-	"rule of replies deleted": func(t *testing.T, b *lab) { must(t, b.linux.syncReplyRule(false)) },
+	"rule of replies deleted": func(t *testing.T, b *lab) { must(t, b.linux.syncReplyRule(0, false)) },
 	"another rule": func(t *testing.T, b *lab) {
 		r := netlink.NewRule()
 		r.Family, r.Table, r.Priority, r.Src = unix.AF_INET, 101, 50, ipNet(testPool)
 		must(t, b.linux.router.RuleAdd(r))
 	},
 	"rule of replies for all": func(t *testing.T, b *lab) {
-		must(t, b.linux.syncReplyRule(false))
+		must(t, b.linux.syncReplyRule(0, false))
 		r := netlink.NewRule()
 		r.Family, r.Table, r.Priority = unix.AF_INET, replyTable, replyPriority
 		must(t, b.linux.router.RuleAdd(r))

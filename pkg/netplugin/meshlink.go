@@ -23,11 +23,19 @@ var (
 	replyMAC = net.HardwareAddr{0x02, 0x53, 0x00, 0x00, 0x00, 0x04}
 )
 
+// replyHop is the next hop of replies, which stands for none of the nodes.
+func (s side) replyHop() netip.Addr {
+	if s.v == 1 {
+		return nextHop(0, s.v)
+	}
+	return replyHop
+}
+
 // ensureMesh makes the router's way to other nodes, or removes it where there are none. The router's table is there before: nothing
 // comes in that it would keep out.
 func (l *Linux) ensureMesh(want *desired) error {
 	if !want.wire.up() {
-		return errors.Join(l.removeMesh(), l.syncReplyRule(false))
+		return errors.Join(l.removeMesh(), l.syncReplyRules(false))
 	}
 	l.underlay = want.wire
 	vx, err := l.ensureVXLAN(l.router, meshLink, meshNumber, vtepMAC(want.wire.node), l.tunnelMTU)
@@ -37,7 +45,7 @@ func (l *Linux) ensureMesh(want *desired) error {
 	l.vx = vx.Attrs().Index
 	err = l.router.within(func() error {
 		// What comes from other nodes has any source, and the way back to it is another.
-		return setSysctls(setting{name: "net.ipv4.conf." + meshLink + ".rp_filter", value: "0"})
+		return setSysctls(append(linkSettings(meshLink, l.six), setting{name: "net.ipv4.conf." + meshLink + ".rp_filter", value: "0"})...)
 	})
 	if err != nil {
 		return err
@@ -45,7 +53,7 @@ func (l *Linux) ensureMesh(want *desired) error {
 	if err := errors.Join(l.syncPeerNeighbours(want), l.syncForwarding(want)); err != nil {
 		return err
 	}
-	if err := errors.Join(l.syncReplyRoute(), l.syncReplyRule(true)); err != nil {
+	if err := l.syncReplyRules(true); err != nil {
 		return err
 	}
 	return l.ensureEgress()
@@ -122,26 +130,33 @@ func (l *Linux) ensureEgress() error {
 }
 
 // meshRoutes are the router's routes to other nodes.
-func meshRoutes(peers map[uint32]Peer, vx int) []route {
+func meshRoutes(sides []side, peers map[uint32]Peer, vx int) []route {
 	var all []route
 	for p := range maps.Values(peers) {
-		all = append(all, peerRoute(p, vx))
+		for _, s := range sides {
+			all = append(all, s.peerRoute(p, vx))
+		}
 	}
 	return all
 }
 
-func peerRoute(p Peer, vx int) route { return route{dst: p.Gateway, link: vx, via: p.hop()} }
+func (s side) peerRoute(p Peer, vx int) route {
+	return route{dst: s.ofPrefix(p.Gateway), link: vx, via: p.hop(s.v)}
+}
 
 // syncPeerNeighbours makes the permanent neighbours of the VXLAN device the peers and the one that replies are routed to.
 func (l *Linux) syncPeerNeighbours(want *desired) error {
-	have, err := l.router.neighbours(l.vx)
+	have, err := l.router.neighboursOf(l.vx, unix.AF_UNSPEC)
 	if err != nil {
 		return err
 	}
-	wanted := map[neighbour]net.HardwareAddr{{l.vx, replyHop, replyMAC.String()}: replyMAC}
-	for p := range maps.Values(want.peers) {
-		mac := vtepMAC(p.Node)
-		wanted[neighbour{l.vx, p.hop(), mac.String()}] = mac
+	wanted := map[neighbour]net.HardwareAddr{}
+	for _, s := range l.routerSides(want.base) {
+		wanted[neighbour{l.vx, s.replyHop(), replyMAC.String()}] = replyMAC
+		for p := range maps.Values(want.peers) {
+			mac := vtepMAC(p.Node)
+			wanted[neighbour{l.vx, p.hop(s.v), mac.String()}] = mac
+		}
 	}
 	var errs []error
 	for n := range have {
@@ -188,19 +203,34 @@ func (l *Linux) syncForwarding(want *desired) error {
 	return errors.Join(errs...)
 }
 
-// syncReplyRoute makes the one route of the replies' table.
-func (l *Linux) syncReplyRoute() error {
-	want := route{dst: anywhere, link: l.vx, via: replyHop}.message()
+// syncReplyRules makes, or removes, the rule and the route of replies, of each IP version that tasks have.
+func (l *Linux) syncReplyRules(wanted bool) error {
+	for v := range overlayFamilies {
+		if v == 1 && kernelSix() != nil {
+			continue
+		}
+		with := wanted && (v == 0 || l.six)
+		if err := errors.Join(l.syncReplyRoute(v, with), l.syncReplyRule(v, with)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncReplyRoute makes the one route of the replies' table, or leaves none.
+func (l *Linux) syncReplyRoute(v int, wanted bool) error {
+	s := base{}.side(v)
+	want := route{dst: s.anywhere(), link: l.vx, via: s.replyHop()}.message()
 	want.Table = replyTable
 	list, err := dump(func() ([]netlink.Route, error) {
-		return l.router.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: replyTable}, netlink.RT_FILTER_TABLE)
+		return l.router.RouteListFiltered(s.family(), &netlink.Route{Table: replyTable}, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
 		return fmt.Errorf("list routes of table %d in %s: %w", replyTable, l.router.name, err)
 	}
 	there := false
 	for _, one := range list {
-		if prefixOf(one.Dst) == anywhere && one.LinkIndex == l.vx && one.Gw.Equal(want.Gw) && one.Type == unix.RTN_UNICAST {
+		if wanted && (one.Dst == nil || prefixOf(one.Dst) == s.anywhere()) && one.LinkIndex == l.vx && one.Gw.Equal(want.Gw) && one.Type == unix.RTN_UNICAST {
 			there = true
 			continue
 		}
@@ -208,7 +238,7 @@ func (l *Linux) syncReplyRoute() error {
 			return fmt.Errorf("remove route %s of table %d in %s: %w", prefixOf(one.Dst), replyTable, l.router.name, err)
 		}
 	}
-	if there {
+	if there || !wanted {
 		return nil
 	}
 	if err := l.router.RouteReplace(want); err != nil {
@@ -218,8 +248,8 @@ func (l *Linux) syncReplyRoute() error {
 }
 
 // syncReplyRule makes the router's rules those that every namespace has, and that of replies if there is to be one.
-func (l *Linux) syncReplyRule(wanted bool) error {
-	list, err := dump(func() ([]netlink.Rule, error) { return l.router.RuleList(unix.AF_INET) })
+func (l *Linux) syncReplyRule(v int, wanted bool) error {
+	list, err := dump(func() ([]netlink.Rule, error) { return l.router.RuleList(family(v)) })
 	if err != nil {
 		return fmt.Errorf("list routing rules in %s: %w", l.router.name, err)
 	}
@@ -242,7 +272,7 @@ func (l *Linux) syncReplyRule(wanted bool) error {
 		return nil
 	}
 	r, mask := netlink.NewRule(), uint32(markBit)
-	r.Family, r.Table, r.Priority, r.Mark, r.Mask = unix.AF_INET, replyTable, replyPriority, markBit, &mask
+	r.Family, r.Table, r.Priority, r.Mark, r.Mask = family(v), replyTable, replyPriority, markBit, &mask
 	if err := l.router.RuleAdd(r); err != nil {
 		return fmt.Errorf("add routing rule of replies in %s: %w", l.router.name, err)
 	}

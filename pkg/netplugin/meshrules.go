@@ -11,28 +11,30 @@ import (
 // setTargets is the router's set of what connections by way of other nodes may lead to: address . protocol . port.
 const setTargets = "targets"
 
-func targetSet(t *nftables.Table) *nftables.Set {
-	return &nftables.Set{Table: t, Name: setTargets, KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)}
+func targetSet(t *nftables.Table, s side) *nftables.Set {
+	return &nftables.Set{Table: t, Name: setTargets, KeyType: nftables.MustConcatSetType(s.address, nftables.TypeInetProto, nftables.TypeInetService)}
 }
 
 // routerChains are the chains of the gateway router's table.
-func routerChains(b base) []chain {
+func routerChains(s side) []chain {
 	fromTask := join(inLink(routerLink, false), inLink(meshLink, false))
 	chains := []chain{
 		{name: "raw", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityRaw, rules: []rule{
 			// The reverse path filter of tasks' links would see to it, but only after the packet passed as another task's here.
 			{"no task with another's address", join(fromTask, noWayBack(), drop())},
 		}},
-		{name: "dns", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityNATDest, rules: resolverTranslation(fromTask)},
 		// It is empty, and must be there: with it the kernel gives a connection another source port where it would look like one that is
 		// there, as two of one client's may that came by way of two nodes to one backend.
 		{name: "postrouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPostrouting, prio: nftables.ChainPriorityNATSource},
 	}
-	forward := append(internalRules(fromTask), rule{"nothing back to where it came from", join(inLink(routerLink, true), outLink(routerLink, true), drop())})
-	if b.wire.up() {
-		chains[0].rules = append(chains[0].rules, rule{"none of our tasks elsewhere", join(inLink(meshLink, true), source(b.block), drop())})
+	if s.v == 0 {
+		chains = append(chains, chain{name: "dns", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityNATDest, rules: resolverTranslation(fromTask)})
+	}
+	forward := append(internalRules(s, fromTask), rule{"nothing back to where it came from", join(inLink(routerLink, true), outLink(routerLink, true), drop())})
+	if s.base.wire.up() {
+		chains[0].rules = append(chains[0].rules, rule{"none of our tasks elsewhere", join(inLink(meshLink, true), source(s.block), drop())})
 		chains = append(chains,
-			chain{name: "mesh", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityMangle, rules: meshRules(b)},
+			chain{name: "mesh", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityMangle, rules: meshRules(s)},
 			// What the router itself says about such a connection, such as that its task is gone.
 			chain{name: "output", kind: nftables.ChainTypeRoute, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityMangle, rules: []rule{
 				{"errors by way of the ingress", join(reply(), markPacket())},
@@ -42,18 +44,18 @@ func routerChains(b base) []chain {
 			rule{"from other nodes", join(inLink(meshLink, true), accept())}, // looked at in chain mesh
 			rule{"replies to other nodes", join(outLink(meshLink, true), marked(), accept())})
 	}
-	forward = append(forward, rule{"no task to task", join(inLink(routerLink, false), outLink(routerLink, false), reject())})
+	forward = append(forward, rule{"no task to task", join(inLink(routerLink, false), outLink(routerLink, false), s.reject())})
 	return append(chains, chain{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, prio: nftables.ChainPriorityFilter, rules: forward})
 }
 
 // meshRules let in what other nodes send, and have replies remember the way. They come before the routes are looked up: what has
 // none is not answered, since the answer would leave by the wrong machine.
-func meshRules(b base) []rule {
+func meshRules(s side) []rule {
 	fromNode := inLink(meshLink, true)
 	return []rule{
 		{"known connections", join(fromNode, connection(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())},
-		{"no task of other nodes", join(fromNode, source(b.pool), drop())},
-		{"to published ports only", join(fromNode, notTarget(), drop())},
+		{"no task of other nodes", join(fromNode, source(s.pool), drop())},
+		{"to published ports only", join(fromNode, s.notTarget(), drop())},
 		{"remember the ingress", join(fromNode, markConnection())},
 		{"no reply to nothing", join(inLink(meshLink, false), inLink(routerLink, false), connection(expr.CtKeySTATE, expr.CtStateBitINVALID), drop())},
 		{"replies by way of the ingress", join(inLink(meshLink, false), reply(), markPacket())},
@@ -77,11 +79,12 @@ func egressChain(link int) chain {
 }
 
 // notTarget is true if the packet goes to none of the targets.
-func notTarget() []expr.Any {
+func (s side) notTarget() []expr.Any {
+	protocol := register + s.words()
 	return []expr.Any{
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register + 1},
-		&expr.Payload{DestRegister: register + 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: s.dest, Len: s.size},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: protocol},
+		&expr.Payload{DestRegister: protocol + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: register, SetName: setTargets, Invert: true},
 	}
 }

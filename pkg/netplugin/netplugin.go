@@ -21,6 +21,9 @@ type Config struct {
 	// usable address of the block is not given to tasks.
 	Gateway netip.Prefix
 	Pool    netip.Prefix
+	// Prefix6 is the swarm's own /96 of IPv6: a gateway address is at the end of one of its addresses too, by which clients of published
+	// ports come with IPv6. Where it is not valid, the gateway network has IPv4 alone.
+	Prefix6 netip.Prefix
 	// Underlay is this machine's address that the other nodes' traffic of tasks comes to, at the UDP port DataPort (0 is 4789). Where
 	// it is not valid, the machine reaches no other node: its networks are its own tasks'.
 	Underlay netip.Addr
@@ -44,6 +47,8 @@ type Peer struct {
 	Node     uint32
 	Underlay netip.Addr
 	Gateway  netip.Prefix
+	// IPv6 tells that its tasks have IPv6 gateway addresses.
+	IPv6 bool
 	// Key is its public key for encrypted networks; zero while it is not known.
 	Key PublicKey
 }

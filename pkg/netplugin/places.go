@@ -41,7 +41,20 @@ type publication struct {
 	places map[portKey][]Place
 }
 
-// placesOf reads where a port answers, in order; nil is everywhere.
+func newPublication() publication { return publication{ports{}, map[portKey][]Place{}} }
+
+// add has a port lead to backends, at some places or everywhere; without backends it is left out.
+func (p publication) add(key portKey, backends []netip.AddrPort, at []Place) {
+	if len(backends) == 0 {
+		return
+	}
+	p.ports[key] = backends
+	if at != nil {
+		p.places[key] = at
+	}
+}
+
+// placesOf reads where a port answers, in order; nil is everywhere. All addresses of one version are a range like others.
 func placesOf(list []Place) ([]Place, error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -49,10 +62,6 @@ func placesOf(list []Place) ([]Place, error) {
 	var found []Place
 	for _, p := range list {
 		switch {
-		case p.Prefix.IsValid() && !p.Prefix.Addr().Is4():
-			return nil, fmt.Errorf("it cannot answer at %s: published ports answer at IPv4 addresses", p.Prefix)
-		case p.Prefix.IsValid() && p.Prefix.Bits() == 0:
-			return nil, nil
 		case p.Prefix.IsValid():
 			found = append(found, Place{Prefix: p.Prefix.Masked()})
 		case p.Link == "" || len(p.Link) >= unix.IFNAMSIZ || p.Link == hostLink:
@@ -68,6 +77,25 @@ func placesOf(list []Place) ([]Place, error) {
 			return p.Prefix.IsValid() && q.Prefix.IsValid() && q.Prefix.Bits() < p.Prefix.Bits() && q.Prefix.Overlaps(p.Prefix)
 		})
 	}), nil
+}
+
+// of are the places that are of an IP version, and whether there are any; nil is everywhere. Links are of both.
+func (s side) places(all []Place) (some []Place, any bool) {
+	if all == nil {
+		return nil, true
+	}
+	for _, p := range all {
+		switch {
+		case !p.Prefix.IsValid():
+			some = append(some, p)
+		case version(p.Prefix.Addr()) != s.v:
+		case p.Prefix.Bits() == 0:
+			return nil, true
+		default:
+			some = append(some, p)
+		}
+	}
+	return some, len(some) > 0
 }
 
 // placeElements are those by which a port leads to its chain.
@@ -87,7 +115,7 @@ func placeElements(service []byte, places []Place, chain string) (all []element)
 }
 
 // placeOf is the place of an element of these maps. One that we would not have made is not ok.
-func placeOf(in string, e nftables.SetElement) (p Place, ok bool) {
+func (s side) placeOf(in string, e nftables.SetElement) (p Place, ok bool) {
 	if in == mapLinks {
 		name, _, _ := strings.Cut(string(e.Key[8:]), "\x00")
 		return Place{Link: name}, name != ""
@@ -95,8 +123,9 @@ func placeOf(in string, e nftables.SetElement) (p Place, ok bool) {
 	if len(e.KeyEnd) != len(e.Key) {
 		return p, false
 	}
-	first, end := netip.AddrFrom4([4]byte(e.Key[8:])), netip.AddrFrom4([4]byte(e.KeyEnd[8:]))
-	for bits := 32; bits > 0; bits-- {
+	first, _ := netip.AddrFromSlice(e.Key[8:])
+	end, _ := netip.AddrFromSlice(e.KeyEnd[8:])
+	for bits := int(s.size) * 8; bits > 0; bits-- {
 		if p := netip.PrefixFrom(first, bits); last(p) == end && p.Masked().Addr() == first {
 			return Place{Prefix: p}, true
 		}
@@ -105,19 +134,19 @@ func placeOf(in string, e nftables.SetElement) (p Place, ok bool) {
 }
 
 // placeMaps are their maps in the machine's own table.
-func placeMaps(t *nftables.Table) []*nftables.Set {
+func (s side) placeMaps(t *nftables.Table) []*nftables.Set {
 	return []*nftables.Set{
 		{Table: t, Name: mapPlaces, IsMap: true, Interval: true, Concatenation: true, DataType: nftables.TypeVerdict,
-			KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeIPAddr)},
+			KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService, s.address)},
 		{Table: t, Name: mapLinks, IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict,
 			KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeIFName)},
 	}
 }
 
 // dispatchPlace goes to the pick chain of a packet to a port that answers at its address.
-func dispatchPlace() []expr.Any {
+func dispatchPlace(s side) []expr.Any {
 	return join(toPort(), []expr.Any{
-		&expr.Payload{DestRegister: register + 2, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+		&expr.Payload{DestRegister: register + 2, Base: expr.PayloadBaseNetworkHeader, Offset: s.dest, Len: s.size},
 		&expr.Lookup{SourceRegister: register, DestRegister: verdictRegister, IsDestRegSet: true, SetName: mapPlaces},
 	})
 }

@@ -58,7 +58,7 @@ func resolverGuard(b base) []rule {
 		{"names for the machine", join(asked, inLink("lo", true), accept())},
 		{"names for tasks by UDP", join(fromTask, source(b.block), domain(unix.IPPROTO_UDP), accept())},
 		{"names for tasks by TCP", join(fromTask, source(b.block), domain(unix.IPPROTO_TCP), accept())},
-		{"nothing else for tasks", join(fromTask, reject())},
+		{"nothing else for tasks", join(fromTask, b.side(0).reject())},
 		{"no names for strangers", join(asked, drop())},
 	}
 }

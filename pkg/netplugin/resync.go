@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // resync reads what the kernel has, makes what all tasks share, and repairs or cuts the links of tasks, so that have is whole.
@@ -23,11 +25,14 @@ func (l *Linux) resync(want *desired) error {
 	if err := l.measure(want); err != nil {
 		return err
 	}
+	if err := l.weighSides(want.base); err != nil {
+		return err
+	}
 	l.underlay = want.underlay
 	if err := l.forgetOverlays(); err != nil {
 		return err
 	}
-	l.have = state{base: want.base, tasks: map[string]TaskLink{}, peers: want.peers, underlays: want.underlays, wires: want.wires}
+	l.have = state{base: want.base, tasks: map[string]TaskLink{}, peers: want.peers, underlays: want.underlays, wires: want.wires, publication: newPublication(), six: newPublication()}
 	if err := l.ensureRouter(want.base); err != nil {
 		return err
 	}
@@ -38,7 +43,7 @@ func (l *Linux) resync(want *desired) error {
 	if err := errors.Join(l.ensureDataPort(want), l.ensureMesh(want)); err != nil {
 		return err
 	}
-	if err := l.enableForward(); err != nil {
+	if err := errors.Join(l.enableForward(), l.enableForwardSix()); err != nil {
 		return err
 	}
 	if err := l.adopt(want); err != nil {
@@ -47,7 +52,7 @@ func (l *Linux) resync(want *desired) error {
 	if err := l.forgetStrangers(want); err != nil {
 		return err
 	}
-	if l.warnings, err = l.host.obstacles(); err != nil {
+	if l.warnings, err = l.host.obstacles(l.hostSix); err != nil {
 		return err
 	}
 	more, err := l.host.meshObstacles(want.wire)
@@ -64,17 +69,33 @@ func (l *Linux) resync(want *desired) error {
 
 // ensureTables adopts our tables where they are as they should be, and replaces them where not.
 func (l *Linux) ensureTables(want *desired) error {
+	sides := l.hostSides(want.base)
+	for _, s := range sides {
+		if err := l.ensureTable(s); err != nil {
+			return err
+		}
+	}
+	if len(sides) == 1 && kernelSix() == nil {
+		if err := l.host.removeTables(want.side(1)); err != nil {
+			return err
+		}
+	}
+	return l.ensureRouterTables(want)
+}
+
+// ensureTable does so with the machine's own table of an IP version.
+func (l *Linux) ensureTable(s side) error {
 	c, err := l.host.firewall()
 	if err != nil {
 		return err
 	}
-	t := newTransaction(c)
-	have, ok, err := readTable(c, t.maps, hostChains(want.base))
+	t := s.newTransaction(c)
+	have, ok, err := readTable(c, s, t.maps, hostChains(s))
 	if err != nil {
 		return fmt.Errorf("read table %s of %s: %w", tableName, l.host.name, err)
 	}
 	if !ok {
-		t.replaceTable(t.maps, hostChains(want.base))
+		t.replaceTable(t.maps, hostChains(s))
 		// What was published stays so, until the ports that are wanted now take its place and its flows are forgotten.
 		t.addPicks(nil, have.ports)
 		t.change(publication{}, have)
@@ -82,19 +103,31 @@ func (l *Linux) ensureTables(want *desired) error {
 			return fmt.Errorf("make table %s in %s: %w", tableName, l.host.name, err)
 		}
 	}
-	l.have.publication = have
-	return l.ensureRouterTable(want)
+	*l.have.answers(s.v) = have
+	return nil
 }
 
-// removeTable removes the machine's own table.
-func (l *Linux) removeTable() error {
-	c, err := l.host.firewall()
+// removeTables removes what there is of our tables of an IP version.
+func (n *namespace) removeTables(s side) error {
+	c, err := n.firewall()
 	if err != nil {
 		return err
 	}
-	t := newTransaction(c)
-	t.removeTable()
-	return t.commit()
+	found, err := c.ListTablesOfFamily(s.table)
+	if err != nil {
+		return fmt.Errorf("list tables of %s: %w", n.name, err)
+	}
+	for _, one := range found {
+		if one.Name != tableName && one.Name != zoneTableName {
+			continue
+		}
+		t := &transaction{Conn: c, table: &nftables.Table{Name: one.Name, Family: s.table}}
+		t.removeTable()
+		if err := t.commit(); err != nil {
+			return fmt.Errorf("remove table %s of %s: %w", one.Name, n.name, err)
+		}
+	}
+	return nil
 }
 
 // removeUplink removes the links between the machine and its router.
@@ -116,15 +149,16 @@ func (l *Linux) adopt(want *desired) error {
 	if err != nil {
 		return fmt.Errorf("list links in %s: %w", l.router.name, err)
 	}
-	have, err := l.router.routes(0)
+	sides := l.routerSides(want.base)
+	have, err := l.router.routesOfAll(sides)
 	if err != nil {
 		return err
 	}
-	near, err := l.router.neighbours(0)
+	near, err := l.router.neighboursOf(0, unix.AF_UNSPEC)
 	if err != nil {
 		return err
 	}
-	routes := append(routerRoutes(want.base, linkIndex(links, routerLink)), meshRoutes(want.peers, l.vx)...)
+	routes := append(routerRoutes(sides, linkIndex(links, routerLink), l.hostSix), meshRoutes(sides, want.peers, l.vx)...)
 	var broken []netlink.Link
 	for _, one := range links {
 		a, ours := linkAddress(one.Attrs().Name)
@@ -140,10 +174,12 @@ func (l *Linux) adopt(want *desired) error {
 			continue
 		}
 		l.have.tasks[t.ID] = t
-		routes = append(routes, route{dst: host(a), link: one.Attrs().Index})
-		if !near[neighbour{one.Attrs().Index, a, taskMAC(a).String()}] {
-			if err := l.router.setNeighbour(one.Attrs().Index, a, taskMAC(a)); err != nil {
-				return err
+		for _, s := range t.sides(sides) {
+			routes = append(routes, route{dst: host(s.of(a)), link: one.Attrs().Index})
+			if !near[neighbour{one.Attrs().Index, s.of(a), taskMAC(a).String()}] {
+				if err := l.router.setNeighbour(one.Attrs().Index, s.of(a), taskMAC(a)); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -161,6 +197,10 @@ func (l *Linux) adoptLink(want *desired, outer netlink.Link, a netip.Addr) (t Ta
 	}
 	if _, twice := l.have.tasks[id]; twice {
 		return t, false, nil
+	}
+	err = l.router.within(func() error { return setSysctls(linkSettings(outer.Attrs().Name, l.six)...) })
+	if err != nil {
+		return t, false, err
 	}
 	t, wanted := want.tasks[id]
 	if !wanted || t.Address != a {
@@ -193,22 +233,24 @@ func (l *Linux) pruneMounts(want *desired) error {
 
 // forgetStrangers removes flows to and from addresses that no task has any more.
 func (l *Linux) forgetStrangers(want *desired) error {
-	s := strangers{want.swarm(), map[netip.Addr]bool{want.gateway(): true}}
-	for _, ports := range []ports{want.ports, want.draining, l.have.ports} {
+	tasks := map[netip.Addr]bool{want.gateway(): true}
+	for _, ports := range []ports{want.ports, want.six.ports, want.draining, l.have.ports, l.have.six.ports} {
 		for _, backends := range ports {
 			for _, b := range backends {
-				s.tasks[b.Addr()] = s.tasks[b.Addr()] || !want.block.Contains(b.Addr())
+				tasks[b.Addr()] = tasks[b.Addr()] || !want.block.Contains(b.Addr())
 			}
 		}
 	}
 	for _, t := range want.tasks {
-		s.tasks[t.Address] = true
+		tasks[t.Address] = true
 	}
 	for _, t := range l.have.tasks { // those that go, go with their flows
-		s.tasks[t.Address] = true
+		tasks[t.Address] = true
 	}
-	if err := l.host.forgetOneByOne(s); err != nil {
-		return fmt.Errorf("forget connections of tasks that are gone: %w", err)
+	for _, s := range l.hostSides(want.base) {
+		if err := l.host.forgetFamily(s.family(), strangers{s, s.swarm(), tasks}); err != nil {
+			return fmt.Errorf("forget connections of tasks that are gone: %w", err)
+		}
 	}
 	return nil
 }

@@ -17,8 +17,6 @@ func (l *Linux) routerPath() string { return filepath.Join(l.dir, "router", "gw"
 // routerSettings are the router's. New links are made with "default", so that those of tasks refuse what does not have the
 // task's own source address: a packet's way back must be the link that it came by.
 var routerSettings = []setting{
-	{name: "net.ipv6.conf.all.disable_ipv6", value: "1", optional: true},
-	{name: "net.ipv6.conf.default.disable_ipv6", value: "1", optional: true},
 	{name: "net.ipv4.ip_forward", value: "1"},
 	{name: "net.ipv4.conf.all.rp_filter", value: "0"},
 	{name: "net.ipv4.conf.default.rp_filter", value: "1"},
@@ -28,6 +26,22 @@ var routerSettings = []setting{
 	{name: "net.ipv4.conf.all.route_localnet", value: "0"},
 	// A connection that began before the router could see it has a window that the router does not know.
 	{name: "net.netfilter.nf_conntrack_tcp_be_liberal", value: "1", optional: true},
+}
+
+// routerSixSettings are those of IPv6. Links make no addresses of their own, and ask nobody anything.
+func routerSixSettings(six bool) []setting {
+	if !six {
+		return append(noSixSettings("all"), noSixSettings("default")...)
+	}
+	return []setting{
+		{name: "net.ipv6.conf.all.addr_gen_mode", value: "1"},
+		{name: "net.ipv6.conf.default.addr_gen_mode", value: "1"},
+		{name: "net.ipv6.conf.all.disable_ipv6", value: "0"},
+		{name: "net.ipv6.conf.default.disable_ipv6", value: "0"},
+		{name: "net.ipv6.conf.all.forwarding", value: "1"},
+		{name: "net.ipv6.conf.default.forwarding", value: "1"},
+		{name: "net.ipv6.conf.lo.disable_ipv6", value: "0"},
+	}
 }
 
 // openRouter opens the router's namespace if there is one.
@@ -60,7 +74,7 @@ func (l *Linux) ensureRouter(b base) error {
 	if err := l.openRouter(); err != nil {
 		return err
 	}
-	if err := l.router.within(func() error { return setSysctls(routerSettings...) }); err != nil {
+	if err := l.router.within(func() error { return setSysctls(append(routerSettings, routerSixSettings(l.six)...)...) }); err != nil {
 		return fmt.Errorf("router gw: %w", err)
 	}
 	lo, err := l.router.LinkByName("lo")
@@ -70,8 +84,10 @@ func (l *Linux) ensureRouter(b base) error {
 	if err := l.router.syncLink(lo, lo.Attrs().HardwareAddr, lo.Attrs().MTU); err != nil {
 		return err
 	}
-	if err := l.router.syncAddress(lo, host(b.gateway())); err != nil {
-		return err
+	for _, s := range l.routerSides(b) {
+		if err := l.router.syncAddress(lo, s.v, host(s.gateway)); err != nil {
+			return err
+		}
 	}
 	return l.ensureUplink(b)
 }
@@ -85,45 +101,83 @@ func (l *Linux) ensureUplink(b base) error {
 	if err := errors.Join(l.host.syncLink(gw, hostMAC, l.mtu), l.router.syncLink(up, routerMAC, l.mtu)); err != nil {
 		return err
 	}
-	if err := errors.Join(l.host.syncAddress(gw, host(hostAddress), host(Resolver.Addr())), l.router.syncAddress(up, host(routerAddress))); err != nil {
-		return err
-	}
-	g, u := gw.Attrs().Index, up.Attrs().Index
-	if err := errors.Join(l.host.ensureNeighbour(g, routerAddress, routerMAC), l.router.ensureNeighbour(u, hostAddress, hostMAC)); err != nil {
-		return err
-	}
 	err = l.host.within(func() error {
-		return setSysctls(
-			setting{name: "net.ipv4.conf." + hostLink + ".route_localnet", value: "1"}, // for 127.0.0.1:port
-			setting{name: "net.ipv6.conf." + hostLink + ".disable_ipv6", value: "1", optional: true},
-		)
+		return setSysctls(append(linkSettings(hostLink, l.hostSix),
+			setting{name: "net.ipv4.conf." + hostLink + ".route_localnet", value: "1"})...) // for 127.0.0.1:port
 	})
 	if err != nil {
 		return err
 	}
 	err = l.router.within(func() error {
 		// Whatever comes from the machine was routed there, from anywhere.
-		return setSysctls(setting{name: "net.ipv4.conf." + routerLink + ".rp_filter", value: "0"})
+		return setSysctls(append(linkSettings(routerLink, l.six), setting{name: "net.ipv4.conf." + routerLink + ".rp_filter", value: "0"})...)
 	})
 	if err != nil {
 		return err
 	}
-	have, err := l.host.routes(g)
+	for _, s := range l.hostSides(b) {
+		if err := l.ensureUplinkSide(s, gw, up); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureUplinkSide gives the pair of links what it has of an IP version.
+func (l *Linux) ensureUplinkSide(s side, gw, up netlink.Link) error {
+	here, there := s.of(hostAddress), s.of(routerAddress)
+	g, u := gw.Attrs().Index, up.Attrs().Index
+	addresses := []netip.Prefix{host(here)}
+	if s.v == 0 {
+		addresses = append(addresses, host(Resolver.Addr()))
+	}
+	if err := errors.Join(l.host.syncAddress(gw, s.v, addresses...), l.router.syncAddress(up, s.v, host(there))); err != nil {
+		return err
+	}
+	if err := errors.Join(l.host.ensureNeighbour(g, there, routerMAC), l.router.ensureNeighbour(u, here, hostMAC)); err != nil {
+		return err
+	}
+	have, err := l.host.routesOf(g, s.family())
 	if err != nil {
 		return err
 	}
 	// The block's own stays when the pool's comes, so that no packet is without.
-	routes := []route{{dst: b.block, link: g, via: routerAddress, src: hostAddress}}
-	if all := b.swarm(); all != b.block {
-		routes = append(routes, route{dst: all, link: g, via: routerAddress, src: hostAddress})
+	routes := []route{{dst: s.block, link: g, via: there, src: here}}
+	if all := s.swarm(); all != s.block {
+		routes = append(routes, route{dst: all, link: g, via: there, src: here})
 	}
-	return l.host.syncRoutes(have, routes...)
+	if err := l.host.syncRoutes(have, routes...); err != nil || s.v == 0 {
+		return err
+	}
+	return l.host.ensureLoopbackWay(g)
 }
 
+// ensureLoopbackWay lets replies of tasks come back to [::1], from which a program of this machine may have asked: the kernel has no
+// route_localnet of IPv6. It takes packets in for the loopback's address only by a link that has a route saying so, and then only
+// those that connection tracking gave that address: what comes with it is dropped before anybody sees it.
+func (n *namespace) ensureLoopbackWay(gw int) error {
+	r := &netlink.Route{Dst: ipNet(loopbacks[1]), LinkIndex: gw, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: unix.RTPROT_STATIC, Priority: loopbackMetric}
+	if err := n.RouteAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add route of %s by link %s in %s: %w", loopbacks[1], hostLink, n.name, err)
+	}
+	return nil
+}
+
+// loopbackMetric has the machine itself go on to use its loopback.
+const loopbackMetric = 4096
+
 // routerRoutes are those of the router but the tasks'. An address of the swarm that no task here has is refused at once: its
-// packets would else go in circles between the router and the machine, or leave the machine.
-func routerRoutes(b base, up int) []route {
-	return []route{{dst: anywhere, link: up, via: hostAddress, src: b.gateway()}, {dst: b.pool.Masked()}}
+// packets would else go in circles between the router and the machine, or leave the machine. So is what has no way out.
+func routerRoutes(sides []side, up int, six bool) []route {
+	var all []route
+	for _, s := range sides {
+		out := route{dst: s.anywhere(), link: up, via: s.of(hostAddress), src: s.gateway}
+		if s.v == 1 && !six {
+			out = route{dst: s.anywhere()}
+		}
+		all = append(all, out, route{dst: s.pool})
+	}
+	return all
 }
 
 // uplinkPair finds gw0 and up0, or makes them where either is not the other's end.

@@ -67,56 +67,80 @@ const (
 )
 
 // hostMaps are the maps of the machine's own table.
-func hostMaps(t *nftables.Table) []*nftables.Set {
+func (s side) hostMaps(t *nftables.Table) []*nftables.Set {
 	service := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
 	return append([]*nftables.Set{
 		{Table: t, Name: mapPorts, IsMap: true, KeyType: nftables.MustConcatSetType(service...), DataType: nftables.TypeVerdict},
 		{Table: t, Name: mapBackends, IsMap: true, KeyType: nftables.MustConcatSetType(append(service, nftables.TypeMark)...),
-			DataType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)},
-	}, placeMaps(t)...)
+			DataType: nftables.MustConcatSetType(s.address, nftables.TypeInetService)},
+	}, s.placeMaps(t)...)
 }
 
 // hostChains are the chains of the machine's own table, but those that pick a backend.
-func hostChains(b base) []chain {
+func hostChains(s side) []chain {
 	dispatch := []rule{
 		{"names are not published", join(destination(host(Resolver.Addr())), accept())},
 		{"published ports", dispatchPort()},
-		{"at some addresses", dispatchPlace()},
+		{"at some addresses", dispatchPlace(s)},
+	}
+	if s.v == 1 { // nothing with an address of one link is forwarded to another
+		dispatch[0] = rule{"link-local addresses are not published", join(destination(linkLocal), accept())}
 	}
 	dispatchIn := append(slices.Clone(dispatch), rule{"at some links", dispatchLink()})
-	return []chain{
+	chains := []chain{
 		{name: "raw", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityRaw, rules: []rule{
 			// gw0 routes loopback addresses, for 127.0.0.1:port on this machine; a task must not reach them by it.
-			{"no task to loopback", join(inLink(hostLink, true), destination(loopback), drop())},
+			{"no task to loopback", join(inLink(hostLink, true), destination(s.loopback), drop())},
 		}},
 		{name: "prerouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityNATDest, rules: dispatchIn},
 		{name: "output", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityNATDest, rules: dispatch},
-		{name: "input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, prio: nftables.ChainPriorityFilter, rules: resolverGuard(b)},
-		{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, prio: nftables.ChainPriorityFilter, rules: append(strayReplies(b), []rule{
+		{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, prio: nftables.ChainPriorityFilter, rules: append(strayReplies(s), []rule{
 			{"replies", join(outLink(hostLink, true), connection(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())},
 			{"by a published port", join(outLink(hostLink, true), connection(expr.CtKeySTATUS, statusDNAT), accept())},
 			{"nobody straight to a task", join(outLink(hostLink, true), drop())},
 		}...)},
 		{name: "filter_output", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityFilter, rules: []rule{
 			// A task that uses a port published here is sent back through the link it came by, which is what we want.
-			{"no redirects to tasks", join(outLink(hostLink, true), icmpRedirect(), drop())},
+			{"no redirects to tasks", join(outLink(hostLink, true), s.redirect(), drop())},
 		}},
 		{name: "postrouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPostrouting, prio: nftables.ChainPriorityNATSource, rules: []rule{
 			// Else the backend would answer the task directly, from an address that it never asked.
-			{"task to a port published here", join(inLink(hostLink, true), outLink(hostLink, true), connection(expr.CtKeySTATUS, statusDNAT), sourceNAT(b.face()))},
-			{"loopback to a port published here", join(outLink(hostLink, true), source(loopback), sourceNAT(b.face()))},
-			{"out of the swarm", join(outLink(hostLink, false), source(b.block), []expr.Any{&expr.Masq{}})},
+			{"task to a port published here", join(inLink(hostLink, true), outLink(hostLink, true), connection(expr.CtKeySTATUS, statusDNAT), s.sourceNAT())},
+			{"loopback to a port published here", join(outLink(hostLink, true), source(s.loopback), s.sourceNAT())},
+			{"out of the swarm", join(outLink(hostLink, false), source(s.block), []expr.Any{&expr.Masq{}})},
 		}},
+	}
+	if s.v == 0 {
+		return append(chains, chain{name: "input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, prio: nftables.ChainPriorityFilter, rules: resolverGuard(s.base)})
+	}
+	if s.kept {
+		forward := &chains[slices.IndexFunc(chains, func(c chain) bool { return c.name == "forward" })]
+		forward.rules = append(forward.rules, rule{"nothing of others", join(inLink(hostLink, false), outLink(hostLink, false), notOfBridge(), drop())})
+	}
+	return chains
+}
+
+// linkLocal are the addresses that IPv6 has on each link.
+var linkLocal = netip.MustParsePrefix("fe80::/10")
+
+// metaInKind is NFT_META_IIFKIND, which the nftables package does not name: the kind of link that a packet came by.
+const metaInKind = 26
+
+// notOfBridge is true for packets that came by no bridge: those of its machines may be shown to the rules though nothing forwards them.
+func notOfBridge() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: metaInKind, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: padded("bridge")},
 	}
 }
 
 // strayReplies are rules against replies that this machine knows no connection of, since it was forgotten or they make no sense: they
 // would leave with an address that means nothing outside.
-func strayReplies(b base) []rule {
-	fromPool := join(inLink(hostLink, true), source(b.pool))
+func strayReplies(s side) []rule {
+	fromPool := join(inLink(hostLink, true), source(s.pool))
 	return []rule{
 		{"nothing untranslated", join(fromPool, connection(expr.CtKeySTATE, expr.CtStateBitINVALID), drop())},
-		{"only replies of other nodes' tasks", join(fromPool, notFrom(b.block), connection(expr.CtKeySTATE, expr.CtStateBitNEW), drop())},
+		{"only replies of other nodes' tasks", join(fromPool, notFrom(s.block), connection(expr.CtKeySTATE, expr.CtStateBitNEW), drop())},
 	}
 }
 
@@ -125,20 +149,21 @@ func pickName(n int) string { return fmt.Sprintf("pick%d", n) }
 
 // pickChain picks one of n backends for the packet's protocol and port. A packet may find its chain before a change and look for the
 // backend after it: where there are fewer by then it gets the first, which a port has for as long as it is there.
-func pickChain(n int) chain {
-	rules := []rule{{"one of them", pickOf(n)}}
+func pickChain(s side, n int) chain {
+	rules := []rule{{"one of them", s.pickOf(n)}}
 	if n > 1 {
-		rules = append(rules, rule{"the first where there are fewer now", pickOf(1)})
+		rules = append(rules, rule{"the first where there are fewer now", s.pickOf(1)})
 	}
 	return chain{name: pickName(n), rules: rules}
 }
 
-func pickOf(n int) []expr.Any {
-	return append(overlayFamilies[0].hashOf(n, register+2, register+3),
+func (s side) pickOf(n int) []expr.Any {
+	to := uint32(register + 4)
+	return append(s.hashOf(n, register+2, register+3),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
 		&expr.Payload{DestRegister: register + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: register, DestRegister: register + 4, IsDestRegSet: true, SetName: mapBackends},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register + 4, RegProtoMin: register + 5, Specified: true})
+		&expr.Lookup{SourceRegister: register, DestRegister: to, IsDestRegSet: true, SetName: mapBackends},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: s.proto, RegAddrMin: to, RegProtoMin: to + s.words(), Specified: true})
 }
 
 // dispatchPort goes to the pick chain of a packet to a port that answers at all of this machine's addresses.
@@ -146,8 +171,6 @@ func dispatchPort() []expr.Any {
 	return append(toPort(),
 		&expr.Lookup{SourceRegister: register, DestRegister: verdictRegister, IsDestRegSet: true, SetName: mapPorts})
 }
-
-var loopback = netip.MustParsePrefix("127.0.0.0/8")
 
 // statusDNAT is IPS_DST_NAT: the connection's destination was translated.
 const statusDNAT = 1 << 5
@@ -178,15 +201,17 @@ func padded(name string) []byte {
 	return all
 }
 
-func source(p netip.Prefix) []expr.Any      { return address(12, expr.CmpOpEq, p) }
-func notFrom(p netip.Prefix) []expr.Any     { return address(12, expr.CmpOpNeq, p) }
-func destination(p netip.Prefix) []expr.Any { return address(16, expr.CmpOpEq, p) }
+func source(p netip.Prefix) []expr.Any      { return address(familyOfPrefix(p).source, expr.CmpOpEq, p) }
+func notFrom(p netip.Prefix) []expr.Any     { return address(familyOfPrefix(p).source, expr.CmpOpNeq, p) }
+func destination(p netip.Prefix) []expr.Any { return address(familyOfPrefix(p).dest, expr.CmpOpEq, p) }
+
+func familyOfPrefix(p netip.Prefix) overlayFamily { return overlayFamilies[version(p.Addr())] }
 
 func address(offset uint32, op expr.CmpOp, p netip.Prefix) []expr.Any {
-	mask := binaryutil.BigEndian.PutUint32(^uint32(0) << (32 - p.Bits()))
+	size := familyOfPrefix(p).size
 	return []expr.Any{
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: size, Mask: ipNet(p).Mask, Xor: make([]byte, size)},
 		&expr.Cmp{Op: op, Register: register, Data: p.Masked().Addr().AsSlice()},
 	}
 }
@@ -200,29 +225,29 @@ func connection(key expr.CtKey, bits uint32) []expr.Any {
 	}
 }
 
-func icmpRedirect() []expr.Any {
+// redirect is true for a message that tells of a better way.
+func (s side) redirect() []expr.Any {
+	kind := byte(5) // ICMP_REDIRECT
+	if s.v == 1 {
+		kind = 137 // NDISC_REDIRECT
+	}
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{unix.IPPROTO_ICMP}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{s.icmp()}},
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{5}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{kind}},
 	}
 }
 
-func sourceNAT(a netip.Addr) []expr.Any {
+func (s side) sourceNAT() []expr.Any {
 	return []expr.Any{
-		&expr.Immediate{Register: register, Data: a.AsSlice()},
-		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register},
+		&expr.Immediate{Register: register, Data: s.face.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: s.proto, RegAddrMin: register},
 	}
 }
 
 // reject tells the sender at once, where drop would make it wait.
-func reject() []expr.Any {
-	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpProhibited}}
-}
-
-// icmpProhibited is ICMP_PKT_FILTERED, "communication administratively prohibited".
-const icmpProhibited = 13
+func (s side) reject() []expr.Any { return s.unreachable(s.prohibited) }
 
 func drop() []expr.Any   { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }

@@ -82,7 +82,7 @@ func TestPortsChangeInOneTransactionAfterTheirChains(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var r recorder
-		tx := newTransaction(r.conn(t))
+		tx := four.newTransaction(r.conn(t))
 		if tx.addPicks(tt.have, tt.want) {
 			must(t, tx.commit())
 		}
@@ -96,8 +96,8 @@ func TestPortsChangeInOneTransactionAfterTheirChains(t *testing.T) {
 
 func TestTableIsReplacedInOneTransaction(t *testing.T) {
 	var r recorder
-	tx := newTransaction(r.conn(t))
-	tx.replaceTable(tx.maps, hostChains(base{block: testBlock, pool: testPool}))
+	tx := four.newTransaction(r.conn(t))
+	tx.replaceTable(tx.maps, hostChains(base{block: testBlock, pool: testPool}.side(0)))
 	must(t, tx.commit())
 	got := r.transcript()
 	if !strings.HasPrefix(got, "begin, add table, delete table, add table, add map ports, add map backends, add map places, add map links, add chain") ||
@@ -112,7 +112,7 @@ func TestManyElementsAreSentInParts(t *testing.T) {
 	for i := range uint16(3000) {
 		want[portKey{unix.IPPROTO_TCP, 1000 + i}] = backends(1)
 	}
-	tx := newTransaction(r.conn(t))
+	tx := four.newTransaction(r.conn(t))
 	tx.change(publication{}, publication{ports: want})
 	must(t, tx.commit())
 	if n := strings.Count(r.transcript(), "add elements ports"); n != 6 {
@@ -124,11 +124,11 @@ func TestPortElements(t *testing.T) {
 	var got []string
 	k := portKey{unix.IPPROTO_UDP, 0x1234}
 	p := publication{ports{k: {netip.MustParseAddrPort("100.64.1.2:80"), netip.MustParseAddrPort("100.64.1.3:256")}}, map[portKey][]Place{}}
-	for _, e := range p.portElements(k) {
+	for _, e := range p.portElements(four, k) {
 		got = append(got, fmt.Sprintf("%s %x:%x", e.in, e.key, e.val))
 	}
 	p.places[k] = []Place{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}, {Link: "eth1"}}
-	for _, e := range p.portElements(k)[:2] {
+	for _, e := range p.portElements(four, k)[:2] {
 		got = append(got, fmt.Sprintf("%s %x-%x:%x", e.in, e.key, e.end, e.val))
 	}
 	want := []string{
@@ -145,7 +145,7 @@ func TestPortElements(t *testing.T) {
 
 func TestRulesAreTold(t *testing.T) {
 	tags := map[string]string{}
-	for _, chains := range [][]chain{hostChains(base{block: testBlock, pool: testPool}), routerChains(base{block: testBlock, pool: testPool}), {pickChain(1), pickChain(2)}} {
+	for _, chains := range [][]chain{hostChains(base{block: testBlock, pool: testPool}.side(0)), routerChains(base{block: testBlock, pool: testPool}.side(0)), {pickChain(four, 1), pickChain(four, 2)}} {
 		for _, c := range chains {
 			for i, r := range c.rules {
 				tag, where := string(r.tag()), fmt.Sprintf("%s %d", c.name, i)
@@ -162,8 +162,8 @@ func TestRulesAreTold(t *testing.T) {
 			}
 		}
 	}
-	other := hostChains(base{block: netip.MustParsePrefix("100.64.2.0/24"), pool: testPool})
-	same := slices.EqualFunc(hostChains(base{block: testBlock, pool: testPool}), other, func(a, b chain) bool {
+	other := hostChains(base{block: netip.MustParsePrefix("100.64.2.0/24"), pool: testPool}.side(0))
+	same := slices.EqualFunc(hostChains(base{block: testBlock, pool: testPool}.side(0)), other, func(a, b chain) bool {
 		return slices.EqualFunc(a.rules, b.rules, func(a, b rule) bool { return bytes.Equal(a.tag(), b.tag()) })
 	})
 	if same {

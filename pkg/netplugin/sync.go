@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -79,9 +80,9 @@ func (n *namespace) settleAddress(a netip.Addr) error {
 	return nil
 }
 
-// syncAddress makes the link's IPv4 addresses those; the loopback's own is let be.
-func (n *namespace) syncAddress(l netlink.Link, want ...netip.Prefix) error {
-	have, err := n.addresses(l)
+// syncAddress makes the link's addresses of an IP version those; the loopback's own is let be.
+func (n *namespace) syncAddress(l netlink.Link, v int, want ...netip.Prefix) error {
+	have, err := n.addressesOf(l, family(v))
 	if err != nil {
 		return err
 	}
@@ -106,15 +107,11 @@ func (n *namespace) syncAddress(l netlink.Link, want ...netip.Prefix) error {
 
 // ensureAddress adds an address to the link if it does not have it.
 func (n *namespace) ensureAddress(l netlink.Link, want netip.Prefix) error {
-	have, err := n.addresses(l)
+	have, err := n.addressesOf(l, familyOf(want.Addr()))
 	if _, there := have[want]; there || err != nil {
 		return err
 	}
 	return n.addAddress(l, want)
-}
-
-func (n *namespace) addresses(l netlink.Link) (map[netip.Prefix]netlink.Addr, error) {
-	return n.addressesOf(l, unix.AF_INET)
 }
 
 func (n *namespace) addressesOf(l netlink.Link, family int) (map[netip.Prefix]netlink.Addr, error) {
@@ -130,7 +127,11 @@ func (n *namespace) addressesOf(l netlink.Link, family int) (map[netip.Prefix]ne
 }
 
 func (n *namespace) addAddress(l netlink.Link, p netip.Prefix) error {
-	if err := n.AddrAdd(l, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
+	a := &netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD // nobody else is on the link
+	}
+	if err := n.AddrAdd(l, a); err != nil {
 		return fmt.Errorf("add address %s to link %s in %s: %w", p, l.Attrs().Name, n.name, err)
 	}
 	return n.settleAddress(p.Addr())
@@ -213,6 +214,19 @@ func (n *namespace) routesOf(link, family int) (map[route]bool, error) {
 		have[r] = true
 	}
 	return have, nil
+}
+
+// routesOfAll are those of the main table, of several IP versions.
+func (n *namespace) routesOfAll(sides []side) (map[route]bool, error) {
+	all := map[route]bool{}
+	for _, s := range sides {
+		some, err := n.routesOf(0, s.family())
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(all, some)
+	}
+	return all, nil
 }
 
 // addRoute adds a route, or puts it in the place of one with the same destination.

@@ -48,7 +48,7 @@ func (e element) message() nftables.SetElement {
 }
 
 // portElements are the elements of one published port.
-func (p publication) portElements(k portKey) []element {
+func (p publication) portElements(s side, k portKey) []element {
 	backends, there := p.ports[k]
 	if !there {
 		return nil
@@ -57,7 +57,7 @@ func (p publication) portElements(k portKey) []element {
 	all := placeElements(service, p.places[k], pickName(len(backends)))
 	for i, b := range backends {
 		key := append(slices.Clone(service), binaryutil.NativeEndian.PutUint32(uint32(i))...)
-		val := append(b.Addr().AsSlice(), byte(b.Port()>>8), byte(b.Port()), 0, 0)
+		val := append(s.of(b.Addr()).AsSlice(), byte(b.Port()>>8), byte(b.Port()), 0, 0)
 		all = append(all, element{in: mapBackends, key: string(key), val: string(val)})
 	}
 	return all
@@ -68,15 +68,11 @@ func (p publication) portElements(k portKey) []element {
 type transaction struct {
 	*nftables.Conn
 	table *nftables.Table
+	side  side
 	maps  []*nftables.Set
 	// device is what the chains of a table of the family netdev are on.
 	device string
 	err    error
-}
-
-func newTransaction(c *nftables.Conn) *transaction {
-	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
-	return &transaction{Conn: c, table: t, maps: hostMaps(t)}
 }
 
 // replaceTable queues the table anew. One that is there goes in the same moment.
@@ -110,7 +106,7 @@ func (t *transaction) addPicks(have, want ports) (some bool) {
 	haveCounts := have.counts()
 	for _, n := range slices.Sorted(maps.Keys(want.counts())) {
 		if !haveCounts[n] {
-			t.addChain(pickChain(n))
+			t.addChain(pickChain(t.side, n))
 			some = true
 		}
 	}
@@ -120,7 +116,7 @@ func (t *transaction) addPicks(have, want ports) (some bool) {
 // change queues what makes the ports of have those of want, whose chains are there. The chains that no port leads to any more go.
 func (t *transaction) change(have, want publication) {
 	haveCounts, wantCounts := have.counts(), want.counts()
-	remove, add := changedElements(have, want)
+	remove, add := changedElements(t.side, have, want)
 	t.elements(t.SetDeleteElements, remove)
 	t.elements(t.SetAddElements, add)
 	for _, n := range slices.Sorted(maps.Keys(haveCounts)) {
@@ -133,7 +129,7 @@ func (t *transaction) change(have, want publication) {
 }
 
 // changedElements are those to remove and to add. One with another value is in both: the kernel has no other way.
-func changedElements(have, want publication) (remove, add []element) {
+func changedElements(s side, have, want publication) (remove, add []element) {
 	var keys []portKey
 	for k, backends := range want.ports {
 		if !sameBackends(have.ports[k], backends) || !slices.Equal(have.places[k], want.places[k]) {
@@ -147,7 +143,7 @@ func changedElements(have, want publication) (remove, add []element) {
 	}
 	slices.SortFunc(keys, byPort)
 	for _, k := range keys {
-		old, next := have.portElements(k), want.portElements(k)
+		old, next := have.portElements(s, k), want.portElements(s, k)
 		remove, add = append(remove, changed(old, next)...), append(add, changed(next, old)...)
 	}
 	return remove, add
@@ -184,19 +180,34 @@ func (t *transaction) commit() error {
 	return t.Flush()
 }
 
+// transactions are those of several tables in one namespace, which queue on one connection.
+type transactions []*transaction
+
+// commit sends what is queued in all of them, as one.
+func (all transactions) commit() error {
+	var errs []error
+	for _, t := range all {
+		errs = append(errs, t.err)
+	}
+	if err := errors.Join(errs...); err != nil || len(all) == 0 {
+		return err
+	}
+	return all[0].Flush()
+}
+
 // readTable reads our table in a namespace. ok tells that its maps and chains are as they should be; where they are not, the
 // ports are those that could be made out.
-func readTable(c *nftables.Conn, sets []*nftables.Set, chains []chain) (have publication, ok bool, err error) {
-	table := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
+func readTable(c *nftables.Conn, s side, sets []*nftables.Set, chains []chain) (have publication, ok bool, err error) {
+	table := &nftables.Table{Name: tableName, Family: s.table}
 	found, err := chainsOf(c, table)
 	if err != nil || len(found) == 0 {
-		return publication{ports{}, map[portKey][]Place{}}, false, err
+		return newPublication(), false, err
 	}
-	have, ok = publication{ports{}, map[portKey][]Place{}}, true
+	have, ok = newPublication(), true
 	if len(sets) > 0 {
-		if have, ok = readPorts(c, table, sets); ok {
+		if have, ok = readPorts(c, s, table, sets); ok {
 			for n := range have.counts() {
-				chains = append(slices.Clone(chains), pickChain(n))
+				chains = append(slices.Clone(chains), pickChain(s, n))
 			}
 		}
 	}
@@ -260,14 +271,14 @@ func sameHook(have *nftables.Chain, want chain) bool {
 
 // readPorts reads the maps. ok tells that they hold together: every index that a port says it has, and no other, and a way to each
 // port. A port without a way is left out.
-func readPorts(c *nftables.Conn, table *nftables.Table, sets []*nftables.Set) (have publication, ok bool) {
+func readPorts(c *nftables.Conn, s side, table *nftables.Table, sets []*nftables.Set) (have publication, ok bool) {
 	elements, whole := map[string][]nftables.SetElement{}, true
 	for _, want := range sets {
 		if elements[want.Name], ok = readMap(c, table, want); !ok {
 			whole = false // as an earlier version's, which has fewer maps
 		}
 	}
-	have.ports, ok = backendsOf(elements[mapBackends])
+	have.ports, ok = s.backendsOf(elements[mapBackends])
 	ok = ok && whole
 	have.places = map[portKey][]Place{}
 	ways := map[portKey]bool{}
@@ -281,7 +292,7 @@ func readPorts(c *nftables.Conn, table *nftables.Table, sets []*nftables.Set) (h
 			if in == mapPorts {
 				continue
 			}
-			p, is := placeOf(in, e)
+			p, is := s.placeOf(in, e)
 			if ok = ok && is; is {
 				have.places[k] = append(have.places[k], p)
 			}
@@ -317,17 +328,19 @@ func readMap(c *nftables.Conn, table *nftables.Table, want *nftables.Set) (all [
 }
 
 // backendsOf are the backends of ports in their order. ok tells that no index is left out.
-func backendsOf(elements []nftables.SetElement) (all ports, ok bool) {
-	backends := map[portKey]map[int]netip.AddrPort{}
+func (s side) backendsOf(elements []nftables.SetElement) (all ports, ok bool) {
+	backends, strange := map[portKey]map[int]netip.AddrPort{}, false
 	for _, e := range elements {
 		k := keyOf(e)
 		if backends[k] == nil {
 			backends[k] = map[int]netip.AddrPort{}
 		}
-		a := netip.AddrFrom4([4]byte(e.Val[:4]))
-		backends[k][int(binaryutil.NativeEndian.Uint32(e.Key[8:]))] = netip.AddrPortFrom(a, binary.BigEndian.Uint16(e.Val[4:]))
+		own, _ := netip.AddrFromSlice(e.Val[:s.size])
+		a, is := s.gatewayOf(own)
+		strange = strange || !is
+		backends[k][int(binaryutil.NativeEndian.Uint32(e.Key[8:]))] = netip.AddrPortFrom(a, binary.BigEndian.Uint16(e.Val[s.size:]))
 	}
-	all, ok = ports{}, true
+	all, ok = ports{}, !strange
 	for k, of := range backends {
 		for i := range len(of) {
 			b, there := of[i]

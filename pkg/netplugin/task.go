@@ -167,14 +167,11 @@ func (l *Linux) connect(b base, t TaskLink, inside *namespace) error {
 			return fmt.Errorf("bring up link %s in %s: %w", up.Attrs().Name, inside.name, err)
 		}
 	}
-	if err := inside.addAddress(eth, host(t.Address)); err != nil {
-		return err
-	}
-	if err := inside.setNeighbour(eth.Attrs().Index, b.gateway(), taskSideMAC); err != nil {
-		return err
-	}
-	if err := inside.addRoute(taskRoute(b, eth.Attrs().Index)); err != nil {
-		return err
+	sides := t.sides(l.routerSides(b))
+	for _, s := range sides {
+		if err := inside.addSide(s, t, eth); err != nil {
+			return err
+		}
 	}
 	if err := errors.Join(setSysctls(resolverSettings...), inside.ensureResolverRoute(b, t.Address, eth.Attrs().Index)); err != nil {
 		return err
@@ -182,17 +179,59 @@ func (l *Linux) connect(b base, t TaskLink, inside *namespace) error {
 	if err := l.router.LinkSetAlias(pair, t.ID); err != nil {
 		return fmt.Errorf("set alias of link %s in %s: %w", pair.Name, l.router.name, err)
 	}
-	if err := l.router.setNeighbour(pair.Index, t.Address, taskMAC(t.Address)); err != nil {
-		return err
-	}
-	if err := l.router.addRoute(route{dst: host(t.Address), link: pair.Index}); err != nil {
-		return err
+	for _, s := range sides {
+		if err := l.router.setNeighbour(pair.Index, s.of(t.Address), taskMAC(t.Address)); err != nil {
+			return err
+		}
+		if err := l.router.addRoute(route{dst: host(s.of(t.Address)), link: pair.Index}); err != nil {
+			return err
+		}
 	}
 	return l.router.settle(pair)
 }
 
+// addSide gives a task's end what it has of an IP version. The calling thread must be in the task's namespace.
+func (n *namespace) addSide(s side, t TaskLink, eth netlink.Link) error {
+	if s.v == 1 {
+		if err := setSysctls(sixSettings(taskLink)...); err != nil {
+			return err
+		}
+	}
+	if err := n.addAddress(eth, host(s.of(t.Address))); err != nil {
+		return err
+	}
+	if err := n.setNeighbour(eth.Attrs().Index, s.gateway, taskSideMAC); err != nil {
+		return err
+	}
+	return n.addRoute(s.taskRoute(eth.Attrs().Index))
+}
+
+// repairSide puts right what is missing of it. What else a task that may do so has added to its link is its own business: nothing else
+// has a way back through the router.
+func (n *namespace) repairSide(s side, t TaskLink, eth netlink.Link) error {
+	if s.v == 1 {
+		if err := n.within(func() error { return setSysctls(sixSettings(taskLink)...) }); err != nil {
+			return err
+		}
+	}
+	if err := n.ensureAddress(eth, host(s.of(t.Address))); err != nil {
+		return err
+	}
+	if err := n.ensureNeighbour(eth.Attrs().Index, s.gateway, taskSideMAC); err != nil {
+		return err
+	}
+	have, err := n.routesOf(eth.Attrs().Index, s.family())
+	if err != nil {
+		return err
+	}
+	if want := s.taskRoute(eth.Attrs().Index); !have[want] {
+		return n.addRoute(want)
+	}
+	return nil
+}
+
 // taskRoute is a task's way out.
-func taskRoute(b base, eth int) route { return route{dst: anywhere, link: eth, via: b.gateway()} }
+func (s side) taskRoute(eth int) route { return route{dst: s.anywhere(), link: eth, via: s.gateway} }
 
 // cut removes the link of an address, if there is one.
 func (l *Linux) cut(a netip.Addr) error {
@@ -248,23 +287,11 @@ func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, e
 	if err := inside.syncLink(eth, taskMAC(t.Address), l.taskMTU); err != nil {
 		return false, err
 	}
-	// What else a task that may do so has added to its link is its own business: nothing else has a way back through the router.
-	if err := inside.ensureAddress(eth, host(t.Address)); err != nil {
-		return false, err
-	}
-	if err := inside.ensureNeighbour(eth.Attrs().Index, b.gateway(), taskSideMAC); err != nil {
-		return false, err
+	for _, s := range t.sides(l.routerSides(b)) {
+		if err := inside.repairSide(s, t, eth); err != nil {
+			return false, err
+		}
 	}
 	err = errors.Join(inside.within(func() error { return setSysctls(resolverSettings...) }), inside.ensureResolverRoute(b, t.Address, eth.Attrs().Index))
-	if err != nil {
-		return false, err
-	}
-	have, err := inside.routes(eth.Attrs().Index)
-	if err != nil {
-		return false, err
-	}
-	if want := taskRoute(b, eth.Attrs().Index); !have[want] {
-		return true, inside.addRoute(want)
-	}
-	return true, nil
+	return err == nil, err
 }

@@ -23,7 +23,10 @@ func (l *Linux) Teardown(ctx context.Context) error {
 	}
 	l.synced, l.last = false, nil
 	defer l.settleWatch()
-	errs := []error{l.openRouter(), l.removeUplink(), l.removeTable(), l.removeDataPort()}
+	errs := []error{l.openRouter(), l.removeUplink(), l.host.removeTables(base{}.side(0)), l.removeDataPort()}
+	if kernelSix() == nil {
+		errs = append(errs, l.host.removeTables(base{}.side(1)))
+	}
 	if l.router != nil {
 		errs = append(errs, l.removeMesh())
 		links, err := dump(l.router.LinkList)
@@ -40,14 +43,16 @@ func (l *Linux) Teardown(ctx context.Context) error {
 	for _, e := range entries {
 		errs = append(errs, unpin(l.Namespace(e.Name())))
 	}
-	errs = append(errs, unpin(l.routerPath()), l.restoreForward())
+	errs = append(errs, unpin(l.routerPath()), l.restoreForward(), l.restoreForwardSix())
 	for _, dir := range []string{l.tasksDir(), filepath.Dir(l.routerPath()), l.wiresDir()} {
 		if err := os.Remove(dir); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
 	if l.have.block.IsValid() {
-		errs = append(errs, l.host.forgetOneByOne(strangers{block: l.have.swarm()}))
+		for _, s := range l.hostSides(l.have.base) {
+			errs = append(errs, l.host.forgetFamily(s.family(), strangers{side: s, block: s.swarm()}))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		l.host.reset()

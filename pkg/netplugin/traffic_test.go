@@ -203,7 +203,7 @@ func TestTaskCannotReachLoopbackOfTheMachine(t *testing.T) {
 		lo, err := hostile.n.LinkByName("lo")
 		must(t, err)
 		must(t, hostile.n.AddrDel(lo, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("127.0.0.1/8"))}))
-		must(t, hostile.n.addRoute(route{dst: loopback, link: linkOf(t, hostile.n, hostile.link), via: hostile.via}))
+		must(t, hostile.n.addRoute(route{dst: loopbacks[0], link: linkOf(t, hostile.n, hostile.link), via: hostile.via}))
 		for _, to := range []string{"127.0.0.1:9000", at(hostAddr, 9000)} {
 			c, err := dial(hostile.n, "udp", to)
 			must(t, err)

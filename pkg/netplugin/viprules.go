@@ -30,12 +30,13 @@ type overlayFamily struct {
 	source, dest uint32 // where in the header they are
 	portUnreach  uint8
 	hostUnreach  uint8
+	prohibited   uint8 // "communication administratively prohibited"
 }
 
 // overlayFamilies are by version.
 var overlayFamilies = [2]overlayFamily{
-	{nftables.TableFamilyIPv4, unix.NFPROTO_IPV4, nftables.TypeIPAddr, 4, 12, 16, 3, 1},
-	{nftables.TableFamilyIPv6, unix.NFPROTO_IPV6, nftables.TypeIP6Addr, 16, 8, 24, 4, 3},
+	{nftables.TableFamilyIPv4, unix.NFPROTO_IPV4, nftables.TypeIPAddr, 4, 12, 16, 3, 1, 13},
+	{nftables.TableFamilyIPv6, unix.NFPROTO_IPV6, nftables.TypeIP6Addr, 16, 8, 24, 4, 3, 1},
 }
 
 // words is the size of an address in registers of 4 bytes.

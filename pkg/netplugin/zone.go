@@ -17,9 +17,11 @@ import (
 //
 // The rule is in a table of its own, which changes with no other: a connection that changes its zone breaks.
 
-// zoneTable is that table.
-func zoneTable() *nftables.Table {
-	return &nftables.Table{Name: tableName + "_zones", Family: nftables.TableFamilyIPv4}
+const zoneTableName = tableName + "_zones"
+
+// zoneTable is that table of an IP version.
+func (s side) zoneTable() *nftables.Table {
+	return &nftables.Table{Name: zoneTableName, Family: s.table}
 }
 
 // zoneChain is its one chain. What the rule ends in is said by addZoneRule.
@@ -33,12 +35,12 @@ func zoneChain() chain {
 }
 
 // ensureZones makes the table, or removes it where there are no other nodes.
-func (l *Linux) ensureZones(wanted bool) error {
+func (l *Linux) ensureZones(s side, wanted bool) error {
 	c, err := l.router.firewall()
 	if err != nil {
 		return err
 	}
-	table, want := zoneTable(), zoneChain()
+	table, want := s.zoneTable(), zoneChain()
 	found, err := chainsOf(c, table)
 	if err != nil {
 		return fmt.Errorf("read table %s of %s: %w", table.Name, l.router.name, err)
