@@ -147,6 +147,7 @@ type Agent struct {
 	crowded  int
 	node     *v1.Node
 	pool     string
+	prefix6  string
 	revision int64 // of the newest assignment
 	complete bool  // a Complete assignment came since this process began
 	session  bool  // there is one

@@ -100,7 +100,7 @@ func (a *Agent) place(m v1.Assignment) {
 			a.o.OnNode(m.Node)
 		}
 	}
-	a.pool = cmp.Or(m.GatewayPool, a.pool)
+	a.pool, a.prefix6 = cmp.Or(m.GatewayPool, a.pool), cmp.Or(m.GatewayPrefix6, a.prefix6)
 	a.setBlock()
 }
 

@@ -131,7 +131,7 @@ func (s *swarm) leave(away bool) {
 }
 
 func (s *swarm) whole() v1.Assignment {
-	m := v1.Assignment{Revision: s.revision, Complete: true, Node: &v1.Node{Meta: v1.Meta{ID: nodeID}, Spec: &v1.NodeSpec{Index: 7}}}
+	m := v1.Assignment{Revision: s.revision, Complete: true, GatewayPrefix6: "fd12:3456:789a::/96", Node: &v1.Node{Meta: v1.Meta{ID: nodeID}, Spec: &v1.NodeSpec{Index: 7}}}
 	told := s.peers
 	m.Peers = &told
 	m.Secrets, m.Configs = s.secrets, s.configs

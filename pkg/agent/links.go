@@ -16,6 +16,7 @@ import (
 // is always given the whole config, and many tasks that wait for it share one Apply.
 type links struct {
 	block, pool netip.Prefix
+	prefix6     netip.Prefix          // of IPv6, that the addresses have too; not valid where there is none
 	unusable    error                 // why there is no block
 	used        map[netip.Addr]string // address → task
 	next        netip.Addr            // where to look for a free one, so that an address rests before it is used again
@@ -76,6 +77,10 @@ func (a *Agent) setBlock() {
 	l := &a.links
 	if a.node == nil || a.node.Spec.Index == 0 {
 		return
+	}
+	if prefix, _ := netip.ParsePrefix(a.prefix6); prefix != l.prefix6 {
+		l.prefix6 = prefix
+		l.touch()
 	}
 	pool, _ := netip.ParsePrefix(cmp.Or(a.pool, v1.DefaultGatewayPool)) // what is none has no block
 	block, ok := blockOf(pool, a.node.Spec.Index)
@@ -287,7 +292,7 @@ func (a *Agent) config() (netplugin.Config, *dnsplugin.Names) {
 	used := a.used()
 	a.peers.leave(used)
 	a.reconsider()
-	c := netplugin.Config{Node: a.node.Spec.Index, Gateway: a.links.block, Pool: a.links.pool, Underlay: a.o.Underlay,
+	c := netplugin.Config{Node: a.node.Spec.Index, Gateway: a.links.block, Pool: a.links.pool, Prefix6: a.links.prefix6, Underlay: a.o.Underlay,
 		DataPort: a.peers.dataPort, Peers: a.peers.toOthers(a.links.pool), Key: publicKey(a.peers.own), Published: a.published()}
 	names := &dnsplugin.Names{Askers: make(map[netip.Addr]*dnsplugin.Asker)}
 	c.Overlays, names.Zones = a.routers(used)

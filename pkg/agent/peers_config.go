@@ -157,7 +157,7 @@ func (p *peers) toOthers(pool netip.Prefix) []netplugin.Peer {
 		if !ok || !addr.IsValid() {
 			continue // nothing reaches it yet
 		}
-		other := netplugin.Peer{Node: n.Index, Underlay: addr.Unmap(), Gateway: block}
+		other := netplugin.Peer{Node: n.Index, Underlay: addr.Unmap(), Gateway: block, IPv6: n.IPv6}
 		other.Key = publicKey(n)
 		p.others = append(p.others, other)
 	}

@@ -70,7 +70,7 @@ func (a *Agent) takePeers(m v1.Assignment) {
 
 // onlyPeers tells whether a message has nothing but others.
 func onlyPeers(m v1.Assignment) bool {
-	return !m.Complete && m.Node == nil && m.GatewayPool == "" && len(m.Tasks)+len(m.Removed)+len(m.Services) == 0 &&
+	return !m.Complete && m.Node == nil && m.GatewayPool == "" && m.GatewayPrefix6 == "" && len(m.Tasks)+len(m.Removed)+len(m.Services) == 0 &&
 		(m.Peers == nil || len(m.Peers.Networks) == 0)
 }
 

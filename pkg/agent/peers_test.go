@@ -57,7 +57,7 @@ func dataKeyOf(first byte) string {
 // backend is a swarm with a network n1, a task of another node on it, and a task t1 for this one.
 func backend(l *lab) {
 	l.swarm.peers = v1.Peers{DataPort: 4999,
-		Nodes:    []v1.PeerNode{{ID: "other", Index: 9, Addr: "192.0.2.9", DataKey: dataKeyOf(1)}, {ID: nodeID, Index: 7, DataKey: dataKeyOf(2)}, {ID: "mute", Index: 3}},
+		Nodes:    []v1.PeerNode{{ID: "other", Index: 9, Addr: "192.0.2.9", DataKey: dataKeyOf(1), IPv6: true}, {ID: nodeID, Index: 7, DataKey: dataKeyOf(2)}, {ID: "mute", Index: 3}},
 		Networks: []v1.PeerNetwork{peerNetwork("n1", 4096)},
 		Services: []v1.PeerService{{ID: "web", Name: "Web", Ports: []v1.PortConfig{{Name: "http", Target: 80, Published: 8080, Mode: v1.PublishIngress}},
 			Networks: []v1.PeerServiceNetwork{{Network: "n1", VIPs: []string{"10.0.1.2"}, Aliases: []string{"front"}}}}},
@@ -84,7 +84,8 @@ func TestPlaces(t *testing.T) {
 		other := peerTask("task3", "zoo", "other", true, "n1", "10.0.1.10/24")
 		other.Gateway = "100.64.9.3"
 		l.swarm.peers.Tasks = append(l.swarm.peers.Tasks, other)
-		own := l.swarm.service("own", published(v1.PortConfig{Target: 80, Published: 53, Mode: v1.PublishHost, HostIP: "10.0.0.0/8"}, v1.PortConfig{Target: 81, Published: 54, HostIP: "10.0.0.1"}))
+		own := l.swarm.service("own", published(v1.PortConfig{Target: 80, Published: 53, Mode: v1.PublishHost, HostIP: "10.0.0.0/8"}, v1.PortConfig{Target: 81, Published: 54, HostIP: "10.0.0.1"},
+			v1.PortConfig{Target: 81, Published: 55, HostIP: "0.0.0.0"}, v1.PortConfig{Target: 81, Published: 56, HostIP: "::"}, v1.PortConfig{Target: 81, Published: 57, HostIP: "2001:db8::1"}))
 		l.swarm.assign("t2", own, v1.TaskRunning)
 		l.start(nil)
 		settle(5 * time.Second)
@@ -92,7 +93,7 @@ func TestPlaces(t *testing.T) {
 		for _, p := range l.net.config().Published {
 			got = append(got, fmt.Sprint(p.Port, p.Backends, p.Places))
 		}
-		want := []string{"53 [100.64.7.3:80] [10.0.0.0/8]", "54 [100.64.7.3:81] [10.0.0.1/32]",
+		want := []string{"53 [100.64.7.3:80] [10.0.0.0/8]", "54 [100.64.7.3:81] [10.0.0.1/32]", "55 [100.64.7.3:81] [0.0.0.0/0]", "56 [100.64.7.3:81] [::/0]", "57 [100.64.7.3:81] [2001:db8::1/128]",
 			"8080 [100.64.7.2:80 100.64.9.2:80] [127.0.0.1/32 eth1]", "8081 [100.64.9.3:81] []"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -107,9 +108,9 @@ func TestConfigFromPeers(t *testing.T) {
 		settle(5 * time.Second)
 		l.want("t1", v1.TaskRunning)
 		addr, both := netip.MustParseAddr, []netip.Addr{netip.MustParseAddr("10.0.1.5"), netip.MustParseAddr("10.0.1.9")}
-		want := netplugin.Config{Node: 7, Gateway: netip.MustParsePrefix("100.64.7.0/24"), Pool: netip.MustParsePrefix("100.64.0.0/10"),
+		want := netplugin.Config{Node: 7, Gateway: netip.MustParsePrefix("100.64.7.0/24"), Pool: netip.MustParsePrefix("100.64.0.0/10"), Prefix6: netip.MustParsePrefix("fd12:3456:789a::/96"),
 			Underlay: addr("192.0.2.7"), DataPort: 4999, Key: netplugin.PublicKey{2},
-			Peers: []netplugin.Peer{{Node: 9, Underlay: addr("192.0.2.9"), Gateway: netip.MustParsePrefix("100.64.9.0/24"), Key: netplugin.PublicKey{1}}},
+			Peers: []netplugin.Peer{{Node: 9, Underlay: addr("192.0.2.9"), Gateway: netip.MustParsePrefix("100.64.9.0/24"), IPv6: true, Key: netplugin.PublicKey{1}}},
 			Overlays: []*netplugin.Overlay{{ID: "n1", VNI: 4096,
 				Subnets: []netplugin.Subnet{{Prefix: netip.MustParsePrefix("10.0.1.0/24"), Gateway: addr("10.0.1.1")}},
 				Remote:  []netplugin.RemoteAddress{{Address: addr("10.0.1.9"), Node: 9}},

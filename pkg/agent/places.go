@@ -13,6 +13,7 @@ type places map[portKey]answering
 
 type answering struct {
 	service string
+	all     bool // everywhere
 	at      []netplugin.Place
 }
 
@@ -23,7 +24,9 @@ func (l places) add(service string, p v1.PortConfig) {
 	if at.service != service {
 		at = answering{service: service}
 	}
-	if place := placeOf(p); !slices.Contains(at.at, place) {
+	if place, all := placeOf(p); all {
+		at.all = true
+	} else if !slices.Contains(at.at, place) {
 		at.at = append(at.at, place)
 	}
 	l[key] = at
@@ -31,23 +34,24 @@ func (l places) add(service string, p v1.PortConfig) {
 
 // of are the places of a port; nil is everywhere.
 func (l places) of(key portKey) []netplugin.Place {
-	at := l[key].at
-	if slices.ContainsFunc(at, func(p netplugin.Place) bool { return p.Prefix.IsValid() && p.Prefix.Bits() == 0 }) {
+	if l[key].all {
 		return nil
 	}
-	return at
+	return l[key].at
 }
 
-// placeOf is where a port answers. One that cannot be made out is nowhere, which the network refuses.
-func placeOf(p v1.PortConfig) netplugin.Place {
+// placeOf is where a port answers, unless it is everywhere. One that cannot be made out is nowhere, which the network refuses.
+func placeOf(p v1.PortConfig) (at netplugin.Place, all bool) {
 	if p.Interface != "" {
-		return netplugin.Place{Link: p.Interface}
+		return netplugin.Place{Link: p.Interface}, false
 	}
-	at, err := p.Range()
-	if err != nil {
-		return netplugin.Place{}
+	if p.HostIP == "" {
+		return at, true
 	}
-	return netplugin.Place{Prefix: at}
+	if prefix, err := p.Range(); err == nil {
+		at.Prefix = prefix
+	}
+	return at, false
 }
 
 // samePort tells whether a port of a task's spec is the one that its service publishes now, whose number may have been chosen.

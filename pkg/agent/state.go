@@ -50,6 +50,7 @@ type saved struct {
 	Revision  int64                 `json:"revision"`
 	Node      *v1.Node              `json:"node,omitempty"`
 	Pool      string                `json:"pool,omitempty"`
+	Prefix6   string                `json:"prefix6,omitempty"`
 	Revisions []*v1.ServiceRevision `json:"revisions,omitempty"`
 	// Networks are those of this node: no link can be repaired without.
 	Networks []*v1.PeerNetwork `json:"networks,omitempty"`
@@ -154,7 +155,7 @@ func (a *Agent) later(at time.Time) {
 
 // contents is what to write; the objects in it never change.
 func (a *Agent) contents() *saved {
-	s := &saved{Format: stateFormat, Boot: a.o.Boot, NodeID: a.o.NodeID, Revision: a.revision, Node: a.node, Pool: a.pool}
+	s := &saved{Format: stateFormat, Boot: a.o.Boot, NodeID: a.o.NodeID, Revision: a.revision, Node: a.node, Pool: a.pool, Prefix6: a.prefix6}
 	used := make(map[string]*v1.ServiceRevision)
 	for _, t := range a.tasks {
 		if t.assigned == nil {
@@ -278,7 +279,7 @@ func (a *Agent) load() error {
 
 // restore takes over what a state file says.
 func (a *Agent) restore(s *saved) {
-	a.revision, a.node, a.pool = s.Revision, s.Node, s.Pool
+	a.revision, a.node, a.pool, a.prefix6 = s.Revision, s.Node, s.Pool, s.Prefix6
 	a.state.rebooted = s.Boot != "" && a.o.Boot != "" && s.Boot != a.o.Boot
 	if a.node != nil && a.node.Spec == nil {
 		a.node = nil

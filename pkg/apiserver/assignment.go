@@ -12,7 +12,7 @@ import (
 type assignment v1.Assignment
 
 func (a *assignment) empty() bool {
-	return !a.Complete && a.Node == nil && a.GatewayPool == "" && a.Swarm == nil && len(a.Tasks) == 0 && len(a.Removed) == 0 &&
+	return !a.Complete && a.Node == nil && a.GatewayPool == "" && a.GatewayPrefix6 == "" && a.Swarm == nil && len(a.Tasks) == 0 && len(a.Removed) == 0 &&
 		len(a.Services) == 0 && len(a.Secrets) == 0 && len(a.Configs) == 0 && len(a.Streams) == 0 && len(a.Released) == 0 && a.Logins == nil
 }
 
@@ -43,6 +43,11 @@ func (e *encoder) append(buf []byte, a *assignment, swarm []byte, peers *peerCha
 	}
 	if a.GatewayPool != "" {
 		if buf, err = appendField(buf, "gatewayPool", a.GatewayPool); err != nil {
+			return buf, err
+		}
+	}
+	if a.GatewayPrefix6 != "" {
+		if buf, err = appendField(buf, "gatewayPrefix6", a.GatewayPrefix6); err != nil {
 			return buf, err
 		}
 	}

@@ -226,6 +226,19 @@ func (se *session) compareNode(s *store.Snapshot, a *assignment) {
 		se.pool = pool
 		a.GatewayPool = pool
 	}
+	if prefix := gatewayPrefix6(s); prefix != se.prefix6 {
+		se.prefix6 = prefix
+		a.GatewayPrefix6 = prefix
+	}
+}
+
+// gatewayPrefix6 is the swarm's.
+func gatewayPrefix6(s *store.Snapshot) string {
+	a, err := authorityOf(s)
+	if err != nil {
+		return ""
+	}
+	return v1.GatewayPrefix6(a.Spec.ClusterID).String()
 }
 
 // gatewayPool is the cluster's.

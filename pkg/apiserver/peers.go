@@ -113,7 +113,7 @@ func peerNode(n *v1.Node) *v1.PeerNode {
 	p := &v1.PeerNode{ID: n.Meta.ID, Index: n.Spec.Index}
 	if st := n.Status; st != nil {
 		d := &st.Description
-		p.Hostname, p.DataKey, p.Addr = d.Hostname, d.DataKey, v1.DataAddress(n)
+		p.Hostname, p.DataKey, p.IPv6, p.Addr = d.Hostname, d.DataKey, d.IPv6, v1.DataAddress(n)
 	}
 	return p
 }

@@ -41,6 +41,7 @@ type session struct {
 	logins    logins                   // for the registries of its tasks' images
 	nodeAt    int64                    // the revision of the node's spec and desired section
 	pool      string                   // the gateway pool
+	prefix6   string                   // and what its addresses of IPv6 begin with
 	news      *news                    // what the node was told of the swarm
 	peers     peersSent                // what it was told of others
 }

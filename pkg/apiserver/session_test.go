@@ -182,6 +182,11 @@ func TestSession(t *testing.T) {
 	if a.pool != "100.80.0.0/12" || a.last.Node != nil {
 		t.Errorf("a new pool: %+v", a.last)
 	}
+	f.commit(store.Op{Kind: v1.KindAuthority, ID: v1.AuthorityName, If: store.Absent(), Value: &v1.AuthoritySpec{ClusterID: "swarm1"}})
+	a.take()
+	if want := v1.GatewayPrefix6("swarm1").String(); a.last.GatewayPrefix6 != want {
+		t.Errorf("the prefix of a swarm that has its ID: %q, want %q", a.last.GatewayPrefix6, want)
+	}
 }
 
 // TestSessionIsReplaced opens a second session of one node, as an agent does that lost the first without knowing.

@@ -63,7 +63,7 @@ func TestFlagsApart(t *testing.T) {
 		{"mount", "type=foo,target=/a", `invalid argument "type=foo,target=/a" for "--mount" flag: invalid mount type 'foo': want volume, bind or tmpfs`},
 		{"mount", "type=bind,source=/a,target=/b,consistency=cached", `invalid argument "type=bind,source=/a,target=/b,consistency=cached" for "--mount" flag: consistency: not supported yet`},
 		{"publish", "127.0.0.1:80:80", "Error: Cannot connect to the swarmd daemon at unix:///nowhere/s. Is the swarmd daemon running?"}, // Docker refuses it
-		{"publish", "[::1]:80:80", `invalid argument "[::1]:80:80" for "-p, --publish" flag: "::1" is an IPv6 address: published ports answer at IPv4 addresses`},
+		{"publish", "[fe80::1]:80:80", `invalid argument "[fe80::1]:80:80" for "-p, --publish" flag: "fe80::1" is of link-local addresses, at which published ports do not answer: want another address of the node`},
 		{"publish", "target=80,published=80,host_ip=10.0.0.1/8", `invalid argument "target=80,published=80,host_ip=10.0.0.1/8" for "-p, --publish" flag: "10.0.0.1/8" has bits beyond its mask: want 10.0.0.0/8`},
 		{"network", "name=a,ip=1.2.3.4", `invalid argument "name=a,ip=1.2.3.4" for "--network" flag: ip: a service's tasks cannot share one address: not supported`},
 		{"network", "name=a,mac-address=x", `invalid argument "name=a,mac-address=x" for "--network" flag: mac-address: not supported for services`},

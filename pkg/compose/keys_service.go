@@ -122,7 +122,7 @@ var serviceKeys = []key{
 	{path: "services.*.ports[].published"},
 	{path: "services.*.ports[].protocol"},
 	{path: "services.*.ports[].mode", note: "`ingress`, `host`"},
-	{path: "services.*.ports[].host_ip", note: "a node answers at this IPv4 address alone, and nowhere where it has none such"},
+	{path: "services.*.ports[].host_ip", note: "a node answers at this address alone, and nowhere where it has none such"},
 	{path: "services.*.ports[].app_protocol", fate: refused, note: "nothing reads it: leave it out"},
 	{path: "services.*.post_start", fate: refused, note: noHooks},
 	{path: "services.*.pre_start", fate: refused, note: noHooks},

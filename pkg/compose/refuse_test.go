@@ -22,7 +22,7 @@ func TestRefused(t *testing.T) {
 		{"cron without a schedule", one("deploy: {mode: cron}"), []string{"schedule: is missing: mode cron needs one"}},
 		{"a schedule without cron", one("deploy: {x-schedule: {cron: '@daily'}}"), []string{"schedule: is for mode cron, not for mode replicated"}},
 		{"container name", one("container_name: shop", "links: [db]"), []string{"a.yml:4: services.web.container_name: ", "a.yml:5: services.web.links: "}},
-		{"IPv6 address", one("ports:", `  - "[::1]:80:80"`), []string{"services.web: spec.endpoint.ports[0].hostIP: ", "is an IPv6 address"}},
+		{"link-local address", one("ports:", `  - "[fe80::1]:80:80"`), []string{"services.web: spec.endpoint.ports[0].hostIP: ", "link-local"}},
 		{"no address", one("ports:", "  - target: 80", "    host_ip: localhost"), []string{"invalid ip address: localhost"}},
 		{"below deploy", one("deploy:", "  resources:", "    reservations:", "      devices: [{capabilities: [gpu]}]"),
 			[]string{"a.yml:7: services.web.deploy.resources.reservations.devices: "}},

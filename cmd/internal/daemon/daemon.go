@@ -80,6 +80,7 @@ type network interface {
 	netplugin.Network
 	Warnings() []string
 	PublicKey() (netplugin.PublicKey, error)
+	IPv6() bool
 	Close() error
 }
 

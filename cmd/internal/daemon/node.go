@@ -157,6 +157,7 @@ func (n *node) describe() v1.NodeDescription {
 	d := n.d.machine.describe(n.d.engine, n.identity.Addr)
 	d.DataAddr, d.Engine.Labels = n.identity.DataAddr, n.d.o.Labels
 	d.DataKey = n.d.dataKey()
+	d.IPv6 = n.d.network != nil && n.d.network.IPv6()
 	if n.cert == nil {
 		return d
 	}

@@ -1,6 +1,10 @@
 package v1
 
-import "time"
+import (
+	"crypto/sha256"
+	"net/netip"
+	"time"
+)
 
 // ClusterName is the name, and the ID, of the one Cluster object.
 const ClusterName = "default"
@@ -83,6 +87,15 @@ type ClusterDesired struct{}
 
 // DefaultGatewayPool is the shared address space of RFC 6598.
 const DefaultGatewayPool = "100.64.0.0/10"
+
+// GatewayPrefix6 is what the IPv6 addresses of a swarm's gateway network begin with: a /96 of a unique local /48 (RFC 4193) whose global
+// ID follows from the swarm's own.
+func GatewayPrefix6(clusterID string) netip.Prefix {
+	sum := sha256.Sum256([]byte("swarmd gateway " + clusterID))
+	b := [16]byte{0: 0xfd}
+	copy(b[1:6], sum[:])
+	return netip.PrefixFrom(netip.AddrFrom16(b), 96)
+}
 
 // Defaults of the swarm's settings; all but the heartbeat, the snapshots' and the images' are Docker Swarm's.
 const (

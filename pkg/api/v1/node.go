@@ -90,7 +90,9 @@ type NodeDescription struct {
 	TLS *NodeTLS `json:"tls,omitempty"`
 	// DataKey is the public key, in base64, that encrypted networks reach the node with: the public halves of its lasting key pair and of
 	// the one that changes every twelve hours, 64 bytes.
-	DataKey   string        `json:"dataKey,omitempty"`
+	DataKey string `json:"dataKey,omitempty"`
+	// IPv6 tells that the node's tasks have IPv6 gateway addresses, by which clients of published ports come.
+	IPv6      bool          `json:"ipv6,omitempty"`
 	Hostname  string        `json:"hostname"`
 	Platform  Platform      `json:"platform"`
 	Resources NodeResources `json:"resources"`

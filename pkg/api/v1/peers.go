@@ -39,8 +39,9 @@ type PeerNode struct {
 	Index uint32 `json:"index"`
 	// Addr is the IP address of its data path; empty while it is not known.
 	Addr string `json:"addr,omitempty"`
-	// DataKey is its public key for encrypted networks, as in NodeDescription.
+	// DataKey is its public key for encrypted networks, and IPv6 that its tasks have IPv6 gateway addresses, as in NodeDescription.
 	DataKey string `json:"dataKey,omitempty"`
+	IPv6    bool   `json:"ipv6,omitempty"`
 }
 
 // PeerNetwork is a network that the node has a task on.

@@ -7,10 +7,13 @@ import (
 	"regexp"
 )
 
-// Range is HostIP as a range of addresses, 0.0.0.0/0 where it is empty.
+// Range is HostIP as a range of addresses: all of IPv4 for 0.0.0.0 and all of IPv6 for "::". It is not valid where HostIP is empty.
 func (p PortConfig) Range() (netip.Prefix, error) {
-	if p.HostIP == "" || p.HostIP == "0.0.0.0" {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0), nil
+	switch p.HostIP {
+	case "":
+		return netip.Prefix{}, nil
+	case "0.0.0.0", "::":
+		return netip.PrefixFrom(netip.MustParseAddr(p.HostIP), 0), nil
 	}
 	prefix, err := netip.ParsePrefix(p.HostIP)
 	if a, is := netip.ParseAddr(p.HostIP); is == nil {
@@ -18,9 +21,11 @@ func (p PortConfig) Range() (netip.Prefix, error) {
 	}
 	switch {
 	case err != nil || prefix.Addr().Zone() != "":
-		return netip.Prefix{}, fmt.Errorf("%q is no address: want one such as 192.0.2.1, or a range such as 10.0.0.0/8", cut(p.HostIP))
-	case !prefix.Addr().Is4():
-		return netip.Prefix{}, fmt.Errorf("%q is an IPv6 address: published ports answer at IPv4 addresses", cut(p.HostIP))
+		return netip.Prefix{}, fmt.Errorf("%q is no address: want one such as 192.0.2.1 or 2001:db8::1, or a range such as 10.0.0.0/8", cut(p.HostIP))
+	case prefix.Addr().Is4In6():
+		return netip.Prefix{}, fmt.Errorf("%q is an IPv4 address written as one of IPv6: want %s", cut(p.HostIP), prefix.Addr().Unmap())
+	case prefix.Addr().IsLinkLocalUnicast() && prefix.Addr().Is6():
+		return netip.Prefix{}, fmt.Errorf("%q is of link-local addresses, at which published ports do not answer: want another address of the node", cut(p.HostIP))
 	case prefix != prefix.Masked():
 		return netip.Prefix{}, fmt.Errorf("%q has bits beyond its mask: want %s", cut(p.HostIP), prefix.Masked())
 	}

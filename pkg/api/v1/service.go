@@ -204,8 +204,8 @@ type PortConfig struct {
 	Published uint16 `json:"published,omitempty"`
 	// Mode is ingress (every node answers; default) or host (only nodes that run a task).
 	Mode PublishMode `json:"mode,omitempty"`
-	// HostIP is where a node answers: at one of its IPv4 addresses, or those of a range such as 10.0.0.0/8. Empty and 0.0.0.0 are all
-	// of them.
+	// HostIP is where a node answers: at one of its addresses, or those of a range such as 10.0.0.0/8. 0.0.0.0 are all of IPv4, :: all of
+	// IPv6, and empty is all of both.
 	HostIP string `json:"hostIP,omitempty"`
 	// Interface has a node answer to what comes in by the network interface of that name alone; not together with HostIP.
 	Interface string `json:"interface,omitempty"`

@@ -25,6 +25,8 @@ type Assignment struct {
 	Node *Node `json:"node,omitempty"`
 	// GatewayPool is the cluster's, where it changed; the node's block follows from it and from the node's index.
 	GatewayPool string `json:"gatewayPool,omitempty"`
+	// GatewayPrefix6 is the swarm's /96 of IPv6, where it changed: each gateway address is at the end of one of its addresses too.
+	GatewayPrefix6 string `json:"gatewayPrefix6,omitempty"`
 	// Swarm is what a node has to know of the swarm to stay in it, where it changed.
 	Swarm *SwarmNews `json:"swarm,omitempty"`
 	// Tasks are the node's tasks that are new or changed. Only where Complete is set they have their status.
