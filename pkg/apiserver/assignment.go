@@ -41,13 +41,11 @@ func (e *encoder) append(buf []byte, a *assignment, swarm []byte, peers *peerCha
 			return buf, err
 		}
 	}
-	if a.GatewayPool != "" {
-		if buf, err = appendField(buf, "gatewayPool", a.GatewayPool); err != nil {
-			return buf, err
+	for _, f := range [][2]string{{"gatewayPool", a.GatewayPool}, {"gatewayPrefix6", a.GatewayPrefix6}} {
+		if f[1] == "" {
+			continue
 		}
-	}
-	if a.GatewayPrefix6 != "" {
-		if buf, err = appendField(buf, "gatewayPrefix6", a.GatewayPrefix6); err != nil {
+		if buf, err = appendField(buf, f[0], f[1]); err != nil {
 			return buf, err
 		}
 	}

@@ -69,7 +69,7 @@ type desired struct {
 	peers     map[uint32]Peer
 	underlays map[netip.Addr]bool
 	blocks    []netip.Prefix
-	// without are the blocks of nodes whose tasks have no IPv6 addresses.
+	// without are the blocks of nodes whose tasks have no IPv6 addresses, in order.
 	without []netip.Prefix
 	// targets are this machine's backends, for connections by way of other nodes. Those that take no new connections are among them:
 	// another node may not know yet.
@@ -205,19 +205,19 @@ func (d *desired) addPort(p PublishedPort) error {
 
 // answer has a port lead to its backends at its places, of each IP version.
 func (d *desired) answer(key portKey, backends []netip.AddrPort, places []Place) {
-	if at, some := d.side(0).places(places); some {
+	if at, some := placesBy(0, places); some {
 		d.publication.add(key, backends, at)
 	}
 	if !d.prefix.IsValid() {
 		return
 	}
-	at, some := d.side(1).places(places)
+	at, some := placesBy(1, places)
 	if !some {
 		return
 	}
 	if len(d.without) > 0 {
 		backends = slices.DeleteFunc(slices.Clone(backends), func(b netip.AddrPort) bool {
-			return slices.ContainsFunc(d.without, func(p netip.Prefix) bool { return p.Contains(b.Addr()) })
+			return within(d.without, b.Addr())
 		})
 	}
 	d.six.add(key, backends, at)

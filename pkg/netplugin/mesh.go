@@ -83,6 +83,7 @@ func (d *desired) addPeers(c Config) (errs []error) {
 			errs = append(errs, &PeerError{p.Node, err})
 		}
 	}
+	slices.SortFunc(d.without, netip.Prefix.Compare)
 	if len(d.peers) == 0 {
 		d.wire = underlay{}
 	}
@@ -147,9 +148,12 @@ func (d *desired) checkUnderlay(a netip.Addr) error {
 }
 
 // reachable tells whether a backend's address is in this node's block or a peer's.
-func (d *desired) reachable(a netip.Addr) bool {
-	i, exact := slices.BinarySearchFunc(d.blocks, a, func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
-	return exact || i > 0 && d.blocks[i-1].Contains(a)
+func (d *desired) reachable(a netip.Addr) bool { return within(d.blocks, a) }
+
+// within tells whether an address is in one of some blocks, which are in order.
+func within(blocks []netip.Prefix, a netip.Addr) bool {
+	i, exact := slices.BinarySearchFunc(blocks, a, func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
+	return exact || i > 0 && blocks[i-1].Contains(a)
 }
 
 // target is what connections by way of other nodes may lead to: an address, a protocol and a port, as the router's set has it.

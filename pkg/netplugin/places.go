@@ -79,8 +79,8 @@ func placesOf(list []Place) ([]Place, error) {
 	}), nil
 }
 
-// of are the places that are of an IP version, and whether there are any; nil is everywhere. Links are of both.
-func (s side) places(all []Place) (some []Place, any bool) {
+// placesBy are those of an IP version, and whether there are any; nil is everywhere. Links are of both.
+func placesBy(v int, all []Place) (some []Place, there bool) {
 	if all == nil {
 		return nil, true
 	}
@@ -88,7 +88,7 @@ func (s side) places(all []Place) (some []Place, any bool) {
 		switch {
 		case !p.Prefix.IsValid():
 			some = append(some, p)
-		case version(p.Prefix.Addr()) != s.v:
+		case version(p.Prefix.Addr()) != v:
 		case p.Prefix.Bits() == 0:
 			return nil, true
 		default:

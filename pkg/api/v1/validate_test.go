@@ -91,7 +91,7 @@ func TestValidate(t *testing.T) {
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"::1"},{"target":1,"hostIP":"2001:db8::/32"},{"target":1,"hostIP":"::"}]`, ""},
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"::ffff:10.0.0.1"}]`, `spec.endpoint.ports[0].hostIP: "::ffff:10.0.0.1" is an IPv4 address written as one of IPv6: want 10.0.0.1`},
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"fe80::1"}]`, `spec.endpoint.ports[0].hostIP: "fe80::1" is of link-local addresses, at which published ports do not answer: want another address of the node`},
-		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"fe80::1%eth0"}]`, `spec.endpoint.ports[0].hostIP: "fe80::1%eth0" is no address: want one such as 192.0.2.1 or 2001:db8::1, or a range such as 10.0.0.0/8`},
+		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"fe80::1%eth0"}]`, `spec.endpoint.ports[0].hostIP: "fe80::1%eth0" is of link-local addresses, at which published ports do not answer: want another address of the node`},
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"2001:db8::1/32"}]`, `spec.endpoint.ports[0].hostIP: "2001:db8::1/32" has bits beyond its mask: want 2001:db8::/32`},
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"10.0.0.1/8"}]`, `spec.endpoint.ports[0].hostIP: "10.0.0.1/8" has bits beyond its mask: want 10.0.0.0/8`},
 		{"Service", endpoint, `"ports":[{"target":1,"interface":"eth0:1"}]`,

@@ -82,6 +82,7 @@ type layout struct {
 	name      string
 	services  int
 	published bool
+	six       bool // published over IPv6 too
 }
 
 // peersOf are the tasks of a hundred other nodes, on one network, which a task of this one is on as well.
@@ -89,7 +90,7 @@ func peersOf(l layout) *v1.Peers {
 	p := &v1.Peers{Networks: []v1.PeerNetwork{{ID: "net", Name: "back", VNI: 4097, Subnets: []v1.SubnetSpec{{Subnet: "10.0.0.0/16", Gateway: "10.0.0.1"}}}}}
 	at := func(n int) string { return fmt.Sprintf("10.0.%d.%d/16", n>>8, n&255) }
 	for i := range 100 {
-		p.Nodes = append(p.Nodes, v1.PeerNode{ID: fmt.Sprintf("node%021d", 2+i), Index: uint32(2 + i), Addr: fmt.Sprint("192.0.2.", 2+i)})
+		p.Nodes = append(p.Nodes, v1.PeerNode{ID: fmt.Sprintf("node%021d", 2+i), Index: uint32(2 + i), Addr: fmt.Sprint("192.0.2.", 2+i), IPv6: l.six})
 	}
 	for i := range l.services {
 		s := v1.PeerService{ID: fmt.Sprintf("service%018d", i), Name: fmt.Sprint("name", i),
@@ -135,6 +136,9 @@ func start(b *testing.B, l layout) *bench {
 	x := &bench{B: b, programmed: make(chan time.Duration, 16), revision: 1, manager: &manager{messages: make(chan []byte), first: v1.Assignment{
 		Revision: 1, Complete: true, Node: &v1.Node{Meta: v1.Meta{ID: self}, Spec: &v1.NodeSpec{Index: 1}}, Peers: peersOf(l),
 		Tasks: []*v1.Task{{Meta: v1.Meta{ID: own}, Desired: desired}}, Services: []*v1.ServiceRevision{revision}}}}
+	if l.six {
+		x.manager.first.GatewayPrefix6 = v1.GatewayPrefix6("bench").String()
+	}
 	a := agent.New(agent.Options{NodeID: self, Dir: dir, Runtime: engine.NewFake(engine.FakeOptions{}), Network: network, Underlay: underlay,
 		Names: dnsplugin.New(dnsplugin.Options{Log: quiet}), Manager: x.manager, Log: quiet, ResolvConf: "/nonexistent",
 		Applied: func(took time.Duration) { x.programmed <- took }})
@@ -177,7 +181,7 @@ func (x *bench) change(there bool) {
 // BenchmarkOneEndpoint changes one of ten thousand: in a row, and one each second, as on a swarm where little happens; then the state on disk
 // is written after each.
 func BenchmarkOneEndpoint(b *testing.B) {
-	for _, l := range []layout{{"1000services", 1000, false}, {"1service", 1, false}, {"1000ports", 1000, true}} {
+	for _, l := range []layout{{"1000services", 1000, false, false}, {"1service", 1, false, false}, {"1000ports", 1000, true, false}, {"1000ports6", 1000, true, true}} {
 		for _, pause := range []time.Duration{0, 1200 * time.Millisecond} {
 			b.Run(fmt.Sprintf("%s/pause=%s", l.name, pause), func(b *testing.B) {
 				x := start(b, l)
