@@ -41,13 +41,8 @@ func (e *encoder) append(buf []byte, a *assignment, swarm []byte, peers *peerCha
 			return buf, err
 		}
 	}
-	for _, f := range [][2]string{{"gatewayPool", a.GatewayPool}, {"gatewayPrefix6", a.GatewayPrefix6}} {
-		if f[1] == "" {
-			continue
-		}
-		if buf, err = appendField(buf, f[0], f[1]); err != nil {
-			return buf, err
-		}
+	if buf, err = a.appendGateway(buf); err != nil {
+		return buf, err
 	}
 	if a.Swarm != nil {
 		buf = append(append(buf, `,"swarm":`...), swarm...)
@@ -99,6 +94,19 @@ func (e *encoder) append(buf []byte, a *assignment, swarm []byte, peers *peerCha
 		}
 	}
 	return append(buf, "}\n"...), nil
+}
+
+// appendGateway writes what the addresses of the gateway network follow from.
+func (a *assignment) appendGateway(buf []byte) (_ []byte, err error) {
+	for _, f := range [][2]string{{"gatewayPool", a.GatewayPool}, {"gatewayPrefix6", a.GatewayPrefix6}} {
+		if f[1] == "" {
+			continue
+		}
+		if buf, err = appendField(buf, f[0], f[1]); err != nil {
+			return buf, err
+		}
+	}
+	return buf, nil
 }
 
 // appendTask appends a task. Its status goes along at the beginning of a session only, for an agent that lost what it

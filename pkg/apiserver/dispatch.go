@@ -146,7 +146,7 @@ func (d *sessions) touch(batch store.Batch) (leaving []*v1.Task) {
 			if se := d.open[c.ID]; se != nil && d.nodeChanged(se, c, batch.Revision) {
 				touched[se] = struct{}{}
 			}
-		case v1.KindCluster:
+		case v1.KindCluster, v1.KindAuthority:
 			d.touchNodes(batch.Revision)
 		case v1.KindRegistry:
 			for _, se := range d.open {

@@ -195,8 +195,13 @@ func portsText(ports []dockerPort) string {
 	return strings.Join(texts, ", ")
 }
 
-// place is where the port answers.
-func (p dockerPort) place() string { return cmp.Or(p.HostIP, p.Interface, "*") }
+// place is where the port answers, as it stands before one.
+func (p dockerPort) place() string {
+	if strings.Contains(p.HostIP, ":") {
+		return "[" + p.HostIP + "]"
+	}
+	return cmp.Or(p.HostIP, p.Interface, "*")
+}
 
 func rangeText(low, high uint32) string {
 	if low == high {

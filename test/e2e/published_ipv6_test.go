@@ -118,6 +118,9 @@ func (s *swarm) meshKeepsIPv6() {
 func (s *swarm) answersWhereAskedByIPv6() {
 	s.t.Helper()
 	first := s.Hosts[0]
+	if got := first.Must("service", "ls", "--filter", "name=near", "--format", "{{.Ports}}"); !strings.Contains(got, "[::1]:8070->8080/tcp") {
+		s.t.Errorf("service ls tells the ports as %q", got)
+	}
 	for _, h := range s.Hosts {
 		on, err := lab.InsideOf(h.PID())
 		if err != nil {
