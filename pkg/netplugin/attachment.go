@@ -99,8 +99,13 @@ func (o *overlay) detach(m member) error {
 
 func (o *overlay) attach(w *wanted, task string, m member, inside *namespace) error {
 	o.space.sweeper.await(append([]netip.Addr{m.link}, m.addresses...)...)
-	if err := errors.Join(inside.removeLink(m.eth()), o.detach(m)); err != nil {
+	if err := o.detach(m); err != nil {
 		return err
+	}
+	if inside.foreign = m.guest; !m.guest {
+		if err := inside.removeLink(m.eth()); err != nil {
+			return err
+		}
 	}
 	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: m.eth(), PeerHardwareAddr: taskMAC(m.link), PeerNamespace: netlink.NsFd(inside.fd)}
 	pair.Name, pair.HardwareAddr, pair.MTU, pair.Flags = linkName(m.link), taskSideMAC, o.shape.mtu, net.FlagUp
@@ -230,6 +235,7 @@ func (l *Linux) repairAttachment(w *wanted, task string, m member, outer netlink
 		return false, err
 	}
 	defer inside.close()
+	inside.foreign = m.guest
 	eth, err := inside.LinkByIndex(outer.Attrs().ParentIndex)
 	if err != nil || eth.Attrs().Name != m.eth() || eth.Attrs().ParentIndex != outer.Attrs().Index {
 		return false, nil
@@ -240,5 +246,9 @@ func (l *Linux) repairAttachment(w *wanted, task string, m member, outer netlink
 	if err := inside.syncLink(eth, taskMAC(m.link), mtu); err != nil {
 		return false, err
 	}
-	return true, inside.syncAttachment(w, m, eth)
+	err = inside.syncAttachment(w, m, eth)
+	if m.guest {
+		return err == nil, nil // as in repairInside
+	}
+	return true, err
 }

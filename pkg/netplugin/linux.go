@@ -66,6 +66,8 @@ type Linux struct {
 	repaired  func(kind string, changes int)
 	last      *Config // of the latest Apply, if that came to its end
 	processes bool    // the kernel has no WireGuard
+	// pinning is held while a guest is looked at and mounted: it must not be two.
+	pinning sync.Mutex
 }
 
 // state is what the kernel has.

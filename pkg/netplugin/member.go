@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 )
 
 // member is a task of this machine on an overlay.
@@ -12,14 +13,20 @@ type member struct {
 	link      netip.Addr   // the gateway address of the task, by which its link in the router is named
 	index     int          // of its own end: eth1 and so on
 	addresses []netip.Addr // in order
+	guest     bool
 }
 
 func (m member) equal(o member) bool {
-	return m.link == o.link && m.index == o.index && slices.Equal(m.addresses, o.addresses)
+	return m.link == o.link && m.index == o.index && m.guest == o.guest && slices.Equal(m.addresses, o.addresses)
 }
 
 // eth is the name of the task's own end.
-func (m member) eth() string { return fmt.Sprintf("eth%d", m.index) }
+func (m member) eth() string {
+	if m.guest {
+		return guestLink + strconv.Itoa(m.index)
+	}
+	return "eth" + strconv.Itoa(m.index)
+}
 
 // addMembers adds the tasks to the overlays that they are on. An address that is also said to be on another node is here: the
 // task that has it is.
@@ -80,7 +87,7 @@ func (d *desired) join(t TaskLink) error {
 	}
 	for i, a := range t.Networks {
 		w := d.overlays[a.Overlay]
-		w.members[t.ID] = member{t.Address, i + 1, ordered(a.Addresses, netip.Addr.Compare)}
+		w.members[t.ID] = member{t.Address, i + 1, ordered(a.Addresses, netip.Addr.Compare), t.guest()}
 		for _, one := range a.Addresses {
 			w.owner[one] = t.ID
 		}

@@ -26,6 +26,7 @@ const nsfs = 0x6e736673
 type namespace struct {
 	*netlink.Handle
 	name     string // for errors, such as "host" or "task x"
+	foreign  bool   // somebody's own: what is there is never replaced
 	fd       netns.NsHandle
 	tables   *nftables.Conn           // see firewall
 	tracking *netlink.Handle          // see forgetOneByOne

@@ -94,6 +94,9 @@ type VIP struct {
 type TaskLink struct {
 	// ID is the task's.
 	ID string
+	// Guest is the path of a network namespace of somebody's own, which gets links beside its own ones and no way out by them. Empty is a
+	// namespace that is made for the task.
+	Guest string
 	// Address is the task's gateway address, in Config.Gateway.
 	Address netip.Addr
 	// Networks are the overlay networks that the task is on, the first as eth1, and so on.

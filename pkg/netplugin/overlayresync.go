@@ -236,7 +236,10 @@ func (l *Linux) memberAsIs(o *overlay, task string, a netip.Addr, outer netlink.
 	}
 	defer inside.close()
 	if eth, err := inside.LinkByIndex(outer.Attrs().ParentIndex); err == nil {
-		_, _ = fmt.Sscanf(eth.Attrs().Name, "eth%d", &m.index)
+		if _, err := fmt.Sscanf(eth.Attrs().Name, "eth%d", &m.index); err != nil {
+			_, err = fmt.Sscanf(eth.Attrs().Name, guestLink+"%d", &m.index)
+			m.guest = err == nil
+		}
 	}
 	return m, nil
 }

@@ -207,6 +207,9 @@ func linkSettings(link string, six bool) []setting {
 
 // sides are those of the router that a task has: one that was told to be without IPv6 is.
 func (t TaskLink) sides(all []side) []side {
+	if t.guest() {
+		return all[:1]
+	}
 	for _, of := range []string{"all", taskLink} {
 		if t.Sysctls["net.ipv6.conf."+of+".disable_ipv6"] == "1" {
 			return all[:1]

@@ -231,7 +231,15 @@ func (n *namespace) routesOfAll(sides []side) (map[route]bool, error) {
 
 // addRoute adds a route, or puts it in the place of one with the same destination.
 func (n *namespace) addRoute(r route) error {
-	if err := n.RouteReplace(r.message()); err != nil {
+	set := n.RouteReplace
+	if n.foreign {
+		set = n.RouteAdd
+	}
+	err := set(r.message())
+	if n.foreign && errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("there is another route to %s in the network namespace: remove that first", r.dst)
+	}
+	if err != nil {
 		return fmt.Errorf("add route %s in %s: %w", r, n.name, err)
 	}
 	return nil

@@ -78,6 +78,9 @@ func (l *Linux) link(ctx context.Context, want *desired, tasks []TaskLink) (made
 // linkTask makes one task's link, in its namespace if it has one. The namespace is mounted last: where one is mounted its
 // settings are made, and what a crash leaves unmounted goes with the process.
 func (l *Linux) linkTask(want *desired, t TaskLink) error {
+	if t.guest() {
+		return l.linkGuest(want, t)
+	}
 	path := l.Namespace(t.ID)
 	inside := &namespace{name: "task " + t.ID}
 	there := pinned(path)
@@ -152,28 +155,22 @@ func (n *namespace) unshare() error {
 // connect makes a task's link between its open namespace and the router, where there is none yet.
 func (l *Linux) connect(b base, t TaskLink, inside *namespace) error {
 	l.router.sweeper.await(t.Address)
-	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: taskLink, PeerHardwareAddr: taskMAC(t.Address), PeerNamespace: netlink.NsFd(inside.fd)}
+	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: t.gatewayEnd(), PeerHardwareAddr: taskMAC(t.Address), PeerNamespace: netlink.NsFd(inside.fd)}
 	pair.Name, pair.HardwareAddr, pair.MTU, pair.Flags = linkName(t.Address), taskSideMAC, l.taskMTU, net.FlagUp
 	if err := l.router.LinkAdd(pair); err != nil {
-		return fmt.Errorf("make link %s in %s with %s in %s: %w", pair.Name, l.router.name, taskLink, inside.name, err)
+		return fmt.Errorf("make link %s in %s with %s in %s: %w", pair.Name, l.router.name, pair.PeerName, inside.name, err)
 	}
-	eth, err := inside.LinkByName(taskLink)
+	eth, err := inside.LinkByName(pair.PeerName)
 	if err != nil {
-		return fmt.Errorf("find link %s in %s: %w", taskLink, inside.name, err)
-	}
-	lo := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}
-	for _, up := range []netlink.Link{lo, eth} {
-		if err := inside.LinkSetUp(up); err != nil {
-			return fmt.Errorf("bring up link %s in %s: %w", up.Attrs().Name, inside.name, err)
-		}
+		return fmt.Errorf("find link %s in %s: %w", pair.PeerName, inside.name, err)
 	}
 	sides := t.sides(l.routerSides(b))
-	for _, s := range sides {
-		if err := inside.addSide(s, t, eth); err != nil {
-			return err
-		}
+	if t.guest() {
+		err = inside.welcome(b, t, eth)
+	} else {
+		err = inside.furnish(b, t, eth, sides)
 	}
-	if err := errors.Join(setSysctls(resolverSettings...), inside.ensureResolverRoute(b, t.Address, eth.Attrs().Index)); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := l.router.LinkSetAlias(pair, t.ID); err != nil {
@@ -230,6 +227,22 @@ func (n *namespace) repairSide(s side, t TaskLink, eth netlink.Link) error {
 	return nil
 }
 
+// furnish gives a task's end, in the namespace that was made for it, its addresses and its ways. The calling thread must be in it.
+func (n *namespace) furnish(b base, t TaskLink, eth netlink.Link, sides []side) error {
+	lo := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}}
+	for _, up := range []netlink.Link{lo, eth} {
+		if err := n.LinkSetUp(up); err != nil {
+			return fmt.Errorf("bring up link %s in %s: %w", up.Attrs().Name, n.name, err)
+		}
+	}
+	for _, s := range sides {
+		if err := n.addSide(s, t, eth); err != nil {
+			return err
+		}
+	}
+	return errors.Join(setSysctls(resolverSettings...), n.ensureResolverRoute(b, t.Address, eth.Attrs().Index))
+}
+
 // taskRoute is a task's way out.
 func (s side) taskRoute(eth int) route { return route{dst: s.anywhere(), link: eth, via: s.gateway} }
 
@@ -274,8 +287,12 @@ func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, e
 	}
 	defer inside.close()
 	eth, err := inside.LinkByIndex(outer.Attrs().ParentIndex)
-	if err != nil || eth.Attrs().Name != taskLink || eth.Attrs().ParentIndex != outer.Attrs().Index {
+	if err != nil || eth.Attrs().Name != t.gatewayEnd() || eth.Attrs().ParentIndex != outer.Attrs().Index {
 		return false, nil
+	}
+	if t.guest() {
+		inside.foreign = true // what stands in the way there is the guest's matter: it is linked anew, and told alone why it cannot be
+		return errors.Join(inside.syncLink(eth, taskMAC(t.Address), l.taskMTU), inside.welcome(b, t, eth)) == nil, nil
 	}
 	lo, err := inside.LinkByName("lo")
 	if err != nil {

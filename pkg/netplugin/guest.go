@@ -1,0 +1,191 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// A guest is a network namespace of somebody's own that is put on networks. It gets links of ours, and of what else is in it nothing is
+// changed: no link, route or setting that we did not make. It has no way out by us, but to the resolver: its way out is its own.
+
+// ErrNoGuest is of a namespace that will never be a guest: there is none at the path, or it is the machine's own, a router's, a task's, or one
+// that is a guest already.
+var ErrNoGuest = errors.New("cannot be attached")
+
+// guestLink is the name of a guest's end on the gateway network; those on overlays are guestLink1 and so on.
+const guestLink = "swarm"
+
+// nsGetType asks a namespace's file what it is a namespace of, see ioctl_ns(2).
+const nsGetType = 0xb703
+
+// guest tells whether the task's namespace is somebody's own.
+func (t TaskLink) guest() bool { return t.Guest != "" }
+
+// gatewayEnd is the name of a task's end of its link to the gateway network.
+func (t TaskLink) gatewayEnd() string {
+	if t.guest() {
+		return guestLink + "0"
+	}
+	return taskLink
+}
+
+// linkGuest makes a guest's links. Its namespace is mounted where those of tasks are, so that it is the same one for as long as we have
+// links there, whatever its path leads to by then.
+func (l *Linux) linkGuest(want *desired, t TaskLink) error {
+	path := l.Namespace(t.ID)
+	there := pinned(path)
+	if !there {
+		if err := l.pinGuest(t.Guest, path); err != nil {
+			return err
+		}
+	}
+	err := l.joinGuest(want, t)
+	if err != nil && !there {
+		err = errors.Join(err, unpin(path))
+	}
+	return err
+}
+
+func (l *Linux) joinGuest(want *desired, t TaskLink) error {
+	inside, err := openNamespace("attachment "+t.ID, l.Namespace(t.ID))
+	if err != nil {
+		return err
+	}
+	defer inside.close()
+	inside.foreign = true
+	if err := netns.Set(inside.fd); err != nil {
+		return fmt.Errorf("enter network namespace of %s: %w", inside.name, err)
+	}
+	err = l.connect(want.base, t, inside)
+	if err == nil {
+		err = l.attach(want, t, inside)
+	}
+	if err != nil {
+		return errors.Join(err, l.cut(t.Address), l.detach(t))
+	}
+	return nil
+}
+
+// pinGuest mounts the network namespace at a path that somebody named at one of ours. It is opened once, and what was looked at is what is
+// mounted, whatever the path leads to by then.
+func (l *Linux) pinGuest(from, to string) error {
+	l.pinning.Lock()
+	defer l.pinning.Unlock()
+	fd, err := openGuest(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	whose, err := l.ownerOf(fd)
+	if err != nil {
+		return err
+	}
+	if whose != "" {
+		return fmt.Errorf("%s %w: it is the network namespace of %s", from, ErrNoGuest, whose)
+	}
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	_ = f.Close()
+	if err := unix.Mount(fdPath(fd), to, "", unix.MS_BIND, ""); err != nil {
+		_ = os.Remove(to)
+		return fmt.Errorf("mount network namespace %s at %s: %w", from, to, err)
+	}
+	return nil
+}
+
+func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// openGuest opens a network namespace. What is at the path is looked at before it is opened: to open a device, or a pipe, may have effects.
+func openGuest(path string) (int, error) {
+	handle, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("%s %w: %w", path, ErrNoGuest, err)
+	}
+	defer func() { _ = unix.Close(handle) }()
+	var s unix.Statfs_t
+	if err := unix.Fstatfs(handle, &s); err != nil {
+		return -1, fmt.Errorf("look at %s: %w", path, err)
+	}
+	if s.Type != nsfs {
+		return -1, fmt.Errorf("%s %w: there is no namespace, want one that \"ip netns\" made, or /proc/PID/ns/net", path, ErrNoGuest)
+	}
+	fd, err := unix.Open(fdPath(handle), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", path, err)
+	}
+	kind, err := unix.IoctlRetInt(fd, nsGetType)
+	if err == nil && kind != unix.CLONE_NEWNET {
+		err = fmt.Errorf("%s %w: it is a namespace, but not a network namespace", path, ErrNoGuest)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// ownerOf tells whose a network namespace is that must not be a guest, "" where nobody's.
+func (l *Linux) ownerOf(fd int) (string, error) {
+	var guest unix.Stat_t
+	if err := unix.Fstat(fd, &guest); err != nil {
+		return "", fmt.Errorf("look at a network namespace: %w", err)
+	}
+	is := func(o *unix.Stat_t) bool { return o.Dev == guest.Dev && o.Ino == guest.Ino }
+	var other unix.Stat_t
+	if unix.Fstat(int(l.host.fd), &other) == nil && is(&other) || unix.Stat("/proc/1/ns/net", &other) == nil && is(&other) {
+		return "the machine itself", nil
+	}
+	for _, dir := range []struct{ path, whose string }{{filepath.Dir(l.routerPath()), "a router of the swarm's"}, {l.tasksDir(), "a task, or of an attachment that is there already"}} {
+		entries, err := os.ReadDir(dir.path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+		for _, e := range entries {
+			if unix.Stat(filepath.Join(dir.path, e.Name()), &other) == nil && is(&other) {
+				return dir.whose, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// welcome gives a guest's end on the gateway network what it takes to ask for names.
+func (n *namespace) welcome(b base, t TaskLink, eth netlink.Link) error {
+	if err := n.within(func() error { return setSysctls(guestSettings...) }); err != nil {
+		return err
+	}
+	if err := n.syncLink(eth, taskMAC(t.Address), eth.Attrs().MTU); err != nil {
+		return err
+	}
+	if err := n.ensureAddress(eth, host(t.Address)); err != nil {
+		return err
+	}
+	if err := n.ensureNeighbour(eth.Attrs().Index, b.gateway(), taskSideMAC); err != nil {
+		return err
+	}
+	have, err := n.routes(eth.Attrs().Index)
+	if err != nil {
+		return err
+	}
+	if want := guestRoute(b, t.Address, eth.Attrs().Index); !have[want] {
+		return n.addRoute(want)
+	}
+	return nil
+}
+
+// guestSettings are those of its end on the gateway network, where there is no IPv6.
+var guestSettings = []setting{{name: "net.ipv6.conf." + guestLink + "0.disable_ipv6", value: "1", optional: true}}
+
+// guestRoute is a guest's way to the resolver.
+func guestRoute(b base, a netip.Addr, eth int) route {
+	return route{dst: host(Resolver.Addr()), link: eth, via: b.gateway(), src: a}
+}

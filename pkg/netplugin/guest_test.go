@@ -1,0 +1,159 @@
+package netplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+// guestConfig is a machine with a task and, where there is a path, a guest on one overlay.
+func guestConfig(path string) Config {
+	c := testConfig(1)
+	c.Overlays = []*Overlay{{ID: "back", VNI: 4096, Subnets: []Subnet{{netip.MustParsePrefix("10.9.0.0/24"), netip.MustParseAddr("10.9.0.1")}}}}
+	c.Tasks[0].Networks = []Attachment{{"back", []netip.Addr{netip.MustParseAddr("10.9.0.10")}}}
+	if path != "" {
+		c.Tasks = append(c.Tasks, TaskLink{ID: "guest", Guest: path, Address: testAddr(7), Internal: true,
+			Networks: []Attachment{{"back", []netip.Addr{netip.MustParseAddr("10.9.0.20")}}}})
+	}
+	return c
+}
+
+// newGuest is somebody's namespace, with a link and a default route of its own, and the path that leads to it.
+func newGuest(t *testing.T) (*namespace, string) {
+	t.Helper()
+	n := newNamespace(t, "guest")
+	setUp(t, n, "lo", netip.Prefix{})
+	own := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "eth0", Flags: net.FlagUp}}
+	must(t, n.LinkAdd(own))
+	setUp(t, n, "eth0", netip.MustParsePrefix("192.0.2.2/24"))
+	must(t, n.addRoute(route{dst: anywhere, link: own.Attrs().Index, via: netip.MustParseAddr("192.0.2.1")}))
+	return n, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(n.fd))
+}
+
+// indexOf is that of a link, 0 where there is none.
+func indexOf(n *namespace, name string) int {
+	link, err := n.LinkByName(name)
+	if err != nil {
+		return 0
+	}
+	return link.Attrs().Index
+}
+
+// TestGuest: a namespace of somebody's own is on an overlay beside its own links and routes, which stay as they are; it asks for names by its
+// gateway address, and that leads nowhere else; a restart leaves its links, what is missing of them is repaired, and all goes with it.
+func TestGuest(t *testing.T) {
+	b := newLab(t)
+	guest, path := newGuest(t)
+	before, err := guest.routes(0)
+	must(t, err)
+	b.apply(guestConfig(path))
+	task := b.task(guestConfig("").Tasks[0].ID)
+	serve(t, task, "task", 80)
+	serve(t, guest, "guest", 80)
+	serveNames(t, b.host)
+	talks := func() {
+		t.Helper()
+		for from, to := range map[*namespace]string{guest: "10.9.0.10:80", task: "10.9.0.20:80"} {
+			if server, _, err := ask(from, "tcp", to); err != nil {
+				t.Errorf("%s asks %s: %q, %v", from.name, to, server, err)
+			}
+		}
+		if server, seen, err := ask(guest, "udp", Resolver.String()); err != nil || server != "names" || seen.Addr() != testAddr(7) {
+			t.Errorf("the guest asks for names: %q saw %s, %v", server, seen, err)
+		}
+	}
+	talks()
+	after, err := guest.routes(0)
+	must(t, err)
+	for r := range before {
+		if !after[r] {
+			t.Errorf("the guest's route %s is gone", r)
+		}
+	}
+	for r := range after {
+		if r.dst == anywhere && !before[r] {
+			t.Errorf("the guest got the default route %s", r)
+		}
+	}
+	index := indexOf(guest, "swarm1")
+	b.restart()
+	b.apply(guestConfig(path))
+	if now := indexOf(guest, "swarm1"); now != index || now == 0 {
+		t.Errorf("its link %d is %d after a restart", index, now)
+	}
+	talks()
+
+	link, err := guest.LinkByName("swarm1")
+	must(t, err)
+	must(t, guest.LinkDel(link))
+	b.linux.Resync()
+	b.apply(guestConfig(path))
+	talks()
+
+	b.apply(guestConfig(""))
+	for _, name := range []string{"swarm0", "swarm1"} {
+		if indexOf(guest, name) != 0 {
+			t.Errorf("the guest still has the link %s", name)
+		}
+	}
+	if now, err := guest.routes(0); err != nil || !maps.Equal(now, before) {
+		t.Errorf("its routes are %v, %v; were %v", now, err, before)
+	}
+	if _, err := os.Stat(b.linux.Namespace("guest")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its namespace is still mounted: %v", err)
+	}
+}
+
+// TestGuestRefused: what is no network namespace, or whose namespace must not be touched, is refused alone and for good; where a link or route
+// of ours would take another's place, it is refused for as long as that is there, and nothing is left of the try.
+func TestGuestRefused(t *testing.T) {
+	b := newLab(t)
+	b.apply(guestConfig(""))
+	guest, path := newGuest(t)
+	fd := func(n *namespace) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(n.fd)) }
+	try := func(path string) error {
+		t.Helper()
+		byTask, alone := TaskErrors(b.linux.Apply(context.Background(), guestConfig(path)))
+		if !alone || byTask["guest"] == nil || indexOf(guest, "swarm0") != 0 || pinned(b.linux.Namespace("guest")) {
+			t.Errorf("%s: %v, alone: %t; want it refused alone, and nothing left", path, byTask, alone)
+		}
+		b.apply(guestConfig(""))
+		return byTask["guest"]
+	}
+	for what, path := range map[string]string{
+		"the machine's own": fd(b.host), "that of process 1": "/proc/1/ns/net", "a task's": b.linux.Namespace(guestConfig("").Tasks[0].ID),
+		"the gateway's router": b.linux.routerPath(), "a network's router": b.linux.overlayPath("back"), "another kind": "/proc/self/ns/uts",
+		"a file": filepath.Join(b.dir, "netns"), "a device": "/dev/null", "nothing": filepath.Join(b.dir, "nothing"),
+	} {
+		if err := try(path); !errors.Is(err, ErrNoGuest) {
+			t.Errorf("%s: %v; want it refused for good", what, err)
+		}
+	}
+	own := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "swarm1"}}
+	must(t, guest.LinkAdd(own))
+	if err := try(path); errors.Is(err, ErrNoGuest) {
+		t.Errorf("a link that is in the way: %v", err)
+	}
+	if indexOf(guest, "swarm1") != own.Attrs().Index {
+		t.Error("the guest's own link swarm1 is gone")
+	}
+	must(t, guest.LinkDel(own))
+	way := route{dst: netip.MustParsePrefix("10.9.0.0/24"), link: indexOf(guest, "eth0"), via: netip.MustParseAddr("192.0.2.1")}
+	must(t, guest.addRoute(way))
+	if err := try(path); errors.Is(err, ErrNoGuest) {
+		t.Errorf("a route that is in the way: %v", err)
+	}
+	if now, err := guest.routes(0); err != nil || !now[way] {
+		t.Errorf("the guest's own route is gone: %v, %v", now, err)
+	}
+	must(t, guest.removeRoute(way))
+	b.apply(guestConfig(path))
+}
