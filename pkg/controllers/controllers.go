@@ -9,10 +9,10 @@
 //	  node       is it there                                     Node.desired
 //	network    by network
 //	  network    which subnets, and which VNI                    Network.desired
-//	service    by service
+//	service    by service, and by attachment, which is like one with one task
 //	  rollout    when may which slot move to the new revision    Service.desired.update
 //	  service    what tasks exist, and what is to stop           Task.desired, Service.desired.cron
-//	  gc         what is over and may go                         removes tasks, revisions, services
+//	  gc         what is over and may go                         removes tasks, revisions, services, attachments
 //	  address    with which addresses and ports, or why none     Service.desired.vips and ports, Task.desired.networks
 //	  scheduler  where the tasks run, or why nowhere             Task.desired.placement
 //	authority  the one

@@ -78,7 +78,7 @@ func (e *Engine) Keys(s *store.Snapshot, c store.Change) []string {
 }
 
 // AllKeys are the keys of the pipeline of services: the IDs of all services, and of those that are gone but left tasks or
-// revisions behind, sorted.
+// revisions behind, and of all attachments, sorted.
 func AllKeys(s *store.Snapshot) []string {
 	keys := make(map[string]struct{}, s.Count(v1.KindService))
 	for o := range store.All(s, v1.Services) {
@@ -89,6 +89,9 @@ func AllKeys(s *store.Snapshot) []string {
 	}
 	for t := range store.All(s, v1.Tasks) {
 		keys[t.Desired.Service] = struct{}{}
+	}
+	for a := range store.All(s, v1.Attachments) {
+		keys[a.Meta.ID] = struct{}{}
 	}
 	return slices.Sorted(maps.Keys(keys))
 }

@@ -134,6 +134,8 @@ func nameKey(o v1.Object) string {
 		return namePrefix(v1.KindCluster, m.Name) + m.ID
 	case *v1.User:
 		return namePrefix(v1.KindUser, m.Name) + m.ID
+	case *v1.Attachment:
+		return namePrefix(v1.KindAttachment, m.Name) + m.ID
 	}
 	return ""
 }

@@ -33,6 +33,9 @@ func Default(obj Object) {
 		fill(&o.Spec.TaskHistoryLimit, DefaultTaskHistoryLimit)
 		orElse(&o.Spec.GatewayPool, DefaultGatewayPool)
 		defaultCluster(o.Spec)
+	case *Attachment:
+		fill(&o.Spec, AttachmentSpec{})
+		o.Spec.Namespace = NamespacePath(o.Spec.Namespace)
 	case *User:
 		fill(&o.Spec, UserSpec{})
 		orElse(&o.Spec.Role, UserView)

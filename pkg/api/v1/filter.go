@@ -56,6 +56,7 @@ var filterKeys = map[Kind][]string{
 	KindVolume:          {"driver", "id", "label", "name"},
 	KindRegistry:        {"id", "label", "name"},
 	KindCluster:         {"id", "name"},
+	KindAttachment:      {"id", "label", "name", "network", "node"},
 	KindEvent:           {"config", "event", "label", "network", "node", "registry", "scope", "secret", "service", "task", "type", "volume"},
 }
 

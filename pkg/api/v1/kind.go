@@ -30,6 +30,7 @@ const (
 	KindAuthority       Kind = "Authority"
 	KindPresence        Kind = "Presence"
 	KindMember          Kind = "Member"
+	KindAttachment      Kind = "Attachment"
 	KindEvent           Kind = "Event" // never stored: derived from what a watch sees
 )
 
@@ -317,6 +318,7 @@ type (
 	Authority       = Resource[AuthoritySpec, AuthorityDesired, None]
 	Presence        = Resource[None, None, PresenceStatus]
 	Member          = Resource[None, None, MemberStatus]
+	Attachment      = Resource[AttachmentSpec, None, None]
 )
 
 // The descriptors of the stored kinds.
@@ -336,11 +338,12 @@ var (
 	Authorities      = KindOf[AuthoritySpec, AuthorityDesired, None]{KindAuthority, "authorities", SectionSpec}
 	Presences        = KindOf[None, None, PresenceStatus]{KindPresence, "presences", SectionStatus}
 	Members          = KindOf[None, None, MemberStatus]{KindMember, "members", SectionStatus}
+	Attachments      = KindOf[AttachmentSpec, None, None]{KindAttachment, "attachments", SectionSpec}
 )
 
 // Kinds lists the descriptor of every stored kind.
 var Kinds = []Descriptor{Services, ServiceRevisions, Tasks, Nodes, Networks, Secrets, Configs, Volumes, Registries, Clusters, Users, Claims,
-	Authorities, Presences, Members}
+	Authorities, Presences, Members, Attachments}
 
 // Internal tells whether a kind is the swarm's own bookkeeping, which has no door in the API.
 func Internal(k Kind) bool { return k == KindClaim || k == KindAuthority || k == KindPresence }

@@ -47,6 +47,7 @@ const (
 	maxRevisionID  = 64  // bytes
 	maxShort       = 100 // capabilities, ulimits, groups, DNS settings, generic resources
 	maxOptions     = 200 // driver options, sysctls
+	maxAttached    = 16  // networks of one attachment, and as many aliases
 )
 
 // Least amounts, Docker Swarm's.

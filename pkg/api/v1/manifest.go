@@ -17,7 +17,7 @@ type Manifest struct {
 }
 
 // manifestKinds are those that people write. The rest is made by the swarm.
-var manifestKinds = []Kind{KindService, KindNetwork, KindSecret, KindConfig, KindVolume, KindRegistry, KindNode, KindCluster, KindUser}
+var manifestKinds = []Kind{KindService, KindNetwork, KindSecret, KindConfig, KindVolume, KindRegistry, KindNode, KindCluster, KindUser, KindAttachment}
 
 // manifestFields are those of every manifest.
 var manifestFields = []string{"apiVersion", "kind", "metadata", "spec"}

@@ -20,7 +20,7 @@ const (
 func ValidateName(kind Kind, name string) error {
 	rule := nameRule{most: MaxServiceName, inner: "-_", want: "letters, digits, - and _"}
 	switch kind {
-	case KindService:
+	case KindService, KindAttachment:
 	case KindNetwork:
 		if slices.Contains(predefinedNetworks, name) {
 			return fmt.Errorf("operation is not permitted on predefined %s network: want another name", name)

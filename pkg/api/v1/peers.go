@@ -81,7 +81,9 @@ type PeerTask struct {
 	Name string `json:"name"`
 	// Hostname is the one that its container has, where the spec gives one.
 	Hostname string `json:"hostname,omitempty"`
-	Node     string `json:"node"`
+	// Aliases are other names that an attachment is found by while it is ready.
+	Aliases []string `json:"aliases,omitempty"`
+	Node    string   `json:"node"`
 	// Gateway is its address on the gateway network, which published ports lead to; empty until its node has told.
 	Gateway  string           `json:"gateway,omitempty"`
 	Networks []NetworkAddress `json:"networks,omitempty"`

@@ -76,7 +76,7 @@ func (s TaskState) Terminal() bool { return s > TaskRunning }
 // TaskDesired is what the rules decided about a task. Its writer is the leader; the service rule decides all but the
 // networks, which are the address rule's, and the placement, which is the scheduler's.
 type TaskDesired struct {
-	// Service is the ID of the service.
+	// Service is the ID of the service, or of the Attachment.
 	Service string `json:"service"`
 	// ServiceName is kept for people, and for what outlives the service.
 	ServiceName string `json:"serviceName"`
@@ -108,6 +108,8 @@ type TaskDesired struct {
 	Behind string `json:"behind,omitempty"`
 	// Reason is why the rules stop a task that the user did not ask to stop, for the user to read.
 	Reason string `json:"reason,omitempty"`
+	// Attachment is what a task is for that is of an Attachment: it has no service, no revision and no container.
+	Attachment *TaskAttachment `json:"attachment,omitempty"`
 }
 
 // Restarts is what a slot remembers of its earlier tasks at the same revision.
@@ -194,7 +196,13 @@ func TaskID(service, slot string, attempt uint64) string {
 }
 
 // TaskName is the name people know a task by, such as "web.1"; for a global service the node's ID stands for the slot.
-func TaskName(d *TaskDesired) string { return d.ServiceName + "." + SlotName(d) }
+// An attachment's is its own.
+func TaskName(d *TaskDesired) string {
+	if d.Attachment != nil {
+		return d.ServiceName
+	}
+	return d.ServiceName + "." + SlotName(d)
+}
 
 // SlotName tells a service's slots apart for people: the number of the replica, or the ID of the node that it is for.
 func SlotName(d *TaskDesired) string {

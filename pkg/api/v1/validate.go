@@ -41,6 +41,9 @@ func Validate(obj Object) FieldErrors {
 	case *User:
 		c.meta(KindUser, &o.Meta)
 		specified(c, o.Spec, c.user)
+	case *Attachment:
+		c.meta(KindAttachment, &o.Meta)
+		specified(c, o.Spec, c.attachment)
 	}
 	return c.sorted()
 }

@@ -38,3 +38,29 @@ var noHosts = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("224.0.0.0/3"), netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
+
+func (c *checker) attachment(field string, a *AttachmentSpec) {
+	if a.Node == "" {
+		c.fail(field+".node", "is missing: want the ID or the host name of the node that the namespace is on")
+	}
+	c.word(field+".node", a.Node)
+	c.absolute(field+".namespace", a.Namespace)
+	if len(a.Networks) == 0 {
+		c.fail(field+".networks", "is empty: want the ID or the name of an attachable network")
+	}
+	if c.count(field+".networks", len(a.Networks), maxAttached) {
+		for i, network := range a.Networks {
+			c.word(at(field+".networks", i), network)
+			if slices.Contains(a.Networks[:i], network) {
+				c.fail(at(field+".networks", i), "%q is there twice: once is enough", cut(network))
+			}
+		}
+	}
+	if c.count(field+".aliases", len(a.Aliases), maxAttached) {
+		for i, alias := range a.Aliases {
+			if !isHostname(alias) {
+				c.fail(at(field+".aliases", i), "%q is not a host name", cut(alias))
+			}
+		}
+	}
+}

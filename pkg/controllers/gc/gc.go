@@ -1,5 +1,5 @@
 // Package gc decides what may go: tasks that are to be removed and cannot run any more, tasks beyond the history limit,
-// service revisions that nobody needs, and services that are being deleted once their last task is gone.
+// service revisions that nobody needs, services that are being deleted once their last task is gone, and attachments that ended a day ago.
 //
 // It is the only rule that removes objects. It never stops a task: others decide that, and gc waits until it has ended.
 package gc
@@ -29,7 +29,7 @@ func (Rule) Name() string { return "gc" }
 // Keys implements reconcile.Rule.
 func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	switch c.Kind {
-	case v1.KindService:
+	case v1.KindService, v1.KindAttachment:
 		return []string{c.ID}
 	case v1.KindServiceRevision:
 		if r, ok := c.New.(*v1.ServiceRevision); ok {
@@ -52,10 +52,15 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 // Decide implements reconcile.Rule.
 func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
 	service, ok := store.Get(s, v1.Services, key)
+	a, attached := store.Get(s, v1.Attachments, key)
 	d := &decision{now: now, snapshot: s, key: key, service: service, limit: historyLimit(s)}
 	if ok && service.Meta.Deleting.IsZero() {
 		d.history()
 		d.revisions()
+		return d.plan
+	}
+	if attached {
+		d.attachment(a)
 		return d.plan
 	}
 	d.delete()

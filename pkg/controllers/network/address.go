@@ -81,6 +81,11 @@ func wokenByNetwork(s *store.Snapshot, c store.Change) []string {
 	for service := range s.ServicesOfNetwork(m.ID) {
 		keys = append(keys, service.Meta.ID)
 	}
+	for a := range store.All(s, v1.Attachments) {
+		if slices.Contains(a.Spec.Networks, m.ID) {
+			keys = append(keys, a.Meta.ID)
+		}
+	}
 	return keys
 }
 
@@ -108,6 +113,9 @@ func waitingFor(s *store.Snapshot, networks []v1.NetworkAddress) []string {
 func asksFor(s *store.Snapshot, service, id, name string) bool {
 	if o, ok := store.Get(s, v1.Services, service); ok && attached(&o.Spec.Task, id, name) {
 		return true
+	}
+	if a, ok := store.Get(s, v1.Attachments, service); ok {
+		return slices.Contains(a.Spec.Networks, id)
 	}
 	for r := range s.RevisionsOfService(service) {
 		if attached(&r.Spec.Task, id, name) {

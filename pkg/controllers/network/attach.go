@@ -63,6 +63,16 @@ type revision struct {
 	why   string
 }
 
+// of is what a task is to be on.
+func (d *decision) of(t *v1.Task) *revision {
+	if a := t.Desired.Attachment; a != nil {
+		r := &revision{}
+		r.pools, r.why = d.attach(a.Spec())
+		return r
+	}
+	return d.revision(t.Desired.Revision)
+}
+
 func (d *decision) revision(id string) *revision {
 	if r, seen := d.revisions[id]; seen {
 		return r

@@ -12,7 +12,7 @@ import (
 func (d *decision) tasks() {
 	var lacking []*v1.Task
 	for t := range d.snapshot.Unplaced(d.key) {
-		if d.portless != "" || !d.right(t, d.revision(t.Desired.Revision)) {
+		if d.portless != "" || !d.right(t, d.of(t)) {
 			lacking = append(lacking, t)
 		}
 	}
@@ -21,7 +21,7 @@ func (d *decision) tasks() {
 			cmp.Compare(a.Meta.ID, b.Meta.ID))
 	})
 	for _, t := range lacking {
-		d.task(t, d.revision(t.Desired.Revision))
+		d.task(t, d.of(t))
 	}
 }
 

@@ -46,6 +46,9 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 // Decide implements reconcile.Rule.
 func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
 	groups := unplaced(s, key)
+	if _, ok := store.Get(s, v1.Attachments, key); ok {
+		return settle(now, s, groups)
+	}
 	service, ok := store.Get(s, v1.Services, key)
 	service = v1.Effective(service)
 	if len(groups) == 0 || ok && v1.WaitsForPorts(service) {
@@ -66,6 +69,26 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 			continue
 		}
 		d.place(g, service, spec)
+	}
+	return d.plan
+}
+
+// settle gives the tasks of an attachment the node that it is on, once they have their addresses, whatever else that node takes.
+func settle(now time.Time, s *store.Snapshot, groups []group) reconcile.Plan {
+	d := &decision{now: now, snapshot: s}
+	for _, g := range groups {
+		for _, t := range g.tasks {
+			a := t.Desired.Attachment
+			if a == nil || !v1.HasAddresses(t, a.Spec()) {
+				continue // rule address says why
+			}
+			n, ok := store.Get(s, v1.Nodes, a.Node)
+			if !ok {
+				d.explain([]*v1.Task{t}, "node "+a.Node+" is not there", nobody)
+				continue
+			}
+			d.assign(t, &node{Node: n}, needs{})
+		}
 	}
 	return d.plan
 }

@@ -7,7 +7,7 @@
 //
 // Reading order: service.go (a service), view.go (what is there), replicated.go and global.go (which slots), job.go (what runs to its end), cron.go
 // (when), slot.go (which tasks in a
-// slot), drain.go (how they leave a node), restart.go (when again).
+// slot), drain.go (how they leave a node), restart.go (when again), attachment.go (the one task of what is no service).
 package service
 
 import (
@@ -30,7 +30,7 @@ func (Rule) Name() string { return "service" }
 // it may stop then: with start-first, and in a drain.
 func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	switch c.Kind {
-	case v1.KindService:
+	case v1.KindService, v1.KindAttachment:
 		return []string{c.ID}
 	case v1.KindServiceRevision:
 		if c.New == nil {
@@ -75,6 +75,9 @@ func relieves(s *store.Snapshot, t *v1.Task) bool {
 
 // Decide implements reconcile.Rule.
 func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	if a, ok := store.Get(s, v1.Attachments, key); ok {
+		return attach(now, s, a)
+	}
 	service, ok := store.Get(s, v1.Services, key)
 	if !ok || !service.Meta.Deleting.IsZero() {
 		return removeAll(now, s, key)
