@@ -82,6 +82,8 @@ func (sel *selection) one(k v1.Kind, s *store.Snapshot, key string, values []str
 		return func(o v1.Object) bool { return slices.Contains(ids, o.(*v1.ServiceRevision).Spec.Service) }, err
 	case v1.KindNode:
 		return nodeFilter(key, values)
+	case v1.KindAttachment:
+		return attachmentFilter(s, key, values)
 	}
 	return sel.network(s, key, values)
 }

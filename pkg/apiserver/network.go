@@ -104,5 +104,5 @@ func networkUser(s *store.Snapshot, n *v1.Network) string {
 			}
 		}
 	}
-	return ""
+	return attachedTo(s, n.Meta.ID)
 }

@@ -263,6 +263,9 @@ func (v *peerView) peerTask(t *v1.Task, networks []v1.NetworkAddress, nodeUp boo
 			p.Hostname = name
 		}
 	}
+	if a := t.Desired.Attachment; a != nil {
+		p.Aliases = a.Aliases
+	}
 	return p
 }
 

@@ -18,6 +18,8 @@ func checkReferences(s *store.Snapshot, obj v1.Object, id string) error {
 	switch obj := obj.(type) {
 	case *v1.Network:
 		return checkSubnets(s, obj.Spec)
+	case *v1.Attachment:
+		return checkAttachment(s, obj.Spec)
 	case *v1.Service:
 		pinVolumes(s, &obj.Spec.Task.Container)
 		if err := pinFiles(s, &obj.Spec.Task.Container); err != nil {
@@ -182,6 +184,8 @@ func checkUnchanged(old, obj v1.Object) error {
 		return networkUnchanged(old, obj.(*v1.Network))
 	case *v1.Volume:
 		return labelsOnly(old.Spec, obj.(*v1.Volume).Spec)
+	case *v1.Attachment:
+		return labelsOnly(old.Spec, obj.(*v1.Attachment).Spec)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 var writable = map[v1.Kind]rights{
 	v1.KindService: rightsOperate, v1.KindNetwork: rightsOperate, v1.KindSecret: rightsOperate, v1.KindConfig: rightsOperate,
 	v1.KindVolume: rightsOperate, v1.KindRegistry: rightsOperate, v1.KindNode: rightsAdmin, v1.KindUser: rightsAdmin,
+	v1.KindAttachment: rightsOperate,
 }
 
 // resourceHandler answers for one kind.

@@ -38,6 +38,7 @@ var whoMay = map[string]string{
 	"GET /v1/secrets": fromView, "GET /v1/secrets/{ref}": fromView, "POST /v1/secrets": fromOperate, "PUT /v1/secrets/{ref}": fromOperate, "DELETE /v1/secrets/{ref}": fromOperate,
 	"GET /v1/registries": fromView, "GET /v1/registries/{ref}": fromView, "POST /v1/registries": fromOperate, "PUT /v1/registries/{ref}": fromOperate, "DELETE /v1/registries/{ref}": fromOperate,
 	"GET /v1/configs": fromView, "GET /v1/configs/{ref}": fromView, "POST /v1/configs": fromOperate, "PUT /v1/configs/{ref}": fromOperate, "DELETE /v1/configs/{ref}": fromOperate,
+	"GET /v1/attachments": fromView, "GET /v1/attachments/{ref}": fromView, "POST /v1/attachments": fromOperate, "PUT /v1/attachments/{ref}": fromOperate, "DELETE /v1/attachments/{ref}": fromOperate,
 	"GET /v1/volumes": fromView, "GET /v1/volumes/{ref}": fromView, "POST /v1/volumes": fromOperate, "PUT /v1/volumes/{ref}": fromOperate, "DELETE /v1/volumes/{ref}": fromOperate,
 	"GET /v1/nodes": fromView, "GET /v1/nodes/{ref}": fromView, "POST /v1/nodes": nobodyElse, "PUT /v1/nodes/{ref}": fromOperate, "DELETE /v1/nodes/{ref}": onlyAdmin,
 	"GET /v1/users": onlyAdmin, "GET /v1/users/{ref}": onlyAdmin, "POST /v1/users": onlyAdmin, "PUT /v1/users/{ref}": onlyAdmin, "DELETE /v1/users/{ref}": onlyAdmin,

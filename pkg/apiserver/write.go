@@ -107,18 +107,22 @@ func created(w http.ResponseWriter, d v1.Descriptor, made v1.Object, dry bool, w
 func (s *Server) creation(snapshot *store.Snapshot, d v1.Descriptor, obj v1.Object, id string) (change, error) {
 	name := obj.GetMeta().Name
 	claim := v1.NameClaim(d.Kind(), name)
-	if _, taken := snapshot.Lookup(v1.KindClaim, claim); taken {
-		return change{}, nameTaken(d.Kind(), name)
+	var ops []store.Op
+	claims := store.Absent()
+	if held, taken := store.Get(snapshot, v1.Claims, claim); taken {
+		if ops = succession(snapshot, d.Kind(), held); ops == nil {
+			return change{}, nameTaken(d.Kind(), name)
+		}
+		claims = store.AtRevision(held.Meta.Revisions[v1.SectionSpec])
 	}
 	if err := checkReferences(snapshot, obj, id); err != nil {
 		return change{}, err
 	}
 	now := s.now().UTC()
 	meta := &v1.Meta{ID: id, Name: name, Labels: obj.GetMeta().Labels, CreatedAt: now, UpdatedAt: now, Generation: 1}
-	ops := []store.Op{
-		{Kind: d.Kind(), ID: id, Value: d.Section(obj, v1.SectionSpec), Meta: meta, If: store.Absent()},
-		claimOp(claim, id, now),
-	}
+	claiming := claimOp(claim, id, now)
+	claiming.If = claims
+	ops = append(ops, store.Op{Kind: d.Kind(), ID: id, Value: d.Section(obj, v1.SectionSpec), Meta: meta, If: store.Absent()}, claiming)
 	if service, ok := obj.(*v1.Service); ok {
 		ops = append(ops, revisionOp(snapshot, service.Spec, meta))
 	}
@@ -265,6 +269,9 @@ func (s *Server) replacement(snapshot *store.Snapshot, d v1.Descriptor, obj v1.O
 	if want, have := is.Revisions[v1.SectionSpec], was.Revisions[v1.SectionSpec]; want != 0 && want != have {
 		return change{}, problemf(http.StatusConflict, "update out of sequence: %s %s was changed at revision %d, after revision %d that "+
 			"this change began with: get it again and repeat the change", kind, was.Name, have, want)
+	}
+	if a, ok := obj.(*v1.Attachment); ok {
+		pinAttachment(snapshot, a.Spec)
 	}
 	if err := checkUnchanged(old, obj); err != nil {
 		return change{}, err
