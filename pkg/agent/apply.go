@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 
@@ -242,6 +243,10 @@ func (a *Agent) notLinked(t *task, err error) {
 			}
 		}
 		if err == nil {
+			return
+		}
+		if errors.Is(err, netplugin.ErrNoGuest) {
+			a.end(t, v1.TaskRejected, t.status.Message, err.Error())
 			return
 		}
 		if t.attempts++; l.broken[t.id] != nil && t.phase < phaseCreated && t.attempts >= maxAttempts {

@@ -240,6 +240,10 @@ func sorted(set map[*task]bool) []*task {
 
 // adopt takes over a container, or finds that there is none (exists false), according to what was known of the task.
 func (a *Agent) adopt(t *task, s engine.State, exists bool) {
+	if t.attachment() != nil {
+		a.adoptAttachment(t)
+		return
+	}
 	switch {
 	case t.phase >= phaseEnded:
 		if !exists && t.phase == phaseEnded {

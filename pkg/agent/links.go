@@ -160,6 +160,9 @@ func (a *Agent) link(t *task) {
 		}
 		return
 	}
+	if t.attachment() != nil {
+		a.observe(t, v1.TaskPreparing, "attaching", t.status.Err)
+	}
 	t.linked, t.config = true, a.links.touch()
 	if a.o.Network == nil {
 		a.links.have = a.links.want
@@ -267,8 +270,8 @@ func hostPorts(ports []v1.PortConfig) []v1.PortConfig {
 	return slices.DeleteFunc(slices.Clone(ports), func(p v1.PortConfig) bool { return p.Mode != v1.PublishHost })
 }
 
-// unlink removes a task's link, and frees its address once it is gone.
-func (a *Agent) unlink(t *task) {
+// cutOff has a task's link removed, and tells whether it is.
+func (a *Agent) cutOff(t *task) bool {
 	if t.linked {
 		t.linked, t.published, t.config = false, false, a.links.touch()
 		if a.o.Network == nil {
@@ -277,6 +280,14 @@ func (a *Agent) unlink(t *task) {
 	}
 	if a.links.have < t.config {
 		a.links.waiting = addTo(a.links.waiting, t)
+		return false
+	}
+	return true
+}
+
+// unlink removes a task's link, and frees its address once it is gone.
+func (a *Agent) unlink(t *task) {
+	if !a.cutOff(t) {
 		return
 	}
 	if t.addr.IsValid() && a.links.used[t.addr] == t.id {
@@ -301,6 +312,9 @@ func (a *Agent) config() (netplugin.Config, *dnsplugin.Names) {
 			continue
 		}
 		link := netplugin.TaskLink{ID: t.id, Address: t.addr, Networks: a.attachments(t), Internal: a.internal(t)}
+		if at := t.attachment(); at != nil {
+			link.Guest, link.Internal = at.Namespace, true
+		}
 		if t.revision != nil {
 			link.Sysctls, _ = splitSysctls(t.spec().Container.Sysctls)
 		}

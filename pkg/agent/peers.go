@@ -50,7 +50,7 @@ type endpoint struct {
 	gateway           netip.Addr
 	container         string   // its container's name
 	names             []string // that are its own, in lower case
-	hostname          string   // one more that its spec gives, which is the swarm's only while the task is ready; or ""
+	aliases           []string // more that its spec gives, which are the swarm's only while the task is ready
 	networks          []placed
 }
 
@@ -72,7 +72,12 @@ func newEndpoint(t *v1.PeerTask) *endpoint {
 	e := &endpoint{id: t.ID, service: t.Service, node: t.Node, ready: t.Ready, container: t.Name + "." + t.ID, networks: placedAt(t.Networks)}
 	e.gateway, _ = netip.ParseAddr(t.Gateway) // none until its node has told
 	e.names = []string{strings.ToLower(t.Name), strings.ToLower(e.container)}
-	if e.hostname = strings.ToLower(t.Hostname); e.hostname == "" {
+	for _, alias := range append([]string{t.Hostname}, t.Aliases...) {
+		if alias != "" {
+			e.aliases = append(e.aliases, strings.ToLower(alias))
+		}
+	}
+	if t.Hostname == "" {
 		e.names = append(e.names, t.ID[:min(12, len(t.ID))]) // its container's
 	}
 	return e

@@ -43,6 +43,9 @@ func (a *Agent) endpoint(t *task) *endpoint {
 	if t.revision != nil && !strings.Contains(t.spec().Container.Hostname, "{{") {
 		p.Hostname = t.spec().Container.Hostname
 	}
+	if at := t.attachment(); at != nil {
+		p.Aliases = at.Aliases
+	}
 	e := newEndpoint(&p)
 	e.local = true
 	return e

@@ -73,6 +73,14 @@ func (e *endpoint) at(network string) []netip.Addr {
 	return nil
 }
 
+// whileReady are the names that are an endpoint's only while it is ready, beside its own.
+func (e *endpoint) whileReady() []string {
+	if !e.ready {
+		return nil
+	}
+	return e.aliases
+}
+
 func newSegment(p *peers) *segment {
 	return &segment{
 		peers: p, owners: map[netip.Addr][]*endpoint{}, services: map[string]*member{}, names: map[string][]source{},
@@ -111,8 +119,8 @@ func (s *segment) add(e *endpoint, all []netip.Addr) {
 	for _, name := range e.names {
 		s.give(name, source{endpoint: e})
 	}
-	if e.ready && e.hostname != "" {
-		s.give(e.hostname, source{endpoint: e})
+	for _, alias := range e.whileReady() {
+		s.give(alias, source{endpoint: e})
 	}
 	s.change(m, e, all, m.ready.add)
 }
@@ -129,8 +137,8 @@ func (s *segment) remove(e *endpoint, all []netip.Addr) {
 	for _, name := range e.names {
 		s.takeBack(name, source{endpoint: e})
 	}
-	if e.ready && e.hostname != "" {
-		s.takeBack(e.hostname, source{endpoint: e})
+	for _, alias := range e.whileReady() {
+		s.takeBack(alias, source{endpoint: e})
 	}
 	s.change(m, e, all, m.ready.remove)
 	s.forget(e.service)

@@ -15,6 +15,9 @@ func final(err error) bool {
 
 // settle writes down how a task ended: as its process did, unless it was stopped.
 func (a *Agent) settle(t *task) {
+	if t.attachment() != nil && !a.cutOff(t) {
+		return // whoever is told that it has ended finds no links of ours in the namespace any more
+	}
 	s := t.ended
 	if t.lost && !t.stop() && !t.status.Unhealthy {
 		a.observe(t, v1.TaskStarting, "starting", "")

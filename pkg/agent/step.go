@@ -56,6 +56,7 @@ func (a action) String() string { return actionNames[a] }
 // view is all that step goes by.
 type view struct {
 	phase phase
+	bare  bool // it has no container: it is linked, and that is all
 	start bool // it is desired to run, now
 	stop  bool // it is desired to stop, or nobody knows it any more
 	gone  bool // it is no longer assigned
@@ -81,8 +82,10 @@ func step(v view) action {
 		return stepDown(v)
 	case v.pause:
 		return actRest
-	case v.phase == phaseEnded:
+	case v.phase == phaseEnded && !v.bare:
 		return actRemove
+	case v.phase == phaseEnded:
+		return actUnlink
 	case v.phase == phaseRemoved:
 		return actUnlink
 	case v.gone:
@@ -98,6 +101,10 @@ func stepUp(v view) action {
 		return actSettle
 	case v.pause:
 		return actRest
+	case v.bare && v.phase == phaseNew:
+		return actLink
+	case v.bare:
+		return actPublish
 	case v.phase == phaseNew:
 		return actPull
 	case v.phase == phasePulled:
@@ -133,6 +140,8 @@ func stepDown(v view) action {
 		return actWithdraw
 	case v.phase == phaseWithdrawn && v.linger:
 		return actRest
+	case v.bare:
+		return actSettle
 	case v.phase == phaseWithdrawn:
 		return actSignal
 	case v.phase == phaseSignalled && v.late:

@@ -48,6 +48,8 @@ type task struct {
 	shown     own       // what others of this node see of it
 	saved     uint64    // the state file that must have been written before it goes on
 	streams   []v1.StreamRequest
+	look      time.Time // when it is to be looked whether its namespace is there
+	looking   bool
 }
 
 // known tells whether there is enough to run the task by.
@@ -81,7 +83,7 @@ func (t *task) grace() time.Duration {
 
 // view is what step needs to know of a task.
 func (a *Agent) view(t *task, now time.Time) view {
-	v := view{phase: t.phase, stop: t.stop() || t.status.Unhealthy && t.ended == nil, unproven: t.unproven(), gone: t.gone, ended: t.ended != nil,
+	v := view{phase: t.phase, bare: t.attachment() != nil, stop: t.stop() || t.status.Unhealthy && t.ended == nil, unproven: t.unproven(), gone: t.gone, ended: t.ended != nil,
 		late: !t.late.IsZero() && !now.Before(t.late), pause: now.Before(t.pause), linger: now.Before(a.lingers(t))}
 	if t.assigned != nil {
 		d := t.assigned.Desired
@@ -98,6 +100,7 @@ func (a *Agent) view(t *task, now time.Time) view {
 // advance takes a task as far as it can go now. It may be called at any time, for any reason.
 func (a *Agent) advance(t *task) {
 	a.checkHealth(t)
+	defer a.lookAfter(t)
 	for a.adopted && !t.busy && a.tasks[t.id] == t {
 		now := a.o.Now()
 		before := t.phase
