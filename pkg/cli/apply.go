@@ -67,9 +67,9 @@ stays: its default would start every task anew.`,
 // service that cannot be placed would keep it for ever.
 const applyTimeout = 10 * time.Minute
 
-// applyOrder is by what refers to what: services come last.
+// applyOrder is by what refers to what: services come late, and after them only what is attached to networks.
 var applyOrder = []v1.Kind{v1.KindCluster, v1.KindUser, v1.KindNode, v1.KindNetwork, v1.KindSecret, v1.KindConfig, v1.KindVolume, v1.KindRegistry,
-	v1.KindService}
+	v1.KindService, v1.KindAttachment}
 
 func (a *app) apply(ctx context.Context, docs []document, wait *waitFlags, dry bool) error {
 	c, err := a.daemon()

@@ -117,6 +117,9 @@ func containerOf(ctx context.Context, c *client.Client, task *v1.Task) (*v1.Cont
 	if task.Desired == nil {
 		return nil, fmt.Errorf("task %s has not been decided on yet", task.Meta.ID)
 	}
+	if task.Desired.Attachment != nil {
+		return nil, fmt.Errorf("%s is attached to networks by hand, and has no container of the swarm's", v1.TaskName(task.Desired))
+	}
 	revision, err := client.Get(ctx, c, v1.ServiceRevisions, task.Desired.Revision)
 	if err != nil {
 		return nil, apiError(err, v1.KindServiceRevision, task.Desired.Revision)

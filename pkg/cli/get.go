@@ -28,7 +28,7 @@ func (a *app) getCommand() *cobra.Command {
 		Use:   "get KIND [NAME...]",
 		Short: "Show objects",
 		Long: `Show the objects of a kind, all or those named: services, tasks, nodes, networks, secrets, configs, volumes, clusters,
-users, members, servicerevisions. What -o yaml prints can be changed and applied again.
+users, members, attachments, servicerevisions. What -o yaml prints can be changed and applied again.
 
 A template sees what -o json prints: the object itself where exactly one NAME is given, otherwise a list, whose objects are
 .items.`,
@@ -188,6 +188,8 @@ func listObjects(ctx context.Context, c *client.Client, k v1.Descriptor, f v1.Fi
 		return listOf(ctx, c, v1.Users, f)
 	case v1.KindMember:
 		return listOf(ctx, c, v1.Members, f)
+	case v1.KindAttachment:
+		return listOf(ctx, c, v1.Attachments, f)
 	}
 	return nil, fmt.Errorf("%s objects cannot be listed", k.Kind())
 }

@@ -38,7 +38,7 @@ func (a *app) networkCommand() *cobra.Command {
 	return group("network", "Manage networks", `  swarmctl network create backend
   swarmctl service create --name db --network backend postgres:17
   swarmctl network inspect --verbose backend`,
-		a.networkCreateCommand(), a.networkDoctorCommand(), a.networkInspectCommand(), a.networkListCommand(), a.networkPruneCommand(), rm)
+		a.networkAttachCommand(), a.networkCreateCommand(), a.networkDetachCommand(), a.networkDoctorCommand(), a.networkInspectCommand(), a.networkListCommand(), a.networkPruneCommand(), rm)
 }
 
 func (a *app) networkListCommand() *cobra.Command {

@@ -38,7 +38,9 @@ func lookAtDrain(ctx context.Context, c *client.Client, id string) (*drain, erro
 	if d.left, err = client.List(ctx, c, v1.Tasks, v1.Filter{"node": {id}}); err != nil {
 		return nil, daemonError(err)
 	}
-	d.left = slices.DeleteFunc(d.left, func(t *v1.Task) bool { return t.Desired == nil || v1.Observed(t).Terminal() })
+	d.left = slices.DeleteFunc(d.left, func(t *v1.Task) bool {
+		return t.Desired == nil || t.Desired.Attachment != nil || v1.Observed(t).Terminal() // attachments stay
+	})
 	if len(d.left) == 0 {
 		return d, nil
 	}

@@ -185,6 +185,8 @@ func (p *printer) rows(ctx context.Context, objects []v1.Object) (headings []str
 		headings, rows, err = p.nodeRows(ctx, objects)
 	case v1.KindMember:
 		headings, rows, err = p.memberRows(ctx, objects)
+	case v1.KindAttachment:
+		headings, rows, err = p.attachmentRows(ctx, objects)
 	case v1.KindNetwork:
 		headings = []string{"NAME", "ID", "DRIVER", "SUBNETS", "VNI", "CREATED", "PROBLEM"}
 		for _, o := range objects {

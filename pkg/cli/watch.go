@@ -43,6 +43,8 @@ func watchAny(ctx context.Context, c *client.Client, k v1.Descriptor, f v1.Filte
 		return watchOf(ctx, c, v1.Users, f)
 	case v1.KindMember:
 		return watchOf(ctx, c, v1.Members, f)
+	case v1.KindAttachment:
+		return watchOf(ctx, c, v1.Attachments, f)
 	}
 	return func(yield func(seen, error) bool) {
 		yield(seen{}, fmt.Errorf("%s objects cannot be watched", k.Kind()))
