@@ -96,7 +96,7 @@ func (c *chaos) running() ([]chaosTask, error) {
 			if err != nil {
 				return leave(err)
 			}
-			t.inside = inside{n, v1.TaskName(task.Desired), c.Hosts[i], task}
+			t.inside = inside{Namespace: n, name: v1.TaskName(task.Desired), host: c.Hosts[i], task: task}
 			all = append(all, t)
 		}
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -19,13 +20,18 @@ import (
 	"github.com/swarmd/swarmd/test/e2e/lab"
 )
 
-// inside is a task's container, seen from within its network namespace.
+// inside is a task's container, or what is attached by hand, seen from within its network namespace.
 type inside struct {
 	*lab.Namespace
 	name string // of the task, such as web.1
 	host *lab.Host
 	task *v1.Task
+	// asks is where it asks for names; "" is Docker's address.
+	asks string
 }
+
+// resolver asks for names as a program of the task would.
+func (i inside) resolver() *net.Resolver { return i.Resolver(cmp.Or(i.asks, "127.0.0.11:53")) }
 
 // tasksOf are the running tasks of a service, each in its container's network.
 func (s *swarm) tasksOf(h *lab.Host, service string, replicas int) []inside {
@@ -42,7 +48,7 @@ func (s *swarm) tasksOf(h *lab.Host, service string, replicas int) []inside {
 				return err
 			})
 			s.t.Cleanup(n.Leave)
-			all = append(all, inside{n, v1.TaskName(task.Desired), on, task})
+			all = append(all, inside{Namespace: n, name: v1.TaskName(task.Desired), host: on, task: task})
 		}
 	}
 	slices.SortFunc(all, func(a, b inside) int { return strings.Compare(a.name, b.name) })
@@ -59,7 +65,7 @@ func (i inside) address(n int) string {
 func (i inside) lookup(name string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	found, err := i.Resolver("127.0.0.11:53").LookupHost(ctx, name+".")
+	found, err := i.resolver().LookupHost(ctx, name+".")
 	slices.Sort(found)
 	return found, err
 }
@@ -306,7 +312,7 @@ func (s *swarm) unknown(from inside, name string) {
 // named checks the reverse name of a task's address.
 func (s *swarm) named(from, of inside) {
 	s.t.Helper()
-	names, err := from.Resolver("127.0.0.11:53").LookupAddr(s.t.Context(), of.address(0))
+	names, err := from.resolver().LookupAddr(s.t.Context(), of.address(0))
 	if err != nil || len(names) != 1 || !strings.HasPrefix(names[0], of.name+"."+of.task.Meta.ID) {
 		s.t.Errorf("%s calls %s %v, %v: want it to begin with %s.%s", from.name, of.address(0), names, err, of.name, of.task.Meta.ID)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// TestTutorialServices is what docs.docker.com teaches after the first tutorial, steps 17 to 22: ports of hosts, round robin, global
+// TestTutorialServices is what docs.docker.com teaches after the first tutorial, steps 17 to 23: ports of hosts, round robin, global
 // services, a stack whose image comes from a registry in the swarm itself, secrets, configs, and a swarm that is locked.
 func TestTutorialServices(t *testing.T) {
 	s := hosts(t, "manager1", "worker1", "worker2")
@@ -31,6 +31,7 @@ func TestTutorialServices(t *testing.T) {
 	tut.stack()
 	tut.secrets()
 	tut.configs()
+	tut.attachable()
 	tut.lock()
 }
 
@@ -184,6 +185,37 @@ func (s *tutorial) configs() {
 	s.refused("config 'homepage' is in use by the following service: hello-template", "config", "rm", "homepage")
 	s.run(s.manager, "docker service rm hello-template")
 	s.run(s.manager, "docker config rm homepage", "homepage")
+}
+
+// Step 23: a process of one's own, in a namespace of its own, finds a service of an attachable network by name from another host, also where
+// that is encrypted; there is no "docker run" here, and what stands for its container is a network namespace.
+func (s *tutorial) attachable() {
+	for _, network := range []string{"test-net", "my-encrypted"} {
+		args := []string{"--attachable"}
+		if network == "my-encrypted" {
+			args = append(args, "--opt", "encrypted")
+		}
+		s.run(s.manager, "docker network create --driver overlay "+strings.Join(args, " ")+" "+network)
+		s.run(s.manager, "docker service create --name alpine1 --network "+network+" --constraint node.hostname==worker1 nginx")
+		one := s.tasksOf(s.manager, "alpine1", 1)[0]
+		n := s.guest("alpine2-" + network)
+		s.run(s.manager, "docker network attach "+network+" --node worker2 --netns "+n.Path+" --name alpine2", "alpine2: ", network)
+		two := s.attached(s.Host("worker2"), n, "alpine2")
+		s.resolves(two, "alpine1", s.vip(s.manager, "alpine1"))
+		s.Eventually(generous, "alpine2 reaches alpine1 on "+network, func() error {
+			body, err := two.get("alpine1", 80, "/")
+			if err == nil && !strings.Contains(body, "Welcome to nginx!") {
+				err = fmt.Errorf("%q", body)
+			}
+			return err
+		})
+		s.resolves(one, "alpine2", two.address(0))
+		s.run(s.manager, "docker network detach alpine2", "alpine2")
+		s.run(s.manager, "docker service rm alpine1")
+		if err := n.Delete(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // Step 22: a swarm that is locked, a manager that is restarted, and its key.

@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,6 +32,30 @@ func Inside(path string) (*Namespace, error) { return openNamespace(path) }
 
 // Leave lets go of a namespace that InsideOf gave.
 func (n *Namespace) Leave() { n.file.Close() }
+
+// Guest makes a network namespace that is no host's, as a user would with "ip netns add", below the lab's directory.
+func (l *Lab) Guest(name string) (*Namespace, error) {
+	dir := filepath.Join(l.Dir, "guests")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	n, err := newNamespace(filepath.Join(dir, name), name)
+	if err == nil {
+		err = n.Do(func() error {
+			lo, err := netlink.LinkByName("lo")
+			if err != nil {
+				return err
+			}
+			return netlink.LinkSetUp(lo)
+		})
+	}
+	return n, err
+}
+
+// Delete removes a namespace's file, as "ip netns del" does, and lets go of it.
+func (n *Namespace) Delete() error {
+	return errors.Join(n.close(), os.Remove(n.Path), os.Remove(n.Path+".uts"))
+}
 
 // newNamespace makes namespaces, gives the host its name, and mounts them at the path.
 func newNamespace(path, hostname string) (*Namespace, error) {
