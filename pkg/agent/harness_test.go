@@ -10,6 +10,8 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -265,6 +267,8 @@ type network struct {
 	// disturbed yields when something else changed the network.
 	disturbed chan struct{}
 	findings  []netplugin.Finding // what Examine finds
+	// spaces is where namespaces of guests are linked to; "" is nowhere.
+	spaces string
 	// dial is how connections to tasks are made; nil is refused.
 	dial func(ctx context.Context, task, address string) (net.Conn, error)
 }
@@ -305,6 +309,11 @@ func (n *network) Apply(ctx context.Context, c netplugin.Config) error {
 			}
 		}
 		n.links[t.ID] = t.Address
+		if t.Guest != "" {
+			if err := os.Link(t.Guest, n.Namespace(t.ID)); err != nil && !errors.Is(err, os.ErrExist) {
+				return &netplugin.TaskError{Task: t.ID, Err: fmt.Errorf("%s %w: %w", t.Guest, netplugin.ErrNoGuest, err)}
+			}
+		}
 	}
 	return nil
 }
@@ -320,7 +329,12 @@ func (n *network) Resync() {
 func (n *network) Disturbed() <-chan struct{} { return n.disturbed }
 
 // Namespace implements netplugin.Network.
-func (n *network) Namespace(task string) string { return "/netns/" + task }
+func (n *network) Namespace(task string) string {
+	if n.spaces != "" {
+		return filepath.Join(n.spaces, task)
+	}
+	return "/netns/" + task
+}
 
 // Dial implements netplugin.Network: it connects as the test says.
 func (n *network) Dial(ctx context.Context, task, address string) (net.Conn, error) {

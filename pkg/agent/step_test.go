@@ -37,6 +37,14 @@ func TestStep(t *testing.T) {
 		{"removed", view{phase: phaseRemoved, stop: true}, actUnlink},
 		{"unlinked", view{phase: phaseUnlinked, stop: true}, actRest},
 		{"forgotten by the swarm", view{phase: phaseUnlinked, stop: true, gone: true}, actForget},
+		{"an attachment", view{bare: true, phase: phaseNew}, actLink},
+		{"an attachment that is linked", view{bare: true, phase: phaseLinked, start: true}, actPublish},
+		{"an attachment that is there", view{bare: true, phase: phaseRunning, start: true}, actRest},
+		{"an attachment that is to stop", view{bare: true, phase: phaseRunning, stop: true}, actWithdraw},
+		{"an attachment that others still know", view{bare: true, phase: phaseWithdrawn, stop: true, linger: true}, actRest},
+		{"an attachment that is withdrawn", view{bare: true, phase: phaseWithdrawn, stop: true}, actSettle},
+		{"an attachment that ended", view{bare: true, phase: phaseEnded}, actUnlink},
+		{"an attachment that is gone", view{bare: true, phase: phaseUnlinked, gone: true, stop: true}, actForget},
 	} {
 		if got := step(c.view); got != c.want {
 			t.Errorf("%s: step is %s, want %s", c.name, got, c.want)

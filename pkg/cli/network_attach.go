@@ -23,8 +23,8 @@ const (
 	resolverAddress = "169.254.77.53"
 )
 
-// attachFlags are those of network attach.
-type attachFlags struct {
+// attachmentFlags are those of network attach.
+type attachmentFlags struct {
 	node, netns, name string
 	pid               uint32
 	aliases, labels   *list[string]
@@ -32,7 +32,7 @@ type attachFlags struct {
 }
 
 func (a *app) networkAttachCommand() *cobra.Command {
-	var f attachFlags
+	var f attachmentFlags
 	cmd := &cobra.Command{
 		Use:   "attach [OPTIONS] NETWORK [NETWORK...]",
 		Short: "Put a network namespace of a node's on attachable networks",
@@ -70,7 +70,7 @@ It lasts until it is detached or the namespace is gone, also over restarts of th
 }
 
 // namespace is the path of the namespace that the flags name.
-func (f *attachFlags) namespace() (string, error) {
+func (f *attachmentFlags) namespace() (string, error) {
 	switch {
 	case f.netns != "" && f.pid != 0:
 		return "", errors.New("--netns and --pid: want one of them, for they name the namespace")
@@ -93,7 +93,7 @@ func (a *app) attachTo(ctx context.Context, c *client.Client, node string) (*v1.
 	return getNode(ctx, c, node)
 }
 
-func (a *app) attachNetwork(ctx context.Context, f *attachFlags, namespace string, networks []string) error {
+func (a *app) attachNetwork(ctx context.Context, f *attachmentFlags, namespace string, networks []string) error {
 	c, err := a.daemon()
 	if err != nil {
 		return err
