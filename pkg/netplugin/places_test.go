@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vishvananda/netlink"
 )
 
 // placed is a TCP port with task t1 behind it that answers at prefixes, and at links.
@@ -102,6 +104,27 @@ func TestPlaces(t *testing.T) {
 }
 
 // TestPlacesAdopted: what a restart finds is taken as it is, without a change.
+// TestLoopbackPlacesAreTheMachinesOwn: a neighbour on the link sends to the machine's loopback address.
+func TestLoopbackPlacesAreTheMachinesOwn(t *testing.T) {
+	b, _ := withServers(t, 2, placed(1, "127.0.0.1/32"), placed(2))
+	local := netip.MustParseAddr("127.0.0.1")
+	must(t, b.client.within(func() error {
+		return setSysctls(setting{name: "net.ipv4.conf.all.route_localnet", value: "1"})
+	}))
+	lo, err := b.client.LinkByName("lo")
+	must(t, err)
+	must(t, b.client.AddrDel(lo, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("127.0.0.1/8"))}))
+	must(t, b.client.addRoute(route{dst: loopbacks[0], link: linkOf(t, b.client, "eth0"), via: hostAddr}))
+	for port := range uint16(2) {
+		if answers(b.client, local, 1+port) {
+			t.Errorf("port %d of the machine's loopback address answers a neighbour", 1+port)
+		}
+		if !answers(b.host, local, 1+port) {
+			t.Errorf("port %d of the loopback address does not answer the machine", 1+port)
+		}
+	}
+}
+
 func TestPlacesAdopted(t *testing.T) {
 	b, c := withServers(t, 2, placed(1, "10.77.0.1/32", "10.128.0.0/10", "lo", "out0"), placed(2))
 	before := b.dump(true)

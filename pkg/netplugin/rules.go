@@ -89,8 +89,9 @@ func hostChains(s side) []chain {
 	dispatchIn := append(slices.Clone(dispatch), rule{"at some links", dispatchLink()})
 	chains := []chain{
 		{name: "raw", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityRaw, rules: []rule{
-			// gw0 routes loopback addresses, for 127.0.0.1:port on this machine; a task must not reach them by it.
-			{"no task to loopback", join(inLink(hostLink, true), destination(s.loopback), drop())},
+			// gw0 routes loopback addresses, for 127.0.0.1:port on this machine, and a published port is translated before the kernel would
+			// see that such an address cannot come by a link: neither a task nor a neighbour must reach them.
+			{"nobody else to loopback", join(inLink("lo", false), destination(s.loopback), drop())},
 		}},
 		{name: "prerouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityNATDest, rules: dispatchIn},
 		{name: "output", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityNATDest, rules: dispatch},
