@@ -26,7 +26,7 @@ func (n *namespace) obstacles(six bool) ([]string, error) {
 	for _, one := range chains {
 		family := one.Table.Family
 		if one.Hooknum == nil || *one.Hooknum != *nftables.ChainHookForward || one.Policy == nil || *one.Policy != nftables.ChainPolicyDrop ||
-			family != nftables.TableFamilyIPv4 && family != nftables.TableFamilyINet && !(six && family == nftables.TableFamilyIPv6) ||
+			family != nftables.TableFamilyIPv4 && family != nftables.TableFamilyINet && (!six || family != nftables.TableFamilyIPv6) ||
 			one.Table.Name == tableName && family != nftables.TableFamilyINet {
 			continue
 		}

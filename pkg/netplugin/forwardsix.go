@@ -67,7 +67,7 @@ func (l *Linux) enableForwardSix() error {
 	}
 	return l.host.within(func() error {
 		known, ours, err := l.notedSix()
-		if err != nil || confNow("all", settingForward) == "1" && !(ours && !l.force) {
+		if err != nil || confNow("all", settingForward) == "1" && (!ours || l.force) {
 			return err
 		}
 		links, err := confLinks()
@@ -180,11 +180,11 @@ func (l *Linux) noteSix(known, before []conf) error {
 			known = append(known, c)
 		}
 	}
-	note := mark
+	note := []byte(mark)
 	for _, c := range known {
-		note += c.link + " " + c.name + " " + c.value + "\n"
+		note = fmt.Appendf(note, "%s %s %s\n", c.link, c.name, c.value)
 	}
-	return os.WriteFile(l.forwardSixFile(), []byte(note), 0o600)
+	return os.WriteFile(l.forwardSixFile(), note, 0o600)
 }
 
 // restoreForwardSix undoes enableForwardSix.

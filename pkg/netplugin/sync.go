@@ -144,11 +144,7 @@ type neighbour struct {
 	mac  string
 }
 
-// neighbours lists the permanent ones of a link, or of all for 0.
-func (n *namespace) neighbours(link int) (map[neighbour]bool, error) {
-	return n.neighboursOf(link, unix.AF_INET)
-}
-
+// neighboursOf lists the permanent ones of a link, or of all for 0, of an address family.
 func (n *namespace) neighboursOf(link, family int) (map[neighbour]bool, error) {
 	list, err := dump(func() ([]netlink.Neigh, error) { return n.NeighList(link, family) })
 	if err != nil {
