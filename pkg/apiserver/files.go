@@ -101,6 +101,37 @@ func pinFiles(s *store.Snapshot, c *v1.ContainerSpec) error {
 	return nil
 }
 
+// maxHeld bounds how many versions one write holds: etcd takes so many operations at once.
+const maxHeld = 40
+
+// holdVersions writes the claims of the versions again that a service begins to refer to, as they are, so that their collection, which
+// removes the claims too, and this write cannot both happen.
+func holdVersions(s *store.Snapshot, spec, before *v1.ServiceSpec) (ops []store.Op) {
+	had := make(map[string]bool)
+	if before != nil {
+		for _, ref := range slices.Concat(before.Task.Container.Secrets, before.Task.Container.Configs) {
+			had[ref.ID] = true
+		}
+	}
+	for kind, refs := range map[v1.Kind][]v1.FileReference{v1.KindSecret: spec.Task.Container.Secrets, v1.KindConfig: spec.Task.Container.Configs} {
+		for _, ref := range refs {
+			o, ok := s.Lookup(kind, ref.ID)
+			if !ok || had[ref.ID] || len(ops) >= maxHeld {
+				continue
+			}
+			had[ref.ID] = true // a container may have it twice
+			if stack, _ := v1.StackVersion(o.GetMeta()); stack == "" {
+				continue
+			}
+			if claim, ok := store.Get(s, v1.Claims, v1.NameClaim(kind, o.GetMeta().Name)); ok {
+				ops = append(ops, store.Op{Kind: v1.KindClaim, ID: claim.Meta.ID, Value: claim.Spec, Meta: &claim.Meta,
+					If: store.AtRevision(claim.Meta.Revisions[v1.SectionSpec])})
+			}
+		}
+	}
+	return ops
+}
+
 func dataSize(obj v1.Object) int {
 	switch obj := obj.(type) {
 	case *v1.Secret:

@@ -1,6 +1,7 @@
 package apiserver_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -129,5 +130,38 @@ func TestSecretsArePinned(t *testing.T) {
 	crowd.Meta.Name = "crowd"
 	if _, _, err := client.Create(f.ctx, f.client, v1.Services, crowd); !strings.Contains(fmt.Sprint(err), "its secrets and configs are") {
 		t.Errorf("%d large secrets: %v", len(many), err)
+	}
+}
+
+// TestServiceHoldsVersions: what was decided about a version that nobody refers to cannot be written any more once a service does.
+func TestServiceHoldsVersions(t *testing.T) {
+	f := serve(t)
+	const name = "shop_key_v1"
+	claim := v1.NameClaim(v1.KindSecret, name)
+	f.commit(store.Op{Kind: v1.KindSecret, ID: "s1", Value: &v1.SecretSpec{Data: []byte("one")}, If: store.Absent(), Meta: &v1.Meta{Name: name,
+		Labels: map[string]string{v1.LabelStack: "shop", v1.LabelStackKey: "key", v1.LabelStackVersion: "v1"}}},
+		store.Op{Kind: v1.KindClaim, ID: claim, Value: &v1.ClaimSpec{Holder: "s1"}, If: store.Absent(), Meta: &v1.Meta{ID: claim}})
+	removal := func() []store.Op {
+		held, _ := store.Get(f.snapshot(), v1.Claims, claim)
+		return []store.Op{{Kind: v1.KindSecret, ID: "s1", If: store.Exists()},
+			{Kind: v1.KindClaim, ID: claim, If: store.AtRevision(held.Meta.Revisions[v1.SectionSpec])}}
+	}
+	service := web("web")
+	decided := removal()
+	made := f.create(service)
+	if _, err := f.store.Commit(f.ctx, store.Commit{Ops: decided[1:]}); err != nil {
+		t.Fatalf("a service that does not refer to it is in the way: %v", err)
+	}
+	f.commit(store.Op{Kind: v1.KindClaim, ID: claim, Value: &v1.ClaimSpec{Holder: "s1"}, If: store.Absent(), Meta: &v1.Meta{ID: claim}})
+	decided = removal()
+	made.Spec.Task.Container.Secrets = []v1.FileReference{{Source: name}}
+	if _, _, err := client.Update(f.ctx, f.client, v1.Services, made); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.store.Commit(f.ctx, store.Commit{Ops: decided}); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("the removal of what a service refers to by now: %v", err)
+	}
+	if held, ok := store.Get(f.snapshot(), v1.Claims, claim); !ok || held.Spec.Holder != "s1" {
+		t.Errorf("the claim is now %+v", held)
 	}
 }

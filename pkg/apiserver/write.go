@@ -125,6 +125,7 @@ func (s *Server) creation(snapshot *store.Snapshot, d v1.Descriptor, obj v1.Obje
 	ops = append(ops, store.Op{Kind: d.Kind(), ID: id, Value: d.Section(obj, v1.SectionSpec), Meta: meta, If: store.Absent()}, claiming)
 	if service, ok := obj.(*v1.Service); ok {
 		ops = append(ops, revisionOp(snapshot, service.Spec, meta))
+		ops = append(ops, holdVersions(snapshot, service.Spec, nil)...)
 	}
 	return change{id: id, ops: ops}, nil
 }
@@ -299,6 +300,7 @@ func (s *Server) replacement(snapshot *store.Snapshot, d v1.Descriptor, obj v1.O
 	ops := []store.Op{{Kind: d.Kind(), ID: id, Value: spec, Meta: &meta, If: store.AtRevision(was.Revisions[v1.SectionSpec])}}
 	if service, ok := obj.(*v1.Service); ok && !same {
 		ops = append(ops, revisionOp(snapshot, service.Spec, &meta))
+		ops = append(ops, holdVersions(snapshot, service.Spec, old.(*v1.Service).Spec)...)
 	}
 	return change{id: id, ops: ops}, nil
 }
@@ -391,7 +393,7 @@ func (s *Server) removal(snapshot *store.Snapshot, d v1.Descriptor, obj v1.Objec
 		claim = v1.NodeIndexClaim(n.Spec.Index)
 	}
 	if held, ok := store.Get(snapshot, v1.Claims, claim); ok && held.Spec.Holder == meta.ID {
-		c.ops = append(c.ops, store.Op{Kind: v1.KindClaim, ID: claim, If: store.Exists()})
+		c.ops = append(c.ops, store.Op{Kind: v1.KindClaim, ID: claim, If: store.AtRevision(held.Meta.Revisions[v1.SectionSpec])})
 	}
 	return c
 }

@@ -37,7 +37,7 @@ already and the same stays as it is; what is different is changed. A key that ca
 what to do, before anything is changed.
 
 Secrets and configs are called by their content: a file that has changed is a new secret or config, and the services that use it
-roll out. The version before stays for a rollback, older ones are removed.`,
+roll out. A version goes by itself once no service, and no revision that one can be rolled back to, refers to it.`,
 		Example: `  swarmctl stack deploy -c compose.yml shop
   swarmctl stack deploy -c compose.yml -c production.yml --prune --detach=false shop
   swarmctl stack config -c compose.yml | swarmctl stack deploy -c - shop`,
@@ -161,9 +161,6 @@ func (d *deployment) run(ctx context.Context) error {
 			return fmt.Errorf("%w\n%d of %d services were not deployed", err, len(d.stack.Services)-i, len(d.stack.Services))
 		}
 		services = append(services, made)
-	}
-	if err := d.removeOld(ctx); err != nil {
-		return err
 	}
 	return d.convergeAll(ctx, d.client, &d.flags.wait, d.started, services)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -13,7 +12,6 @@ import (
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/client"
-	"github.com/swarmd/swarmd/pkg/compose"
 )
 
 // spoken is an object as Docker's stack commands say it: service shop_web.
@@ -110,58 +108,4 @@ func (a *app) removeStacks(ctx context.Context, names []string, detach bool) err
 			removeAll(ctx, a, c, v1.Networks, b.networks))
 	}
 	return errors.Join(errs...)
-}
-
-// removeOld removes versions of secrets and configs that were there before the one before, and that no kept revision of a service refers to:
-// a rollback may lead there.
-func (d *deployment) removeOld(ctx context.Context) error {
-	b, err := newBelongings(ctx, d.client, d.stack.Name)
-	if err != nil {
-		return err
-	}
-	revisions, err := client.List(ctx, d.client, v1.ServiceRevisions, nil)
-	if err != nil {
-		return daemonError(err)
-	}
-	needed := make(map[string]bool)
-	for _, r := range revisions {
-		for _, ref := range slices.Concat(r.Spec.Task.Container.Secrets, r.Spec.Task.Container.Configs) {
-			needed[ref.ID] = true
-		}
-	}
-	return errors.Join(removeVersions(ctx, d, v1.Secrets, b.secrets, d.stack.Secrets, needed),
-		removeVersions(ctx, d, v1.Configs, b.configs, d.stack.Configs, needed))
-}
-
-func removeVersions[S any](ctx context.Context, d *deployment, k v1.KindOf[S, v1.None, v1.None],
-	all, current []*v1.Resource[S, v1.None, v1.None], needed map[string]bool) error {
-	for _, o := range superseded(all, current, needed) {
-		err := client.Delete(ctx, d.client, k, o.Meta.ID)
-		switch client.Status(err) {
-		case http.StatusBadRequest, http.StatusNotFound: // somebody uses it, or it is gone
-		default:
-			if err != nil {
-				return fmt.Errorf("failed to remove %s: %w", spoken(k.Kind(), o.Meta.Name), daemonError(err))
-			}
-			d.printf("Removing %s\n", spoken(k.Kind(), o.Meta.Name))
-		}
-	}
-	return nil
-}
-
-// superseded are versions that are neither current nor needed, but for the latest of each key: somebody may be about to use it.
-func superseded[S any](all, current []*v1.Resource[S, v1.None, v1.None], needed map[string]bool) []*v1.Resource[S, v1.None, v1.None] {
-	old := slices.DeleteFunc(slices.Clone(all), func(o *v1.Resource[S, v1.None, v1.None]) bool {
-		return o.Meta.Labels[compose.LabelVersion] == "" || slices.ContainsFunc(current, func(c *v1.Resource[S, v1.None, v1.None]) bool {
-			return c.Meta.Name == o.Meta.Name
-		})
-	})
-	slices.SortStableFunc(old, func(x, y *v1.Resource[S, v1.None, v1.None]) int { return y.Meta.CreatedAt.Compare(x.Meta.CreatedAt) })
-	latest := make(map[string]bool)
-	return slices.DeleteFunc(old, func(o *v1.Resource[S, v1.None, v1.None]) bool {
-		key := o.Meta.Labels[compose.LabelKey]
-		keep := !latest[key] || needed[o.Meta.ID]
-		latest[key] = true
-		return keep
-	})
 }

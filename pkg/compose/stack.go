@@ -17,13 +17,13 @@ import (
 // Labels of what belongs to a stack; the first two are Docker's.
 const (
 	// LabelNamespace is on everything, also on containers and volumes; its value is the stack's name.
-	LabelNamespace = "com.docker.stack.namespace"
+	LabelNamespace = v1.LabelStack
 	// LabelImage is on services: the image as the file has it.
 	LabelImage = "com.docker.stack.image"
 	// LabelKey is on secrets and configs: their name in the file, which all their versions have in common.
-	LabelKey = "swarm.stack.key"
+	LabelKey = v1.LabelStackKey
 	// LabelVersion is on secrets and configs: what tells this content from others.
-	LabelVersion = "swarm.stack.version"
+	LabelVersion = v1.LabelStackVersion
 )
 
 // Stack are the objects that compose files mean. What a slice holds is in the order to make it in.

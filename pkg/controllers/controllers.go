@@ -15,6 +15,8 @@
 //	  gc         what is over and may go                         removes tasks, revisions, services, attachments
 //	  address    with which addresses and ports, or why none     Service.desired.vips and ports, Task.desired.networks
 //	  scheduler  where the tasks run, or why nowhere             Task.desired.placement
+//	stack      by stack
+//	  versions   which contents of its files are over            removes secrets, configs
 //	authority  the one
 //	  authority  which root every node has come to trust         Authority.desired
 //
@@ -22,7 +24,8 @@
 // moved in one step. Gc comes after service, which says what to remove. Address comes after both, so that new tasks have their
 // addresses when they are first seen, and before the scheduler, which places no task without. The scheduler is last, because all
 // the others can be decided without a node, and so that what it places need not be shown to another rule. The networks are a
-// pipeline of their own, for a network is there without any service; both rules are in package network.
+// pipeline of their own, for a network is there without any service; both rules are in package network. So are the stacks, of which only
+// what their files said is in the store on its own; that rule is in package gc.
 //
 // Package member beside them is pure too, and no rule: what it decides about is etcd's list of members, which is in no
 // snapshot.
@@ -53,6 +56,7 @@ func Pipelines() []reconcile.Pipeline {
 		{Name: "node", AllKeys: node.AllKeys, Rules: []reconcile.Rule{node.Rule{}}},
 		{Name: "network", AllKeys: network.AllKeys, Rules: []reconcile.Rule{network.Rule{}}},
 		{Name: "service", AllKeys: reconcile.AllKeys, Rules: Rules()},
+		{Name: "stack", AllKeys: gc.AllStacks, Rules: []reconcile.Rule{gc.Versions{}}},
 		{Name: "authority", AllKeys: authority.AllKeys, Rules: []reconcile.Rule{authority.Rule{}}},
 	}
 }

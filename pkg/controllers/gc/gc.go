@@ -1,7 +1,8 @@
 // Package gc decides what may go: tasks that are to be removed and cannot run any more, tasks beyond the history limit,
-// service revisions that nobody needs, services that are being deleted once their last task is gone, and attachments that ended a day ago.
+// service revisions that nobody needs, services that are being deleted once their last task is gone, attachments that ended a day ago, and
+// contents of stacks' files that nothing refers to any more (versions.go).
 //
-// It is the only rule that removes objects. It never stops a task: others decide that, and gc waits until it has ended.
+// Its rules are the only ones that remove objects. It never stops a task: others decide that, and gc waits until it has ended.
 package gc
 
 import (
@@ -135,6 +136,11 @@ func (d *decision) stopped() [][]*v1.Task {
 func (d *decision) trim(tasks []*v1.Task) (last uint64) {
 	newest := tasks[len(tasks)-1]
 	kept := 0
+	for _, t := range tasks {
+		if t.Desired.State <= v1.TaskComplete {
+			kept++ // it stays in any case
+		}
+	}
 	var remove []*v1.Task
 	for _, t := range slices.Backward(tasks) {
 		switch {
@@ -143,7 +149,8 @@ func (d *decision) trim(tasks []*v1.Task) (last uint64) {
 			if d.over(t) {
 				remove = append(remove, t)
 			}
-		case kept < max(d.limit, 1) || d.limit < 0 || t.Desired.State <= v1.TaskComplete || !d.over(t):
+		case t.Desired.State <= v1.TaskComplete:
+		case kept < max(d.limit, 1) || d.limit < 0 || !d.over(t):
 			kept++
 		default:
 			remove = append(remove, t)
