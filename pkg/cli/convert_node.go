@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"net"
+	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
@@ -40,6 +41,9 @@ func convertTask(t *v1.Task, revision *v1.ServiceRevision, n names) *dockerTask 
 				d.Status.ContainerStatus.ExitCode = *c.ExitCode
 			}
 		}
+	}
+	if t.Desired != nil && v1.MoveDropped(t) {
+		d.Status.Err = strings.TrimSuffix(t.Desired.Reason+": "+d.Status.Err, ": ")
 	}
 	return d
 }

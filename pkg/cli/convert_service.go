@@ -235,7 +235,7 @@ func convertPlacement(p *v1.Placement) *dockerPlacement {
 	if p == nil {
 		return nil
 	}
-	d := &dockerPlacement{Constraints: p.Constraints, MaxReplicas: p.MaxReplicas}
+	d := &dockerPlacement{Constraints: p.Constraints, MaxReplicas: p.MaxReplicas, Rebalance: string(p.Rebalance)}
 	for _, pref := range p.Preferences {
 		d.Preferences = append(d.Preferences, dockerPreference{&dockerSpread{pref.Spread}})
 	}

@@ -179,6 +179,7 @@ type dockerPlacement struct {
 	Constraints []string           `json:",omitempty"`
 	Preferences []dockerPreference `json:",omitempty"`
 	MaxReplicas uint64             `json:",omitempty"`
+	Rebalance   string             `json:",omitempty"`
 	Platforms   []dockerPlatform   `json:",omitempty"`
 }
 

@@ -108,7 +108,7 @@ const updateFlags = "update-delay update-failure-action update-max-failure-ratio
 
 const commonFlags = updateFlags + cronFlags + "cap-add cap-drop credential-spec detach endpoint-mode entrypoint health-cmd health-http health-interval " +
 	"health-retries health-start-interval health-start-period health-tcp health-timeout hostname init isolation limit-cpu limit-memory limit-pids " +
-	"log-driver log-opt max-concurrent memory-swap memory-swappiness no-healthcheck no-resolve-image oom-score-adj quiet read-only " +
+	"log-driver log-opt max-concurrent memory-swap memory-swappiness no-healthcheck no-resolve-image oom-score-adj quiet read-only rebalance " +
 	"replicas replicas-max-per-node reserve-cpu reserve-memory restart-condition restart-delay restart-max-attempts restart-window " +
 	"stop-grace-period stop-signal tty user with-registry-auth workdir "
 

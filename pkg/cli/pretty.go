@@ -48,7 +48,9 @@ Placement:
 {{- if .Preferences}}
  Preferences:   [{{range $i, $p := .Preferences}}{{if $i}} {{end}}spread={{$p.Spread.SpreadDescriptor}}{{end}}]{{end}}
 {{- if .MaxReplicas}}
- Max Replicas Per Node:   {{.MaxReplicas}}{{end}}{{end}}
+ Max Replicas Per Node:   {{.MaxReplicas}}{{end}}
+{{- if .Rebalance}}
+ Rebalance:	{{.Rebalance}}{{end}}{{end}}
 {{- with .Spec.UpdateConfig}}
 UpdateConfig:{{template "update" .}}
  Update order:      {{.Order}}{{end}}

@@ -26,7 +26,7 @@ type serviceFlags struct {
 	stopGrace, stopDrain                *value[v1.Duration]
 	replicas, concurrent, maxAttempts   *value[uint64]
 	maxReplicas                         uint64
-	restartCondition                    string
+	restartCondition, rebalance         string
 	restartDelay, restartWindow         *value[v1.Duration]
 	update, rollback                    updateFlags
 	endpointMode                        string
@@ -157,6 +157,7 @@ func (f *serviceFlags) addRestartFlags() {
 	s.Var(f.replicas, "replicas", "Number of tasks")
 	s.Var(f.concurrent, "max-concurrent", "Number of job tasks to run concurrently (default equal to --replicas)")
 	s.Uint64Var(&f.maxReplicas, "replicas-max-per-node", 0, "Maximum number of tasks per node (default 0 = unlimited)")
+	s.StringVar(&f.rebalance, "rebalance", "", `Whether tasks that run move to nodes that join or come back ("off", "on-join") (default "off")`)
 	s.StringVar(&f.restartCondition, "restart-condition", "", `Restart when condition is met ("none", "on-failure", "any") (default "any")`)
 	s.Var(f.restartDelay, "restart-delay", "Delay between restart attempts (ns|us|ms|s|m|h) (default 5s)")
 	s.Var(f.maxAttempts, "restart-max-attempts", "Maximum number of restarts before giving up")

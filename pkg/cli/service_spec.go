@@ -43,6 +43,9 @@ func (f *serviceFlags) apply(svc *v1.Service) error {
 	if f.changed("replicas-max-per-node") {
 		placement(&svc.Spec.Task).MaxReplicas = f.maxReplicas
 	}
+	if err := f.applyRebalance(svc.Spec); err != nil {
+		return err
+	}
 	f.update.apply(f, &svc.Spec.Update)
 	f.rollback.apply(f, &svc.Spec.Rollback)
 	if f.changed("endpoint-mode") {
@@ -54,6 +57,23 @@ func (f *serviceFlags) apply(svc *v1.Service) error {
 		return errors.New("--log-opt needs --log-driver")
 	}
 	return f.applyHealth(&svc.Spec.Task.Container)
+}
+
+// applyRebalance leaves out what is the default, so that turning it off leaves the service as if it had never been on.
+func (f *serviceFlags) applyRebalance(s *v1.ServiceSpec) error {
+	if !f.changed("rebalance") {
+		return nil
+	}
+	switch r := v1.Rebalance(f.rebalance); {
+	case r == v1.RebalanceOff && s.Task.Placement == nil:
+	case r == v1.RebalanceOff:
+		placement(&s.Task).Rebalance = ""
+	case r != v1.RebalanceOnJoin:
+		return fmt.Errorf("invalid option %q for flag --rebalance: want off, on-join", f.rebalance)
+	default:
+		placement(&s.Task).Rebalance = r
+	}
+	return nil
 }
 
 func (f *serviceFlags) applyContainer(c *v1.ContainerSpec) {

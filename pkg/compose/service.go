@@ -174,7 +174,10 @@ func (c *converter) placement(path, platform string, p *types.Placement) *v1.Pla
 			c.fail(path+".platform", "%q is no platform: want one such as linux/amd64", platform)
 		}
 	}
-	if len(out.Constraints)+len(out.Preferences)+len(out.Platforms) == 0 && out.MaxReplicas == 0 {
+	if p.Extensions["x-rebalance"] != nil {
+		c.extension(path+".deploy.placement.x-rebalance", p.Extensions["x-rebalance"], &out.Rebalance)
+	}
+	if len(out.Constraints)+len(out.Preferences)+len(out.Platforms) == 0 && out.MaxReplicas == 0 && out.Rebalance == "" {
 		return nil
 	}
 	return out

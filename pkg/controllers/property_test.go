@@ -74,7 +74,8 @@ func drawCluster(t *rapid.T) string {
 		delay := rapid.IntRange(0, 2).Draw(t, "delay")
 		action := rapid.SampledFrom([]v1.FailureAction{v1.FailurePause, v1.FailureContinue, v1.FailureRollback}).Draw(t, "action")
 		extra := rapid.SampledFrom([]string{"", "resources: {reservations: {cpus: 1}}", "placement: {maxReplicas: 3}",
-			"placement: {preferences: [{spread: node.labels.zone}]}"}).Draw(t, "extra")
+			"placement: {preferences: [{spread: node.labels.zone}]}", "placement: {rebalance: on-join}",
+			"placement: {rebalance: on-join, maxReplicas: 2, preferences: [{spread: node.labels.zone}]}"}).Draw(t, "extra")
 		if extra != "" {
 			extra = ", " + extra
 		}

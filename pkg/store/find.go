@@ -40,6 +40,9 @@ func (s *Snapshot) ServicesWithUnplaced() iter.Seq[string] { return s.index.unpl
 // GlobalServices yields the services whose tasks are made for nodes, in the order of their IDs.
 func (s *Snapshot) GlobalServices() iter.Seq[*v1.Service] { return s.index.global.members("") }
 
+// RebalancedServices yields the services whose tasks move to nodes that come, in the order of their IDs.
+func (s *Snapshot) RebalancedServices() iter.Seq[*v1.Service] { return s.index.balanced.members("") }
+
 // RevisionsOfService yields the kept revisions of a service in the order of their IDs.
 func (s *Snapshot) RevisionsOfService(service string) iter.Seq[*v1.ServiceRevision] {
 	return s.index.revisions.members(service)

@@ -21,6 +21,7 @@ type index struct {
 	network   networkIndex
 	peers     peerIndex
 	global    grouped[*v1.Service] // with tasks on every node, in one group
+	balanced  grouped[*v1.Service] // whose tasks move to nodes that come, in one group
 }
 
 func newIndex() index {
@@ -35,13 +36,15 @@ func newIndex() index {
 		network:   newNetworkIndex(),
 		peers:     newPeerIndex(),
 		global:    newGrouped[*v1.Service](),
+		balanced:  newGrouped[*v1.Service](),
 	}
 }
 
 // shared is the same index for the next snapshot, where it is copied tree by tree when one is first written.
 func (x *index) shared() index {
 	return index{x.names.shared(), x.byService.shared(), x.byNode.shared(), x.unplaced.shared(), x.revisions.shared(),
-		x.loads.shared(), x.counts.shared(), x.network.shared(), x.peers.shared(), x.global.shared()}
+		x.loads.shared(), x.counts.shared(), x.network.shared(), x.peers.shared(), x.global.shared(),
+		x.balanced.shared()}
 }
 
 // change replaces what the index knows of an object; old is nil where it is new, next where it is gone.
@@ -69,7 +72,8 @@ func (x *index) change(old, next v1.Object) {
 		is, _ := next.(*v1.Service)
 		x.network.changeService(was, is)
 		x.peers.changeService(was, is)
-		x.changeGlobal(was, is)
+		changeMember(&x.global, was, is, v1.Global)
+		changeMember(&x.balanced, was, is, rebalances)
 		x.changeName(old, next)
 	case *v1.Network:
 		was, _ := old.(*v1.Network)
@@ -86,13 +90,16 @@ func (x *index) change(old, next v1.Object) {
 	}
 }
 
-func (x *index) changeGlobal(was, is *v1.Service) {
-	if v1.Global(is) {
-		x.global.set("", is.Meta.ID, is)
-	} else if v1.Global(was) {
-		x.global.remove("", was.Meta.ID)
+// changeMember puts a service into the one group of those that are such, or takes it out.
+func changeMember(group *grouped[*v1.Service], was, is *v1.Service, such func(*v1.Service) bool) {
+	if such(is) {
+		group.set("", is.Meta.ID, is)
+	} else if such(was) {
+		group.remove("", was.Meta.ID)
 	}
 }
+
+func rebalances(s *v1.Service) bool { return v1.Rebalances(v1.Effective(s)) }
 
 func (x *index) changeName(old, next v1.Object) {
 	was, is := nameKey(old), nameKey(next)

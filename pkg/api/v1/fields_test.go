@@ -17,7 +17,7 @@ var decided = map[reflect.Type]struct{ honoured, refused string }{
 	reflect.TypeFor[TaskSpec]():      {"container resources restartPolicy placement networks logDriver forceUpdate", "logDriver"},
 	reflect.TypeFor[Resources]():     {"limits reservations memorySwap memorySwappiness", ""},
 	reflect.TypeFor[Reservations]():  {"cpus memory generic", ""},
-	reflect.TypeFor[Placement]():     {"constraints preferences maxReplicas platforms", ""},
+	reflect.TypeFor[Placement]():     {"constraints preferences maxReplicas platforms rebalance", ""},
 	reflect.TypeFor[RestartPolicy](): {"condition delay maxAttempts window", ""},
 	reflect.TypeFor[UpdateConfig]():  {"parallelism delay failureAction monitor maxFailureRatio order progressDeadline", ""},
 	reflect.TypeFor[Privileges]():    {"noNewPrivileges seccomp", "appArmor seLinux"},

@@ -39,6 +39,8 @@ const (
 type NodeDesired struct {
 	// Down is since when the node is taken for lost; its tasks are replaced.
 	Down time.Time `json:"down,omitzero"`
+	// Since is since when the node takes tasks: it joined then, came back, or was made active again. Zero while it takes none.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // NodeStatus is what the node's agent says of itself.

@@ -40,6 +40,33 @@ func NodePaused(n *Node) bool {
 	return n != nil && n.Spec != nil && n.Spec.Availability == AvailabilityPause
 }
 
+// TakesTasks tells whether a node is there and takes new tasks.
+func TakesTasks(n *Node) bool {
+	return n != nil && n.Status != nil && n.Status.State == NodeReady && !NodeLost(n) && n.Meta.Deleting.IsZero() && n.Spec != nil &&
+		(n.Spec.Availability == AvailabilityActive || n.Spec.Availability == "")
+}
+
+// Rebalances tells whether the tasks of a service that run move to nodes that come.
+func Rebalances(s *Service) bool {
+	return s != nil && s.Spec != nil && s.Meta.Deleting.IsZero() && (s.Spec.Mode == ModeReplicated || s.Spec.Mode == "") &&
+		s.Spec.Task.Placement != nil && s.Spec.Task.Placement.Rebalance == RebalanceOnJoin
+}
+
+// MayRebalance tells whether the tasks of such a service may move now: no rollout is under way, or has stopped half-way.
+func MayRebalance(s *Service) bool {
+	if !Rebalances(s) {
+		return false
+	}
+	if s.Desired == nil || s.Desired.Update == nil {
+		return true
+	}
+	state := s.Desired.Update.State
+	return state == UpdateCompleted || state == UpdateRollbackCompleted
+}
+
+// MoveDropped tells whether a task was to take over from another, and did not.
+func MoveDropped(t *Task) bool { return t.Desired.Move != nil && t.Desired.State > TaskComplete }
+
 // SameButPlacement tells whether a revision's tasks need no replacement when a service changes to what it says now, as
 // long as their nodes satisfy its placement, and what is in files that change while they run is changed.
 func SameButPlacement(r *ServiceRevisionSpec, s *ServiceSpec) bool {

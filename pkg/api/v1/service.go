@@ -130,6 +130,26 @@ type Placement struct {
 	MaxReplicas uint64 `json:"maxReplicas,omitempty"`
 	// Platforms are those that the image runs on; empty is any.
 	Platforms []Platform `json:"platforms,omitempty"`
+	// Rebalance says whether tasks that run move to nodes that come to take tasks; default off. It is for mode replicated.
+	Rebalance Rebalance `json:"rebalance,omitempty"`
+}
+
+// Rebalance says when the tasks of a service that run are spread anew.
+type Rebalance string
+
+// When tasks are spread anew.
+const (
+	RebalanceOff    Rebalance = "off"
+	RebalanceOnJoin Rebalance = "on-join"
+)
+
+// UnmarshalJSON reads the word, and what YAML 1.1 takes off for.
+func (r *Rebalance) UnmarshalJSON(data []byte) error {
+	if string(data) == "false" {
+		*r = RebalanceOff
+		return nil
+	}
+	return json.Unmarshal(data, (*string)(r))
 }
 
 // PlacementPreference spreads tasks evenly over the values of a label, such as node.labels.zone.

@@ -110,6 +110,20 @@ type TaskDesired struct {
 	Reason string `json:"reason,omitempty"`
 	// Attachment is what a task is for that is of an Attachment: it has no service, no revision and no container.
 	Attachment *TaskAttachment `json:"attachment,omitempty"`
+	// Better is the ID of a node that came to take tasks after this one was placed, and that the scheduler would rather have it on: of
+	// services that rebalance.
+	Better string `json:"better,omitempty"`
+	// Move is of a task that is to take over from one that runs elsewhere, so that the service is balanced; nil once it has. A task that
+	// is to stop and still has it never took over.
+	Move *TaskMove `json:"move,omitempty"`
+}
+
+// TaskMove is what a task that is to take over from another is made by.
+type TaskMove struct {
+	// Node is where it is to run, and nowhere else.
+	Node string `json:"node"`
+	// Tries counts those that were made in the slot for that node since it last came, this one included.
+	Tries uint32 `json:"tries"`
 }
 
 // Restarts is what a slot remembers of its earlier tasks at the same revision.

@@ -15,6 +15,9 @@ func (c *checker) service(field string, s *ServiceSpec) {
 	if p := s.Task.Placement; p != nil && p.MaxReplicas > 0 && (s.Mode == ModeGlobal || s.Mode == ModeGlobalJob) {
 		c.fail(field+".task.placement.maxReplicas", "is for mode replicated and replicated-job; mode %s has one task on each node", s.Mode)
 	}
+	if p := s.Task.Placement; p != nil && p.Rebalance == RebalanceOnJoin && s.Mode != ModeReplicated {
+		c.fail(field+".task.placement.rebalance", "is for mode replicated; the tasks of mode %s do not move from node to node", cut(string(s.Mode)))
+	}
 	job := s.Mode == ModeReplicatedJob || s.Mode == ModeGlobalJob || s.Mode == ModeCron
 	c.update(field+".update", s.Update, job, FailurePause, FailureContinue, FailureRollback)
 	c.update(field+".rollback", s.Rollback, job, FailurePause, FailureContinue)
@@ -219,6 +222,9 @@ func (c *checker) placement(field string, p *Placement) {
 	}
 	if p.MaxReplicas > MaxReplicas {
 		c.fail(field+".maxReplicas", "%d is too many: want 0 (no bound) to %d", p.MaxReplicas, MaxReplicas)
+	}
+	if p.Rebalance != "" {
+		choice(c, field+".rebalance", p.Rebalance, RebalanceOff, RebalanceOnJoin)
 	}
 	if c.count(field+".platforms", len(p.Platforms), maxPlatforms) {
 		for i, platform := range p.Platforms {

@@ -143,6 +143,13 @@ func TestValidate(t *testing.T) {
 		{"Service", task, `"placement":{"maxReplicas":1000001}`, "spec.task.placement.maxReplicas: 1000001 is too many: want 0 (no bound) to 1000000"},
 		{"Service", `{"mode":"global","task":{"container":{"image":"a"},%s}}`, `"placement":{"maxReplicas":1}`,
 			"spec.task.placement.maxReplicas: is for mode replicated and replicated-job; mode global has one task on each node"},
+		{"Service", task, `"placement":{"rebalance":"on-join"}`, ""},
+		{"Service", task, `"placement":{"rebalance":false}`, ""}, // YAML 1.1 reads off so
+		{"Service", `{"mode":"global","task":{"container":{"image":"a"},%s}}`, `"placement":{"rebalance":"on-join"}`,
+			"spec.task.placement.rebalance: is for mode replicated; the tasks of mode global do not move from node to node"},
+		{"Service", `{"mode":"replicated-job","task":{"container":{"image":"a"},%s}}`, `"placement":{"rebalance":"on-join"}`,
+			"spec.task.placement.rebalance: is for mode replicated; the tasks of mode replicated-job do not move from node to node"},
+		{"Service", task, `"placement":{"rebalance":"always"}`, `spec.task.placement.rebalance: "always" is not allowed: want off or on-join`},
 		// Networks and logs.
 		{"Service", task, `"networks":[{"target":"back","aliases":["db","_x.y"]}]`, ""},
 		{"Service", task, `"networks":[{}]`, "spec.task.networks[0].target: is missing: want the name or ID of a network"},

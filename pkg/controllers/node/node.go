@@ -1,4 +1,4 @@
-// Package node decides which nodes are there.
+// Package node decides which nodes are there, and since when they take tasks.
 //
 // It owns the desired section of nodes. A node is there while its Presence is, which the manager that it has a session with
 // keeps alive. The package never looks at clocks to find a node missing, never touches a task, and never judges a node that
@@ -56,12 +56,22 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 	if n.Desired != nil {
 		next = *n.Desired
 	}
+	before := next
 	switch {
 	case present && !next.Down.IsZero():
 		next.Down = time.Time{}
 	case !present && next.Down.IsZero() && wasReady(n):
 		next.Down = now
-	default:
+	}
+	as := *n
+	as.Desired = &next
+	switch {
+	case !v1.TakesTasks(&as):
+		next.Since = time.Time{}
+	case next.Since.IsZero():
+		next.Since = now
+	}
+	if next == before {
 		return reconcile.Plan{}
 	}
 	return reconcile.Plan{Ops: []store.Op{{Kind: v1.KindNode, ID: key, Section: v1.SectionDesired, Value: &next,

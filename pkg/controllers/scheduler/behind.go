@@ -27,7 +27,7 @@ func (d *decision) behind(filters []filter) func(*v1.Task) string {
 		}
 		for _, old := range bySlot[t.Desired.Slot] {
 			n := byID[v1.TaskNode(old)]
-			if n == nil || old.Desired.Attempt >= t.Desired.Attempt || t.Desired.Node != "" && t.Desired.Node != n.Meta.ID {
+			if n == nil || old.Desired.Attempt >= t.Desired.Attempt || madeFor(t) != "" && madeFor(t) != n.Meta.ID {
 				continue
 			}
 			if firstNo(filters, n.without(old)) < 0 {

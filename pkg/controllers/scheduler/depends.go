@@ -74,7 +74,7 @@ func newest(s *store.Snapshot, service *v1.Service) map[uint64]*v1.Task {
 	slots := make(map[uint64]*v1.Task)
 	for t := range s.TasksOfService(service.Meta.ID) {
 		d := t.Desired
-		if d.State == v1.TaskRemove || v1.Job(service) && !v1.Cron(service) && d.Iteration != service.Meta.Generation {
+		if d.State == v1.TaskRemove || v1.MoveDropped(t) || v1.Job(service) && !v1.Cron(service) && d.Iteration != service.Meta.Generation {
 			continue
 		}
 		if known := slots[d.Slot]; known == nil || d.Attempt > known.Desired.Attempt {

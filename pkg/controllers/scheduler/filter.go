@@ -59,10 +59,7 @@ func onNodes(reason string, nodes int) string {
 // ready wants a node that is there and takes new tasks.
 type ready struct{}
 
-func (ready) fits(n *node) bool {
-	return n.Status != nil && n.Status.State == v1.NodeReady && !v1.NodeLost(n.Node) && n.Meta.Deleting.IsZero() &&
-		n.Spec != nil && (n.Spec.Availability == v1.AvailabilityActive || n.Spec.Availability == "")
-}
+func (ready) fits(n *node) bool { return v1.TakesTasks(n.Node) }
 
 func (ready) why(nodes int) string {
 	if nodes == 1 {

@@ -1,11 +1,11 @@
 // Package scheduler decides where tasks run: filters say which nodes can take a task, an order says which of them is best,
 // and where none can, the reasons are counted into the sentence that the user reads.
 //
-// It owns TaskDesired.Placement, and Pending once a task has its addresses: before, it is not placed. It never moves a task
+// It owns TaskDesired.Placement, Better, and Pending once a task has its addresses: before, it is not placed. It never moves a task
 // that has a node, never makes or stops one, and never looks at how busy a node is: what counts is what was set aside.
 //
 // Reading order: scheduler.go (a service), depends.go (what it waits for), filter.go (which nodes), volume.go (which have its data), spread.go (which is best),
-// explain.go (why not).
+// rebalance.go (which has become better), explain.go (why not).
 package scheduler
 
 import (
@@ -26,21 +26,44 @@ type Rule struct{}
 // Name implements reconcile.Rule.
 func (Rule) Name() string { return "scheduler" }
 
-// Keys implements reconcile.Rule: tasks wait for nodes, and for what other tasks hold there.
+// Keys implements reconcile.Rule: tasks wait for nodes, and for what other tasks hold there. Those that may move do, too, and for the
+// service to be at rest.
 func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	if _, _, changed := reconcile.NodeOf(c); changed {
-		return slices.Collect(s.ServicesWithUnplaced())
+		return waiting(s)
 	}
 	concerned := dependentsOf(s, c)
+	if c.Kind == v1.KindService {
+		return append(concerned, c.ID)
+	}
 	t, ok := reconcile.TaskOf(c)
 	switch {
 	case !ok:
 	case t.Freed():
-		return append(slices.Collect(s.ServicesWithUnplaced()), t.Service())
-	case t.Decided(), t.Ended():
+		return append(waiting(s), t.Service())
+	case t.Decided(), t.Ended(), served(t) && v1.Rebalances(serviceOf(s, t.Service())):
 		return append(concerned, t.Service())
 	}
 	return concerned
+}
+
+// waiting are the services with tasks that wait for a node, or for one that is better.
+func waiting(s *store.Snapshot) []string {
+	keys := slices.Collect(s.ServicesWithUnplaced())
+	for service := range s.RebalancedServices() {
+		keys = append(keys, service.Meta.ID)
+	}
+	return keys
+}
+
+// served tells whether a task has begun or ceased to serve, which says whether it may move.
+func served(t reconcile.TaskChange) bool {
+	return t.Old != nil && t.New != nil && v1.Serves(t.Old) != v1.Serves(t.New)
+}
+
+func serviceOf(s *store.Snapshot, id string) *v1.Service {
+	service, _ := store.Get(s, v1.Services, id)
+	return v1.Effective(service)
 }
 
 // Decide implements reconcile.Rule.
@@ -49,14 +72,19 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 	if _, ok := store.Get(s, v1.Attachments, key); ok {
 		return settle(now, s, groups)
 	}
-	service, ok := store.Get(s, v1.Services, key)
-	service = v1.Effective(service)
-	if len(groups) == 0 || ok && v1.WaitsForPorts(service) {
-		return reconcile.Plan{}
+	service := serviceOf(s, key)
+	d := &decision{now: now, snapshot: s, key: key}
+	if len(groups) > 0 && (service == nil || !v1.WaitsForPorts(service)) {
+		d.lookAtNodes()
+		d.placeAll(groups, service)
 	}
-	d := &decision{now: now, snapshot: s, key: key, nodes: candidates(s)}
-	d.countTasks()
-	waits := waitsFor(s, service)
+	d.remark(service)
+	return d.plan
+}
+
+// placeAll gives nodes to the tasks that wait for one.
+func (d *decision) placeAll(groups []group, service *v1.Service) {
+	waits := waitsFor(d.snapshot, service)
 	for _, g := range groups {
 		spec, ok := d.spec(service, g.revision)
 		if !ok {
@@ -70,7 +98,6 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 		}
 		d.place(g, service, spec)
 	}
-	return d.plan
 }
 
 // settle gives the tasks of an attachment the node that it is on, once they have their addresses, whatever else that node takes.
@@ -120,7 +147,8 @@ type decision struct {
 	now      time.Time
 	snapshot *store.Snapshot
 	key      string
-	nodes    []*node
+	nodes    []*node             // nil until they are looked at
+	moving   map[uint64]bool     // slots in which a task is to take over from one on another node
 	latest   map[uint64]*v1.Task // of each slot, that has a node; nil where nobody asked
 	plan     reconcile.Plan
 }
@@ -130,10 +158,23 @@ type node struct {
 	*v1.Node
 	load store.Load
 	ours int // live tasks of the service
-	// failures are the service's recent ones, by revision.
+	// leaving are those of them that another takes over from elsewhere.
+	leaving int
+	// failures are the service's recent ones, by revision; the first of them is forgotten at forgets.
 	failures map[string]int
+	forgets  time.Time
 	failed   int     // those of the group that is being placed
 	leaf     *branch // where it is in the tree
+}
+
+// stay counts the service's tasks that are to stay on the node.
+func (n *node) stay() int { return n.ours - n.leaving }
+
+// lookAtNodes finds all nodes, with what they hold of the service.
+func (d *decision) lookAtNodes() {
+	d.nodes = candidates(d.snapshot)
+	d.countTasks()
+	d.countLeaving()
 }
 
 func candidates(s *store.Snapshot) []*node {
@@ -170,7 +211,29 @@ func (d *decision) countTasks() {
 					n.failures = make(map[string]int)
 				}
 				n.failures[t.Desired.Revision]++
+				n.forgets = reconcile.Sooner(n.forgets, f.At.Add(v1.FailureMemory))
 			}
+		}
+	}
+}
+
+// countLeaving finds the slots that move to a better node. Their tasks on the old ones are about to leave, and do not count.
+func (d *decision) countLeaving() {
+	d.moving = make(map[uint64]bool)
+	for t := range d.snapshot.TasksOfService(d.key) {
+		if t.Desired.Move != nil && v1.Live(t) {
+			d.moving[t.Desired.Slot] = true
+		}
+	}
+	if len(d.moving) == 0 {
+		return
+	}
+	for t := range d.snapshot.TasksOfService(d.key) {
+		if t.Desired.Move != nil || !v1.Live(t) || !d.moving[t.Desired.Slot] {
+			continue
+		}
+		if n, ok := d.nodeCalled(v1.TaskNode(t)); ok && !v1.NodeDrained(n.Node) {
+			n.leaving++
 		}
 	}
 }
@@ -186,17 +249,21 @@ func (d *decision) spec(service *v1.Service, revision string) (*v1.ServiceRevisi
 	return nil, false
 }
 
-// place gives nodes to the tasks of a group: to those of a global service their own, to those whose volumes are somewhere that node, to
+// place gives nodes to the tasks of a group: to those of a global service and those that move their own, to those whose volumes are somewhere that node, to
 // others until no node is left.
 func (d *decision) place(g group, service *v1.Service, spec *v1.ServiceRevisionSpec) {
 	if len(g.tasks) == 0 {
 		return
 	}
 	filters, needs := filtersFor(spec), needsOf(spec)
-	if g.tasks[0].Desired.Node != "" {
-		d.placeOn(g.tasks, filters, needs)
-		return
-	}
+	var made []*v1.Task
+	g.tasks = slices.DeleteFunc(g.tasks, func(t *v1.Task) bool {
+		if madeFor(t) != "" {
+			made = append(made, t)
+		}
+		return madeFor(t) != ""
+	})
+	d.placeOn(made, filters, needs)
 	for _, n := range d.nodes {
 		n.failed = n.failures[g.revision]
 	}
@@ -221,17 +288,28 @@ func (d *decision) place(g group, service *v1.Service, spec *v1.ServiceRevisionS
 	}
 }
 
+// madeFor is the node that a task was made for, or "".
+func madeFor(t *v1.Task) string {
+	if m := t.Desired.Move; m != nil {
+		return m.Node
+	}
+	return t.Desired.Node
+}
+
 // placeOn gives each task the node that it was made for, where that can take it.
 func (d *decision) placeOn(tasks []*v1.Task, filters []filter, needs needs) {
+	if len(tasks) == 0 {
+		return
+	}
 	byID := make(map[string]*node, len(d.nodes))
 	for _, n := range d.nodes {
 		byID[n.Meta.ID] = n
 	}
 	for i, t := range tasks {
-		n := byID[t.Desired.Node]
+		n := byID[madeFor(t)]
 		switch {
 		case n == nil:
-			d.explain(tasks[i:i+1], "node "+t.Desired.Node+" is not there", nobody)
+			d.explain(tasks[i:i+1], "node "+madeFor(t)+" is not there", nobody)
 		case firstNo(filters, n) >= 0:
 			d.explain(tasks[i:i+1], reasons(filters, []*node{n}), d.behind(filters))
 		default:

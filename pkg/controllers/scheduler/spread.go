@@ -22,7 +22,7 @@ func less(a, b *node) bool {
 	if bf < manyFailures {
 		bf = 0
 	}
-	return cmp.Or(cmp.Compare(af, bf), cmp.Compare(a.ours, b.ours), cmp.Compare(a.load.Tasks, b.load.Tasks),
+	return cmp.Or(cmp.Compare(af, bf), cmp.Compare(a.stay(), b.stay()), cmp.Compare(a.load.Tasks, b.load.Tasks),
 		cmp.Compare(a.Meta.ID, b.Meta.ID)) < 0
 }
 
@@ -81,7 +81,7 @@ func grow(all, fit []*node, preferences []string) *branch {
 
 // leaf finds, or makes, the branch that a node belongs to, and counts its tasks along the way.
 func (b *branch) leaf(n *node, preferences []string) *branch {
-	b.tasks += n.ours
+	b.tasks += n.stay()
 	for _, p := range preferences {
 		label := labelOf(n, p)
 		child, ok := b.labels[label]
@@ -94,7 +94,7 @@ func (b *branch) leaf(n *node, preferences []string) *branch {
 			b.children = append(b.children, child)
 		}
 		b = child
-		b.tasks += n.ours
+		b.tasks += n.stay()
 	}
 	return b
 }

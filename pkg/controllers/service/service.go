@@ -1,13 +1,14 @@
 // Package service decides what tasks a service consists of: how many slots, which task in each, when a task that ended is
 // replaced, and which tasks are to stop.
 //
-// It owns what the service remembers of its schedule, and the desired section of tasks, all but the addresses and the placement, and creates the revisions that tasks refer to. It never
+// It owns what the service remembers of its schedule, and the desired section of tasks, all but the addresses, the placement and what is said of that, and creates the revisions that tasks refer to. It never
 // chooses a node, never decides when a slot moves to a new revision (rollout does, and this rule obeys), and never
 // removes an object (gc does).
 //
 // Reading order: service.go (a service), view.go (what is there), replicated.go and global.go (which slots), job.go (what runs to its end), cron.go
 // (when), slot.go (which tasks in a
-// slot), drain.go (how they leave a node), restart.go (when again), attachment.go (the one task of what is no service).
+// slot), drain.go (how they leave a node), rebalance.go (how they move to a better one), restart.go (when again), attachment.go (the one task of
+// what is no service).
 package service
 
 import (
@@ -27,7 +28,7 @@ func (Rule) Name() string { return "service" }
 
 // Keys implements reconcile.Rule: a service is worth deciding when it changes, when a task of it ends or is decided about,
 // and when a node that it has tasks on, or may have to have one, is lost, drained or described anew. That a task runs is news only where the one before
-// it may stop then: with start-first, and in a drain.
+// it may stop then: with start-first, in a drain, and in a move.
 func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	switch c.Kind {
 	case v1.KindService, v1.KindAttachment:
@@ -53,11 +54,14 @@ func startsFirst(s *store.Snapshot, service string) bool {
 	return ok && v1.OrderNow(o) == v1.StartFirst
 }
 
-// relieves tells whether an earlier task of the slot is on a drained node and may stop once this one runs. Of slots that had
+// relieves tells whether an earlier task of the slot may stop once this one runs: that moves, or is on a drained node. Of slots that had
 // many tasks only the latest are looked at, and it is taken for granted.
 func relieves(s *store.Snapshot, t *v1.Task) bool {
 	const most = 16
 	d := t.Desired
+	if d.Move != nil {
+		return true
+	}
 	for attempt := d.Attempt - 1; attempt > 0; attempt-- {
 		if d.Attempt-attempt > most {
 			return true
@@ -106,6 +110,7 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 		decide(slot)
 	}
 	v.drain()
+	v.rebalance()
 	return v.plan
 }
 

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 
@@ -18,6 +19,9 @@ const (
 	reasonExtra   = "another task has the slot"
 	reasonRoom    = "no room for its successor beside it"
 	reasonAddress = "another has its address " // and which
+	reasonMoved   = "moved to balance the service"
+	// reasonNotMoved is that of a task that was to take over, after which the other goes on.
+	reasonNotMoved = "did not take over from the task on another node"
 )
 
 // why tells why a task that is desired to run cannot stay, and "" where it can.
@@ -70,7 +74,7 @@ func (v *view) decideSlot(s *slot) {
 			}
 			old = t
 		case t.Desired.State <= v1.TaskComplete:
-			v.stop(t, v1.TaskShutdown, v.why(t)) // it ended, or cannot stay
+			v.stop(t, v1.TaskShutdown, cmp.Or(v.why(t), v.unmoved(t))) // it ended, or cannot stay
 		}
 	}
 	if old != nil {
@@ -81,7 +85,17 @@ func (v *view) decideSlot(s *slot) {
 		}
 		v.stop(old, v1.TaskShutdown, reasonDrained)
 	}
-	v.decideLive(s, live)
+	if !v.takesOver(s, live) {
+		v.decideLive(s, live)
+	}
+}
+
+// unmoved is the reason of a task that ended before it had taken over from another.
+func (v *view) unmoved(t *v1.Task) string {
+	if t.Desired.Move == nil {
+		return ""
+	}
+	return reasonNotMoved
 }
 
 // decideLive is decideSlot for a slot with so many live tasks that may stay.
@@ -132,32 +146,35 @@ func (v *view) keepOnly(s *slot, live []*v1.Task, keep ...*v1.Task) {
 		if slices.Contains(keep, t) {
 			continue
 		}
-		reason := ""
-		if v.clean(t) {
+		reason := v.unmoved(t)
+		if reason == "" && v.clean(t) {
 			reason = reasonExtra
 		}
 		v.stop(t, v1.TaskShutdown, reason)
 	}
+	keep = slices.DeleteFunc(slices.Clone(keep), func(t *v1.Task) bool { return t == nil })
 	for _, t := range keep {
-		switch {
-		case t == nil:
-		case t.Desired.State < v1.TaskRunning:
+		if t.Desired.State < v1.TaskRunning {
 			v.start(s, t, keep)
-		default:
-			v.refit(t)
+			continue
 		}
+		v.refit(t, len(keep) == 1)
 	}
 }
 
-// refit has a task that stays have the secrets and configs that the spec asks for now, where those are all that differs.
-func (v *view) refit(t *v1.Task) {
-	r := v.revision(t.Desired.Revision)
-	if t.Desired.Revision == v.target || r.spec == nil || !v.clean(t) || v1.SameFiles(r.spec, v.service.Spec) {
-		return
-	}
+// refit has a task that stays have the secrets and configs that the spec asks for now, where those are all that differs. Where it
+// is alone, it has taken over.
+func (v *view) refit(t *v1.Task, alone bool) {
 	d := *t.Desired
-	d.Revision = v.target
-	v.set(t, &d)
+	if r := v.revision(d.Revision); d.Revision != v.target && r.spec != nil && v.clean(t) && !v1.SameFiles(r.spec, v.service.Spec) {
+		d.Revision = v.target
+	}
+	if alone {
+		d.Move = nil
+	}
+	if d.Revision != t.Desired.Revision || d.Move != t.Desired.Move {
+		v.set(t, &d)
+	}
 }
 
 // start lets a ready task run, once its delay is over and no other task of the slot that is to stop still runs.
@@ -171,6 +188,9 @@ func (v *view) start(s *slot, t *v1.Task, keep []*v1.Task) {
 	}
 	d := *t.Desired
 	d.State = v.goal
+	if len(keep) == 1 {
+		d.Move = nil
+	}
 	v.set(t, &d)
 }
 
@@ -195,7 +215,7 @@ func (v *view) replace(s *slot, beside []*v1.Task) bool {
 		return false
 	}
 	d := &v1.TaskDesired{Service: v.service.Meta.ID, ServiceName: v.service.Meta.Name, Slot: s.number, Node: s.node,
-		Iteration: v.iteration, Revision: v.nextRevision(s), State: v.goal}
+		Iteration: v.iteration, Revision: v.nextRevision(s), State: v.goal, Move: s.move}
 	if last := v.newest(s); last != nil && v.sameContent(last.Desired.Revision, d.Revision) && !v.again(last, d) {
 		return false
 	}
@@ -223,10 +243,11 @@ func (v *view) sameContent(had, gets string) bool {
 	return had == gets || gets == v.target && v.revision(had).current
 }
 
-// newest is the latest task of the slot, in this iteration, that was not given up, or nil.
+// newest is the latest task of the slot, in this iteration, that was not given up, or nil. One that never took over does not stand for the
+// slot.
 func (v *view) newest(s *slot) *v1.Task {
 	for _, t := range slices.Backward(s.tasks) {
-		if t.Desired.State < v1.TaskRemove && t.Desired.Iteration == v.iteration {
+		if t.Desired.State < v1.TaskRemove && t.Desired.Iteration == v.iteration && !v1.MoveDropped(t) {
 			return t
 		}
 	}

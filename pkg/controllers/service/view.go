@@ -24,7 +24,10 @@ type view struct {
 	// slots are those that have tasks, in ascending order.
 	slots []*slot
 	// leavers are those of them that a drain moves.
-	leavers   []leaver
+	leavers []leaver
+	// movers are those with a task that may move to a better node; moving counts those on their way.
+	movers    []mover
+	moving    int
 	nodes     map[string]node
 	revisions map[string]*revision
 	// contested: some address has two holders, whosever.
@@ -43,6 +46,8 @@ type slot struct {
 	reason string
 	// closed: it keeps the task that it has, as it is, and gets no other.
 	closed bool
+	// move is what the next task is made by where it is to take over from one that runs on another node.
+	move *v1.TaskMove
 }
 
 // node is what matters of a node here.

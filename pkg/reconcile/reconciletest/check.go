@@ -8,7 +8,7 @@ import (
 )
 
 // Check tells what of a snapshot must never be, after the rules came to rest: a slot with two live tasks, but for the two
-// of a start-first update or a drain, a node that holds more than it has or has two tasks with one host port, and what
+// of a start-first update, a drain or a move, a node that holds more than it has or has two tasks with one host port, and what
 // checkNetworks says.
 func Check(s *store.Snapshot) error {
 	for o := range store.All(s, v1.Services) {
@@ -28,17 +28,17 @@ func Check(s *store.Snapshot) error {
 }
 
 func checkSlots(s *store.Snapshot, o *v1.Service) error {
-	live, drained := make(map[uint64]int), make(map[uint64]bool)
+	live, leaves := make(map[uint64]int), make(map[uint64]bool)
 	for t := range s.TasksOfService(o.Meta.ID) {
 		if v1.Live(t) {
 			live[t.Desired.Slot]++
 			n, _ := store.Get(s, v1.Nodes, v1.TaskNode(t))
-			drained[t.Desired.Slot] = drained[t.Desired.Slot] || v1.NodeDrained(n)
+			leaves[t.Desired.Slot] = leaves[t.Desired.Slot] || v1.NodeDrained(n) || t.Desired.Move != nil
 		}
 	}
 	startFirst := o.Spec.Update != nil && o.Spec.Update.Order == v1.StartFirst || o.Spec.Rollback != nil && o.Spec.Rollback.Order == v1.StartFirst
 	for number, n := range live {
-		if n > 2 || n > 1 && !startFirst && !drained[number] {
+		if n > 2 || n > 1 && !startFirst && !leaves[number] {
 			return fmt.Errorf("%s.%d has %d live tasks", o.Meta.Name, number, n)
 		}
 	}

@@ -40,6 +40,9 @@ func (w *World) Load(text string) error {
 		ops := opsOf(d, o)
 		if n, ok := o.(*v1.Node); ok && n.Status.State == v1.NodeReady && n.Desired == nil {
 			ops = append(ops, w.session(n)...)
+			if v1.TakesTasks(n) { // it has for a while
+				ops = append(ops, store.Op{Kind: v1.KindNode, ID: n.Meta.ID, Section: v1.SectionDesired, Value: &v1.NodeDesired{Since: w.Now}, If: store.Always()})
+			}
 		}
 		if err := w.Commit(ops...); err != nil {
 			return fmt.Errorf("object %d: %w", i+1, err)

@@ -131,6 +131,12 @@ func note(d *v1.TaskDesired) string {
 	if p := d.Placement; p != nil {
 		notes = append(notes, v1.GenericEnv(p.Generic)...)
 	}
+	if d.Better != "" {
+		notes = append(notes, "better on "+d.Better)
+	}
+	if d.Move != nil {
+		notes = append(notes, fmt.Sprintf("moves to %s, try %d", d.Move.Node, d.Move.Tries))
+	}
 	for _, text := range []string{d.Pending, d.Reason} {
 		if text != "" {
 			notes = append(notes, text)
