@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -44,8 +45,9 @@ func unmet(s *store.Snapshot, d v1.Dependency) string {
 	}
 	service, _ := store.Get(s, v1.Services, id)
 	service = v1.Effective(service)
-	met, wanted := 0, wantedSlots(s, service)
-	for _, t := range newest(s, service) {
+	slots := newest(s, service)
+	met, wanted := 0, wantedSlots(service, slots)
+	for _, t := range slots {
 		if d.Meets(t) && (d.Condition != v1.DependsCompleted || staysComplete(service)) {
 			met++
 		}
@@ -57,10 +59,10 @@ func unmet(s *store.Snapshot, d v1.Dependency) string {
 }
 
 // wantedSlots is how many slots of a service have to have come to it. Of one that is on every node, that is at least one.
-func wantedSlots(s *store.Snapshot, service *v1.Service) int {
+func wantedSlots(service *v1.Service, slots map[uint64]*v1.Task) int {
 	switch {
 	case v1.Global(service):
-		return max(len(newest(s, service)), 1)
+		return max(len(slots), 1)
 	case v1.Cron(service):
 		return 1
 	case service.Spec.Replicas == nil:
@@ -69,7 +71,8 @@ func wantedSlots(s *store.Snapshot, service *v1.Service) int {
 	return int(min(*service.Spec.Replicas, v1.MaxReplicas))
 }
 
-// newest are the tasks that stand for the slots of a service, as it is now: the latest of each.
+// newest are the tasks that stand for the slots of a service, as it is now: the latest of each. The slot of a node that the service is not
+// to be on any more stands for nothing.
 func newest(s *store.Snapshot, service *v1.Service) map[uint64]*v1.Task {
 	slots := make(map[uint64]*v1.Task)
 	for t := range s.TasksOfService(service.Meta.ID) {
@@ -80,6 +83,13 @@ func newest(s *store.Snapshot, service *v1.Service) map[uint64]*v1.Task {
 		if known := slots[d.Slot]; known == nil || d.Attempt > known.Desired.Attempt {
 			slots[d.Slot] = t
 		}
+	}
+	if v1.Global(service) {
+		constraints := v1.Constraints(&service.Spec.Task)
+		maps.DeleteFunc(slots, func(_ uint64, t *v1.Task) bool {
+			n, there := store.Get(s, v1.Nodes, t.Desired.Node)
+			return !there || !v1.Hosts(n, constraints)
+		})
 	}
 	return slots
 }
