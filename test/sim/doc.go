@@ -13,6 +13,6 @@
 // reports. It never waits, never reads the clock of this machine, and has no rules of its own.
 //
 // Reading order: world.go (time and the store), manager.go (processes and leads), run.go (a pipeline at work), session.go
-// (messages), server.go (what API servers write), machine.go (agents and containers), user.go, fault.go, invariant.go,
-// drain.go, settle.go.
+// (messages), server.go (what API servers write), machine.go (agents and containers), user.go, jobs.go, fault.go, invariant.go,
+// drain.go, balance.go, settle.go.
 package sim

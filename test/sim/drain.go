@@ -66,7 +66,7 @@ func (c *checks) decided(w *World, s *store.Snapshot, ops []store.Op) {
 func (c *checks) fewMove(w *World, s *store.Snapshot, moving map[string]map[uint64]bool) {
 	for _, id := range slices.Sorted(maps.Keys(moving)) {
 		o, ok := store.Get(s, v1.Services, id)
-		if !ok {
+		if !ok || o.Spec.Update == nil {
 			continue
 		}
 		if most := int(*o.Spec.Update.Parallelism); most > 0 && len(moving[id]) > most {
@@ -90,7 +90,7 @@ func (c *checks) mayStop(s, after *store.Snapshot, t *v1.Task) bool {
 	d := t.Desired
 	o, ok := store.Get(after, v1.Services, d.Service)
 	o = v1.Effective(o)
-	if !ok || !o.Meta.Deleting.IsZero() || v1.Global(o) {
+	if !ok || !o.Meta.Deleting.IsZero() || v1.Global(o) || v1.Job(o) {
 		return true
 	}
 	specs := []*v1.TaskSpec{&o.Spec.Task}
@@ -160,12 +160,7 @@ func (w *World) drainCalmly() {
 	if m.number == spare && w.fate != fateBack {
 		return
 	}
-	w.watched = make(map[string]int)
-	for _, s := range w.services() {
-		if r := s.Spec.Task.Resources; s.Meta.Deleting.IsZero() && !v1.Global(s) && s.Spec.Task.Placement == nil && !hostPort(s.Spec) && (r == nil || r.Reservations == nil) {
-			w.watched[s.Meta.ID] = int(*s.Spec.Replicas)
-		}
-	}
+	w.watchAll()
 	w.setAvailability(m, v1.AvailabilityDrain)
 	for began := w.now; w.failure == nil && w.left(m) != ""; {
 		if w.now-began > settleWithin {
@@ -177,6 +172,17 @@ func (w *World) drainCalmly() {
 	w.play(quietFor)
 	if w.failure == nil {
 		w.rests()
+	}
+}
+
+// watchAll has all services watched whose tasks find another node in any case.
+func (w *World) watchAll() {
+	w.watched = make(map[string]int)
+	for _, s := range w.services() {
+		r, p := s.Spec.Task.Resources, s.Spec.Task.Placement
+		if s.Meta.Deleting.IsZero() && !v1.Global(s) && !v1.Job(s) && (p == nil || len(p.Constraints) == 0 && p.MaxReplicas == 0) && !hostPort(s.Spec) && (r == nil || r.Reservations == nil) {
+			w.watched[s.Meta.ID] = int(*s.Spec.Replicas)
+		}
 	}
 }
 
@@ -203,7 +209,7 @@ func (w *World) watch() {
 	}
 	for _, s := range w.services() {
 		if want, watched := w.watched[s.Meta.ID]; watched && have[s.Meta.ID] < want {
-			w.fail("%s has %d containers of %d, because a node is drained", s.Meta.Name, have[s.Meta.ID], want)
+			w.fail("%s has %d containers of %d, because a node is drained, or joins", s.Meta.Name, have[s.Meta.ID], want)
 			return
 		}
 	}

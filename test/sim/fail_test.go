@@ -52,6 +52,39 @@ func (r hasty) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Pl
 	return plan
 }
 
+// rough is a rule that stops a task at once that another is to take over from.
+type rough struct{ reconcile.Rule }
+
+// Decide implements reconcile.Rule.
+func (r rough) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	plan := r.Rule.Decide(now, s, key)
+	for _, op := range slices.Clone(plan.Ops) {
+		d, ok := op.Value.(*v1.TaskDesired)
+		if _, was := store.Get(s, v1.Tasks, op.ID); !ok || was || d.Move == nil {
+			continue
+		}
+		for _, old := range slotOf(s, d) {
+			if v1.Live(old) {
+				next := *old.Desired
+				next.State, next.Reason = v1.TaskShutdown, "moved to balance the service"
+				plan.Ops = append(plan.Ops, reconcile.SetTask(now, old, &next))
+			}
+		}
+	}
+	return plan
+}
+
+// timeless is a rule that looks at no schedule.
+type timeless struct{ reconcile.Rule }
+
+// Decide implements reconcile.Rule.
+func (r timeless) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
+	if o, ok := store.Get(s, v1.Services, key); ok && v1.Cron(o) {
+		return reconcile.Plan{}
+	}
+	return r.Rule.Decide(now, s, key)
+}
+
 // idle is a rule that leaves tasks on drained nodes where they are.
 type idle struct{ reconcile.Rule }
 
@@ -74,7 +107,7 @@ type many struct{ reconcile.Rule }
 
 // Decide implements reconcile.Rule.
 func (r many) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan {
-	if o, ok := store.Get(s, v1.Services, key); ok {
+	if o, ok := store.Get(s, v1.Services, key); ok && o.Spec.Update != nil {
 		spec, all := *o.Spec, uint64(0)
 		update := *spec.Update
 		update.Parallelism = &all
@@ -159,6 +192,8 @@ func TestTheSimCanFail(t *testing.T) {
 			Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return impatient{r} })}},
 		{"a rule that misses no node", Options{Pipelines: broken("node", func(r reconcile.Rule) reconcile.Rule { return blind{r} })}},
 		{"a drain that stops everything at once", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return hasty{r} })}},
+		{"a move that stops the old task at once", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return rough{r} })}},
+		{"a schedule that nobody keeps", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return timeless{r} })}},
 		{"a drain that stops nothing", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return idle{r} })}},
 		{"a drain that moves everything at once", Options{Pipelines: broken("service", func(r reconcile.Rule) reconcile.Rule { return many{r} })}},
 		{"addresses given away in the go in which they are given up", Options{

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
@@ -29,7 +30,8 @@ type checks struct {
 	// drained are the revisions at which a node was drained last, by ID; ended the attempts of a slot that ended by themselves.
 	drained map[string]int64
 	ended   map[string][]uint64
-	held    map[spot]string // who has an address
+	held    map[spot]string      // who has an address
+	due     map[string]time.Time // when the latest run of a service was due that began, by ID
 }
 
 // birth is where a task comes from.
@@ -41,7 +43,7 @@ type birth struct {
 
 func newChecks() checks {
 	return checks{made: make(map[string]bool), lost: make(map[string][]int64), born: make(map[string]birth), fits: make(map[string]fitCheck),
-		drained: make(map[string]int64), ended: make(map[string][]uint64), held: make(map[spot]string)}
+		drained: make(map[string]int64), ended: make(map[string][]uint64), held: make(map[spot]string), due: make(map[string]time.Time)}
 }
 
 // mayWrite tells whether sections are written by nobody but their writers.
@@ -93,6 +95,7 @@ func (c *checks) changed(w *World, changes []store.Change) {
 			before, _ := change.Old.(*v1.Service)
 			after, _ := change.New.(*v1.Service)
 			c.rollout(w, before, after)
+			c.schedule(w, before, after)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {
@@ -165,7 +168,7 @@ func (c *checks) removed(w *World, t *v1.Task) {
 }
 
 // started checks a container that was started: it is the only one of its slot, or, where new tasks start first, for that is how
-// the service is updated or because it takes over from one on a drained node, one of two.
+// the service is updated or because it takes over from one on a drained node, or on a node that has too many, one of two.
 // Those do not count whose node was taken for lost since they were decided, whether or not it is back: nobody could stop
 // them, so the swarm went on without them, and they are stopped as soon as their node hears of it.
 func (c *checks) started(w *World, m *machine, t *task) {
@@ -188,7 +191,7 @@ func (c *checks) started(w *World, m *machine, t *task) {
 		for id, box := range other.containers {
 			if b := c.born[id]; box.running && b.slot == mine.slot && !c.lostSince(w, other.id, b.revision) {
 				running = append(running, nameOf(b.desired)+" on "+other.id)
-				if c.drainedSince(w, other.id, b.revision) {
+				if c.drainedSince(w, other.id, b.revision) || b.desired.Move != nil {
 					most = 2
 				}
 			}
@@ -204,7 +207,7 @@ func (c *checks) started(w *World, m *machine, t *task) {
 func (c *checks) startsFirst(w *World, service string) bool {
 	for i := len(w.log) - 1; i >= 0; i -= 50 {
 		if s, ok := store.Get(w.log[i].snapshot, v1.Services, service); ok {
-			return s.Spec.Update.Order == v1.StartFirst || s.Spec.Rollback.Order == v1.StartFirst
+			return !v1.Job(s) && (s.Spec.Update.Order == v1.StartFirst || s.Spec.Rollback.Order == v1.StartFirst)
 		}
 	}
 	return false
@@ -271,12 +274,13 @@ func (c *checks) load(w *World, id string) {
 	}
 	var cpus v1.CPUs
 	var memory v1.Bytes
-	ports := make(map[string]string)
+	ports, held := make(map[string]string), make(v1.Generic)
 	for t := range w.current().TasksOfNode(id) {
 		if !v1.HoldsPlacement(t) {
 			continue
 		}
 		p := t.Desired.Placement
+		held.Add(p.Generic, 1)
 		cpus += p.CPUs
 		memory += p.Memory
 		for _, port := range p.HostPorts {
@@ -286,7 +290,9 @@ func (c *checks) load(w *World, id string) {
 			ports[port] = nameOf(t.Desired)
 		}
 	}
-	if have := node.Status.Description.Resources; cpus > have.CPUs || memory > have.Memory {
+	if have := node.Status.Description.Resources; !held.Within(have.Generic) {
+		w.fail("%s has %v, but %v is set aside", id, have.Generic, held)
+	} else if cpus > have.CPUs || memory > have.Memory {
 		w.fail("%s has %s cpus and %d bytes, but %s and %d are set aside", id, have.CPUs, have.Memory, cpus, memory)
 	}
 }

@@ -333,6 +333,9 @@ func (m *machine) startContainer(t *task) {
 	m.containers[t.id].running = true
 	m.w.trace("%s starts %s", m.id, nameOf(t.desired))
 	m.w.checks.started(m.w, m, t)
+	if t.desired.State == v1.TaskComplete {
+		m.works(t)
+	}
 }
 
 func (m *machine) stopped(t *task) {
@@ -347,8 +350,15 @@ func (m *machine) stopped(t *task) {
 
 // exit ends a container's process by itself.
 func (m *machine) exit(id string, code int) {
+	if !m.w.calm {
+		m.finish(id, code)
+	}
+}
+
+// finish is the end of a container's process.
+func (m *machine) finish(id string, code int) {
 	c, t := m.containers[id], m.tasks[id]
-	if c == nil || !c.running || m.w.calm {
+	if c == nil || t == nil || !c.running || m.dead {
 		return
 	}
 	c.running, c.exited, c.code = false, true, code

@@ -179,6 +179,9 @@ func (r *run) step() {
 	r.busy = true
 	r.w.trace("manager %d decides at r%d: %s", r.m.number, view, describeOps(ops))
 	r.w.checks.decided(r.w, r.w.at(view), ops)
+	r.w.checks.jobs(r.w, r.w.at(view), ops)
+	r.w.checks.order(r.w, r.w.at(view), ops)
+	r.w.checks.moved(r.w, r.w.at(view), ops)
 	r.w.after(r.w.lag(), func() {
 		if r.m.life == life {
 			r.busy = false

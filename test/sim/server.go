@@ -17,6 +17,9 @@ type server struct {
 	written int64 // its own latest commit, which it always sees
 }
 
+// generic is what every machine says it has.
+var generic = []v1.GenericResource{{Kind: "GPU", Value: "a"}, {Kind: "GPU", Value: "b"}, {Kind: "GPU", Value: "c"}, {Kind: "GPU", Value: "d"}, {Kind: "SSD", Count: 4}}
+
 // present writes that a session's node is there, for as long as the session lasts. With a node's first session it is ready.
 func (s *session) present() {
 	w, id := s.machine.w, s.machine.id
@@ -30,7 +33,7 @@ func (s *session) present() {
 		Meta: &v1.Meta{ID: id}, If: store.Always(), Lease: lease}}
 	if n, ok := store.Get(w.current(), v1.Nodes, id); ok && n.Status == nil {
 		ops = append(ops, store.Op{Kind: v1.KindNode, ID: id, Section: v1.SectionStatus, Value: &v1.NodeStatus{State: v1.NodeReady,
-			Description: v1.NodeDescription{Resources: v1.NodeResources{CPUs: 4e9, Memory: 4 << 30},
+			Description: v1.NodeDescription{Resources: v1.NodeResources{CPUs: 4e9, Memory: 4 << 30, Generic: generic},
 				Platform: v1.Platform{Architecture: "amd64", OS: "linux"}}}, If: store.Exists()})
 	}
 	if _, err := w.commit(actorServer, store.Commit{Ops: ops}); err != nil {

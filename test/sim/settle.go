@@ -35,6 +35,14 @@ const (
 func (w *World) settle() {
 	w.fate = fate(w.rng.IntN(3))
 	w.heal()
+	if w.named("tick") != nil && w.chance(0.3) {
+		w.play(3 * time.Minute) // several runs are due
+	}
+	w.play(nodesWithin)
+	if what := w.overdue(); what != "" {
+		w.fail("%s", what)
+		return
+	}
 	for _, s := range w.services() {
 		w.reconsider(s)
 	}
@@ -69,6 +77,9 @@ func (w *World) settle() {
 		return
 	}
 	w.rests()
+	if w.failure == nil && w.chance(0.5) {
+		w.joinCalmly()
+	}
 	if w.failure == nil {
 		w.drainCalmly()
 	}
@@ -93,7 +104,7 @@ func (w *World) reconsider(s *v1.Service) {
 	policy := s.Spec.Task.RestartPolicy
 	switch {
 	case !s.Meta.Deleting.IsZero():
-	case w.chance(0.5) || policy.Condition != v1.RestartAny || policy.MaxAttempts > 0 || w.tooMany(s.Spec) || w.crowded(s.Spec):
+	case v1.Job(s) || len(s.Spec.DependsOn) > 0 || w.chance(0.5) || policy.Condition != v1.RestartAny || policy.MaxAttempts > 0 || w.tooMany(s.Spec) || w.crowded(s.Spec):
 		w.update(s, w.possible)
 	default:
 		w.resume(s.Meta.ID)
@@ -120,7 +131,7 @@ func (w *World) tooMany(s *v1.ServiceSpec) bool { return s.Replicas != nil && *s
 
 // wanted is how many tasks a service is to have.
 func (w *World) wanted(s *v1.Service) (n int) {
-	if s.Spec.Mode != v1.ModeGlobal {
+	if !v1.Global(s) {
 		return int(*s.Spec.Replicas)
 	}
 	for node := range store.All(w.current(), v1.Nodes) {
@@ -150,6 +161,11 @@ func (w *World) possible(s *v1.ServiceSpec) {
 	s.Task.RestartPolicy = &v1.RestartPolicy{Condition: v1.RestartAny, Delay: s.Task.RestartPolicy.Delay}
 	s.Task.ForceUpdate += 100
 	w.ample(s)
+	w.independent(s)
+	if s.Schedule != nil {
+		schedule := *s.Schedule
+		schedule.Suspend, s.Schedule = true, &schedule
+	}
 	if s.Replicas != nil {
 		n := min(*s.Replicas, w.most(s))
 		s.Replicas = &n
@@ -166,7 +182,11 @@ func (w *World) amiss() string {
 			}
 			continue
 		}
-		if what := w.serviceAmiss(s, wanted); what != "" {
+		lacks := func() string { return w.serviceAmiss(s, wanted) }
+		if v1.Job(s) {
+			lacks = func() string { return w.jobAmiss(s) }
+		}
+		if what := lacks(); what != "" {
 			return fmt.Sprintf("service %s(%.4s): %s", s.Meta.Name, s.Meta.ID, what)
 		}
 	}

@@ -57,9 +57,14 @@ func TestSim(t *testing.T) {
 		sum.Rollbacks += stats.Rollbacks
 		sum.Attached += stats.Attached
 		sum.Waited += stats.Waited
+		sum.Joins += stats.Joins
+		sum.Balanced += stats.Balanced
+		sum.Runs += stats.Runs
+		sum.Ordered += stats.Ordered
 		longest = max(longest, stats.Settled)
 	}
 	t.Logf("%d seeds: %d events, %d commits, %d conflicts, %d fenced, %d containers started, %d leaders, %d nodes lost, %d moves, %d rollbacks, "+
-		"%d tasks on networks, %d that waited for an address; settled within %v",
-		*seeds, sum.Events, sum.Commits, sum.Conflicts, sum.Fenced, sum.Starts, sum.Leads, sum.Lost, sum.Moves, sum.Rollbacks, sum.Attached, sum.Waited, longest)
+		"%d tasks on networks, %d that waited for an address, %d nodes joined, %d moves to balance, %d scheduled runs, %d first tasks of dependents; settled within %v",
+		*seeds, sum.Events, sum.Commits, sum.Conflicts, sum.Fenced, sum.Starts, sum.Leads, sum.Lost, sum.Moves, sum.Rollbacks, sum.Attached, sum.Waited,
+		sum.Joins, sum.Balanced, sum.Runs, sum.Ordered, longest)
 }

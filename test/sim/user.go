@@ -33,6 +33,12 @@ func (w *World) act() {
 	if w.chance(0.15) {
 		w.networkActs()
 	}
+	if w.chance(0.25) {
+		w.jobActs()
+	}
+	if w.chance(0.04) {
+		w.joins()
+	}
 	switch {
 	case service == nil:
 		w.create(name)
@@ -73,8 +79,8 @@ func (w *World) scale(s *v1.ServiceSpec) {
 
 // replicas says how many tasks a service is to have.
 func replicas(s *v1.ServiceSpec) string {
-	if s.Mode == v1.ModeGlobal {
-		return "global"
+	if s.Replicas == nil {
+		return string(s.Mode)
 	}
 	return fmt.Sprintf("%d replicas", *s.Replicas)
 }
@@ -91,11 +97,17 @@ func (w *World) named(name string) *v1.Service {
 
 // create makes a service of some kind.
 func (w *World) create(name string) {
+	spec := w.spec()
+	w.depends(name, spec)
+	w.make(name, spec)
+}
+
+// make makes a service.
+func (w *World) make(name string, spec *v1.ServiceSpec) {
 	w.user.made++
 	id := v1.HashID("sim", fmt.Sprint(w.o.Seed), fmt.Sprint(w.user.made))
 	now := w.time(0)
-	spec := w.spec()
-	w.trace("user creates %s(%.4s): %s, %s", name, id, replicas(spec), spec.Update.Order)
+	w.trace("user creates %s(%.4s): %s, %s", name, id, replicas(spec), v1.OrderNow(&v1.Service{Spec: spec}))
 	w.userCommit(
 		store.Op{Kind: v1.KindClaim, ID: v1.NameClaim(v1.KindService, name), Value: &v1.ClaimSpec{Holder: id}, If: store.Absent()},
 		store.Op{Kind: v1.KindService, ID: id, Value: spec, If: store.Absent(),
@@ -157,6 +169,9 @@ func (w *World) spec() *v1.ServiceSpec {
 func (w *World) restrict(s *v1.ServiceSpec) {
 	if w.chance(0.5) {
 		s.Task.Resources = &v1.Resources{Reservations: &v1.Reservations{CPUs: 1e9}}
+		if w.chance(0.5) {
+			s.Task.Resources.Reservations.Generic = []v1.GenericResource{{Kind: "GPU", Count: 1}}
+		}
 	}
 	switch {
 	case w.chance(0.15) && w.withHostPort() < 2: // a third would find no node where one is drained
@@ -165,6 +180,12 @@ func (w *World) restrict(s *v1.ServiceSpec) {
 		s.Task.Placement = &v1.Placement{MaxReplicas: 2}
 	case w.chance(0.15):
 		s.Task.Placement = &v1.Placement{Constraints: []string{"node.labels.zone==east"}}
+	}
+	if w.chance(0.4) {
+		if s.Task.Placement == nil {
+			s.Task.Placement = &v1.Placement{}
+		}
+		s.Task.Placement.Rebalance = v1.RebalanceOnJoin
 	}
 }
 

@@ -68,6 +68,10 @@ type Stats struct {
 	Rollbacks int
 	// Attached counts the tasks that were placed on networks, Waited those that had to wait for an address.
 	Attached, Waited int
+	// Joins counts the nodes that joined later, Balanced the tasks that were made to give a node its share.
+	Joins, Balanced int
+	// Runs counts the runs of schedules, Ordered the first tasks that waited for other services.
+	Runs, Ordered int
 	// Settled is how long the swarm took to become what was wanted once the faults had stopped.
 	Settled time.Duration
 }
