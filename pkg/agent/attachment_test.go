@@ -75,7 +75,7 @@ func TestAttachment(t *testing.T) {
 		if l.linked(path) || strings.Contains(l.names.shown(t), "azure") {
 			t.Errorf("it has ended: config %+v, names %s", l.net.config(), l.names.shown(t))
 		}
-		l.wantHistory("t1", v1.TaskAccepted, v1.TaskRunning, v1.TaskComplete)
+		l.wantHistory("t1", v1.TaskRunning, v1.TaskComplete)
 	})
 }
 

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 
@@ -44,8 +45,8 @@ func nodeNamed(s *store.Snapshot, ref string) *v1.Node {
 	return found
 }
 
-// checkAttachment refuses an attachment to what is not there, to networks that are not for it, and of a namespace that is attached.
-func checkAttachment(s *store.Snapshot, a *v1.AttachmentSpec) error {
+// checkAttachment refuses an attachment, with its ID, to what is not there, to networks that are not for it, and of a namespace that another has attached.
+func checkAttachment(s *store.Snapshot, a *v1.AttachmentSpec, id string) error {
 	pinAttachment(s, a)
 	if _, ok := s.Lookup(v1.KindNode, a.Node); !ok {
 		return problemf(http.StatusBadRequest, "node %s not found, or several nodes are called so: name it by its ID", clip(a.Node))
@@ -61,7 +62,7 @@ func checkAttachment(s *store.Snapshot, a *v1.AttachmentSpec) error {
 		}
 	}
 	for t := range s.TasksOfNode(a.Node) {
-		if d := t.Desired; d.Attachment != nil && v1.Live(t) && d.Attachment.Namespace == a.Namespace {
+		if d := t.Desired; d.Attachment != nil && d.Service != id && v1.Live(t) && d.Attachment.Namespace == a.Namespace {
 			return problemf(http.StatusConflict, "namespace %s of the node is attached already, as %s: detach that first, or name all networks at once",
 				clip(a.Namespace), d.ServiceName)
 		}
@@ -101,7 +102,7 @@ func attachedTo(s *store.Snapshot, network string) string {
 
 func attachmentOn(s *store.Snapshot, name, node string) string {
 	if n, ok := store.Get(s, v1.Nodes, node); ok {
-		node = nameOf(n)
+		node = cmp.Or(nameOf(n), node)
 	}
 	return "attachment " + name + " of node " + node
 }

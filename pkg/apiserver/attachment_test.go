@@ -35,8 +35,8 @@ func (f *fixture) attachmentTask(a *v1.Attachment, state v1.TaskState) {
 	d := &v1.TaskDesired{Service: a.Meta.ID, ServiceName: a.Meta.Name, Slot: 1, Attempt: 1, State: v1.TaskRunning, Placement: &v1.TaskPlacement{Node: a.Spec.Node},
 		Networks:   []v1.NetworkAddress{{Network: a.Spec.Networks[0], Addresses: []string{"10.0.0.7/24"}}},
 		Attachment: &v1.TaskAttachment{Node: a.Spec.Node, Namespace: a.Spec.Namespace, Networks: a.Spec.Networks}}
-	f.commit(store.Op{Kind: v1.KindTask, ID: id, Section: v1.SectionDesired, Value: d, Meta: &v1.Meta{ID: id}},
-		store.Op{Kind: v1.KindTask, ID: id, Section: v1.SectionStatus, Value: &v1.TaskStatus{State: state}})
+	f.commit(store.Op{Kind: v1.KindTask, ID: id, Section: v1.SectionDesired, Value: d, Meta: &v1.Meta{ID: id}, If: store.Always()},
+		store.Op{Kind: v1.KindTask, ID: id, Section: v1.SectionStatus, Value: &v1.TaskStatus{State: state}, If: store.Always()})
 	f.until("the task is "+state.String(), func(s *store.Snapshot) bool {
 		t, ok := store.Get(s, v1.Tasks, id)
 		return ok && v1.Observed(t) == state
@@ -114,11 +114,11 @@ func TestAttachmentRefused(t *testing.T) {
 		{v1.AttachmentSpec{Node: "n1", Namespace: "blue", Networks: []string{"open", "closed"}}, http.StatusForbidden, "network closed not manually attachable"},
 		{v1.AttachmentSpec{Node: "n1", Namespace: "blue", Networks: []string{"nosuch"}}, http.StatusBadRequest, "network nosuch not found"},
 		{v1.AttachmentSpec{Node: "n2", Namespace: "blue", Networks: []string{"open"}}, http.StatusBadRequest, "node n2 not found"},
-		{v1.AttachmentSpec{Node: "n1", Namespace: "blue"}, http.StatusUnprocessableEntity, "networks"},
-		{v1.AttachmentSpec{Node: "n1", Networks: []string{"open"}}, http.StatusUnprocessableEntity, "namespace"},
-		{v1.AttachmentSpec{Namespace: "blue", Networks: []string{"open"}}, http.StatusUnprocessableEntity, "node"},
-		{v1.AttachmentSpec{Node: "n1", Namespace: "a/b", Networks: []string{"open"}}, http.StatusUnprocessableEntity, "is not an absolute path"},
-		{v1.AttachmentSpec{Node: "n1", Namespace: "blue", Networks: []string{"open"}, Aliases: []string{"a b"}}, http.StatusUnprocessableEntity, "is not a host name"},
+		{v1.AttachmentSpec{Node: "n1", Namespace: "blue"}, http.StatusBadRequest, "networks"},
+		{v1.AttachmentSpec{Node: "n1", Networks: []string{"open"}}, http.StatusBadRequest, "namespace"},
+		{v1.AttachmentSpec{Namespace: "blue", Networks: []string{"open"}}, http.StatusBadRequest, "node"},
+		{v1.AttachmentSpec{Node: "n1", Namespace: "a/b", Networks: []string{"open"}}, http.StatusBadRequest, "is not an absolute path"},
+		{v1.AttachmentSpec{Node: "n1", Namespace: "blue", Networks: []string{"open"}, Aliases: []string{"a b"}}, http.StatusBadRequest, "is not a host name"},
 	} {
 		_, err := f.attach("blue", c.spec)
 		f.refused(err, c.code, c.want)

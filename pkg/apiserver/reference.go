@@ -19,7 +19,7 @@ func checkReferences(s *store.Snapshot, obj v1.Object, id string) error {
 	case *v1.Network:
 		return checkSubnets(s, obj.Spec)
 	case *v1.Attachment:
-		return checkAttachment(s, obj.Spec)
+		return checkAttachment(s, obj.Spec, id)
 	case *v1.Service:
 		pinVolumes(s, &obj.Spec.Task.Container)
 		if err := pinFiles(s, &obj.Spec.Task.Container); err != nil {

@@ -24,7 +24,8 @@ func appendTask(buf []byte, t *v1.Task) ([]byte, error) {
 // appendPlainTask writes a task that has none of the rare fields, and tells whether it was one.
 func appendPlainTask(buf []byte, t *v1.Task) ([]byte, bool) {
 	m, d := &t.Meta, t.Desired
-	if t.Spec != nil || d == nil || m.ID == "" || m.Labels != nil || !m.Deleting.IsZero() || d.Restarts != nil || d.Pending != "" || d.Behind != "" || d.Reason != "" || d.Better != "" || d.Move != nil {
+	if t.Spec != nil || d == nil || m.ID == "" || m.Labels != nil || !m.Deleting.IsZero() || d.Restarts != nil || d.Pending != "" || d.Behind != "" || d.Reason != "" ||
+		d.Better != "" || d.Move != nil || d.Attachment != nil {
 		return buf, false
 	}
 	j := jsonWriter{buf: buf, plain: true}

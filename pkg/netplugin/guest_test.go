@@ -31,7 +31,7 @@ func newGuest(t *testing.T) (*namespace, string) {
 	t.Helper()
 	n := newNamespace(t, "guest")
 	setUp(t, n, "lo", netip.Prefix{})
-	own := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "eth0", Flags: net.FlagUp}}
+	own := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", Flags: net.FlagUp}, PeerName: "wall"}
 	must(t, n.LinkAdd(own))
 	setUp(t, n, "eth0", netip.MustParsePrefix("192.0.2.2/24"))
 	must(t, n.addRoute(route{dst: anywhere, link: own.Attrs().Index, via: netip.MustParseAddr("192.0.2.1")}))
@@ -137,7 +137,7 @@ func TestGuestRefused(t *testing.T) {
 			t.Errorf("%s: %v; want it refused for good", what, err)
 		}
 	}
-	own := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "swarm1"}}
+	own := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "swarm1"}, PeerName: "other"}
 	must(t, guest.LinkAdd(own))
 	if err := try(path); errors.Is(err, ErrNoGuest) {
 		t.Errorf("a link that is in the way: %v", err)

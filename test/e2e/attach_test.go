@@ -29,7 +29,7 @@ func (s *swarm) guest(name string) *lab.Namespace {
 		s.t.Fatal(err)
 	}
 	err = n.Do(func() error {
-		own := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "eth0", Flags: net.FlagUp}}
+		own := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", Flags: net.FlagUp}, PeerName: "wall"}
 		if err := netlink.LinkAdd(own); err != nil {
 			return err
 		}
@@ -37,7 +37,7 @@ func (s *swarm) guest(name string) *lab.Namespace {
 		if err := netlink.AddrAdd(own, addr); err != nil {
 			return err
 		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: own.Attrs().Index, Gw: net.IPv4(192, 0, 2, 1)})
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: own.Attrs().Index, Gw: net.IPv4(192, 0, 2, 1), Flags: int(netlink.FLAG_ONLINK)})
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -159,7 +159,7 @@ func TestNetworkAttach(t *testing.T) {
 	s.guestsTalk(guests, webs)
 	s.hostAsks(first, "web.open", s.vip(first, "web"))
 	s.attachmentsAreSeen(guests)
-	s.attachmentsAreRefused(guests[0], webs[0])
+	s.attachmentsAreRefused(guests[0], webs)
 	s.attachmentsStay(guests, webs)
 	s.attachmentsGo(guests, webs, before)
 }
@@ -225,10 +225,11 @@ func (s *swarm) refused(text string, args ...string) {
 	}
 }
 
-func (s *swarm) attachmentsAreRefused(guest, web inside) {
+func (s *swarm) attachmentsAreRefused(guest inside, webs []inside) {
 	s.t.Helper()
 	free := s.guest("free")
 	on := guest.host
+	web := webs[slices.IndexFunc(webs, func(w inside) bool { return w.host == on })]
 	attach := func(network, namespace string) []string {
 		return []string{"network", "attach", network, "--node", on.Name, "--netns", namespace, "--name", "no"}
 	}
@@ -237,10 +238,9 @@ func (s *swarm) attachmentsAreRefused(guest, web inside) {
 	s.refused("is attached already, as "+guest.name, attach("open", guest.Path)...)
 	s.refused("of an attachment that is there already", attach("open", filepath.Dir(guest.Path)+"/../guests/"+filepath.Base(guest.Path))...)
 	s.refused("the network namespace of the machine itself", attach("open", fmt.Sprintf("/proc/%d/ns/net", on.PID()))...)
-	s.refused("the network namespace of the machine itself", attach("open", "/proc/1/ns/net")...)
 	s.refused("the network namespace of a task", attach("open", fmt.Sprintf("/proc/%d/ns/net", containersOf(s.t, web.host)[web.task.Meta.ID]))...)
 	s.refused("the network namespace of a router", attach("open", s.routerOf(on))...)
-	s.refused("not a network namespace", attach("open", "/proc/1/ns/uts")...)
+	s.refused("not a network namespace", attach("open", fmt.Sprintf("/proc/%d/ns/uts", on.PID()))...)
 	s.refused("there is no namespace", attach("open", "/etc/hostname")...)
 	s.refused("no such file", attach("open", "nosuch-namespace")...)
 	s.refused("which namespace?", "network", "attach", "open")
