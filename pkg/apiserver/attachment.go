@@ -45,12 +45,13 @@ func nodeNamed(s *store.Snapshot, ref string) *v1.Node {
 	return found
 }
 
-// checkAttachment refuses an attachment, with its ID, to what is not there, to networks that are not for it, and of a namespace that another has attached.
+// checkAttachment refuses an attachment, with its ID, to what is not there, to networks that are not for it or not apart, and of a namespace that another has attached.
 func checkAttachment(s *store.Snapshot, a *v1.AttachmentSpec, id string) error {
 	pinAttachment(s, a)
 	if _, ok := s.Lookup(v1.KindNode, a.Node); !ok {
 		return problemf(http.StatusBadRequest, "node %s not found, or several nodes are called so: name it by its ID", clip(a.Node))
 	}
+	var networks []*v1.Network
 	for _, id := range a.Networks {
 		n, ok := store.Get(s, v1.Networks, id)
 		if !ok {
@@ -60,6 +61,10 @@ func checkAttachment(s *store.Snapshot, a *v1.AttachmentSpec, id string) error {
 			return problemf(http.StatusForbidden, "could not attach to network %s: network %s not manually attachable: it has to be made with --attachable",
 				n.Meta.Name, n.Meta.Name)
 		}
+		networks = append(networks, n)
+	}
+	if err := checkApart(networks); err != nil {
+		return err
 	}
 	for t := range s.TasksOfNode(a.Node) {
 		if d := t.Desired; d.Attachment != nil && d.Service != id && v1.Live(t) && d.Attachment.Namespace == a.Namespace {

@@ -11,29 +11,33 @@ import (
 	"github.com/swarmd/swarmd/pkg/store"
 )
 
-// checkAttachments refuses networks that are not there, that are the same by another name, or that have addresses in common: a task could
-// not tell which of them such an address is on.
+// checkAttachments refuses networks that are not there, that are the same by another name, or that have addresses in common.
 func checkAttachments(s *store.Snapshot, list []v1.NetworkAttachment) error {
-	var seen []string
-	on := make(map[netip.Prefix]string)
-	for _, n := range list {
-		network, err := exact(s, v1.KindNetwork, n.Target)
+	var seen []*v1.Network
+	for _, a := range list {
+		found, err := exact(s, v1.KindNetwork, a.Target)
 		if err != nil {
-			return problemf(http.StatusBadRequest, "network %s not found", clip(n.Target))
+			return problemf(http.StatusBadRequest, "network %s not found", clip(a.Target))
 		}
-		m := network.GetMeta()
-		if slices.Contains(seen, m.ID) {
-			return problemf(http.StatusBadRequest, "the service is attached to network %s twice: once is enough, also by name and by ID", m.Name)
+		network := found.(*v1.Network)
+		if slices.ContainsFunc(seen, func(n *v1.Network) bool { return n.Meta.ID == network.Meta.ID }) {
+			return problemf(http.StatusBadRequest, "the service is attached to network %s twice: once is enough, also by name and by ID", network.Meta.Name)
 		}
-		seen = append(seen, m.ID)
-		for _, subnet := range subnetsOf(network.(*v1.Network)) {
-			for other, name := range on {
-				if subnet.Overlaps(other) {
-					return problemf(http.StatusBadRequest, "networks %s (%s) and %s (%s) have addresses in common: a service cannot be attached to both",
-						name, other, m.Name, subnet)
+		seen = append(seen, network)
+	}
+	return checkApart(seen)
+}
+
+// checkApart refuses networks with addresses in common: who is on both could not tell which of them such an address is on.
+func checkApart(networks []*v1.Network) error {
+	for i, n := range networks {
+		for _, other := range networks[:i] {
+			for _, subnet := range subnetsOf(n) {
+				if at := slices.IndexFunc(subnetsOf(other), subnet.Overlaps); at >= 0 {
+					return problemf(http.StatusBadRequest, "networks %s (%s) and %s (%s) have addresses in common: nobody can be on both",
+						other.Meta.Name, subnetsOf(other)[at], n.Meta.Name, subnet)
 				}
 			}
-			on[subnet] = m.Name
 		}
 	}
 	return nil
