@@ -18,7 +18,7 @@ func (a *app) serviceRollbackCommand() *cobra.Command {
 		Use:   "rollback [OPTIONS] SERVICE",
 		Short: "Revert changes to a service's configuration",
 		Long: `Go back to what the service's tasks ran before the latest update, or, where that did not complete, before all that did not since.
-Doing it twice goes forward again. It rolls out by the service's rollback settings.
+Doing it twice goes forward again, unless that was never completed. It rolls out by the service's rollback settings.
 
 What is not of the tasks stays as it is: the number of replicas, labels, how updates roll out.`,
 		Example: `  swarmctl service rollback web
@@ -29,7 +29,11 @@ What is not of the tasks stays as it is: the number of replicas, labels, how upd
 		DisableFlagsInUseLine: true,
 		ValidArgsFunction:     completeNames(a, v1.Services),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.rollbackService(cmd.Context(), args[0], to, &wait)
+			number := &to
+			if !cmd.Flags().Changed("to") {
+				number = nil
+			}
+			return a.rollbackService(cmd.Context(), args[0], number, &wait)
 		},
 	}
 	cmd.Flags().Uint64Var(&to, "to", 0, "Revision to go back to, of those that service history tells (default the previous)")
@@ -37,7 +41,8 @@ What is not of the tasks stays as it is: the number of replicas, labels, how upd
 	return cmd
 }
 
-func (a *app) rollbackService(ctx context.Context, ref string, number uint64, wait *waitFlags) error {
+// rollbackService goes back to the revision of a number, or to the previous one where that is nil.
+func (a *app) rollbackService(ctx context.Context, ref string, number *uint64, wait *waitFlags) error {
 	c, err := a.daemon()
 	if err != nil {
 		return err
@@ -49,12 +54,12 @@ func (a *app) rollbackService(ctx context.Context, ref string, number uint64, wa
 		}
 		to := h.previous()
 		switch {
-		case number != 0:
-			if to = h.numbered(number); to == nil {
-				return fmt.Errorf("service %s has no revision %d: swarmctl service history %s tells which are kept", ref, number, ref)
+		case number != nil:
+			if to = h.numbered(*number); to == nil {
+				return fmt.Errorf("service %s has no revision %d: swarmctl service history %s tells which are kept", ref, *number, ref)
 			}
 			if to.Meta.ID == h.current {
-				return fmt.Errorf("service %s is at revision %d", ref, number)
+				return fmt.Errorf("service %s is at revision %d", ref, *number)
 			}
 		case to == nil:
 			return fmt.Errorf("%sservice %s does not have a previous spec", daemonPrefix, ref)

@@ -63,7 +63,7 @@ What no flag names stays as it is. An update that was paused goes on with any up
 				if err := f.onlyRollback(); err != nil {
 					return err
 				}
-				return a.rollbackService(cmd.Context(), args[0], 0, &f.wait)
+				return a.rollbackService(cmd.Context(), args[0], nil, &f.wait)
 			}
 			if f.withAuth {
 				if err := a.sendLoginOf(cmd.Context(), args[0], f.image); err != nil {

@@ -294,9 +294,12 @@ type UpdateStatus struct {
 	State UpdateState `json:"state"`
 	// Revision is the ServiceRevision that the rollout leads to.
 	Revision string `json:"revision"`
-	// Previous is the revision that a rollback goes to: the last one that a rollout was completed with, however often the spec
-	// changed since. Empty where there is none, and after a rollback by failure: that would lead back to what failed.
-	Previous    string    `json:"previous,omitempty"`
+	// Previous is the revision that a rollback goes to: the last other one of Good, however often the spec changed since. Empty where
+	// there is none, and after a rollback by failure.
+	Previous string `json:"previous,omitempty"`
+	// Good are the revisions that rollouts were completed with when this one began, and the one that ran before the first, the latest
+	// in front; at most MaxUpdateGood.
+	Good        []string  `json:"good,omitempty"`
 	StartedAt   time.Time `json:"startedAt,omitzero"`
 	CompletedAt time.Time `json:"completedAt,omitzero"`
 	Message     string    `json:"message,omitempty"`
@@ -328,6 +331,9 @@ const UpdateEverySlot = 1<<53 - 1
 
 // MaxUpdateFailed bounds UpdateStatus.Failed.
 const MaxUpdateFailed = 10
+
+// MaxUpdateGood bounds UpdateStatus.Good: each of them is kept, beside the latest revisions.
+const MaxUpdateGood = 5
 
 // ServiceRevisionSpec is one version of what a service's tasks run. Revisions never change; tasks refer to them by ID.
 type ServiceRevisionSpec struct {

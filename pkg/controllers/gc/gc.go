@@ -204,6 +204,9 @@ func (d *decision) revisions() {
 	needed := map[string]bool{v1.RevisionID(d.service): true, v1.RevisionID(v1.Effective(d.service)): true}
 	if desired := d.service.Desired; desired != nil && desired.Update != nil {
 		needed[desired.Update.Revision], needed[desired.Update.Previous] = true, true
+		for _, id := range desired.Update.Good {
+			needed[id] = true
+		}
 	}
 	for t := range d.snapshot.TasksOfService(d.key) {
 		needed[t.Desired.Revision] = true

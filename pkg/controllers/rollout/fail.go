@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,7 +35,7 @@ func (r *rollout) fail(u *v1.UpdateStatus, why string) *v1.UpdateStatus {
 	if r.config.action == v1.FailureRollback {
 		to, ok := store.Get(r.snapshot, v1.ServiceRevisions, u.Previous)
 		if ok && u.Previous != r.target {
-			return r.rollBack(to, why)
+			return r.rollBack(to, u.Good, why)
 		}
 		why += "; there is no earlier revision to roll back to"
 	}
@@ -42,11 +43,11 @@ func (r *rollout) fail(u *v1.UpdateStatus, why string) *v1.UpdateStatus {
 	return u
 }
 
-// rollBack starts the way back to a revision, in the place of what the spec asks for.
-func (r *rollout) rollBack(to *v1.ServiceRevision, why string) *v1.UpdateStatus {
+// rollBack starts the way back to a revision, in the place of what the spec asks for. Which are good it leaves as they were.
+func (r *rollout) rollBack(to *v1.ServiceRevision, good []string, why string) *v1.UpdateStatus {
 	r.rolledBack = &v1.RolledBack{From: r.target, Task: to.Spec.Task, Endpoint: to.Spec.Endpoint}
-	next := &v1.UpdateStatus{State: v1.UpdateRollbackStarted, Revision: to.Meta.ID, StartedAt: r.now, Message: messageBack + why,
-		Generation: r.service.Meta.Generation}
+	next := &v1.UpdateStatus{State: v1.UpdateRollbackStarted, Revision: to.Meta.ID, Good: good, StartedAt: r.now,
+		Message: messageBack + why, Generation: r.service.Meta.Generation}
 	desired := v1.ServiceDesired{}
 	if r.service.Desired != nil {
 		desired = *r.service.Desired
@@ -63,21 +64,48 @@ func (r *rollout) rollBack(to *v1.ServiceRevision, why string) *v1.UpdateStatus 
 	return next
 }
 
-// previous is the revision that a rollout that begins can be rolled back to: the last that one was completed with. One that was cut
-// short by the next leaves it as it was, and one that goes back leads to it.
-func (r *rollout) previous(before *v1.UpdateStatus) string {
-	switch {
-	case before == nil:
-		return r.mostRun()
-	case before.Revision == r.target:
-		return before.Previous
-	case before.State == v1.UpdateUpdating, before.State == v1.UpdatePaused:
-		if before.Previous == r.target {
-			return before.Revision // the user goes back, and may go forward again
+// good are the revisions that a rollout that begins finds to be good. One that was cut short by the next leaves them as they were, and one
+// that goes back to one of them leads to it.
+func (r *rollout) good(before *v1.UpdateStatus) []string {
+	if before == nil {
+		return inFront(r.mostRun(), nil)
+	}
+	good := before.Good
+	if len(good) == 0 {
+		good = inFront(before.Previous, nil) // of a status that knows only this one
+	}
+	back := before.State == v1.UpdateRollbackStarted || before.State == v1.UpdateRollbackPaused
+	if completed(before.State) || back && slices.Contains(good, before.Revision) {
+		return inFront(before.Revision, good)
+	}
+	return good
+}
+
+// inFront puts a revision before the others.
+func inFront(id string, others []string) []string {
+	if id == "" {
+		return others
+	}
+	all := []string{id}
+	for _, other := range others {
+		if other != id && len(all) < v1.MaxUpdateGood {
+			all = append(all, other)
 		}
+	}
+	return all
+}
+
+// previous is the revision that a rollout that begins can be rolled back to: the last good one but that which it leads to.
+func (r *rollout) previous(before *v1.UpdateStatus, good []string) string {
+	if before != nil && before.Revision == r.target {
 		return before.Previous
 	}
-	return before.Revision
+	for _, id := range good {
+		if id != r.target {
+			return id
+		}
+	}
+	return ""
 }
 
 // mostRun is the other revision that most tasks run.

@@ -166,8 +166,9 @@ func (r *rollout) begin(before *v1.UpdateStatus) *v1.UpdateStatus {
 	if dirty == 0 && before == nil {
 		return nil
 	}
-	next := &v1.UpdateStatus{State: v1.UpdateUpdating, Revision: r.target, Previous: r.previous(before), StartedAt: r.now,
-		Message: messageUpdating, Generation: r.service.Meta.Generation, Dirty: dirty}
+	good := r.good(before)
+	next := &v1.UpdateStatus{State: v1.UpdateUpdating, Revision: r.target, Previous: r.previous(before, good), Good: good,
+		StartedAt: r.now, Message: messageUpdating, Generation: r.service.Meta.Generation, Dirty: dirty}
 	back := false
 	switch {
 	case before != nil && before.State == v1.UpdateRollbackPaused && before.Revision == r.target:
