@@ -88,6 +88,16 @@ func TestPortsText(t *testing.T) {
 	}
 }
 
+// TestTaskPorts: a task's ports are shown with where they answer, as those of its service are.
+func TestTaskPorts(t *testing.T) {
+	task := &v1.Task{Desired: &v1.TaskDesired{Slot: 1}, Status: &v1.TaskStatus{Ports: []v1.PortConfig{
+		{Protocol: v1.TCP, Target: 80, Published: 8091, Mode: v1.PublishHost, HostIP: "127.0.0.1"},
+		{Protocol: v1.UDP, Target: 53, Published: 8053, Mode: v1.PublishHost}}}}
+	if got, want := newTaskRow(task, "", false, time.Time{}).Ports, "127.0.0.1:8091->80/tcp,*:8053->53/udp"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestReplicasText(t *testing.T) {
 	three := uint64(3)
 	status := v1.ServiceStatus{RunningTasks: 1, DesiredTasks: 2, CompletedTasks: 4}

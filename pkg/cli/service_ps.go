@@ -210,7 +210,7 @@ func newTaskRow(t *v1.Task, image string, trunc bool, now time.Time) taskRow {
 	}
 	ports := make([]string, len(d.Status.PortStatus.Ports))
 	for i, p := range d.Status.PortStatus.Ports {
-		ports[i] = fmt.Sprintf("*:%d->%d/%s", p.PublishedPort, p.TargetPort, p.Protocol)
+		ports[i] = fmt.Sprintf("%s:%d->%d/%s", p.place(), p.PublishedPort, p.TargetPort, p.Protocol)
 	}
 	row.Ports = strings.Join(ports, ",")
 	return row
