@@ -7,6 +7,7 @@ package schedule
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -42,11 +43,42 @@ func Parse(expr, zone string) (*Schedule, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: want five fields (minute hour day month weekday), such as 30 3 * * *, or @hourly, @daily, @weekly, @monthly or @yearly", err)
 	}
+	if span := backwards(expr); span != "" {
+		return nil, fmt.Errorf("%q goes backwards: want its two parts with a comma between, such as 22-23,0-2", span)
+	}
 	s := &Schedule{when: when, zone: location, fixed: namesHours(expr)}
 	if s.when.Next(time.Unix(0, 0)).IsZero() {
 		return nil, fmt.Errorf("%q never falls due: want a day that a month has", expr)
 	}
 	return s, nil
+}
+
+// named are the numbers of names of months and days.
+var named = map[string]int{"jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6, "jul": 7, "aug": 8, "sep": 9, "oct": 10, "nov": 11, "dec": 12,
+	"sun": 0, "mon": 1, "tue": 2, "wed": 3, "thu": 4, "fri": 5, "sat": 6}
+
+// backwards finds a range that ends before it begins, "" where there is none. The library takes it as one around the field's end, and no
+// other cron takes it at all.
+func backwards(expr string) string {
+	number := func(text string) int {
+		if n, is := named[strings.ToLower(text)]; is {
+			return n
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return -1 // a star
+		}
+		return n
+	}
+	for field := range strings.FieldsSeq(expr) {
+		for part := range strings.SplitSeq(field, ",") {
+			span, _, _ := strings.Cut(part, "/")
+			if from, to, is := strings.Cut(span, "-"); is && number(from) > number(to) {
+				return span
+			}
+		}
+	}
+	return ""
 }
 
 // namesHours tells whether an expression says at which hours, in which case people expect it once on each of its days.
