@@ -1,10 +1,12 @@
 package apiserver_test
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -33,6 +35,39 @@ func on(name string, networks ...string) *v1.Service {
 		s.Spec.Task.Networks = append(s.Spec.Task.Networks, v1.NetworkAttachment{Target: n})
 	}
 	return s
+}
+
+// TestNamesInDNS: of two names that differ in upper and lower case alone, one is there, however they are asked for; other kinds may have both.
+func TestNamesInDNS(t *testing.T) {
+	f := serve(t)
+	f.network("red")
+	_, _, err := client.Create(f.ctx, f.client, v1.Networks, &v1.Network{Meta: v1.Meta{Name: "Red"}, Spec: &v1.NetworkSpec{}})
+	want := "network red already exists, and DNS cannot tell Red from it: want a name that differs by more than upper and lower case"
+	if problem, ok := errors.AsType[*v1.Problem](err); !ok || problem.Status != http.StatusConflict || !strings.Contains(problem.Detail, want) {
+		t.Errorf("network Red beside red: %v", err)
+	}
+	var made atomic.Int32
+	var group sync.WaitGroup
+	for _, name := range []string{"web", "Web", "wEb", "weB", "WEB"} {
+		group.Go(func() {
+			if _, _, err := client.Create(f.ctx, f.client, v1.Services, web(name)); err == nil {
+				made.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	if made.Load() != 1 {
+		t.Errorf("%d services of one name in DNS", made.Load())
+	}
+	for _, name := range []string{"a", "A"} {
+		if _, _, err := client.Create(f.ctx, f.client, v1.Configs, &v1.Config{Meta: v1.Meta{Name: name}, Spec: &v1.ConfigSpec{Data: []byte("x")}}); err != nil {
+			t.Errorf("config %s: %v", name, err)
+		}
+	}
+	if err := client.Delete(f.ctx, f.client, v1.Networks, "red"); err != nil {
+		t.Fatal(err)
+	}
+	f.network("RED") // the name is free
 }
 
 func TestNetworks(t *testing.T) {

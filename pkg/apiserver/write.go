@@ -111,7 +111,7 @@ func (s *Server) creation(snapshot *store.Snapshot, d v1.Descriptor, obj v1.Obje
 	claims := store.Absent()
 	if held, taken := store.Get(snapshot, v1.Claims, claim); taken {
 		if ops = succession(snapshot, d.Kind(), held); ops == nil {
-			return change{}, nameTaken(d.Kind(), name)
+			return change{}, nameTaken(snapshot, d.Kind(), name, held.Spec.Holder)
 		}
 		claims = store.AtRevision(held.Meta.Revisions[v1.SectionSpec])
 	}
@@ -135,9 +135,13 @@ func claimOp(claim, holder string, now time.Time) store.Op {
 		Meta: &v1.Meta{ID: claim, CreatedAt: now, UpdatedAt: now}, If: store.Absent()}
 }
 
-// nameTaken are Docker's words.
-func nameTaken(k v1.Kind, name string) error {
+// nameTaken are Docker's words, but where a name is another's in other letters alone.
+func nameTaken(s *store.Snapshot, k v1.Kind, name, holder string) error {
 	kind := strings.ToLower(string(k))
+	if obj, ok := s.Lookup(k, holder); ok && obj.GetMeta().Name != name {
+		return problemf(http.StatusConflict, "name conflicts with an existing object: %s %s already exists, and DNS cannot tell %s from it: "+
+			"want a name that differs by more than upper and lower case", kind, obj.GetMeta().Name, name)
+	}
 	switch k {
 	case v1.KindService:
 		return problemf(http.StatusConflict, "name conflicts with an existing object: service %s already exists", name)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -365,5 +366,12 @@ type ClaimSpec struct {
 	Holder string `json:"holder"`
 }
 
-// NameClaim is the ID of the claim on a name, such as "Service/web".
-func NameClaim(k Kind, name string) string { return string(k) + "/" + name }
+// NameClaim is the ID of the claim on a name, such as "Service/web". A name that tasks ask DNS for is claimed in lower case, because DNS
+// knows no other: two that differ by nothing else would answer for each other.
+func NameClaim(k Kind, name string) string {
+	switch k {
+	case KindService, KindNetwork, KindAttachment:
+		name = strings.ToLower(name)
+	}
+	return string(k) + "/" + name
+}
