@@ -25,7 +25,9 @@ func (c *checker) network(field string, n *NetworkSpec) {
 		entry := field + ".options[" + strconv.Quote(cut(key)) + "]"
 		switch key {
 		case OptionEncrypted:
-			choice(c, entry, strings.ToLower(value), "", "true", "false", "1", "0")
+			if !slices.Contains([]string{"", "true", "false", "1", "0"}, strings.ToLower(value)) {
+				c.fail(entry, "%q is not allowed: want the option without a value", cut(value))
+			}
 		case OptionMTU:
 			if mtu, err := strconv.Atoi(value); err != nil || mtu < 576 || mtu > 65535 {
 				c.fail(entry, "%q is not an MTU: want 576 to 65535", cut(value))

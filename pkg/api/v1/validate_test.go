@@ -270,6 +270,7 @@ func TestValidate(t *testing.T) {
 		{"Config", "%s", `{"data":"aGk=","templating":{"name":"golang"}}`, ""},
 		{"Config", "%s", `{"templating":{"name":"jinja"}}`, "spec.data: is 0 bytes long: want 1 to 1023999\nspec.templating.name: \"jinja\" is not allowed: want golang"},
 		// Networks.
+		{"Network", "%s", `{"options":{"encrypted":"banana"}}`, `spec.options["encrypted"]: "banana" is not allowed: want the option without a value`},
 		{"Network", "%s", `{"options":{"encrypted":"","com.docker.network.driver.mtu":"1400"},"subnets":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1","ipRange":"10.1.0.128/25"}]}`, ""},
 		{"Network", "%s", `{"driver":"macvlan"}`, `spec.driver: "macvlan" is not allowed: want overlay`},
 		{"Network", "%s", `{"options":{"com.docker.network.driver.mtu":"9","x":"y"}}`,
