@@ -47,10 +47,13 @@ func Load(files []Source, o Options) (*Project, error) {
 	}
 	p.problems.sources = p.sources
 	p.Warnings = p.unset()
+	if p.ports(); len(p.problems.all) > 0 {
+		return nil, p.problems.all
+	}
 	var options loader.Options
 	model, err := p.merge(&options)
 	if err != nil {
-		return nil, err
+		return nil, p.placed(err)
 	}
 	p.model = model
 	p.check()

@@ -40,6 +40,9 @@ func parse(s Source) (*source, error) {
 				s.Name, maxNodes, maxDepth)
 		}
 		if len(node.Content) > 0 {
+			if root := resolve(node.Content[0]); root.Kind != yaml.MappingNode {
+				return nil, fmt.Errorf("%s:%d: is no mapping: want keys with values, such as services: {web: {image: nginx}}", s.Name, root.Line)
+			}
 			src.documents = append(src.documents, node.Content[0])
 		}
 	}

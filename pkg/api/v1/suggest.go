@@ -6,6 +6,14 @@ import (
 
 // suggestion ends the error about an unknown name: the one that was probably meant, or all there are.
 func suggestion(name string, known []string) string {
+	if best := Nearest(name, known); best != "" {
+		return `; did you mean "` + best + `"?`
+	}
+	return "; want " + oneOf(known)
+}
+
+// Nearest is the known name that a mistyped one is nearly, "" where there is none.
+func Nearest(name string, known []string) string {
 	best, distance := "", 3
 	if len(name) <= 3 {
 		distance = 2 // nearly anything is like a short name
@@ -17,10 +25,7 @@ func suggestion(name string, known []string) string {
 			}
 		}
 	}
-	if best != "" {
-		return `; did you mean "` + best + `"?`
-	}
-	return "; want " + oneOf(known)
+	return best
 }
 
 // oneOf lists words: "a, b or c".
