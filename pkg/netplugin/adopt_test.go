@@ -239,7 +239,7 @@ func earlierMaps(t *testing.T, b *lab) {
 				&expr.Lookup{SourceRegister: register + 4, DestRegister: verdictRegister, IsDestRegSet: true, SetName: numbers.Name})}}
 		}
 	}
-	tx.replaceTable(append(tx.maps, numbers), chains)
+	tx.replaceTable(append(append(tx.maps, numbers), four.askerSets(tx.table)...), chains)
 	want := maps.Clone(b.linux.have.ports)
 	for k, backends := range b.linux.have.ports {
 		if b.linux.have.places[k] != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -212,7 +213,12 @@ func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool)
 			}
 			fmt.Fprintf(w, "  %s", comment)
 			for _, e := range r.Exprs {
-				fmt.Fprintf(w, " %+v", e)
+				fmt.Fprintf(w, " %s", shown(e))
+				if set, ok := e.(*expr.Dynset); ok {
+					for _, of := range set.Exprs {
+						fmt.Fprintf(w, " of %+v", of)
+					}
+				}
 			}
 			if identities {
 				fmt.Fprintf(w, " handle %d", r.Handle)
@@ -230,6 +236,10 @@ func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool)
 		must(t, err)
 		slices.SortFunc(sets, func(a, b *nftables.Set) int { return strings.Compare(a.Name, b.Name) })
 		for _, s := range sets {
+			if s.Dynamic { // packets fill it
+				fmt.Fprintf(w, "set %d %s %s of %d\n", table.Family, table.Name, s.Name, s.Size)
+				continue
+			}
 			elements, err := c.GetSetElements(s)
 			must(t, err)
 			var lines []string
@@ -312,4 +322,14 @@ func messages(b []byte) (count int) {
 		b = b[min(int(size+3)&^3, len(b)):]
 	}
 	return count
+}
+
+// shown is an expression without the places in memory of what is in it.
+func shown(e expr.Any) string {
+	if set, ok := e.(*expr.Dynset); ok {
+		plain := *set
+		plain.Exprs = nil
+		e = &plain
+	}
+	return fmt.Sprintf("%+v", e)
 }

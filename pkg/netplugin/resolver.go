@@ -50,17 +50,22 @@ func resolverTranslation(fromTask []expr.Any) []rule {
 	}
 }
 
-// resolverGuard keeps all but tasks and the machine itself from the resolver's address, and from other ports there.
-func resolverGuard(b base) []rule {
+// resolverGuard keeps all but tasks and the machine itself from the resolver's address, and from other ports there. Of tasks it lets as
+// much through as leaves the resolver to the others: see askerRules.
+func resolverGuard(s side) []rule {
 	asked := destination(host(Resolver.Addr()))
 	fromTask := join(asked, inLink(hostLink, true))
-	return []rule{
-		{"names for the machine", join(asked, inLink("lo", true), accept())},
-		{"names for tasks by UDP", join(fromTask, source(b.block), domain(unix.IPPROTO_UDP), accept())},
-		{"names for tasks by TCP", join(fromTask, source(b.block), domain(unix.IPPROTO_TCP), accept())},
-		{"nothing else for tasks", join(fromTask, b.side(0).reject())},
-		{"no names for strangers", join(asked, drop())},
+	byUDP, byTCP := join(fromTask, source(s.block), domain(unix.IPPROTO_UDP)), join(fromTask, source(s.block), domain(unix.IPPROTO_TCP))
+	rules := []rule{{"names for the machine", join(asked, inLink("lo", true), accept())}}
+	if !s.unlimited {
+		rules = append(rules, askerRules(s, byUDP, byTCP)...)
 	}
+	return append(rules, []rule{
+		{"names for tasks by UDP", join(byUDP, accept())},
+		{"names for tasks by TCP", join(byTCP, accept())},
+		{"nothing else for tasks", join(fromTask, s.reject())},
+		{"no names for strangers", join(asked, drop())},
+	}...)
 }
 
 // resolverSettings let a task ask at Docker's address, which is one of the loopback's.

@@ -95,7 +95,7 @@ func (l *Linux) ensureTable(s side) error {
 		return fmt.Errorf("read table %s of %s: %w", tableName, l.host.name, err)
 	}
 	if !ok {
-		t.replaceTable(t.maps, hostChains(s))
+		t.replaceTable(append(t.maps, s.askerSets(t.table)...), hostChains(s))
 		// What was published stays so, until the ports that are wanted now take its place and its flows are forgotten.
 		t.addPicks(nil, have.ports)
 		t.change(publication{}, have)

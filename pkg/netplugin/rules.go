@@ -112,7 +112,7 @@ func hostChains(s side) []chain {
 		}},
 	}
 	if s.v == 0 {
-		return append(chains, chain{name: "input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, prio: nftables.ChainPriorityFilter, rules: resolverGuard(s.base)})
+		return append(chains, chain{name: "input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, prio: nftables.ChainPriorityFilter, rules: resolverGuard(s)})
 	}
 	if s.kept {
 		forward := &chains[slices.IndexFunc(chains, func(c chain) bool { return c.name == "forward" })]

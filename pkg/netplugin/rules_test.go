@@ -51,7 +51,7 @@ func (r *recorder) transcript() string {
 	var lines []string
 	for _, m := range r.sent {
 		line := names[m.Header.Type]
-		for _, name := range []string{mapPorts, mapBackends, mapPlaces, mapLinks, "pick1", "pick2", "pick3"} {
+		for _, name := range []string{mapPorts, mapBackends, mapPlaces, mapLinks, setAskers, setCallers, "pick1", "pick2", "pick3"} {
 			if bytes.Contains(m.Data, []byte(name+"\x00")) && !strings.HasSuffix(line, "rule") && !strings.HasSuffix(line, "rules") {
 				line += " " + name
 			}
@@ -97,10 +97,10 @@ func TestPortsChangeInOneTransactionAfterTheirChains(t *testing.T) {
 func TestTableIsReplacedInOneTransaction(t *testing.T) {
 	var r recorder
 	tx := four.newTransaction(r.conn(t))
-	tx.replaceTable(tx.maps, hostChains(base{block: testBlock, pool: testPool}.side(0)))
+	tx.replaceTable(append(tx.maps, four.askerSets(tx.table)...), hostChains(base{block: testBlock, pool: testPool}.side(0)))
 	must(t, tx.commit())
 	got := r.transcript()
-	if !strings.HasPrefix(got, "begin, add table, delete table, add table, add map ports, add map backends, add map places, add map links, add chain") ||
+	if !strings.HasPrefix(got, "begin, add table, delete table, add table, add map ports, add map backends, add map places, add map links, add map askers, add map callers, add chain") ||
 		!strings.HasSuffix(got, ", end") || strings.Count(got, "begin") != 1 {
 		t.Errorf("sent %s", got)
 	}

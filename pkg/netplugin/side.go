@@ -34,6 +34,8 @@ type side struct {
 	face        netip.Addr // by which containers see the machine itself
 	// kept has the machine forward only what is ours: it forwards nothing else of this version.
 	kept bool
+	// unlimited has no task's questions for names bounded: the kernel cannot.
+	unlimited bool
 }
 
 func (b base) side(v int) side {
@@ -106,6 +108,7 @@ func (l *Linux) routerSides(b base) []side {
 // hostSides are those that the machine itself has: where its IPv6 is switched off, other nodes' clients still reach its tasks by it.
 func (l *Linux) hostSides(b base) []side {
 	all := l.routerSides(b)
+	all[0].unlimited = kernelLimits() != nil
 	if !l.hostSix {
 		return all[:1]
 	}
@@ -123,6 +126,9 @@ func checkPrefix(p netip.Prefix) error {
 
 // weighSides finds which sides the machine can have. IPv6 needs a kernel with all parts of it, and links that are wide enough.
 func (l *Linux) weighSides(b base) error {
+	if err := kernelLimits(); err != nil {
+		l.log.Warn("one task's questions may keep names from the others", "err", err)
+	}
 	l.six = b.prefix.IsValid() && l.taskMTU >= leastMTU6
 	if l.six {
 		if err := kernelSix(); err != nil {
