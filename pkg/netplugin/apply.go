@@ -43,7 +43,7 @@ func (l *Linux) Apply(ctx context.Context, c Config) error {
 		clear(l.plans)
 		l.peers = slices.Clone(c.Peers)
 	}
-	err = errors.Join(err, want.addOverlays(c, l.plans))
+	err = errors.Join(err, want.addOverlays(c, l.plans), want.lasting(l.conflicts, time.Now()))
 	again := !l.synced && l.last != nil && reflect.DeepEqual(*l.last, c)
 	defer func() { l.settle(c, again, err == nil) }()
 	if applyErr := l.apply(ctx, want); applyErr != nil {

@@ -82,6 +82,8 @@ type desired struct {
 	underlay underlay
 	overlays map[string]*wanted
 	kept     map[string]error
+	// conflicts are addresses that are here and said to be elsewhere, each with the task that has it here.
+	conflicts map[conflict]string
 	// wires are the ports of encrypted networks.
 	wires map[uint16]bool
 	// checked are the backends of the Config before: a list that is still the same one was looked at then.

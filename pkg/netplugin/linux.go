@@ -64,8 +64,9 @@ type Linux struct {
 	disturbed chan struct{}
 	unswept   atomic.Bool // a link that was to go is there still
 	repaired  func(kind string, changes int)
-	last      *Config // of the latest Apply, if that came to its end
-	processes bool    // the kernel has no WireGuard
+	last      *Config                // of the latest Apply, if that came to its end
+	conflicts map[conflict]time.Time // since when there are those that the latest Config has
+	processes bool                   // the kernel has no WireGuard
 	// pinning is held while a guest is looked at and mounted: it must not be two.
 	pinning sync.Mutex
 }
@@ -98,7 +99,7 @@ var _ Network = (*Linux)(nil)
 // New takes charge of the machine's network. It changes nothing before Apply. Where another live swarmd has charge of the same
 // network namespace, it fails. Close gives the charge back.
 func New(o Options) (*Linux, error) {
-	l := &Linux{dir: o.Dir, log: o.Log, lock: -1, plans: map[string]*plan{}, overlays: map[string]*overlay{},
+	l := &Linux{dir: o.Dir, log: o.Log, lock: -1, plans: map[string]*plan{}, overlays: map[string]*overlay{}, conflicts: map[conflict]time.Time{},
 		disturbed: make(chan struct{}, 1), repaired: o.Repaired, wire: o.Wire}
 	l.keys = &keyring{path: filepath.Join(l.wiresDir(), "keys.json")}
 	if l.log == nil {

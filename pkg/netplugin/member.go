@@ -1,11 +1,14 @@
 package netplugin
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // member is a task of this machine on an overlay.
@@ -28,6 +31,44 @@ func (m member) eth() string {
 	return "eth" + strconv.Itoa(m.index)
 }
 
+// conflict is an address of a task here that is also said to be on another node.
+type conflict struct {
+	overlay string
+	address netip.Addr
+	node    uint32
+}
+
+// conflictPatience is how long there may be one without a word. An address that was given on is here before the news that the task is gone
+// which had it on another node.
+const conflictPatience = 10 * time.Second
+
+// lasting are the conflicts that are not over yet though they should be. Since is kept from one Config to the next: when each was first seen.
+func (d *desired) lasting(since map[conflict]time.Time, now time.Time) error {
+	maps.DeleteFunc(since, func(c conflict, _ time.Time) bool { return d.conflicts[c] == "" })
+	left := map[string]*problems{}
+	for _, c := range slices.SortedFunc(maps.Keys(d.conflicts), conflict.compare) {
+		if since[c].IsZero() {
+			since[c] = now
+		}
+		if now.Sub(since[c]) < conflictPatience {
+			continue
+		}
+		if left[c.overlay] == nil {
+			left[c.overlay] = &problems{}
+		}
+		left[c.overlay].add(fmt.Errorf("address %s is that of task %s here, and of one on node %d", c.address, d.conflicts[c], c.node))
+	}
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(left)) {
+		errs = append(errs, &OverlayError{id, left[id].error()})
+	}
+	return errors.Join(errs...)
+}
+
+func (c conflict) compare(o conflict) int {
+	return cmp.Or(cmp.Compare(c.overlay, o.overlay), c.address.Compare(o.address), cmp.Compare(c.node, o.node))
+}
+
 // addMembers adds the tasks to the overlays that they are on. An address that is also said to be on another node is here: the
 // task that has it is.
 func (d *desired) addMembers(c Config) (errs []error) {
@@ -41,17 +82,17 @@ func (d *desired) addMembers(c Config) (errs []error) {
 			errs = append(errs, &TaskError{t.ID, err})
 		}
 	}
+	d.conflicts = map[conflict]string{}
 	for id, w := range d.overlays {
-		var left problems
 		twice := func(_ *RemoteAddress, r RemoteAddress) error {
 			if task, here := w.owner[r.Address]; here {
-				return fmt.Errorf("address %s is that of task %s here, and of one on node %d", r.Address, task, r.Node)
+				d.conflicts[conflict{id, r.Address, r.Node}] = task
+				return errUnsaid // see lasting
 			}
 			return nil
 		}
 		if slices.ContainsFunc(w.addresses(), func(a netip.Addr) bool { _, remote := w.find(a); return remote }) {
-			w.remote = sieve(w.remote, &left, twice)
-			errs = append(errs, &OverlayError{id, left.error()})
+			w.remote = sieve(w.remote, &problems{}, twice)
 		}
 	}
 	return errs

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -38,7 +39,39 @@ func checkOverlays(c Config) (*desired, error) {
 	if d == nil {
 		return nil, err
 	}
-	return d, errors.Join(err, d.addOverlays(c, nil))
+	err = errors.Join(err, d.addOverlays(c, nil))
+	since := map[conflict]time.Time{}
+	return d, errors.Join(err, d.lasting(since, day), d.lasting(since, day.Add(conflictPatience)))
+}
+
+var day = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// TestConflictsAreToldWhenTheyLast: an address that is given on is on two nodes for a moment, by what the nodes know.
+func TestConflictsAreToldWhenTheyLast(t *testing.T) {
+	twice, over := overlayConfig(), overlayConfig()
+	a := netip.MustParseAddr("10.0.1.11")
+	twice.Overlays[0].Remote[0].Address = a
+	since := map[conflict]time.Time{}
+	after := func(c Config, later time.Duration) error {
+		t.Helper()
+		d, err := check(c, checked{})
+		must(t, errors.Join(err, d.addOverlays(c, nil)))
+		if r, remote := d.overlays["front"].find(a); remote {
+			t.Errorf("address %s of a task here is also that of %v", a, r)
+		}
+		return d.lasting(since, day.Add(later))
+	}
+	must(t, after(twice, 0))
+	must(t, after(twice, conflictPatience-1))
+	if err := after(twice, conflictPatience); err == nil || !strings.Contains(err.Error(), "network front: address 10.0.1.11 is that of task t0 here, and of one on node 2") {
+		t.Errorf("a conflict that lasts: %v", err)
+	}
+	must(t, after(over, conflictPatience))
+	must(t, after(twice, 2*conflictPatience)) // another one
+	must(t, after(over, 2*conflictPatience))
+	if len(since) != 0 {
+		t.Errorf("%v is kept of what is over", since)
+	}
 }
 
 func TestCheckOverlays(t *testing.T) {

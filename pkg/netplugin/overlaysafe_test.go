@@ -424,3 +424,44 @@ func TestSysctlsOfAttachments(t *testing.T) {
 		return nil
 	}))
 }
+
+// TestAddressIsGivenOnBeforeTheNews: a task here has the address of one that is gone on another node, of which this node hears later. Apply has
+// nothing to say, unless the news does not come, and the address is the task's that is here.
+func TestAddressIsGivenOnBeforeTheNews(t *testing.T) {
+	f := newFleet(t, 2)
+	net := f.network(1, true)
+	f.task(0, net)
+	gone := f.task(1, net)
+	f.task(1, net)
+	f.apply()
+	next := testTask{id: "next", gateway: testAddr(20), nets: []int{net}, alias: gone.id}
+	f.tasks = append(f.tasks, next)
+	home := f.labs[0]
+	answers := func(what string) {
+		t.Helper()
+		for _, six := range []bool{false, true} {
+			to := at(f.address(next, net, six), 80)
+			if server, _, err := ask(f.space(f.tasks[0]), "tcp", to); err != nil || server != "next" {
+				t.Errorf("%s: %s is answered by %q, %v, want the task that is here", what, to, server, err)
+			}
+		}
+	}
+	home.apply(f.config(0))
+	serve(t, f.space(next), "next", 80)
+	serveOf(t, f.space(next), "next", 80, 1)
+	answers("before the news")
+	for c := range home.linux.conflicts {
+		home.linux.conflicts[c] = time.Now().Add(-conflictPatience)
+	}
+	err := home.linux.Apply(t.Context(), f.config(0))
+	if byTask, alone := TaskErrors(err); err == nil || len(byTask) > 0 || !alone || !strings.Contains(err.Error(), "is that of task next here, and of one on node 2") {
+		t.Errorf("without any news: %v", err)
+	}
+	answers("without any news")
+	f.tasks = append(f.tasks[:1:1], f.tasks[2:]...)
+	f.apply()
+	answers("after the news")
+	if len(home.linux.conflicts) > 0 {
+		t.Errorf("after the news there are conflicts %v", home.linux.conflicts)
+	}
+}
