@@ -2,10 +2,12 @@ package netplugin
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -209,6 +211,48 @@ func membersOf(t testing.TB, n *namespace, name string) []nftables.SetElement {
 	all, err := c.GetSetElements(s)
 	must(t, err)
 	return all
+}
+
+// TestFloodByTCPLeavesNamesToOthers does so with as many connections as a task may have, each full of questions.
+func TestFloodByTCPLeavesNamesToOthers(t *testing.T) {
+	const questions = 50
+	b := newLab(t)
+	b.apply(testConfig(2))
+	b.resolve(2)
+	other, err := dial(b.task("t1"), "udp", Resolver.String())
+	must(t, err)
+	defer other.Close()
+	question := questionFor(1, "web")
+	many := bytes.Repeat(append(binary.BigEndian.AppendUint16(nil, uint16(len(question))), question...), 100)
+	var sent atomic.Int64
+	var running sync.WaitGroup
+	defer running.Wait()
+	for range 64 {
+		c, err := dial(b.task("t0"), "tcp", Resolver.String())
+		must(t, err)
+		defer c.Close()
+		running.Go(func() { _, _ = io.Copy(io.Discard, c) })
+		running.Go(func() {
+			for {
+				if _, err := c.Write(many); err != nil {
+					return
+				}
+				sent.Add(100)
+			}
+		})
+	}
+	var longest time.Duration
+	for i := range questions {
+		start := time.Now()
+		if _, err := lookUp(other, "web"); err != nil {
+			t.Fatalf("question %d during a flood of %d: %v", i, sent.Load(), err)
+		}
+		longest = max(longest, time.Since(start))
+	}
+	t.Logf("%d questions during a flood of %d: the longest took %s", questions, sent.Load(), longest)
+	if sent.Load() == 0 {
+		t.Error("there was no flood")
+	}
 }
 
 // TestQuestionsOfATaskAreBounded: of more than a task may ask, no more comes through than its burst and what its rate is for the time that it took.
