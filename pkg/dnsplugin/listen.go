@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -19,6 +20,12 @@ const (
 	// maxConnections and maxConnectionsPerAsker bound the TCP connections, most of which bring one question.
 	maxConnections         = 2048
 	maxConnectionsPerAsker = 64
+	// maxByTCP and burstByTCP bound the questions of a second that one asker has answered by TCP, on all its connections: as many connections
+	// as it may have, full of questions, else keep those waiting who ask by UDP. Those beyond wait in the connections.
+	maxByTCP   = 5000
+	burstByTCP = 100
+	// readsPerQuestion is how the server reads: a length, and what is so long.
+	readsPerQuestion = 2
 )
 
 // sockets are those of one address, with the same port.
@@ -45,7 +52,7 @@ func listen(ctx context.Context, addr netip.AddrPort) (*sockets, error) {
 		actual = netip.AddrPortFrom(addr.Addr(), actual.Port())
 		tcp, err := config.Listen(ctx, "tcp", actual.String())
 		if err == nil {
-			return &sockets{actual, udp, &listener{Listener: tcp, by: map[netip.Addr]int{}}}, nil
+			return &sockets{actual, udp, &listener{Listener: tcp, by: map[netip.Addr]*caller{}}}, nil
 		}
 		_ = udp.Close()
 		if addr.Port() != 0 || tries == 10 || !errors.Is(err, syscall.EADDRINUSE) {
@@ -78,7 +85,13 @@ type listener struct {
 	net.Listener
 	mu  sync.Mutex
 	all int
-	by  map[netip.Addr]int
+	by  map[netip.Addr]*caller
+}
+
+// caller is one asker's connections, and when they may be read.
+type caller struct {
+	connections int
+	reads       *rate.Limiter
 }
 
 // Accept implements net.Listener. Where the system has nothing left to accept with, it waits a little before it says so: who calls tries again at
@@ -93,37 +106,50 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		asker, _ := addrOf(c.RemoteAddr())
-		if l.take(asker) {
-			return &connection{Conn: c, done: sync.OnceFunc(func() { l.give(asker) })}, nil
+		if by := l.take(asker); by != nil {
+			return &connection{Conn: c, reads: by.reads, done: sync.OnceFunc(func() { l.give(asker) })}, nil
 		}
 		c.Close()
 	}
 }
 
-func (l *listener) take(asker netip.Addr) bool {
+// take counts a connection; nil is for one too many.
+func (l *listener) take(asker netip.Addr) *caller {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.all >= maxConnections || l.by[asker] >= maxConnectionsPerAsker {
-		return false
+	by := l.by[asker]
+	if by == nil {
+		by = &caller{reads: rate.NewLimiter(readsPerQuestion*maxByTCP, readsPerQuestion*burstByTCP)}
+	}
+	if l.all >= maxConnections || by.connections >= maxConnectionsPerAsker {
+		return nil
 	}
 	l.all++
-	l.by[asker]++
-	return true
+	by.connections++
+	l.by[asker] = by
+	return by
 }
 
 func (l *listener) give(asker netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.all--
-	if l.by[asker]--; l.by[asker] == 0 {
+	if l.by[asker].connections--; l.by[asker].connections == 0 {
 		delete(l.by, asker)
 	}
 }
 
-// connection tells its listener when it is closed.
+// connection is read no faster than its asker's may be, and tells its listener when it is closed.
 type connection struct {
 	net.Conn
-	done func()
+	reads *rate.Limiter
+	done  func()
+}
+
+// Read implements net.Conn. It waits some milliseconds at most: the asker's other connections are few.
+func (c *connection) Read(b []byte) (int, error) {
+	time.Sleep(c.reads.Reserve().Delay())
+	return c.Conn.Read(b)
 }
 
 // Close implements net.Conn.

@@ -296,6 +296,42 @@ func TestConnections(t *testing.T) {
 	}
 }
 
+// TestQuestionsByTCPArePaced asks more on two connections than an asker may: it has answers to all, and no faster than it may.
+func TestQuestionsByTCPArePaced(t *testing.T) {
+	const each = 2500
+	s := start(t, Options{}, sample())
+	begin := time.Now()
+	var running sync.WaitGroup
+	for range 2 {
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: one.AsSlice()}}).Dial("tcp", s.addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := &dns.Conn{Conn: c}
+		running.Go(func() {
+			for range each {
+				if err := conn.WriteMsg(question("web", dns.TypeA)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		running.Go(func() {
+			defer conn.Close()
+			for i := range each {
+				if _, err := conn.ReadMsg(); err != nil {
+					t.Errorf("answer %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+	if may := burstByTCP + int(maxByTCP*time.Since(begin).Seconds()) + 1; 2*each > may {
+		t.Errorf("%d answers in %s, want %d at most", 2*each, time.Since(begin), may)
+	}
+}
+
 // TestGarbage sends what is no DNS over real sockets, and asks something in between.
 func TestGarbage(t *testing.T) {
 	s := start(t, Options{}, sample())
