@@ -169,6 +169,7 @@ type Agent struct {
 	state      stateFile
 	reports    reporter
 	streams    map[string]context.CancelFunc
+	early      map[string][]chan struct{} // by task: closed when the streams that wait for it begin
 }
 
 // New makes an agent; it does nothing until Run.
@@ -199,7 +200,7 @@ func New(o Options) *Agent {
 		starts: queue{limit: o.Starts}, stops: queue{limit: o.Stops}, checks: queue{limit: maxChecks},
 		refused: map[string]string{}, pulls: map[string]*pull{}, links: links{used: map[netip.Addr]string{}}, peers: newPeers(o.NodeID),
 		reports: reporter{pending: map[string]*task{}, size: batchTasks},
-		streams: map[string]context.CancelFunc{},
+		streams: map[string]context.CancelFunc{}, early: map[string][]chan struct{}{},
 	}
 }
 

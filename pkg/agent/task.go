@@ -47,7 +47,6 @@ type task struct {
 	released  time.Time // when it became known that nobody else sends to it any more; zero before
 	shown     own       // what others of this node see of it
 	saved     uint64    // the state file that must have been written before it goes on
-	streams   []v1.StreamRequest
 	look      time.Time // when it is to be looked whether its namespace is there
 	looking   bool
 }
@@ -205,5 +204,5 @@ func (a *Agent) end(t *task, state v1.TaskState, message, err string) {
 		a.links.touch()
 	}
 	a.forgetData()
-	a.beginStreams(t)
+	a.beginStreams(t.id)
 }

@@ -201,7 +201,7 @@ func (a *Agent) started(t *task, r result) {
 			t.ended = &r.state
 		}
 		a.watchHealth(t, r.state, false)
-		a.beginStreams(t)
+		a.beginStreams(t.id)
 	case r.state.Status == engine.Created && a.engineUp:
 		a.end(t, v1.TaskFailed, "starting", "starting container failed: "+r.err.Error())
 	default:
@@ -231,7 +231,7 @@ func (a *Agent) forget(t *task) {
 	delete(a.tasks, t.id)
 	delete(a.reports.pending, t.id)
 	a.peers.set(t.id, nil)
-	a.beginStreams(t)
+	a.beginStreams(t.id)
 	a.dirty()
 }
 
