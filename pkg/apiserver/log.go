@@ -67,7 +67,7 @@ func (s *Server) reading(w http.ResponseWriter, r *http.Request, b *backend, k v
 	ctx, cancel := b.bind(r.Context())
 	l = &logReading{
 		backend: b, ctx: ctx, options: o, kind: k, target: target, out: s.newStream(w, r),
-		events: make(chan logEvent, 64), open: make(map[string]*logStream), known: make(map[string]bool), every: s.limits.Keepalive,
+		events: make(chan logEvent, 64), open: make(map[string]*logStream), known: make(map[string]*logAsked), every: s.limits.Keepalive,
 	}
 	l.out.sse = false
 	return l, func() {
@@ -136,8 +136,14 @@ type logReading struct {
 	work     sync.WaitGroup // of streams that others relay
 	events   chan logEvent
 	open     map[string]*logStream // by task
-	known    map[string]bool       // tasks that were begun
+	known    map[string]*logAsked  // tasks that were asked for
 	failures []v1.TaskLogRecord
+}
+
+// logAsked is a task whose output was asked for.
+type logAsked struct {
+	options v1.LogOptions
+	again   bool // nothing came of it, and not for a reason of the task's
 }
 
 // run reads until all streams have ended, or with follow until nobody listens.
@@ -205,7 +211,7 @@ func (l *logReading) finished() bool {
 	if len(l.open) > 0 {
 		return false
 	}
-	return !l.options.Follow || l.kind == v1.KindTask && l.known[l.target]
+	return !l.options.Follow || l.kind == v1.KindTask && l.known[l.target] != nil
 }
 
 // begin starts the streams of all tasks that there are.
@@ -221,10 +227,17 @@ func (l *logReading) begin(s *store.Snapshot, o v1.LogOptions) {
 	}
 }
 
-// start asks a task's node for its output, once.
+// start asks a task's node for its output, once; where the node was not to be reached or did not answer, again as the task goes on.
 func (l *logReading) start(t *v1.Task, o v1.LogOptions) {
-	node := v1.TaskNode(t)
-	if node == "" || l.known[t.Meta.ID] {
+	node, asked := v1.TaskNode(t), l.known[t.Meta.ID]
+	switch {
+	case node == "":
+		return
+	case asked != nil && (!asked.again || v1.Observed(t).Terminal()):
+		return
+	case asked != nil:
+		o = asked.options
+	case len(l.known) >= maxLogTasks:
 		return
 	}
 	from := v1.TaskLogRecord{Task: t.Meta.ID, Name: v1.TaskName(t.Desired), Slot: t.Desired.Slot, Service: t.Desired.Service, Node: node}
@@ -232,10 +245,7 @@ func (l *logReading) start(t *v1.Task, o v1.LogOptions) {
 		from.Error = why
 		l.failures = append(l.failures, from)
 	}
-	if len(l.known) >= maxLogTasks {
-		return
-	}
-	l.known[t.Meta.ID] = true
+	l.known[t.Meta.ID] = &logAsked{options: o}
 	if len(l.known) == maxLogTasks {
 		fail("there are more tasks: only the output of " + strconv.Itoa(maxLogTasks) + " is read")
 		return
@@ -247,6 +257,7 @@ func (l *logReading) start(t *v1.Task, o v1.LogOptions) {
 		why = l.relay(from, o)
 	}
 	if why != "" {
+		l.known[t.Meta.ID].again = true
 		fail(why)
 	}
 }
@@ -271,6 +282,9 @@ func (l *logReading) take(e logEvent) error {
 	for {
 		if e.end {
 			delete(l.open, e.stream.from.Task)
+			if asked := l.known[e.stream.from.Task]; asked != nil {
+				asked.again = e.unanswered
+			}
 			if e.why != "" {
 				failure := e.stream.from
 				failure.Error = e.why

@@ -267,3 +267,53 @@ func TestUploadEndsItsConnection(t *testing.T) {
 		t.Errorf("the upload was answered with %s, and the connection stays open: %v", resp.Status, !resp.Close)
 	}
 }
+
+// TestLogsFollowSilence: a task that prints nothing for longer than its node may take to answer is followed all the same.
+func TestLogsFollowSilence(t *testing.T) {
+	f := serve(t, quick, func(o *apiserver.Options) { o.Limits.StreamWait = 500 * time.Millisecond })
+	f.commit(nodeOp("node1", 1), taskOp("a", "s", "node1", "r", 1))
+	f.sessionAgent(func(ctx context.Context, _ v1.StreamRequest) iter.Seq2[v1.LogRecord, error] {
+		return func(yield func(v1.LogRecord, error) bool) {
+			select {
+			case <-time.After(time.Second): // twice what the node has to answer
+				yield(v1.LogRecord{Stream: "stdout", Line: []byte("at last")}, nil)
+			case <-ctx.Done():
+			}
+		}
+	})
+	lines, failures := f.logs("tasks", "a", v1.LogOptions{Stdout: true, Follow: true})
+	if want := []string{"web.1@node1 stdout: at last"}; !slices.Equal(lines, want) || failures != nil {
+		t.Errorf("%q %q, want %q", lines, failures, want)
+	}
+}
+
+// TestLogsFollowAsksAgain: a task whose node is not connected when it comes there is followed from when it is, with what was asked for.
+func TestLogsFollowAsksAgain(t *testing.T) {
+	f := serve(t, quick)
+	web := f.create(web("web"))
+	f.commit(nodeOp("node1", 1), taskOp("a", web.Meta.ID, "node1", "r", 1))
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	var got []string
+	for record, err := range f.client.Logs(ctx, "services", "web", v1.LogOptions{Stdout: true, Follow: true, Tail: 5}) {
+		if errors.Is(err, context.Canceled) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(record.Line)+record.Error)
+		switch len(got) {
+		case 1:
+			f.sessionAgent(hello)
+			f.commit(statusOp("a", v1.TaskRunning, ""))
+		case 4:
+			f.commit(statusOp("a", v1.TaskFailed, "")) // asks for nothing
+			cancel()
+		}
+	}
+	want := []string{"node node1 is not available", "a line 0 tail 5 follow true", "a line 1 tail 5 follow true", "a line 2 tail 5 follow true"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}

@@ -79,7 +79,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request) error {
 	}
 	reading, done := s.reading(w, r, b, v1.KindTask, from.Task, options)
 	defer done()
-	reading.known[from.Task] = true
+	reading.known[from.Task] = &logAsked{options: options}
 	if why := reading.ask(se, from, options); why != "" {
 		return problemf(http.StatusTooManyRequests, "%s", why)
 	}
@@ -114,7 +114,8 @@ func (l *logReading) relay(from v1.TaskLogRecord, o v1.LogOptions) (why string) 
 	l.work.Go(func() {
 		defer leave()
 		about := "manager " + manager + ", which node " + from.Node + " is connected to, "
-		stream.send(logEvent{end: true, why: l.fetch(stream, about, relayURL(addr, from, o))})
+		why, began := l.fetch(stream, about, relayURL(addr, from, o))
+		stream.send(logEvent{end: true, why: why, unanswered: !began})
 	})
 	return ""
 }
@@ -129,30 +130,30 @@ func relayURL(addr string, from v1.TaskLogRecord, o v1.LogOptions) string {
 	return u.String()
 }
 
-// fetch passes on what another manager sends, and tells why there is no more where that is not as it should be.
-func (l *logReading) fetch(stream *logStream, about, url string) (why string) {
+// fetch passes on what another manager sends, and tells why there is no more where that is not as it should be, and whether it began.
+func (l *logReading) fetch(stream *logStream, about, url string) (why string, began bool) {
 	ctx, cancel := context.WithCancel(l.ctx)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return about + "cannot be asked: " + err.Error()
+		return about + "cannot be asked: " + err.Error(), false
 	}
 	// It says that it is alive as often as this server does.
 	silence := time.AfterFunc(3*l.every+relayDial, cancel)
 	defer silence.Stop()
 	resp, err := l.backend.relays.client.Do(req)
 	if err != nil {
-		return about + "cannot be reached"
+		return about + "cannot be reached", false
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return about + "says: " + refusalOf(resp)
+		return about + "says: " + refusalOf(resp), false
 	}
 	why, err = l.backend.server.receive(stream, &livelyReader{resp.Body, func() { silence.Reset(3 * l.every) }})
 	if err != nil && l.ctx.Err() == nil {
-		return about + "was lost"
+		return about + "was lost", true
 	}
-	return why
+	return why, true
 }
 
 // refusalOf is what another manager answers in place of a stream.

@@ -48,6 +48,8 @@ type logEvent struct {
 	record v1.LogRecord
 	end    bool
 	why    string // at the end, "" where there simply is no more
+
+	unanswered bool // it ends before it began
 }
 
 // send gives an event to the reader, and tells whether there still is one.
@@ -68,7 +70,7 @@ func (s *streams) open(l *logStream, within time.Duration) {
 	s.wanted[l.id] = l
 	l.waiting = time.AfterFunc(within, func() {
 		if s.claim(l.id, l.from.Node) != nil {
-			l.send(logEvent{end: true, why: "node " + l.from.Node + " did not answer within " + within.String()})
+			l.send(logEvent{end: true, unanswered: true, why: "node " + l.from.Node + " did not answer within " + within.String()})
 		}
 	})
 }
