@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -53,12 +54,33 @@ func (a *Agent) openTunnel(s v1.StreamRequest, refusal string, after func(), do 
 		defer to.Close()
 		end := v1.TunnelEnd{Error: refusal}
 		if refusal == "" {
-			end = do(ctx, cancel, to)
+			open := &openEnd{Tunnel: to}
+			end = do(ctx, func() {
+				if !open.over.Load() {
+					cancel()
+				}
+			}, open)
+			open.over.Store(true)
 		}
 		_ = v1.WriteFrameJSON(to, v1.FrameEnd, end) // who is gone needs no answer
 		_ = to.CloseWrite()
 		_, _ = io.Copy(io.Discard, to) // until the manager has passed it on
 	})
+}
+
+// openEnd is an end of a tunnel that something is done with. What comes once that is over is thrown away: whoever still reads finds no
+// more, and not the middle of a frame.
+type openEnd struct {
+	v1.Tunnel
+	over atomic.Bool
+}
+
+// Read implements io.Reader.
+func (o *openEnd) Read(p []byte) (int, error) {
+	if o.over.Load() {
+		return 0, io.EOF
+	}
+	return o.Tunnel.Read(p)
 }
 
 // readStart reads what a tunnel is for. Whoever is too slow to say so is cut off.

@@ -21,6 +21,9 @@ import (
 // maxTunnels is how many tunnels one server has at a time; a user may have userShare-th of them.
 const maxTunnels = 512
 
+// hangUp is how long a user may take to close their side once the far one has no more.
+const hangUp = 5 * time.Second
+
 // tunnelRoutes are the doors of tunnels to tasks.
 func (s *Server) tunnelRoutes() []route {
 	return []route{
@@ -85,6 +88,9 @@ func (e *tunnelEnd) Write(p []byte) (int, error) {
 func (e *tunnelEnd) wake() { _ = e.control.SetReadDeadline(longAgo) }
 
 // carry passes on both ways until the far side has no more, or the user is gone, or ctx ends. wake ends a Read of the far side.
+//
+// A user who still sends when the far side ends is listened to until they have read that and hang up: on a connection that is closed over
+// what they send they would not find the end, but only that it was lost.
 func carry(ctx context.Context, user *tunnelEnd, far io.ReadWriter, wake func()) {
 	woken := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -92,14 +98,22 @@ func carry(ctx context.Context, user *tunnelEnd, far io.ReadWriter, wake func())
 		user.wake()
 		wake()
 	})
-	var up sync.WaitGroup
-	up.Go(func() {
+	up := make(chan struct{})
+	go func() {
+		defer close(up)
 		_, _ = io.Copy(onlyWriter{far}, onlyReader{user})
 		wake() // whoever does not listen any more needs no answer
-	})
-	_, _ = io.Copy(onlyWriter{user}, onlyReader{far})
+	}()
+	if _, err := io.Copy(onlyWriter{user}, onlyReader{far}); err == nil {
+		patience := time.NewTimer(hangUp)
+		defer patience.Stop()
+		select {
+		case <-up:
+		case <-patience.C:
+		}
+	}
 	user.wake()
-	up.Wait()
+	<-up
 	if !stop() {
 		<-woken // the connections are not these requests' any more once they are answered
 	}

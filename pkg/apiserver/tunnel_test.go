@@ -88,6 +88,9 @@ func talk(t *testing.T, to v1.Tunnel) {
 	if kind, _, err := v1.ReadFrame(to); err != nil || kind != v1.FrameEnd {
 		t.Errorf("the end is %c, %v", kind, err)
 	}
+	if err := to.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := v1.ReadFrame(to); err != io.EOF {
 		t.Errorf("after the end: %v", err)
 	}
@@ -121,6 +124,37 @@ func TestTunnels(t *testing.T) {
 	}
 }
 
+// TestTunnelEndReachesWhoSends: a user who is sending when the node ends the tunnel reads the end, however late.
+func TestTunnelEndReachesWhoSends(t *testing.T) {
+	c := form(t)
+	m2 := c.another()
+	otto := c.operator("otto")
+	c.commit(taskOp("a", "s", "w1", "r", 1), taskOp("b", "s", "w2", "r", 2), statusOp("a", v1.TaskRunning, ""), statusOp("b", v1.TaskRunning, ""))
+	for node, addr := range map[string]string{"w1": c.addr, "w2": m2.addr} {
+		c.agentAt(node, addr).answerTunnels(func(to v1.Tunnel) {
+			_ = v1.WriteFrameJSON(to, v1.FrameEnd, v1.TunnelEnd{Error: "no such folder"})
+			_ = to.CloseWrite()
+			_, _ = io.Copy(io.Discard, to)
+		})
+		for name, user := range map[string]*client.Client{"by the socket": c.client, "over TLS": otto} {
+			to, err := user.Tunnel(c.ctx, map[string]string{"w1": "a", "w2": "b"}[node], forward)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 200 { // more than any buffer on the way holds
+				if err := v1.WriteFrame(to, v1.FrameInput, make([]byte, v1.MaxFrame)); err != nil {
+					t.Errorf("%s %s: frame %d: %v", node, name, i, err)
+					break
+				}
+			}
+			if kind, data, err := v1.ReadFrame(to); err != nil || kind != v1.FrameEnd || !strings.Contains(string(data), "no such folder") {
+				t.Errorf("%s %s: the end is %c %s, %v", node, name, kind, data, err)
+			}
+			to.Close()
+		}
+	}
+}
+
 // TestTunnelRefusals: what cannot be is said, and nothing waits for ever.
 func TestTunnelRefusals(t *testing.T) {
 	c := form(t, func(o *apiserver.Options) { o.Limits.StreamWait = 50 * time.Millisecond })
@@ -146,27 +180,34 @@ func TestTunnelRefusals(t *testing.T) {
 	}
 }
 
+// operator is a user who may operate, over TLS.
+func (c *cluster) operator(name string) *client.Client {
+	c.Helper()
+	if _, _, err := c.user(name, v1.UserOperate); err != nil {
+		c.Fatal(err)
+	}
+	token, err := c.client.CreateUserToken(c.ctx, name, v1.UserTokenRequest{})
+	if err != nil {
+		c.Fatal(err)
+	}
+	roots, err := ca.UserTLS(nil, nil, c.cert)
+	if err != nil {
+		c.Fatal(err)
+	}
+	user, err := client.Dial(client.Options{Hosts: []string{c.addr}, TLS: roots, Token: token.Token})
+	if err != nil {
+		c.Fatal(err)
+	}
+	c.Cleanup(user.Close)
+	return user
+}
+
 // TestTunnelEndsWithTheRight: a user who is removed is cut off, and so is the node's end.
 func TestTunnelEndsWithTheRight(t *testing.T) {
 	c := form(t, quick)
 	c.commit(taskOp("a", "s", "w1", "r", 1), statusOp("a", v1.TaskRunning, ""))
 	ended := c.agentAt("w1", c.addr).answerTunnels(echo)
-	if _, _, err := c.user("otto", v1.UserOperate); err != nil {
-		t.Fatal(err)
-	}
-	token, err := c.client.CreateUserToken(c.ctx, "otto", v1.UserTokenRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots, err := ca.UserTLS(nil, nil, c.cert)
-	if err != nil {
-		t.Fatal(err)
-	}
-	otto, err := client.Dial(client.Options{Hosts: []string{c.addr}, TLS: roots, Token: token.Token})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer otto.Close()
+	otto := c.operator("otto")
 	to, err := otto.Tunnel(c.ctx, "a", forward)
 	if err != nil {
 		t.Fatal(err)

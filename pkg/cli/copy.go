@@ -122,6 +122,7 @@ type copyStream struct {
 	tunnel v1.Tunnel
 	answer *v1.FrameReader
 	n      int64 // bytes that went through
+	cut    bool  // what the node was sent does not reach it
 }
 
 // Read implements io.Reader: what the node sends, until its end, which is io.EOF only if nothing went wrong.
@@ -143,6 +144,7 @@ func (s *copyStream) lost(err error) error {
 func (s *copyStream) Write(p []byte) (int, error) {
 	n, err := v1.FrameWriter{To: s.tunnel, Kind: v1.FrameInput}.Write(p)
 	s.n += int64(n)
+	s.cut = s.cut || err != nil
 	return n, err
 }
 
@@ -156,19 +158,26 @@ func (s *copyStream) up(ctx context.Context, path string, source *archive.Source
 		} else {
 			err = archive.Pack(ctx, s, packedName(path), *source, &archive.Notes{To: s.Err})
 		}
-		if err != nil {
-			_ = s.tunnel.Close() // half a stream is none
-		} else {
+		switch {
+		case err == nil:
 			_ = v1.WriteFrame(s.tunnel, v1.FrameInput, nil) // who is gone needs no end
+		case !s.cut:
+			_ = s.tunnel.Close() // half a stream is none
 		}
-		sent <- err
+		sent <- err // where the node takes no more, its answer says why
 	}()
 	_, err := io.Copy(io.Discard, s.answer)
 	if s.answer.Ended && err != nil {
 		return err // of the node, which reads no more
 	}
 	_ = s.tunnel.Close()
-	return errors.Join(<-sent, s.lost(err))
+	if failed := <-sent; failed != nil && !s.cut {
+		return failed // of this machine
+	}
+	if s.answer.Ended {
+		return nil
+	}
+	return s.lost(err)
 }
 
 // packedName is what a path of this machine is called.
