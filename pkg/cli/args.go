@@ -20,7 +20,13 @@ func withUsage(cmd *cobra.Command, format string, args ...any) string {
 	return fmt.Sprintf(format, args...) + fmt.Sprintf("\n\nUsage:  %s\n\nRun '%s --help' for more information", cmd.UseLine(), cmd.CommandPath())
 }
 
-func flagError(cmd *cobra.Command, err error) error { return usageError(cmd, "%v", err) }
+// a command that is not there is what is wrong, and not the first of its flags.
+func flagError(cmd *cobra.Command, err error) error {
+	if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
+		return unknownCommand(cmd, cmd.Flags().Arg(0))
+	}
+	return usageError(cmd, "%v", err)
+}
 
 func unknownCommand(cmd *cobra.Command, name string) error {
 	return usageError(cmd, "%s: unknown command: %s %s", cmd.Root().Name(), cmd.CommandPath(), name)

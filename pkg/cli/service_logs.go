@@ -33,8 +33,30 @@ func (a *app) serviceLogsCommand() *cobra.Command {
 		Args:                  exactArgs(1),
 		DisableFlagsInUseLine: true,
 		ValidArgsFunction:     completeNames(a, v1.Services),
-		RunE:                  func(cmd *cobra.Command, args []string) error { return a.logs(cmd.Context(), &f, args[0]) },
+		RunE:                  func(cmd *cobra.Command, args []string) error { return a.logs(cmd.Context(), &f, args[0], false) },
 	}
+	f.add(cmd)
+	return cmd
+}
+
+// taskLogsCommand is service logs of a task alone.
+func (a *app) taskLogsCommand() *cobra.Command {
+	var f logFlags
+	cmd := &cobra.Command{
+		Use:   "logs [OPTIONS] TASK",
+		Short: "Fetch the logs of a task",
+		Example: `  swarmctl task logs --follow --tail 20 web.1
+  swarmctl task logs --since 10m --timestamps web.1`,
+		Args:                  exactArgs(1),
+		DisableFlagsInUseLine: true,
+		ValidArgsFunction:     completeNames(a, v1.Tasks),
+		RunE:                  func(cmd *cobra.Command, args []string) error { return a.logs(cmd.Context(), &f, args[0], true) },
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func (f *logFlags) add(cmd *cobra.Command) {
 	s := cmd.Flags()
 	s.BoolVar(&f.details, "details", false, "Show extra details provided to logs")
 	s.BoolVarP(&f.follow, "follow", "f", false, "Follow log output")
@@ -45,10 +67,10 @@ func (a *app) serviceLogsCommand() *cobra.Command {
 	s.StringVar(&f.since, "since", "", `Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
 	s.StringVarP(&f.tail, "tail", "n", "all", "Number of lines to show from the end of the logs")
 	s.BoolVarP(&f.timestamps, "timestamps", "t", false, "Show timestamps")
-	return cmd
 }
 
-func (a *app) logs(ctx context.Context, f *logFlags, ref string) error {
+// logs prints what a service's tasks print, or a task, which alone is looked for where taskOnly says so.
+func (a *app) logs(ctx context.Context, f *logFlags, ref string, taskOnly bool) error {
 	o, err := f.options(a.Now())
 	if err != nil {
 		return err
@@ -58,7 +80,7 @@ func (a *app) logs(ctx context.Context, f *logFlags, ref string) error {
 		return err
 	}
 	p := &logPrinter{app: a, flags: f, prefixes: map[string]string{}, partial: map[string]v1.TaskLogRecord{}}
-	kind, id, tty, err := p.target(ctx, c, ref)
+	kind, id, tty, err := p.target(ctx, c, ref, taskOnly)
 	if err != nil {
 		return err
 	}
@@ -152,18 +174,22 @@ type logPrinter struct {
 }
 
 // target finds what ref means, a service or else a task, and whether what it runs has a terminal.
-func (p *logPrinter) target(ctx context.Context, c *client.Client, ref string) (kind, id string, tty bool, err error) {
-	svc, err := client.Get(ctx, c, v1.Services, ref)
-	if err == nil {
-		svc = v1.Effective(svc)
-		p.width = len(strconv.Itoa(replicas(svc.Spec)))
-		return "services", svc.Meta.ID, svc.Spec.Task.Container.TTY, nil
-	}
-	if err := apiError(err, v1.KindService, ref); !notFound(err) {
-		return "", "", false, err
+func (p *logPrinter) target(ctx context.Context, c *client.Client, ref string, taskOnly bool) (kind, id string, tty bool, err error) {
+	if !taskOnly {
+		svc, err := client.Get(ctx, c, v1.Services, ref)
+		if err == nil {
+			svc = v1.Effective(svc)
+			p.width = len(strconv.Itoa(replicas(svc.Spec)))
+			return "services", svc.Meta.ID, svc.Spec.Task.Container.TTY, nil
+		}
+		if err := apiError(err, v1.KindService, ref); !notFound(err) {
+			return "", "", false, err
+		}
 	}
 	t, err := getTask(ctx, c, ref)
 	switch {
+	case notFound(err) && taskOnly:
+		return "", "", false, fmt.Errorf("no such task: %v", ref)
 	case notFound(err):
 		return "", "", false, fmt.Errorf("no such task or service: %v", ref)
 	case err != nil:

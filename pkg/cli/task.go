@@ -9,8 +9,12 @@ import (
 	"github.com/swarmd/swarmd/pkg/client"
 )
 
-// taskCommand is what docker inspect --type task is in Docker.
+// taskCommand is what docker inspect --type task and docker service logs TASK are in Docker.
 func (a *app) taskCommand() *cobra.Command {
+	return group("task", "Look at tasks", "  swarmctl task inspect web.1\n  swarmctl task logs --follow web.1", a.taskInspectCommand(), a.taskLogsCommand())
+}
+
+func (a *app) taskInspectCommand() *cobra.Command {
 	var f inspectFlags
 	cmd := &cobra.Command{
 		Use:                   "inspect [OPTIONS] TASK [TASK...]",
@@ -28,7 +32,7 @@ func (a *app) taskCommand() *cobra.Command {
 		},
 	}
 	f.add(cmd, false)
-	return group("task", "Look at tasks", "  swarmctl task inspect web.1", cmd)
+	return cmd
 }
 
 func inspectTask(ctx context.Context, c *client.Client, ref string) (*dockerTask, error) {
