@@ -42,7 +42,7 @@ func TestRebalance(t *testing.T) {
 	first.Must("node", "update", "--availability", "drain", "--wait", "worker1")
 	first.Must("node", "update", "--availability", "active", "worker1")
 	s.even("web", replicas, "worker1", 2)
-	s.settled(first, generous, "web")
+	s.settled(first, generous, "web", "still")
 	r.stop()
 	if failed := r.failures(); len(failed) > 0 {
 		t.Errorf("%d requests were lost of %d:\n%s", len(failed), r.sent.Load(), strings.Join(failed[:min(10, len(failed))], "\n"))

@@ -61,7 +61,7 @@ func beneath(dir, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(root)
+	defer func() { _ = unix.Close(root) }()
 	return openAt(root, name, unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS})
 }
 
