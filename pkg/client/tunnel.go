@@ -67,13 +67,14 @@ func (n *NodeClient) Image(ctx context.Context, image, digest string) (v1.Tunnel
 func (c *Client) tunnel(ctx context.Context, path string, first io.Reader, hosts []*host) (v1.Tunnel, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	r, w := io.Pipe()
-	body := &upBody{io.MultiReader(first, r), r}
-	resp, _, err := c.send(ctx, request{method: http.MethodPost, path: path, body: once(body), kind: v1.TunnelType, hosts: hosts})
+	body := &onceBody{from: &upBody{io.MultiReader(first, r), r}}
+	resp, _, err := c.send(ctx, request{method: http.MethodPost, path: path, body: body.next, kind: v1.TunnelType, hosts: hosts})
 	if err != nil {
 		cancel()
 		_ = w.Close()
 		return nil, err
 	}
+	body.answered()
 	return &tunnel{down: resp.Body, up: w, cancel: cancel}, nil
 }
 
