@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"net/http"
+	"reflect"
 	"testing"
 	"time"
 
@@ -48,8 +49,24 @@ func (f *fixture) connect(node string) *agent {
 	return a
 }
 
-// take takes one message.
+// take takes the next message that tells more than what other nodes are: those connect when they do, and say so.
 func (a *agent) take() {
+	a.Helper()
+	for a.takeAny(); onlyNodes(a.last); {
+		a.takeAny()
+	}
+}
+
+func onlyNodes(m v1.Assignment) bool {
+	if m.Complete || m.Peers == nil || m.Peers.Number != 0 || len(m.Peers.Nodes) == 0 {
+		return false
+	}
+	rest, peers := m, *m.Peers
+	peers.Nodes, rest.Peers, rest.Revision = nil, nil, 0
+	return reflect.DeepEqual(rest, v1.Assignment{}) && reflect.DeepEqual(peers, v1.Peers{})
+}
+
+func (a *agent) takeAny() {
 	a.Helper()
 	m, err, ok := a.next()
 	if err != nil || !ok {

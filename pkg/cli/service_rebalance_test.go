@@ -27,7 +27,7 @@ func TestRebalance(t *testing.T) {
 			t.Errorf("%s: status %d, want like %d with %q:\n%s%s", c.args, code, c.code, c.want, out, stderr)
 		}
 	}
-	if _, out, _ := run(t, s.host(), "service", "inspect", "web"); strings.Contains(out, "Rebalance") {
+	if _, out, _ := run(t, s.host(), "service", "inspect", "--pretty", "web"); strings.Contains(out, "Rebalance") {
 		t.Errorf("it is off, and inspect has\n%s", out)
 	}
 }

@@ -91,7 +91,7 @@ func TestJoinAsWorker(t *testing.T) {
 	}
 }
 
-// TestPortInUse: a worker listens on nothing, so that whoever has its port is in nobody's way; a manager's join is refused, and leaves nothing.
+// TestPortInUse: a worker listens on nothing, so that whoever has its port is in nobody's way; a manager's join is refused, and leaves nothing there.
 func TestPortInUse(t *testing.T) {
 	a, b := newHost(t, "a"), newHost(t, "b")
 	first := a.init()
@@ -106,10 +106,6 @@ func TestPortInUse(t *testing.T) {
 	b.is(v1.LocalNodeInactive, false)
 	if left := b.files(); len(left) > 0 {
 		t.Errorf("it left %v", left)
-	}
-	nodes, err := client.List(t.Context(), a.client, v1.Nodes, nil)
-	if err != nil || len(nodes) != 1 {
-		t.Errorf("%d nodes, %v, want the first alone", len(nodes), err)
 	}
 	id := b.join(token.Worker, a)
 	b.is(v1.LocalNodeActive, false)
