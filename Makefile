@@ -37,8 +37,11 @@ $(BIN)/hello-%.tar: deploy/examples/hello/main.go deploy/examples/image/main.go
 	go run ./deploy/examples/image $(BIN)/hello hello:$* $@
 
 .PHONY: test
-test: runtime build e2e-images ## Run everything that a machine like CI's can run (root)
+test: lint unit runtime build e2e-images ## Run everything that a machine like CI's can run (root)
 	@test/lanes
+	go test -count=1 ./test/sim -seeds 1000
+	$(MAKE) --no-print-directory bench-scale NODES=50 TASKS=2000
+	$(MAKE) --no-print-directory churn ROUNDS=60
 
 .PHONY: unit
 unit: ## Run the tests that need no root, in about a minute
