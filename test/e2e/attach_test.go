@@ -90,6 +90,12 @@ func (s *swarm) attached(h *lab.Host, n *lab.Namespace, name string) inside {
 // answer has a process in a namespace answer at a port with a text.
 func (s *swarm) answer(n *lab.Namespace, port int, text string) {
 	s.t.Helper()
+	s.listen(n, port, func(conn net.Conn) { _, _ = io.WriteString(conn, text) })
+}
+
+// listen has a process in a namespace listen at a port, and do something with each connection before it closes that.
+func (s *swarm) listen(n *lab.Namespace, port int, do func(net.Conn)) {
+	s.t.Helper()
 	var listener net.Listener
 	err := n.Do(func() (err error) {
 		listener, err = net.Listen("tcp4", fmt.Sprintf(":%d", port))
@@ -105,8 +111,10 @@ func (s *swarm) answer(n *lab.Namespace, port int, text string) {
 			if err != nil {
 				return
 			}
-			_, _ = io.WriteString(conn, text)
-			conn.Close()
+			go func() {
+				do(conn)
+				conn.Close()
+			}()
 		}
 	}()
 }
@@ -302,27 +310,7 @@ func (s *swarm) attachmentsStay(guests, webs []inside) {
 // answerSlowly has a process in a task's namespace send back what it gets.
 func (s *swarm) answerSlowly(at inside, port int) {
 	s.t.Helper()
-	var listener net.Listener
-	err := at.Do(func() (err error) {
-		listener, err = net.Listen("tcp4", fmt.Sprintf(":%d", port))
-		return err
-	})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(conn, conn)
-				conn.Close()
-			}()
-		}
-	}()
+	s.listen(at.Namespace, port, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
 }
 
 // echoes checks that each connection still carries what is said both ways.

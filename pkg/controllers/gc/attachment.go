@@ -17,7 +17,7 @@ func (d *decision) attachment(a *v1.Attachment) {
 	t, made := store.Get(d.snapshot, v1.Tasks, v1.AttachmentTask(a.Meta.ID))
 	if _, there := store.Get(d.snapshot, v1.Nodes, a.Spec.Node); !there {
 		if !made || t.Desired.State == v1.TaskRemove {
-			d.removeAttachment(a)
+			d.plan.Ops = append(d.plan.Ops, removeNamed(d.snapshot, v1.KindAttachment, &a.Meta)...)
 		}
 		return
 	}
@@ -29,16 +29,5 @@ func (d *decision) attachment(a *v1.Attachment) {
 		d.plan.Again = reconcile.Sooner(d.plan.Again, over)
 		return
 	}
-	d.removeAttachment(a)
-}
-
-// removeAttachment removes an attachment, and the claim on its name if it still has that.
-func (d *decision) removeAttachment(a *v1.Attachment) {
-	claim, ok := store.Get(d.snapshot, v1.Claims, v1.NameClaim(v1.KindAttachment, a.Meta.Name))
-	if ok && claim.Spec.Holder == a.Meta.ID {
-		d.plan.Ops = append(d.plan.Ops, store.Op{Kind: v1.KindClaim, ID: claim.Meta.ID, Section: v1.SectionSpec,
-			If: store.AtRevision(claim.Meta.Revisions[v1.SectionSpec])})
-	}
-	d.plan.Ops = append(d.plan.Ops, store.Op{Kind: v1.KindAttachment, ID: a.Meta.ID, Section: v1.SectionSpec,
-		If: store.AtRevision(a.Meta.Revisions[v1.SectionSpec])})
+	d.plan.Ops = append(d.plan.Ops, removeNamed(d.snapshot, v1.KindAttachment, &a.Meta)...)
 }

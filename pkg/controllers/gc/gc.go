@@ -243,11 +243,15 @@ func (d *decision) delete() {
 	if d.service == nil {
 		return
 	}
-	claim, ok := store.Get(d.snapshot, v1.Claims, v1.NameClaim(v1.KindService, d.service.Meta.Name))
-	if ok && claim.Spec.Holder == d.key {
-		d.plan.Ops = append(d.plan.Ops, store.Op{Kind: v1.KindClaim, ID: claim.Meta.ID, Section: v1.SectionSpec,
+	d.plan.Ops = append(d.plan.Ops, removeNamed(d.snapshot, v1.KindService, &d.service.Meta)...)
+}
+
+// removeNamed removes an object, and the claim on its name if it still has that.
+func removeNamed(s *store.Snapshot, k v1.Kind, m *v1.Meta) (ops []store.Op) {
+	claim, ok := store.Get(s, v1.Claims, v1.NameClaim(k, m.Name))
+	if ok && claim.Spec.Holder == m.ID {
+		ops = append(ops, store.Op{Kind: v1.KindClaim, ID: claim.Meta.ID, Section: v1.SectionSpec,
 			If: store.AtRevision(claim.Meta.Revisions[v1.SectionSpec])})
 	}
-	d.plan.Ops = append(d.plan.Ops, store.Op{Kind: v1.KindService, ID: d.key, Section: v1.SectionSpec,
-		If: store.AtRevision(d.service.Meta.Revisions[v1.SectionSpec])})
+	return append(ops, store.Op{Kind: k, ID: m.ID, Section: v1.SectionSpec, If: store.AtRevision(m.Revisions[v1.SectionSpec])})
 }

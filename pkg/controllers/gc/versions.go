@@ -119,7 +119,7 @@ func (Versions) Decide(_ time.Time, s *store.Snapshot, stack string) (plan recon
 			needed = referred(s)
 		}
 		if !needed[v.meta.ID] && !needed[v.meta.Name] {
-			plan.Ops = append(plan.Ops, removeVersion(s, v)...)
+			plan.Ops = append(plan.Ops, removeNamed(s, v.kind, v.meta)...)
 		}
 	}
 	return plan
@@ -144,14 +144,4 @@ func referred(s *store.Snapshot) map[string]bool {
 		note(&r.Spec.Task.Container)
 	}
 	return needed
-}
-
-// removeVersion removes a secret or config, and the claim on its name.
-func removeVersion(s *store.Snapshot, v version) []store.Op {
-	ops := []store.Op{{Kind: v.kind, ID: v.meta.ID, Section: v1.SectionSpec, If: store.AtRevision(v.meta.Revisions[v1.SectionSpec])}}
-	if claim, ok := store.Get(s, v1.Claims, v1.NameClaim(v.kind, v.meta.Name)); ok && claim.Spec.Holder == v.meta.ID {
-		ops = append(ops, store.Op{Kind: v1.KindClaim, ID: claim.Meta.ID, Section: v1.SectionSpec,
-			If: store.AtRevision(claim.Meta.Revisions[v1.SectionSpec])})
-	}
-	return ops
 }
