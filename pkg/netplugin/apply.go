@@ -21,7 +21,7 @@ import (
 // A backend that goes while its task stays keeps its connections; they are cut when the task goes, or at once where the port
 // is published no more or the backend is no task of this machine. One of another machine keeps them while it is draining.
 //
-// The link of a task that is gone carries nothing any more when Apply returns, and goes a moment later.
+// The link of a task that is gone carries nothing any more when Apply returns, and goes a moment later; those of a guest are gone.
 func (l *Linux) Apply(ctx context.Context, c Config) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -163,7 +163,10 @@ func linksOf(all []doomed) []netlink.Link {
 // remove takes tasks' links out of use, which go soon, and removes their namespaces.
 func (l *Linux) remove(tasks map[string]TaskLink) error {
 	errs := []error{l.router.sweep(l.unlink(tasks), l.notSwept)}
-	for id := range tasks {
+	for id, t := range tasks {
+		if t.guest() {
+			l.leaveGuest(t)
+		}
 		errs = append(errs, unpin(l.Namespace(id)))
 	}
 	return errors.Join(errs...)

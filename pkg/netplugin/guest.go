@@ -73,6 +73,13 @@ func (l *Linux) joinGuest(want *desired, t TaskLink) error {
 	return nil
 }
 
+// leaveGuest returns once none of a guest's links is there any more: its namespace stays, and whoever has it sees them.
+func (l *Linux) leaveGuest(t TaskLink) {
+	for _, n := range l.routers() {
+		n.sweeper.await(t.Address)
+	}
+}
+
 // pinGuest mounts the network namespace at a path that somebody named at one of ours. It is opened once, and what was looked at is what is
 // mounted, whatever the path leads to by then.
 func (l *Linux) pinGuest(from, to string) error {
