@@ -67,23 +67,25 @@ func (r *requests) send(ctx context.Context, from []requester) {
 		select {
 		case under <- struct{}{}:
 		default:
-			r.fail(one, errors.New("not sent: too many are unanswered"))
+			r.fail(one, time.Now(), errors.New("not sent: too many are unanswered"))
 			continue
 		}
 		r.sent.Add(1)
 		r.done.Go(func() {
 			defer func() { <-under }()
+			began := time.Now()
 			if err := one.ask(); err != nil {
-				r.fail(one, err)
+				r.fail(one, began, err)
 			}
 		})
 	}
 }
 
-func (r *requests) fail(one requester, err error) {
+// fail notes how long the request was under way as well: what takes longer than the drain delay is broken off by a server that ends at once.
+func (r *requests) fail(one requester, began time.Time, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failed = append(r.failed, fmt.Sprintf("%s %s: %v", time.Now().UTC().Format("15:04:05.000"), one.name, err))
+	r.failed = append(r.failed, fmt.Sprintf("%s %s, after %s: %v", began.UTC().Format("15:04:05.000"), one.name, time.Since(began).Round(time.Millisecond), err))
 }
 
 func (one requester) ask() error {

@@ -20,8 +20,12 @@ type relay struct {
 	done    sync.WaitGroup
 }
 
-// relayed is how many frames may be on their way in one direction; more are dropped, as a link does.
-const relayed = 4096
+// relayed is how many frames may be on their way in one direction; more are dropped, as a link does. relayBuffer is how many bytes of them
+// the kernel keeps while the relay does not get to run: the link is slow then, but loses nothing.
+const (
+	relayed     = 4096
+	relayBuffer = 16 << 20
+)
 
 // Delay makes everything to and from a host take so much longer on each way; 0 makes it as fast as before.
 func (l *Lab) Delay(h *Host, d time.Duration) error {
@@ -138,6 +142,7 @@ func packetSocket(index int) (int, error) {
 		unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1),
 		unix.SetsockoptInt(s, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 		unix.SetsockoptPacketMreq(s, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC}),
+		unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, relayBuffer),
 		unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}), // to see that it is to end
 		unix.Bind(s, &unix.SockaddrLinklayer{Ifindex: index, Protocol: uint16(all)}),
 	)
