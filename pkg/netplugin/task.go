@@ -200,7 +200,10 @@ func (n *namespace) addSide(s side, t TaskLink, eth netlink.Link) error {
 	if err := n.setNeighbour(eth.Attrs().Index, s.gateway, taskSideMAC); err != nil {
 		return err
 	}
-	return n.addRoute(s.taskRoute(eth.Attrs().Index))
+	if err := n.addRoute(s.taskRoute(eth.Attrs().Index)); err != nil {
+		return err
+	}
+	return n.addHome(s, t, eth)
 }
 
 // repairSide puts right what is missing of it. What else a task that may do so has added to its link is its own business: nothing else
@@ -222,9 +225,11 @@ func (n *namespace) repairSide(s side, t TaskLink, eth netlink.Link) error {
 		return err
 	}
 	if want := s.taskRoute(eth.Attrs().Index); !have[want] {
-		return n.addRoute(want)
+		if err := n.addRoute(want); err != nil {
+			return err
+		}
 	}
-	return nil
+	return n.repairHome(s, t, eth)
 }
 
 // furnish gives a task's end, in the namespace that was made for it, its addresses and its ways. The calling thread must be in it.
