@@ -3,6 +3,7 @@ package netplugin
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -10,7 +11,7 @@ import (
 
 // What comes to a task by a published port has its client's own address, and that may be one of a network's subnet too: subnets are chosen
 // without looking at what else is in the world. Answers go back the way that the question came all the same: what is sent from the task's
-// gateway address is routed by a table of its own, whose one route is the way out. A task on no network has no other way.
+// gateway address is routed by a table of its own, whose one route is the way out.
 const (
 	homeTable    = 100
 	homePriority = 100 // of the rule, after that of local addresses
@@ -18,9 +19,6 @@ const (
 
 // addHome gives a new namespace the rule and the route of answers.
 func (n *namespace) addHome(s side, t TaskLink, eth netlink.Link) error {
-	if len(t.Networks) == 0 {
-		return nil
-	}
 	return errors.Join(n.addHomeRoute(s, eth), n.addHomeRule(s, t))
 }
 
@@ -44,21 +42,40 @@ func (n *namespace) addHomeRule(s side, t TaskLink) error {
 
 // repairHome puts right what is missing of them. What else is in the table, or other rules, are the business of a task that may do so.
 func (n *namespace) repairHome(s side, t TaskLink, eth netlink.Link) error {
-	if len(t.Networks) == 0 {
-		return nil
-	}
-	rules, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(s.family()) })
+	rules, err := n.homeRules(s.family())
 	if err != nil {
-		return fmt.Errorf("list routing rules in %s: %w", n.name, err)
+		return err
 	}
-	there := false
-	for _, one := range rules {
-		if one.Table == homeTable && one.Src != nil && prefixOf(one.Src) == host(s.of(t.Address)) {
-			there = true
-		}
-	}
-	if there {
+	if slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Src != nil && prefixOf(r.Src) == host(s.of(t.Address)) }) {
 		return n.addHomeRoute(s, eth)
 	}
 	return n.addHome(s, t, eth)
+}
+
+// removeHome removes the rules of an address that the task had; their route goes with its link.
+func (n *namespace) removeHome() error {
+	for v := range overlayFamilies {
+		if v == 1 && kernelSix() != nil {
+			continue
+		}
+		rules, err := n.homeRules(family(v))
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if err := n.RuleDel(&r); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("remove routing rule %s in %s: %w", r, n.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// homeRules are those that lead to the table of answers.
+func (n *namespace) homeRules(family int) ([]netlink.Rule, error) {
+	all, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(family) })
+	if err != nil {
+		return nil, fmt.Errorf("list routing rules in %s: %w", n.name, err)
+	}
+	return slices.DeleteFunc(all, func(r netlink.Rule) bool { return r.Table != homeTable }), nil
 }

@@ -120,8 +120,8 @@ func (l *Linux) linkTask(want *desired, t TaskLink) error {
 	return nil
 }
 
-// removeOldLink removes the link that a task had to a router that is no more, or to another address.
-func (n *namespace) removeOldLink() error { return n.removeLink(taskLink) }
+// removeOldLink removes the link that a task had to a router that is no more, or to another address, and what belonged to that.
+func (n *namespace) removeOldLink() error { return errors.Join(n.removeLink(taskLink), n.removeHome()) }
 
 // removeLink removes a link if it is there.
 func (n *namespace) removeLink(name string) error {
