@@ -185,6 +185,9 @@ func (s *scene) judgeNeighbour(m *syscall.NetlinkMessage) string {
 		return ""
 	}
 	state := binary.NativeEndian.Uint16(m.Data[8:])
+	if state&netlink.NUD_NOARP != 0 {
+		return "" // a group's, which the kernel forgets some time after its link's last report
+	}
 	if m.Header.Type == unix.RTM_DELNEIGH || state&(netlink.NUD_PERMANENT|netlink.NUD_FAILED) != 0 {
 		return kindNeighbour
 	}

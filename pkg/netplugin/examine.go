@@ -78,7 +78,7 @@ func (l *Linux) Examine(ctx context.Context, overlay string) (findings []Finding
 		r := <-results
 		findings, err = append(findings, r.findings...), errors.Join(err, r.err)
 	}
-	findings = causes(findings)
+	findings = gathered(causes(findings))
 	if err != nil {
 		return findings, checks, fmt.Errorf("netplugin: %w", err)
 	}
@@ -110,6 +110,26 @@ func causes(all []Finding) []Finding {
 		}
 		return false
 	})
+}
+
+// gathered are findings with one for all that say the same of a network and another node.
+func gathered(all []Finding) (some []Finding) {
+	first, more := map[Finding]int{}, map[int]int{}
+	for _, f := range all {
+		about := f
+		about.Text = ""
+		at, again := first[about]
+		if again && f.Node != 0 && (f.About == AboutLink || f.About == AboutMTU) {
+			more[at]++
+			continue
+		}
+		first[about] = len(some)
+		some = append(some, f)
+	}
+	for at, n := range more {
+		some[at].Text += fmt.Sprintf(" (%d more addresses there: the same)", n)
+	}
+	return some
 }
 
 func (e *probe) examine(ctx context.Context) (found []Finding, err error) {
@@ -149,12 +169,16 @@ func (l *Linux) compare(only string) (findings []Finding, probes []probe, checks
 		findings = append(findings, Finding{About: AboutRules, Overlay: overlay, Text: text})
 	}
 	if only == "" {
-		checks += 6
+		checks += 7
 		texts, err := l.compareShared(want)
 		if err != nil {
 			return nil, nil, 0, err
 		}
-		for _, text := range texts {
+		obstacles, err := l.obstacles(want)
+		if err != nil {
+			return nil, nil, 0, err
+		}
+		for _, text := range append(texts, obstacles...) {
 			wrong("", text)
 		}
 	}

@@ -205,6 +205,51 @@ func TestCanceledApply(t *testing.T) {
 	b.apply(testConfig(1))
 }
 
+// TestForeignInputDropIsWarnedOf: a firewall of the machine's that lets no question for a name in is told of, whether its policy or its last
+// rule is what drops, and though it forwards what is ours; the doctor says so too.
+func TestForeignInputDropIsWarnedOf(t *testing.T) {
+	for _, by := range []string{"policy", "last rule"} {
+		b := newLab(t)
+		c, err := b.host.firewall()
+		must(t, err)
+		table := c.AddTable(&nftables.Table{Name: "fw", Family: nftables.TableFamilyINet})
+		policy := nftables.ChainPolicyDrop
+		if by == "last rule" {
+			policy = nftables.ChainPolicyAccept
+		}
+		input := c.AddChain(&nftables.Chain{Name: "input", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter, Policy: &policy})
+		forward := c.AddChain(&nftables.Chain{Name: "forward", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &policy})
+		services := c.AddChain(&nftables.Chain{Name: "services", Table: table})
+		c.AddRule(&nftables.Rule{Table: table, Chain: forward, Exprs: join(inLink(hostLink, true), accept())})
+		c.AddRule(&nftables.Rule{Table: table, Chain: input, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: "services"}}})
+		if by == "last rule" {
+			c.AddRule(&nftables.Rule{Table: table, Chain: input, Exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}})
+		}
+		must(t, c.Flush())
+		b.apply(testConfig(1))
+		warned := func(list []string) bool {
+			return len(list) == 1 && strings.Contains(list[0], "chain input of table fw") && strings.Contains(list[0], "names")
+		}
+		if w := b.linux.Warnings(); !warned(w) {
+			t.Errorf("%s: warnings: %q", by, w)
+		}
+		findings, _, err := b.linux.Examine(t.Context(), "")
+		must(t, err)
+		if len(findings) == 0 || !warned([]string{findings[0].Text}) {
+			t.Errorf("%s: findings: %v", by, findings)
+		}
+		c.AddRule(&nftables.Rule{Table: table, Chain: services, Exprs: join(inLink(hostLink, true), accept())})
+		must(t, c.Flush())
+		b.linux.Resync()
+		b.apply(testConfig(1))
+		if w := b.linux.Warnings(); len(w) != 0 {
+			t.Errorf("%s: warnings where a chain that it leads to accepts %s: %q", by, hostLink, w)
+		}
+		c.DelTable(table)
+		must(t, c.Flush())
+	}
+}
+
 func TestForeignForwardDropIsWarnedOf(t *testing.T) {
 	b := newLab(t)
 	c, err := b.host.firewall()

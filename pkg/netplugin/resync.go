@@ -52,14 +52,10 @@ func (l *Linux) resync(want *desired) error {
 	if err := l.forgetStrangers(want); err != nil {
 		return err
 	}
-	if l.warnings, err = l.host.obstacles(l.hostSix); err != nil {
+	if l.warnings, err = l.obstacles(want); err != nil {
 		return err
 	}
-	more, err := l.host.meshObstacles(want.wire)
-	if err != nil {
-		return err
-	}
-	l.warnings = append(append(l.warnings, more...), l.strayRoutes(want)...)
+	l.warnings = append(l.warnings, l.strayRoutes(want)...)
 	for _, w := range l.warnings {
 		l.log.Warn(w)
 	}

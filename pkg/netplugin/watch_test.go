@@ -1,11 +1,13 @@
 package netplugin
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,6 +117,18 @@ func TestOthersAreLetBe(t *testing.T) {
 		must(t, b.host.LinkDel(one))
 	}
 	b.calm(t)
+}
+
+// TestForgottenGroupsAreNobodys: the kernel forgets the neighbours of multicast groups some time after a link reported them.
+func TestForgottenGroupsAreNobodys(t *testing.T) {
+	s := scene{inner: true}
+	for state, want := range map[uint16]string{netlink.NUD_NOARP: "", netlink.NUD_PERMANENT: kindNeighbour, netlink.NUD_FAILED: kindNeighbour} {
+		m := &syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: unix.RTM_DELNEIGH}, Data: make([]byte, 12)}
+		binary.NativeEndian.PutUint16(m.Data[8:], state)
+		if got := s.judgeNeighbour(m); got != want {
+			t.Errorf("a neighbour that goes, of state %#x, is %q, want %q", state, got, want)
+		}
+	}
 }
 
 // TestWatcherFails: a watcher that the kernel refuses what it asks for leaves no socket open, and the Apply after its end begins anew.
