@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ func requesters(name, url string, from *lab.Namespace) []requester {
 // requests are sent without end, evenly from all requesters, as many a second whatever becomes of them.
 type requests struct {
 	sent   atomic.Int64
+	again  atomic.Int64 // sent by the client a second time, on another connection: see ask
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
@@ -74,7 +76,7 @@ func (r *requests) send(ctx context.Context, from []requester) {
 		r.done.Go(func() {
 			defer func() { <-under }()
 			began := time.Now()
-			if err := one.ask(); err != nil {
+			if err := one.ask(&r.again); err != nil {
 				r.fail(one, began, err)
 			}
 		})
@@ -88,8 +90,19 @@ func (r *requests) fail(one requester, began time.Time, err error) {
 	r.failed = append(r.failed, fmt.Sprintf("%s %s, after %s: %v", began.UTC().Format("15:04:05.000"), one.name, time.Since(began).Round(time.Millisecond), err))
 }
 
-func (one requester) ask() error {
-	answer, err := one.Get(one.url)
+// ask counts what the client sent again by itself: where a kept connection that is idle ends at the moment that it is taken, HTTP has clients do
+// so with a request that may be repeated (RFC 9110, 9.2.2), for nobody between the two can know whether the server will still read from it.
+func (one requester) ask(again *atomic.Int64) error {
+	connections := 0
+	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connections++ }})
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, one.url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	answer, err := one.Do(request)
+	if connections > 1 {
+		again.Add(1)
+	}
 	if err != nil {
 		return err
 	}
