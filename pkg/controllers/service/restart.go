@@ -62,6 +62,12 @@ func (v *view) again(last *v1.Task, next *v1.TaskDesired) bool {
 	return true
 }
 
+// tooSoon tells whether a task ended by itself before it was to start at all, as one does that cannot be prepared. It is followed by another
+// when its own delay is over: else that would end as fast, and so on without any delay.
+func (v *view) tooSoon(last *v1.Task) bool {
+	return fell(v1.Observed(last)) && !v.lostOrDrained(last) && v.now.Before(last.Desired.StartAfter)
+}
+
 // fell tells whether a task ended by itself.
 func fell(state v1.TaskState) bool {
 	return state == v1.TaskComplete || state == v1.TaskFailed || state == v1.TaskRejected

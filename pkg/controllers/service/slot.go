@@ -216,8 +216,14 @@ func (v *view) replace(s *slot, beside []*v1.Task) bool {
 	}
 	d := &v1.TaskDesired{Service: v.service.Meta.ID, ServiceName: v.service.Meta.Name, Slot: s.number, Node: s.node,
 		Iteration: v.iteration, Revision: v.nextRevision(s), State: v.goal, Move: s.move}
-	if last := v.newest(s); last != nil && v.sameContent(last.Desired.Revision, d.Revision) && !v.again(last, d) {
-		return false
+	if last := v.newest(s); last != nil && v.sameContent(last.Desired.Revision, d.Revision) {
+		if !v.again(last, d) {
+			return false
+		}
+		if v.tooSoon(last) {
+			v.plan.Again = reconcile.Sooner(v.plan.Again, last.Desired.StartAfter)
+			return true
+		}
 	}
 	if v.now.Before(d.StartAfter) || v.blocked(s, beside) {
 		d.State = v1.TaskReady
