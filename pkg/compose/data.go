@@ -201,6 +201,7 @@ func (c *converter) references(path, section, folder string, list []types.FileRe
 			mode := uint32(*r.Mode)
 			out.Mode = &mode
 		}
+		c.extension(path+"["+strconv.Itoa(i)+"].x-on-change", r.Extensions["x-on-change"], &out.OnChange)
 		all = append(all, out)
 	}
 	slices.SortStableFunc(all, func(x, y v1.FileReference) int { return strings.Compare(x.Target, y.Target) })

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -20,6 +21,33 @@ func TestRebalance(t *testing.T) {
 		if placement := s.Services[0].Spec.Task.Placement; placement == nil || placement.Rebalance != want {
 			t.Errorf("x-rebalance: %s: got %+v", value, placement)
 		}
+	}
+}
+
+// TestOnChange: a file that changed can be put in place without new tasks; what a service may not say is refused where it stands.
+func TestOnChange(t *testing.T) {
+	file := func(value string) string {
+		return one("secrets: [{source: key, target: key, x-on-change: "+value+"}]", "configs: [{source: conf, target: /conf, x-on-change: signal}]") +
+			"secrets: {key: {file: key.txt}}\nconfigs: {conf: {content: hello}}\n"
+	}
+	w := world{files: map[string]string{"/srv/key.txt": "a"}}
+	p, err := w.load(file("none"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.Stack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s.Services[0].Spec.Task.Container
+	if c.Secrets[0].OnChange != v1.ChangeNone || c.Configs[0].OnChange != v1.ChangeSignal {
+		t.Errorf("got %+v, %+v", c.Secrets, c.Configs)
+	}
+	if p, err = w.load(file("[1]")); err == nil {
+		_, err = p.Stack()
+	}
+	if err == nil || !strings.Contains(err.Error(), "services.web.secrets[0].x-on-change") {
+		t.Errorf("a list: %v", err)
 	}
 }
 
