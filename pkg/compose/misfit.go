@@ -143,6 +143,9 @@ var words = map[string]string{"string": "a text", "array": "a list", "object": "
 // unknown are keys below a path that the schema does not know.
 func unknown(path, pattern string, names ...string) (all []misfit) {
 	for _, name := range names {
+		if slices.ContainsFunc(keys, func(k key) bool { return k.path == join(pattern, name) }) {
+			continue // the schema takes no key for one that it knows once something below one of them is wrong, which is told as well
+		}
 		text := "is a key that is not known here: leave it out"
 		if meant := v1.Nearest(name, below(pattern)); meant != "" {
 			text = fmt.Sprintf("is a key that is not known here: did you mean %s?", meant)
@@ -202,7 +205,11 @@ func leaves(e *jsonschema.ValidationError) []*jsonschema.ValidationError {
 		found := leaves(cause)
 		reached := 0
 		for _, l := range found {
-			reached = max(reached, len(l.InstanceLocation))
+			depth := 2 * len(l.InstanceLocation)
+			if _, inside := l.ErrorKind.(*kind.AdditionalProperties); inside {
+				depth++ // all of it fits but a key
+			}
+			reached = max(reached, depth)
 		}
 		if alternatives && reached > furthest {
 			all, furthest = nil, reached
