@@ -114,7 +114,17 @@ func (c *chaos) make(name string) {
 	if s.published > 0 {
 		args = append(args, "--publish", fmt.Sprintf("%d:8080", s.published))
 	}
-	c.serve(c.Hosts[0], name, s.replicas, args...)
+	// A manager's daemon that was just started again may not answer yet; one that answered knows the name.
+	c.Eventually(generous, "service "+name+" is made", func() error {
+		r := c.tryServe(c.Hosts[0], name, s.replicas, args...)
+		if strings.Contains(r.Stderr, "Cannot connect") {
+			return r.Err
+		}
+		if r.Err != nil {
+			c.t.Fatal(r.Err)
+		}
+		return nil
+	})
 }
 
 // round does a few things, mends what has to be mended, and sees that all is well.

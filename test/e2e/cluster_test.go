@@ -124,7 +124,13 @@ func (s *swarm) otherThan(those ...*lab.Host) *lab.Host {
 // serve makes a service of the example and waits until it runs.
 func (s *swarm) serve(h *lab.Host, name string, replicas int, args ...string) {
 	s.t.Helper()
-	h.Must(append([]string{"service", "create", "--quiet", "--name", name, "--replicas", fmt.Sprint(replicas), "--env", "TASK={{.Task.Name}}"},
+	if r := s.tryServe(h, name, replicas, args...); r.Err != nil {
+		s.t.Fatal(r.Err)
+	}
+}
+
+func (s *swarm) tryServe(h *lab.Host, name string, replicas int, args ...string) lab.Result {
+	return h.Ctl(append([]string{"service", "create", "--quiet", "--name", name, "--replicas", fmt.Sprint(replicas), "--env", "TASK={{.Task.Name}}"},
 		append(args, "hello:1")...)...)
 }
 
