@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -142,23 +143,80 @@ func dataSize(obj v1.Object) int {
 	return 0
 }
 
-// unreferenced refuses to let go of a secret or config that a service's spec refers to.
+// unreferenced refuses to let go of a secret or config that a service's spec refers to, in Docker's words, or that it may still need of what
+// was before: that of its tasks, and of a rollback for as long as an update is not completed.
 func unreferenced(s *store.Snapshot, kind string, m v1.Meta, refs func(*v1.ContainerSpec) []v1.FileReference) error {
-	var users []string
-	for service := range store.All(s, v1.Services) {
-		asked, runs := refs(&service.Spec.Task.Container), refs(&v1.Effective(service).Spec.Task.Container)
-		if there(service) && slices.ContainsFunc(slices.Concat(asked, runs), func(r v1.FileReference) bool {
+	names := func(spec *v1.TaskSpec) bool {
+		return slices.ContainsFunc(refs(&spec.Container), func(r v1.FileReference) bool {
 			return r.Source == m.Name || r.Source == m.ID || r.ID == m.ID
-		}) {
+		})
+	}
+	var users, former []string
+	for service := range store.All(s, v1.Services) {
+		switch {
+		case !there(service): // its tasks are to stop, and none will follow them
+		case names(&service.Spec.Task) || names(&v1.Effective(service).Spec.Task):
 			users = append(users, service.Meta.Name)
+		default:
+			if why := formerUse(s, service, names); why != "" {
+				former = append(former, "service "+service.Meta.Name+": "+why)
+			}
 		}
 	}
-	switch len(users) {
-	case 0:
-		return nil
-	case 1:
-		return problemf(http.StatusBadRequest, "%s '%s' is in use by the following service: %s", kind, m.Name, users[0])
-	}
 	slices.Sort(users)
-	return problemf(http.StatusBadRequest, "%s '%s' is in use by the following services: %s", kind, m.Name, strings.Join(users, ", "))
+	slices.Sort(former)
+	switch {
+	case len(users) == 1:
+		return problemf(http.StatusBadRequest, "%s '%s' is in use by the following service: %s", kind, m.Name, users[0])
+	case len(users) > 1:
+		return problemf(http.StatusBadRequest, "%s '%s' is in use by the following services: %s", kind, m.Name, strings.Join(users, ", "))
+	case len(former) > 0:
+		return problemf(http.StatusBadRequest, "%s '%s' is in use by %s", kind, m.Name, strings.Join(former, "; by "))
+	}
+	return nil
+}
+
+// formerUse says how a service still needs an earlier revision that names something; "" where it does not.
+func formerUse(s *store.Snapshot, service *v1.Service, names func(*v1.TaskSpec) bool) (why string) {
+	having := make(map[string]uint64)
+	var all []*v1.ServiceRevision
+	for r := range s.RevisionsOfService(service.Meta.ID) {
+		if all = append(all, r); names(&r.Spec.Task) {
+			having[r.Meta.ID] = r.Spec.Number
+		}
+	}
+	if len(having) == 0 {
+		return ""
+	}
+	for t := range s.TasksOfService(service.Meta.ID) {
+		number, has := having[t.Desired.Revision]
+		done := v1.Job(service) && v1.Observed(t).Terminal() // which is not done again
+		if has && v1.Wanted(t.Desired) && !done {
+			return "task " + v1.TaskName(t.Desired) + " runs revision " + strconv.FormatUint(number, 10) + ", which has it"
+		}
+	}
+	if updated(service) {
+		return "" // as with Docker: a rotation ends with the removal of what was before
+	}
+	var back []string
+	if r := v1.PreviousRevision(service, all); r != nil {
+		back = append(back, r.Meta.ID)
+	}
+	if d := service.Desired; d != nil && d.Update != nil {
+		back = append(back, d.Update.Revision) // which becomes the previous one once the rules have seen the latest change
+	}
+	for _, id := range back {
+		if number, has := having[id]; has {
+			return "it would roll back to revision " + strconv.FormatUint(number, 10) + ", which has it"
+		}
+	}
+	return ""
+}
+
+// updated tells whether a service's latest update, or rollback, is completed.
+func updated(s *v1.Service) bool {
+	if s.Desired == nil || s.Desired.Update == nil || s.Desired.Update.Revision != v1.RevisionID(v1.Effective(s)) {
+		return false
+	}
+	return s.Desired.Update.State == v1.UpdateCompleted || s.Desired.Update.State == v1.UpdateRollbackCompleted
 }

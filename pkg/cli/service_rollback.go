@@ -102,11 +102,7 @@ func (h *history) numbered(n uint64) *v1.ServiceRevision {
 	return h.find(func(r *v1.ServiceRevision) bool { return r.Spec.Number == n })
 }
 
-// previous is the revision that a rollback goes to, or nil: what the swarm says, or else the latest other one.
+// previous is the revision that a rollback goes to, or nil.
 func (h *history) previous() *v1.ServiceRevision {
-	d := h.service.Desired
-	if d == nil || d.Update == nil {
-		return h.find(func(r *v1.ServiceRevision) bool { return r.Meta.ID != h.current })
-	}
-	return h.find(func(r *v1.ServiceRevision) bool { return r.Meta.ID == d.Update.Previous && r.Meta.ID != h.current })
+	return v1.PreviousRevision(h.service, h.revisions)
 }

@@ -28,6 +28,24 @@ func RollingBack(s *Service) bool {
 	return state == UpdateRollbackStarted || state == UpdateRollbackPaused
 }
 
+// PreviousRevision is the one of a service's revisions that a rollback goes to, or nil: what its latest rollout says, or else the latest that it
+// is not at.
+func PreviousRevision(s *Service, all []*ServiceRevision) (previous *ServiceRevision) {
+	current := RevisionID(Effective(s))
+	for _, r := range all {
+		switch {
+		case r.Meta.ID == current:
+		case s.Desired == nil || s.Desired.Update == nil:
+			if previous == nil || r.Spec.Number > previous.Spec.Number {
+				previous = r
+			}
+		case r.Meta.ID == s.Desired.Update.Previous:
+			return r
+		}
+	}
+	return previous
+}
+
 // OrderNow is the order in which the tasks of a slot are replaced now.
 func OrderNow(s *Service) UpdateOrder {
 	u := s.Spec.Update
