@@ -104,12 +104,14 @@ func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, s v1.Stre
 	switch {
 	case err != nil:
 		return v1.TunnelEnd{Error: "read what the tunnel is for: " + err.Error()}
-	case (task == v1.NodeItself) != (start.Doctor != nil || start.RemoveVolume != nil):
-		return v1.TunnelEnd{Error: "the network is examined, and volumes are removed, by a node itself, and a node itself does nothing else", Invalid: true}
+	case (task == v1.NodeItself) != start.OfNode():
+		return v1.TunnelEnd{Error: "the network is examined, and volumes are looked at and removed, by a node itself, and a node itself does nothing else", Invalid: true}
 	case start.Doctor != nil:
 		return a.tunnelDoctor(ctx, to, start.Doctor)
 	case start.RemoveVolume != nil:
 		return a.tunnelRemoveVolume(ctx, s.Volume, start.RemoveVolume)
+	case start.InspectVolume != nil:
+		return a.tunnelInspectVolume(ctx, to, start.InspectVolume)
 	case start.Exec != nil:
 		return a.tunnelExec(ctx, cancel, task, to, start.Exec)
 	case start.Attach != nil:

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"slices"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	engine "github.com/swarmd/swarmd/pkg/runtime"
@@ -48,6 +50,22 @@ func (a *Agent) tunnelRemoveVolume(ctx context.Context, may string, v *v1.Remove
 	}
 	a.log.Info("a volume was removed", "volume", v.Name)
 	a.lookAtVolumes(ctx)
+	return v1.TunnelEnd{}
+}
+
+// tunnelInspectVolume tells what a volume of this node is like. The node's description has the names alone: it is kept small.
+func (a *Agent) tunnelInspectVolume(ctx context.Context, to v1.Tunnel, v *v1.InspectVolumeStart) v1.TunnelEnd {
+	all, err := a.o.Runtime.Volumes(ctx)
+	if err != nil {
+		return v1.TunnelEnd{Error: forPeople.Replace(err.Error())}
+	}
+	i := slices.IndexFunc(all, func(one engine.Volume) bool { return one.Name == v.Name })
+	if i < 0 {
+		return v1.TunnelEnd{Error: "there is no such volume", Invalid: true}
+	}
+	is := all[i]
+	_ = json.NewEncoder(v1.FrameWriter{To: to, Kind: v1.FrameOutput}).Encode(v1.NodeVolume{Name: is.Name, Options: is.Options, Labels: is.Labels,
+		CreatedAt: is.Created, Mountpoint: is.Mountpoint}) // who is gone needs no answer
 	return v1.TunnelEnd{}
 }
 

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,41 @@ import (
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	engine "github.com/swarmd/swarmd/pkg/runtime"
 )
+
+// TestVolumesAreTold: the node itself says what a volume was made with; a task's end of a tunnel does not.
+func TestVolumesAreTold(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		db := l.swarm.service("db", func(r *v1.ServiceRevisionSpec) {
+			r.Task.Container.Mounts = []v1.Mount{{Type: v1.MountVolume, Source: "data", Target: "/data",
+				Volume: &v1.VolumeOptions{Labels: map[string]string{"own": "{{.Service.Name}}"}}}}
+		})
+		l.swarm.assign("t1", db, v1.TaskRunning)
+		l.start(nil)
+		settle(5 * time.Second)
+		ask := func(of, name string) (string, v1.TunnelEnd) {
+			to := l.userOf(v1.StreamRequest{Task: of})
+			defer to.Close()
+			go func() {
+				_ = v1.WriteFrameJSON(to, v1.FrameStart, v1.TunnelStart{InspectVolume: &v1.InspectVolumeStart{Name: name}})
+			}()
+			return said(t, to)
+		}
+		answer, end := ask(v1.NodeItself, "data")
+		var v v1.NodeVolume
+		if err := json.Unmarshal([]byte(answer), &v); err != nil || end != (v1.TunnelEnd{}) {
+			t.Fatalf("%q, %+v: %v", answer, end, err)
+		}
+		if v.Name != "data" || v.Labels["own"] != "db" || v.Mountpoint != "/volumes/data" || v.CreatedAt.IsZero() {
+			t.Errorf("the volume is %+v", v)
+		}
+		if answer, end := ask(v1.NodeItself, "other"); answer != "" || !strings.Contains(end.Error, "no such volume") {
+			t.Errorf("one that is not there: %q, %+v", answer, end)
+		}
+		if answer, end := ask("t1", "data"); answer != "" || !end.Invalid {
+			t.Errorf("asked of a task: %q, %+v", answer, end)
+		}
+	})
+}
 
 // TestVolumesAreRemoved: the one that the manager says, if no container has it; and the node tells what it has left.
 func TestVolumesAreRemoved(t *testing.T) {

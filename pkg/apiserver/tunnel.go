@@ -31,7 +31,7 @@ func (s *Server) tunnelRoutes() []route {
 			summary: "Run a command in a task's container, or connect to a port of it: frames, both ways.", handle: s.tunnel},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/tunnel", resource: "tunnels", stream: true, may: rightsOperate,
 			query:   []string{"volume"},
-			summary: "Have a node examine its part of the swarm's network, or remove a volume: frames, both ways.", handle: s.tunnelToNode},
+			summary: "Have a node examine its part of the swarm's network, or tell of a volume or remove it: frames, both ways.", handle: s.tunnelToNode},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/tasks/{task}/tunnel", resource: "tunnels", stream: true, may: rightsManager, audit: auditNever, query: []string{"image", "volume"},
 			summary: "The same for a task whose node is connected to this manager, as another manager.", handle: s.relayTunnel},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/image", resource: "tunnels", stream: true, may: rightsSelf, audit: auditNever, query: []string{"image"},

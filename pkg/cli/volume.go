@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -23,8 +21,9 @@ type dockerVolume struct {
 	Name       string
 	Options    map[string]string
 	Scope      string
-	// Nodes are the host names of those that have such a volume.
-	Nodes []string
+	// Nodes are the host names of those that have such a volume, OnNodes what it is like on each that said so.
+	Nodes   []string
+	OnNodes []volumeOnNode `json:",omitempty"`
 	// Described tells whether there is an object that says what volumes of that name are like.
 	Described bool
 }
@@ -91,8 +90,9 @@ func (a *app) volumeListCommand() *cobra.Command {
 	var f listFlags
 	cmd := &cobra.Command{
 		Use: "ls [OPTIONS]", Aliases: []string{"list"},
-		Short:                 "List volumes",
-		Long:                  "List the volumes that the swarm knows of, and those that nodes have, with their host names.",
+		Short: "List volumes",
+		Long: `List the volumes that the swarm knows of, and those that nodes have, with their host names. Labels are those of volume create alone, and so is
+--filter label=: what a task's volume was made with volume inspect asks its nodes.`,
 		Args:                  noArgs,
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -114,33 +114,6 @@ func (a *app) volumeListCommand() *cobra.Command {
 	f.add(cmd, v1.KindVolume)
 	return cmd
 }
-
-func (a *app) volumeInspectCommand() *cobra.Command {
-	var f inspectFlags
-	cmd := &cobra.Command{
-		Use:                   "inspect [OPTIONS] VOLUME [VOLUME...]",
-		Short:                 "Display detailed information on one or more volumes",
-		Args:                  minArgs(1),
-		DisableFlagsInUseLine: true,
-		ValidArgsFunction:     completeNames(a, v1.Volumes),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := a.volumes(cmd.Context(), nil)
-			if err != nil {
-				return err
-			}
-			return inspect(a.Out, f.format, args, func(ref string) (any, error) {
-				if i := slices.IndexFunc(all, func(v *dockerVolume) bool { return v.Name == ref }); i >= 0 {
-					return all[i], nil
-				}
-				return nil, fmt.Errorf("get %s: %w", ref, errNoVolume)
-			})
-		},
-	}
-	f.add(cmd, false)
-	return cmd
-}
-
-var errNoVolume = errors.New("no such volume")
 
 // volumes are those that there is an object of, and without a filter, or by name alone, those that nodes have, sorted by name.
 func (a *app) volumes(ctx context.Context, filter v1.Filter) ([]*dockerVolume, error) {

@@ -46,6 +46,15 @@ func (c *Client) RemoveVolume(ctx context.Context, node, volume string) (v1.Tunn
 	return c.tunnel(ctx, "/v1/nodes/"+url.PathEscape(node)+"/tunnel?"+url.Values{"volume": {volume}}.Encode(), &first, nil)
 }
 
+// InspectVolume opens a tunnel to a node itself, which tells what a volume of its is like. The caller closes it.
+func (c *Client) InspectVolume(ctx context.Context, node, volume string) (v1.Tunnel, error) {
+	var first bytes.Buffer
+	if err := v1.WriteFrameJSON(&first, v1.FrameStart, v1.TunnelStart{InspectVolume: &v1.InspectVolumeStart{Name: volume}}); err != nil {
+		return nil, err
+	}
+	return c.tunnel(ctx, "/v1/nodes/"+url.PathEscape(node)+"/tunnel", &first, nil)
+}
+
 // Tunnel opens the node's end of a tunnel that the manager which the latest session is with asked for. The caller closes it.
 func (n *NodeClient) Tunnel(ctx context.Context, id string) (v1.Tunnel, error) {
 	var hosts []*host

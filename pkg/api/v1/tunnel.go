@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // A tunnel leads from a user to a task's node, through the manager that holds the node's session: what is sent on either side are
@@ -48,9 +49,29 @@ type TunnelStart struct {
 	Copy    *CopyStart    `json:"copy,omitempty"`
 	Forward *ForwardStart `json:"forward,omitempty"`
 	Blob    *BlobStart    `json:"blob,omitempty"`
-	// Doctor and RemoveVolume are asked of a node itself: see NodeItself.
-	Doctor       *DoctorStart       `json:"doctor,omitempty"`
-	RemoveVolume *RemoveVolumeStart `json:"removeVolume,omitempty"`
+	// Doctor, RemoveVolume and InspectVolume are asked of a node itself: see NodeItself.
+	Doctor        *DoctorStart        `json:"doctor,omitempty"`
+	RemoveVolume  *RemoveVolumeStart  `json:"removeVolume,omitempty"`
+	InspectVolume *InspectVolumeStart `json:"inspectVolume,omitempty"`
+}
+
+// OfNode tells whether it is asked of a node itself.
+func (s *TunnelStart) OfNode() bool {
+	return s.Doctor != nil || s.RemoveVolume != nil || s.InspectVolume != nil
+}
+
+// InspectVolumeStart asks what a volume of a node is like: a NodeVolume, as JSON in FrameOutput. One that is not there is an error.
+type InspectVolumeStart struct {
+	Name string `json:"name"`
+}
+
+// NodeVolume is what a volume of a node was made with, and where it is on that node.
+type NodeVolume struct {
+	Name       string            `json:"name"`
+	Options    map[string]string `json:"options,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	CreatedAt  time.Time         `json:"createdAt"`
+	Mountpoint string            `json:"mountpoint"`
 }
 
 // RemoveVolumeStart removes a volume of a node, with all that is in it. One that a container has is an error; one that is not there is not.
