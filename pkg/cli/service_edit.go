@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -100,6 +101,15 @@ func editKeyed[T any](old []T, e edit[T], key func(T) string) []T {
 	return all
 }
 
+// editFiles removes files by what is in them, and adds others: one may be in a container at several paths, so that only what is added at
+// the path where the same is already takes its place. The server refuses another's path.
+func editFiles(old []v1.FileReference, e edit[v1.FileReference], folder string) []v1.FileReference {
+	all := slices.DeleteFunc(slices.Clone(old), func(r v1.FileReference) bool { return slices.Contains(e.remove.all, r.Source) })
+	return editKeyed(all, edit[v1.FileReference]{add: e.add, remove: newStrings()}, func(r v1.FileReference) string {
+		return r.Source + " " + path.Clean(r.At(folder))
+	})
+}
+
 // editSorted is a list in which order means nothing: without what is removed, with what is added, sorted.
 func editSorted(old []string, e edit[string]) []string {
 	if len(e.add.all)+len(e.remove.all) == 0 {
@@ -116,10 +126,9 @@ func editSorted(old []string, e edit[string]) []string {
 }
 
 func (f *editFlags) editLists(c *v1.ContainerSpec) {
-	source := func(r v1.FileReference) string { return r.Source }
 	c.Env = editKeyed(c.Env, f.env, envName)
-	c.Secrets = editKeyed(c.Secrets, f.secrets, source)
-	c.Configs = editKeyed(c.Configs, f.configs, source)
+	c.Secrets = editFiles(c.Secrets, f.secrets, v1.SecretsFolder)
+	c.Configs = editFiles(c.Configs, f.configs, v1.ConfigsFolder)
 	c.Ulimits = ulimitList(c.Ulimits, f.ulimits.add.all, f.ulimits.remove.all)
 	c.Groups = editSorted(c.Groups, f.groups)
 	c.Hosts = f.editHosts(c.Hosts)

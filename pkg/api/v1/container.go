@@ -1,5 +1,11 @@
 package v1
 
+import (
+	"cmp"
+	"path"
+	"strings"
+)
+
 // ContainerSpec is what runs in a task's container.
 type ContainerSpec struct {
 	// Image is a reference such as nginx:1.27 or nginx@sha256:….
@@ -134,6 +140,21 @@ type FileReference struct {
 	// OnChange is what becomes of tasks when an update puts another secret or config at the target: restart (default) replaces them, none
 	// changes the file under them, and signal sends SIGHUP to the container's first process after that.
 	OnChange ChangeAction `json:"onChange,omitempty"`
+}
+
+// The folders below which secrets and configs are, unless their targets are whole paths.
+const (
+	SecretsFolder = "/run/secrets"
+	ConfigsFolder = "/"
+)
+
+// At is the path of the file, whose kind belongs below the folder.
+func (r *FileReference) At(folder string) string {
+	at := cmp.Or(r.Target, r.Source)
+	if at == "" || strings.HasPrefix(at, "/") {
+		return at
+	}
+	return path.Join(folder, at)
 }
 
 // ChangeAction is what follows when a file of a task changes.

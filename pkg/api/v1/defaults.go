@@ -1,10 +1,5 @@
 package v1
 
-import (
-	"path"
-	"strings"
-)
-
 // Default fills in what the user left out of the spec of an object, as Docker Swarm does. It writes into obj and through
 // its pointers, so obj must be a fresh copy that nobody else reads. Doing it twice changes nothing. Kinds that users do not
 // write are left alone.
@@ -119,19 +114,16 @@ func defaultTask(t *TaskSpec) {
 		orElse(&c.Mounts[i].Type, MountVolume)
 	}
 	for i := range c.Secrets {
-		defaultReference(&c.Secrets[i], "/run/secrets")
+		defaultReference(&c.Secrets[i], SecretsFolder)
 	}
 	for i := range c.Configs {
-		defaultReference(&c.Configs[i], "/")
+		defaultReference(&c.Configs[i], ConfigsFolder)
 	}
 }
 
 // defaultReference makes the target a whole path below the folder where such files belong.
 func defaultReference(r *FileReference, folder string) {
-	orElse(&r.Target, r.Source)
-	if r.Target != "" && !strings.HasPrefix(r.Target, "/") {
-		r.Target = path.Join(folder, r.Target)
-	}
+	r.Target = r.At(folder)
 	orElse(&r.UID, "0")
 	orElse(&r.GID, "0")
 	fill(&r.Mode, 0o444)
