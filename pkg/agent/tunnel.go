@@ -108,8 +108,10 @@ func (a *Agent) tunnel(ctx context.Context, cancel context.CancelFunc, s v1.Stre
 		return v1.TunnelEnd{Error: "the network is examined, and volumes are looked at and removed, by a node itself, and a node itself does nothing else", Invalid: true}
 	case start.Doctor != nil:
 		return a.tunnelDoctor(ctx, to, start.Doctor)
+	case start.CheckVolume != nil:
+		return a.tunnelVolume(ctx, s.Volume, start.CheckVolume.Name, false)
 	case start.RemoveVolume != nil:
-		return a.tunnelRemoveVolume(ctx, s.Volume, start.RemoveVolume)
+		return a.tunnelVolume(ctx, s.Volume, start.RemoveVolume.Name, true)
 	case start.InspectVolume != nil:
 		return a.tunnelInspectVolume(ctx, to, start.InspectVolume)
 	case start.Exec != nil:

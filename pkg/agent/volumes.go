@@ -40,16 +40,22 @@ func (a *Agent) lookAtVolumes(ctx context.Context) {
 	a.volumes.Store(&names)
 }
 
-// tunnelRemoveVolume removes a volume, if it is the one that the manager wrote down that it may be.
-func (a *Agent) tunnelRemoveVolume(ctx context.Context, may string, v *v1.RemoveVolumeStart) v1.TunnelEnd {
-	if v.Name == "" || v.Name != may {
+// tunnelVolume removes a volume, or tells whether it could be, if it is the one that the manager wrote down that it may be.
+func (a *Agent) tunnelVolume(ctx context.Context, may, name string, remove bool) v1.TunnelEnd {
+	if name == "" || name != may {
 		return v1.TunnelEnd{Error: "the tunnel is not for the removal of this volume", Invalid: true}
 	}
-	if err := a.o.Runtime.RemoveVolume(ctx, v.Name); err != nil {
+	do := a.o.Runtime.CheckVolume
+	if remove {
+		do = a.o.Runtime.RemoveVolume
+	}
+	if err := do(ctx, name); err != nil {
 		return v1.TunnelEnd{Error: forPeople.Replace(err.Error()), Invalid: errors.Is(err, engine.ErrInvalid)}
 	}
-	a.log.Info("a volume was removed", "volume", v.Name)
-	a.lookAtVolumes(ctx)
+	if remove {
+		a.log.Info("a volume was removed", "volume", name)
+		a.lookAtVolumes(ctx)
+	}
 	return v1.TunnelEnd{}
 }
 

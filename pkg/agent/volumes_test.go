@@ -65,6 +65,21 @@ func TestVolumesAreRemoved(t *testing.T) {
 			_, end := said(t, to)
 			return end
 		}
+		check := func(may string) v1.TunnelEnd {
+			to := l.userOf(v1.StreamRequest{Task: v1.NodeItself, Volume: may})
+			defer to.Close()
+			go func() {
+				_ = v1.WriteFrameJSON(to, v1.FrameStart, v1.TunnelStart{CheckVolume: &v1.CheckVolumeStart{Name: "data"}})
+			}()
+			_, end := said(t, to)
+			return end
+		}
+		if end := check("data"); !strings.Contains(end.Error, "volume is in use - [t1]") {
+			t.Errorf("asked whether one goes that a container has: %+v", end)
+		}
+		if end := check("other"); !end.Invalid {
+			t.Errorf("asked about another volume: %+v", end)
+		}
 		if end := remove("data", "data"); !strings.Contains(end.Error, "volume is in use - [t1]") {
 			t.Errorf("one that a container has: %+v", end)
 		}
@@ -75,6 +90,9 @@ func TestVolumesAreRemoved(t *testing.T) {
 		}
 		l.swarm.desire("t1", v1.TaskRemove)
 		settle(15 * time.Second)
+		if end := check("data"); end != (v1.TunnelEnd{}) {
+			t.Errorf("asked whether one goes that nobody has: %+v", end)
+		}
 		if has := l.agent.describe().Volumes; !slices.Equal(has, []string{"data"}) {
 			t.Errorf("without its task the node has %v", has)
 		}

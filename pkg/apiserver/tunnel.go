@@ -193,7 +193,17 @@ func (s *Server) tunnelToNode(w http.ResponseWriter, r *http.Request) error {
 		}
 		n := target.(*v1.Node)
 		noteWrite(r.Context(), v1.KindNode, n.Meta.ID, nameOf(n), 0)
-		return n.Meta.ID, v1.StreamRequest{Task: v1.NodeItself, Volume: r.URL.Query().Get("volume")}, nil
+		volume := r.URL.Query().Get("volume")
+		if volume != "" {
+			s, err := b.store.Snapshot(r.Context(), 0)
+			if err != nil {
+				return "", to, err
+			}
+			if err := volumeUnused(s, volume); err != nil {
+				return "", to, err
+			}
+		}
+		return n.Meta.ID, v1.StreamRequest{Task: v1.NodeItself, Volume: volume}, nil
 	})
 }
 

@@ -39,14 +39,35 @@ func pinVolumes(s *store.Snapshot, c *v1.ContainerSpec) {
 	}
 }
 
-// volumeUnused refuses to let go of a volume that a service's spec names, in Docker's words.
+// volumeUnused refuses to let go of a volume that a service's tasks mount, or may when they come back, in Docker's words.
 func volumeUnused(s *store.Snapshot, name string) error {
-	for service := range store.All(s, v1.Services) {
-		if there(service) && slices.ContainsFunc(service.Spec.Task.Container.Mounts, func(m v1.Mount) bool {
-			return m.Type == v1.MountVolume && m.Source == name
-		}) {
-			return problemf(http.StatusConflict, "remove %s: volume is in use by service %s", name, service.Meta.Name)
-		}
+	if user := volumeUser(s, name); user != "" {
+		return problemf(http.StatusConflict, "remove %s: volume is in use by service %s", clip(name), user)
 	}
 	return nil
+}
+
+// volumeUser is a service that mounts a volume: as its spec says, or as its tasks run, which an update that was paused leaves as they were.
+func volumeUser(s *store.Snapshot, volume string) string {
+	mounts := func(c *v1.ContainerSpec, service, name string) bool {
+		return slices.ContainsFunc(v1.VolumesMounted(c, service, name), func(p v1.VolumePattern) bool { return p.Match(volume) })
+	}
+	for service := range store.All(s, v1.Services) {
+		asked, runs := &service.Spec.Task.Container, &v1.Effective(service).Spec.Task.Container
+		if id, name := service.Meta.ID, service.Meta.Name; there(service) && (mounts(asked, id, name) || mounts(runs, id, name)) {
+			return name
+		}
+	}
+	seen := make(map[string]bool)
+	for t := range store.All(s, v1.Tasks) {
+		if !v1.Wanted(t.Desired) || seen[t.Desired.Revision] {
+			continue
+		}
+		seen[t.Desired.Revision] = true
+		r, ok := store.Get(s, v1.ServiceRevisions, t.Desired.Revision)
+		if ok && mounts(&r.Spec.Task.Container, t.Desired.Service, t.Desired.ServiceName) {
+			return t.Desired.ServiceName
+		}
+	}
+	return ""
 }

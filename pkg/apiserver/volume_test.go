@@ -42,3 +42,41 @@ func TestVolumesArePinned(t *testing.T) {
 		t.Errorf("removing a volume: %d %s", got.code, got.body)
 	}
 }
+
+// TestVolumesOfServicesStay: no client has a node remove a volume that a service mounts, or may when its tasks are back, described or not.
+func TestVolumesOfServicesStay(t *testing.T) {
+	f := serve(t)
+	f.commit(nodeOp("node1", 1))
+	none := uint64(0)
+	s := web("web")
+	s.Spec.Replicas = &none
+	s.Spec.Task.Container.Mounts = []v1.Mount{{Source: "plain", Target: "/a"}, {Source: "{{.Service.Name}}-{{.Task.Slot}}", Target: "/b"}}
+	f.create(s)
+	if _, _, err := client.Create(f.ctx, f.client, v1.Volumes, &v1.Volume{Meta: v1.Meta{Name: "web-1"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.do("DELETE", "/v1/volumes/web-1", ""); got.code != http.StatusConflict {
+		t.Errorf("removing what is said of a volume in use: %d %s", got.code, got.body)
+	}
+	removal := func(volume string, code int) {
+		t.Helper()
+		if got := f.do("POST", "/v1/nodes/node1/tunnel?volume="+volume, ""); got.code != code ||
+			code == http.StatusConflict && !strings.Contains(got.body, "remove "+volume+": volume is in use by service web") {
+			t.Errorf("a tunnel for the removal of %s: %d %s, want %d", volume, got.code, got.body, code)
+		}
+	}
+	removal("plain", http.StatusConflict)
+	removal("web-1", http.StatusConflict)
+	removal("other-1", http.StatusServiceUnavailable) // the node is not connected
+	if err := client.Delete(f.ctx, f.client, v1.Services, "web"); err != nil {
+		t.Fatal(err)
+	}
+	removal("plain", http.StatusServiceUnavailable)
+	// Tasks that an update left as they were mount what their revision says.
+	rest := runs("r1", "one.example/app:1")
+	rest.Value.(*v1.ServiceRevisionSpec).Task.Container.Mounts = []v1.Mount{{Type: v1.MountVolume, Source: "plain", Target: "/a"}}
+	f.commit(rest, taskOp("a", "s", "node1", "r1", 1))
+	if got := f.do("POST", "/v1/nodes/node1/tunnel?volume=plain", ""); got.code != http.StatusConflict {
+		t.Errorf("a tunnel for the removal of a volume of a task: %d %s", got.code, got.body)
+	}
+}

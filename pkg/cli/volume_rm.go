@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
+	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,8 +23,9 @@ func (a *app) volumeRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rm [OPTIONS] VOLUME [VOLUME...]", Aliases: []string{"remove"},
 		Short: "Remove one or more volumes, with what is in them",
-		Long: `Remove volumes, with what is in them, from all nodes that have one of the name, and what the swarm knows of them. One that a service uses, and one
-that a container has, stays. A node that is away keeps its own: the command says so, and can be repeated.`,
+		Long: `Remove volumes, with what is in them, from all nodes that have one of the name, and what the swarm knows of them. One that a service mounts, also
+one without tasks or by a template that may mean it, and one that a container has on any node, stays everywhere. A node that is away keeps its own: the
+command says so, and can be repeated.`,
 		Example:               "  swarmctl volume rm data-1 data-2",
 		Args:                  minArgs(1),
 		DisableFlagsInUseLine: true,
@@ -99,30 +99,20 @@ func (a *app) pruneVolumes(ctx context.Context) error {
 	return a.removeVolumes(ctx, c, names, true)
 }
 
-var templated = regexp.MustCompile(`\{\{.*?\}\}`)
-
-// mountedBy tells whether a volume of that name may be one that a task of the services mounts; a template stands for anything.
+// mountedBy tells whether a volume of that name may be one that a task of the services mounts, as the server does, which has the last word.
 func mountedBy(services []*v1.Service) func(name string) bool {
-	var patterns []string
+	var all []v1.VolumePattern
 	for _, s := range services {
-		for _, m := range s.Spec.Task.Container.Mounts {
-			if m.Type != v1.MountVolume || m.Source == "" {
-				continue
-			}
-			parts := templated.Split(m.Source, -1)
-			for i := range parts {
-				parts[i] = regexp.QuoteMeta(parts[i])
-			}
-			patterns = append(patterns, strings.Join(parts, ".*"))
+		for _, is := range []*v1.Service{s, v1.Effective(s)} {
+			all = append(all, v1.VolumesMounted(&is.Spec.Task.Container, s.Meta.ID, s.Meta.Name)...)
 		}
 	}
-	if len(patterns) == 0 {
-		return func(string) bool { return false }
+	return func(name string) bool {
+		return slices.ContainsFunc(all, func(p v1.VolumePattern) bool { return p.Match(name) })
 	}
-	return regexp.MustCompile("^(?:" + strings.Join(patterns, "|") + ")$").MatchString
 }
 
-// removeVolumes removes each volume from the swarm's state, which refuses where a service uses it, and then from the nodes.
+// removeVolumes removes each volume from the swarm's state and from the nodes, once nothing of the swarm is known to use it.
 func (a *app) removeVolumes(ctx context.Context, c *client.Client, names []string, force bool) error {
 	nodes, err := client.List(ctx, c, v1.Nodes, nil)
 	if err != nil {
@@ -130,14 +120,18 @@ func (a *app) removeVolumes(ctx context.Context, c *client.Client, names []strin
 	}
 	var errs []error
 	for _, name := range names {
+		there := slices.DeleteFunc(slices.Clone(nodes), func(n *v1.Node) bool {
+			return n.Status == nil || !slices.Contains(n.Status.Description.Volumes, name)
+		})
+		if err := volumeFree(ctx, c, there, name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		err := apiError(client.Delete(ctx, c, v1.Volumes, name), v1.KindVolume, name)
 		if err != nil && !notFound(err) {
 			errs = append(errs, err)
 			continue
 		}
-		there := slices.DeleteFunc(slices.Clone(nodes), func(n *v1.Node) bool {
-			return n.Status == nil || !slices.Contains(n.Status.Description.Volumes, name)
-		})
 		if err != nil && len(there) == 0 {
 			if !force {
 				errs = append(errs, err)
@@ -157,6 +151,27 @@ func (a *app) removeVolumes(ctx context.Context, c *client.Client, names []strin
 	return errors.Join(errs...)
 }
 
+// volumeFree asks the nodes that have a volume, before anything is removed, whether they could: the copy that is on another node than the
+// container may be the one with the data. A node that is away is not asked, and keeps its own.
+func volumeFree(ctx context.Context, c *client.Client, there []*v1.Node, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, removalWait)
+	defer cancel()
+	var errs []error
+	for _, n := range there {
+		if n.Status.State != v1.NodeReady {
+			continue
+		}
+		to, err := c.CheckVolume(ctx, n.Meta.ID, name)
+		if client.Status(err) == http.StatusConflict { // a service mounts it, wherever it is
+			return daemonError(err)
+		}
+		if err = volumeAnswer(to, err); err != nil {
+			errs = append(errs, fmt.Errorf("volume %s stays on all nodes: node %s: %w", name, nodeName(n), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // removeVolumeOf has a node remove a volume.
 func removeVolumeOf(ctx context.Context, c *client.Client, n *v1.Node, name string) error {
 	if n.Status.State != v1.NodeReady {
@@ -164,7 +179,11 @@ func removeVolumeOf(ctx context.Context, c *client.Client, n *v1.Node, name stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, removalWait)
 	defer cancel()
-	to, err := c.RemoveVolume(ctx, n.Meta.ID, name)
+	return volumeAnswer(c.RemoveVolume(ctx, n.Meta.ID, name))
+}
+
+// volumeAnswer is what a node says at its end of a tunnel.
+func volumeAnswer(to v1.Tunnel, err error) error {
 	if err != nil {
 		return daemonError(err)
 	}

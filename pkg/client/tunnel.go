@@ -37,10 +37,20 @@ func (c *Client) Examine(ctx context.Context, node string, start v1.DoctorStart)
 	return c.tunnel(ctx, "/v1/nodes/"+url.PathEscape(node)+"/tunnel", &first, nil)
 }
 
+// CheckVolume opens a tunnel to a node itself, which says whether a container has a volume, and removes nothing. One that a service mounts
+// is refused as for RemoveVolume. The caller closes it.
+func (c *Client) CheckVolume(ctx context.Context, node, volume string) (v1.Tunnel, error) {
+	return c.volumeTunnel(ctx, node, volume, v1.TunnelStart{CheckVolume: &v1.CheckVolumeStart{Name: volume}})
+}
+
 // RemoveVolume opens a tunnel to a node itself, which removes a volume. The caller closes it.
 func (c *Client) RemoveVolume(ctx context.Context, node, volume string) (v1.Tunnel, error) {
+	return c.volumeTunnel(ctx, node, volume, v1.TunnelStart{RemoveVolume: &v1.RemoveVolumeStart{Name: volume}})
+}
+
+func (c *Client) volumeTunnel(ctx context.Context, node, volume string, start v1.TunnelStart) (v1.Tunnel, error) {
 	var first bytes.Buffer
-	if err := v1.WriteFrameJSON(&first, v1.FrameStart, v1.TunnelStart{RemoveVolume: &v1.RemoveVolumeStart{Name: volume}}); err != nil {
+	if err := v1.WriteFrameJSON(&first, v1.FrameStart, start); err != nil {
 		return nil, err
 	}
 	return c.tunnel(ctx, "/v1/nodes/"+url.PathEscape(node)+"/tunnel?"+url.Values{"volume": {volume}}.Encode(), &first, nil)

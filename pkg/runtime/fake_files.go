@@ -74,16 +74,33 @@ func (f *Fake) Volumes(ctx context.Context) ([]Volume, error) {
 	return all, nil
 }
 
+// CheckVolume implements Runtime.
+func (f *Fake) CheckVolume(ctx context.Context, name string) error {
+	if err := f.enter(ctx, FakeList, ""); err != nil {
+		return err
+	}
+	defer f.mu.Unlock()
+	return f.volumeFree(name)
+}
+
+// volumeFree is an error for a volume that a container has. The caller holds the lock.
+func (f *Fake) volumeFree(name string) error {
+	for id, c := range f.containers {
+		if slices.ContainsFunc(c.container.Spec.Mounts, func(m v1.Mount) bool { return m.Type == v1.MountVolume && m.Source == name }) {
+			return fmt.Errorf("remove %s: volume is in use - [%s]", name, id)
+		}
+	}
+	return nil
+}
+
 // RemoveVolume implements Runtime.
 func (f *Fake) RemoveVolume(ctx context.Context, name string) error {
 	if err := f.enter(ctx, FakeDrop, name); err != nil {
 		return err
 	}
 	defer f.mu.Unlock()
-	for id, c := range f.containers {
-		if slices.ContainsFunc(c.container.Spec.Mounts, func(m v1.Mount) bool { return m.Type == v1.MountVolume && m.Source == name }) {
-			return fmt.Errorf("remove %s: volume is in use - [%s]", name, id)
-		}
+	if err := f.volumeFree(name); err != nil {
+		return err
 	}
 	delete(f.volumes, name)
 	return nil

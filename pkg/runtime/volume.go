@@ -10,6 +10,8 @@ import (
 type Volumes interface {
 	// Volumes are those that are here, sorted by name; nameless ones are left out.
 	Volumes(ctx context.Context) ([]Volume, error)
+	// CheckVolume is the error that RemoveVolume would be for a volume that a container has, and removes nothing.
+	CheckVolume(ctx context.Context, name string) error
 	// RemoveVolume removes a volume and all that is in it. One that a container has is an error; one that is not there is not.
 	RemoveVolume(ctx context.Context, name string) error
 }

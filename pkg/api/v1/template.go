@@ -54,10 +54,7 @@ func ExpandData(text string, data *TemplateData, secret, config, env func(name s
 }
 
 func expand(text string, data *TemplateData, more template.FuncMap, most int) (string, error) {
-	funcs := template.FuncMap{
-		// join takes the separator first.
-		"join": func(separator string, parts ...string) string { return strings.Join(parts, separator) },
-	}
+	funcs := templateFuncs()
 	maps.Copy(funcs, more)
 	parsed, err := template.New("line").Option("missingkey=error").Funcs(funcs).Parse(text)
 	if err == nil {
@@ -71,6 +68,14 @@ func expand(text string, data *TemplateData, more template.FuncMap, most int) (s
 		return "", err
 	}
 	return out.String(), nil
+}
+
+// templateFuncs are those that templates of a spec have besides Go's own.
+func templateFuncs() template.FuncMap {
+	return template.FuncMap{
+		// join takes the separator first.
+		"join": func(separator string, parts ...string) string { return strings.Join(parts, separator) },
+	}
 }
 
 // finite refuses what could keep a template busy for ever, or let it grow by more than its own length: loops, templates that

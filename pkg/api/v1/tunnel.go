@@ -49,15 +49,16 @@ type TunnelStart struct {
 	Copy    *CopyStart    `json:"copy,omitempty"`
 	Forward *ForwardStart `json:"forward,omitempty"`
 	Blob    *BlobStart    `json:"blob,omitempty"`
-	// Doctor, RemoveVolume and InspectVolume are asked of a node itself: see NodeItself.
+	// Doctor, CheckVolume, RemoveVolume and InspectVolume are asked of a node itself: see NodeItself.
 	Doctor        *DoctorStart        `json:"doctor,omitempty"`
+	CheckVolume   *CheckVolumeStart   `json:"checkVolume,omitempty"`
 	RemoveVolume  *RemoveVolumeStart  `json:"removeVolume,omitempty"`
 	InspectVolume *InspectVolumeStart `json:"inspectVolume,omitempty"`
 }
 
 // OfNode tells whether it is asked of a node itself.
 func (s *TunnelStart) OfNode() bool {
-	return s.Doctor != nil || s.RemoveVolume != nil || s.InspectVolume != nil
+	return s.Doctor != nil || s.CheckVolume != nil || s.RemoveVolume != nil || s.InspectVolume != nil
 }
 
 // InspectVolumeStart asks what a volume of a node is like: a NodeVolume, as JSON in FrameOutput. One that is not there is an error.
@@ -72,6 +73,11 @@ type NodeVolume struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	CreatedAt  time.Time         `json:"createdAt"`
 	Mountpoint string            `json:"mountpoint"`
+}
+
+// CheckVolumeStart removes nothing: a volume that a container has is an error, as it would be for RemoveVolumeStart.
+type CheckVolumeStart struct {
+	Name string `json:"name"`
 }
 
 // RemoveVolumeStart removes a volume of a node, with all that is in it. One that a container has is an error; one that is not there is not.

@@ -220,22 +220,30 @@ func (r *Runtime) Volumes(context.Context) ([]runtime.Volume, error) {
 	return all, nil
 }
 
-// RemoveVolume implements runtime.Runtime.
-func (r *Runtime) RemoveVolume(ctx context.Context, name string) error {
+// CheckVolume implements runtime.Runtime. It waits for nobody who makes or removes the volume.
+func (r *Runtime) CheckVolume(ctx context.Context, name string) error {
 	if err := v1.ValidateName(v1.KindVolume, name); err != nil {
 		return fmt.Errorf("volume %q: %w: %w", name, err, runtime.ErrInvalid)
 	}
-	dir := r.paths.volume(name)
-	defer r.volumes.lock(dir)()
 	records, err := r.client.ContainerService().List(r.namespaced(ctx))
 	if err != nil {
 		return fmt.Errorf("containerd: remove volume %s: %w", name, err)
 	}
-	source := []byte(strconv.Quote(filepath.Join(dir, volumeData)))
+	source := []byte(strconv.Quote(filepath.Join(r.paths.volume(name), volumeData)))
 	for _, record := range records {
 		if record.Spec != nil && bytes.Contains(record.Spec.GetValue(), source) || slices.Contains(metaOf(record).Parts, name) {
 			return fmt.Errorf("remove %s: volume is in use - [%s]", name, record.ID)
 		}
+	}
+	return nil
+}
+
+// RemoveVolume implements runtime.Runtime.
+func (r *Runtime) RemoveVolume(ctx context.Context, name string) error {
+	dir := r.paths.volume(name)
+	defer r.volumes.lock(dir)()
+	if err := r.CheckVolume(ctx, name); err != nil {
+		return err
 	}
 	if err := dropMounts(filepath.Join(dir, volumeData)); err != nil { // or all that is on the device would go
 		return fmt.Errorf("containerd: remove volume %s: %w", name, err)

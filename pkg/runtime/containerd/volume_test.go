@@ -76,6 +76,12 @@ func TestVolumes(t *testing.T) {
 	user := container("forever")
 	user.Spec.Mounts = []v1.Mount{volume("etc", "/v", nil)}
 	create(t, r, user)
+	if err := r.CheckVolume(t.Context(), "etc"); err == nil || !strings.Contains(err.Error(), "volume is in use") {
+		t.Errorf("asked about a volume in use: %v", err)
+	}
+	if err := errors.Join(r.CheckVolume(t.Context(), "shelf"), r.CheckVolume(t.Context(), "nobody")); err != nil {
+		t.Errorf("asked about volumes that nobody has: %v", err)
+	}
 	if err := r.RemoveVolume(t.Context(), "etc"); err == nil || !strings.Contains(err.Error(), "volume is in use") {
 		t.Errorf("removing a volume in use: %v", err)
 	}
