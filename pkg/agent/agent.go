@@ -44,7 +44,7 @@ type Manager interface {
 	// Tunnel opens this node's end of a tunnel that an assignment asked for.
 	Tunnel(ctx context.Context, id string) (v1.Tunnel, error)
 	// Image opens a tunnel to another node that runs an image which a task of this one is to run, for the part of it that has the digest.
-	Image(ctx context.Context, image, digest string) (v1.Tunnel, error)
+	Image(ctx context.Context, image, digest string, again int) (v1.Tunnel, error)
 }
 
 // Names takes the names that tasks of this machine may ask for.

@@ -50,6 +50,7 @@ type swarm struct {
 	streams   map[string][]string
 	streamed  func(id string, records iter.Seq2[v1.LogRecord, error]) error
 	tunnelled func(id string) (v1.Tunnel, error)
+	given     func(again int) (v1.Tunnel, error)
 	followed  []uint64
 }
 
@@ -243,8 +244,13 @@ func (s *swarm) Stream(_ context.Context, id string, records iter.Seq2[v1.LogRec
 	return nil
 }
 
-// Image implements Manager: no other node has anything.
-func (s *swarm) Image(context.Context, string, string) (v1.Tunnel, error) { return nil, errAway }
+// Image implements Manager. Unless a test says otherwise, no other node has anything.
+func (s *swarm) Image(_ context.Context, _, _ string, again int) (v1.Tunnel, error) {
+	if s.given == nil {
+		return nil, errAway
+	}
+	return s.given(again)
+}
 
 // Tunnel implements Manager.
 func (s *swarm) Tunnel(_ context.Context, id string) (v1.Tunnel, error) {

@@ -132,9 +132,13 @@ func TestTunnelUserIsGone(t *testing.T) {
 func TestImageTunnelIsForImages(t *testing.T) {
 	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
 		l.swarm.assign("t1", l.swarm.service("web", nil), v1.TaskRunning)
+		l.swarm.assign("t3", l.swarm.service("web", nil), v1.TaskRunning)
 		l.start(nil)
 		settle(time.Second)
 		l.want("t1", v1.TaskRunning)
+		l.swarm.desire("t3", v1.TaskShutdown) // which leaves its image here
+		settle(time.Minute)
+		l.want("t3", v1.TaskShutdown)
 		for _, test := range []struct {
 			task  string
 			start v1.TunnelStart
@@ -143,7 +147,8 @@ func TestImageTunnelIsForImages(t *testing.T) {
 			{"t1", v1.TunnelStart{Exec: &v1.ExecStart{Command: []string{"cat"}, Stdin: true}}, "for parts of an image alone"},
 			{"t1", v1.TunnelStart{Forward: &v1.ForwardStart{Port: 80}}, "for parts of an image alone"},
 			{"t1", v1.TunnelStart{Blob: &v1.BlobStart{Digest: "sha256:1"}}, "sha256:1 of hello:1"},
-			{"t2", v1.TunnelStart{Blob: &v1.BlobStart{Digest: "sha256:1"}}, "the task does not run"},
+			{"t2", v1.TunnelStart{Blob: &v1.BlobStart{Digest: "sha256:1"}}, "the task is not known here"},
+			{"t3", v1.TunnelStart{Blob: &v1.BlobStart{Digest: "sha256:1"}}, "sha256:1 of hello:1"},
 		} {
 			here, there := net.Pipe()
 			l.swarm.tunnelled = func(string) (v1.Tunnel, error) { return piped{there}, nil }
@@ -157,6 +162,51 @@ func TestImageTunnelIsForImages(t *testing.T) {
 		}
 		if n := l.fake.Calls(engine.FakeExec); n != 0 || l.streams() != 0 {
 			t.Errorf("%d commands were run, %d streams are open", n, l.streams())
+		}
+	})
+}
+
+// TestPeersAreAskedInTurn: where one node has a part of an image no more, the next is asked, until there are no more.
+func TestPeersAreAskedInTurn(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.start(nil)
+		settle(time.Second)
+		asked := 0
+		gives := func(last int) {
+			asked = 0
+			l.swarm.given = func(again int) (v1.Tunnel, error) {
+				if asked++; again != asked-1 {
+					t.Errorf("asked as if %d had been, and %d had", again, asked-1)
+				}
+				if again > 2 {
+					return nil, errAway
+				}
+				here, there := net.Pipe()
+				go func() {
+					defer there.Close()
+					end := v1.TunnelEnd{}
+					if again == last {
+						_ = v1.WriteFrame(there, v1.FrameOutput, []byte("part"))
+					} else {
+						end.Error = "not here"
+					}
+					_ = v1.WriteFrameJSON(there, v1.FrameEnd, end)
+				}()
+				return piped{here}, nil
+			}
+		}
+		gives(2)
+		from, err := l.agent.askPeers(t.Context(), "hello:1", "sha256:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := io.ReadAll(from); err != nil || string(data) != "part" || asked != 3 {
+			t.Errorf("%q, %v of %d nodes", data, err, asked)
+		}
+		from.Close()
+		gives(-1)
+		if _, err := l.agent.askPeers(t.Context(), "hello:1", "sha256:1"); err == nil || err.Error() != "not here" || asked != 4 {
+			t.Errorf("%v of %d nodes, want what the last one says", err, asked)
 		}
 	})
 }

@@ -1,5 +1,11 @@
 package apiserver
 
+// ImagePeers and InTurn are who is asked for an image.
+var (
+	ImagePeers = imagePeers
+	InTurn     = inTurn
+)
+
 // Route is a row of the table of routes, for the test that asks at every door.
 type Route struct {
 	Method, Path   string

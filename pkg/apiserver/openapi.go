@@ -106,7 +106,7 @@ func queryParameter(name string) map[string]any {
 		schema = map[string]any{"type": "array", "items": schema}
 	case "role":
 		schema["enum"] = []string{string(v1.RoleWorker), string(v1.RoleManager)}
-	case "limit", "after", "revision":
+	case "limit", "after", "revision", "again":
 		schema = map[string]any{"type": "integer"}
 	case "watch", "dryRun", "force", "stdout", "stderr", "follow", "timestamps":
 		schema = map[string]any{"type": "boolean"}

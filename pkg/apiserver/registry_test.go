@@ -165,3 +165,41 @@ func TestImageTunnelIsForOwnTasks(t *testing.T) {
 		}
 	}
 }
+
+// TestImagePeers: a node is led to those that run the image first, then to those where it may be left, and to no node twice.
+func TestImagePeers(t *testing.T) {
+	f := serve(t)
+	image := "one.example/app:1"
+	state := func(op store.Op, desired v1.TaskState) store.Op {
+		op.Value.(*v1.TaskDesired).State = desired
+		return op
+	}
+	f.commit(runs("r1", image), runs("r2", "two.example/app:1"))
+	for i, node := range []string{"node1", "node2", "node3", "node4", "node5", "node6", "gone"} {
+		f.commit(nodeOp(node, uint32(i+1)))
+		if node != "gone" {
+			f.commit(addrOp(node, "192.0.2.1:2377"))
+		}
+	}
+	f.commit(taskOp("mine", "s", "node1", "r1", 1),
+		state(taskOp("leaving", "s", "node2", "r1", 2), v1.TaskShutdown), statusOp("leaving", v1.TaskRunning, ""),
+		state(taskOp("left", "s", "node3", "r1", 3), v1.TaskShutdown), statusOp("left", v1.TaskShutdown, ""),
+		state(taskOp("before", "s", "node2", "r1", 4), v1.TaskShutdown), statusOp("before", v1.TaskFailed, ""),
+		state(taskOp("lost", "s", "gone", "r1", 5), v1.TaskShutdown), statusOp("lost", v1.TaskShutdown, ""),
+		taskOp("other", "s", "node4", "r2", 6), statusOp("other", v1.TaskRunning, ""),
+		taskOp("pulling", "s", "node5", "r1", 7), statusOp("pulling", v1.TaskPreparing, ""),
+		state(taskOp("refused", "s", "node6", "r1", 8), v1.TaskShutdown), statusOp("refused", v1.TaskRejected, ""))
+	for again, want := range []string{"leaving left", "leaving left", "left", ""} {
+		wanted, peers := apiserver.ImagePeers(f.snapshot(), "node1", image)
+		var got []string
+		for _, p := range apiserver.InTurn(peers, "node1", again) {
+			got = append(got, p.Meta.ID)
+		}
+		if !wanted || strings.Join(got, " ") != want {
+			t.Errorf("asked again %d times: %t, %v, want %s", again, wanted, got, want)
+		}
+	}
+	if wanted, _ := apiserver.ImagePeers(f.snapshot(), "node3", image); wanted {
+		t.Error("a node whose task has ended may ask for its image")
+	}
+}

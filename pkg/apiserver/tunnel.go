@@ -34,8 +34,8 @@ func (s *Server) tunnelRoutes() []route {
 			summary: "Have a node examine its part of the swarm's network, or tell of a volume or remove it: frames, both ways.", handle: s.tunnelToNode},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/tasks/{task}/tunnel", resource: "tunnels", stream: true, may: rightsManager, audit: auditNever, query: []string{"image", "volume"},
 			summary: "The same for a task whose node is connected to this manager, as another manager.", handle: s.relayTunnel},
-		{method: http.MethodPost, path: "/v1/nodes/{ref}/image", resource: "tunnels", stream: true, may: rightsSelf, audit: auditNever, query: []string{"image"},
-			summary: "Read a part of the image of a task of this node from another node that runs it: frames, both ways.", handle: s.imageTunnel},
+		{method: http.MethodPost, path: "/v1/nodes/{ref}/image", resource: "tunnels", stream: true, may: rightsSelf, audit: auditNever, query: []string{"image", "again"},
+			summary: "Read a part of the image of a task of this node from another node that runs it, or ran it: frames, both ways.", handle: s.imageTunnel},
 		{method: http.MethodPost, path: "/v1/nodes/{ref}/tunnels/{stream}", resource: "tunnels", stream: true, may: rightsSelf, audit: auditNever,
 			summary: "Open the node's end of a tunnel that a session asked for.", handle: s.meetTunnel},
 	}

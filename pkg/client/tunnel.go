@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -74,13 +75,18 @@ func (n *NodeClient) Tunnel(ctx context.Context, id string) (v1.Tunnel, error) {
 	return n.client.tunnel(ctx, n.path+"/tunnels/"+url.PathEscape(id), new(bytes.Buffer), hosts)
 }
 
-// Image opens a tunnel to another node that runs the image of a task of this one, for a part of it. The caller closes it.
-func (n *NodeClient) Image(ctx context.Context, image, digest string) (v1.Tunnel, error) {
+// Image opens a tunnel to another node that runs the image of a task of this one, or ran it, for a part of it. Who got nothing there asks
+// again, up to v1.MaxImageAgain times, for another. The caller closes it.
+func (n *NodeClient) Image(ctx context.Context, image, digest string, again int) (v1.Tunnel, error) {
 	var first bytes.Buffer
 	if err := v1.WriteFrameJSON(&first, v1.FrameStart, v1.TunnelStart{Blob: &v1.BlobStart{Digest: digest}}); err != nil {
 		return nil, err
 	}
-	return n.client.tunnel(ctx, n.path+"/image?"+url.Values{"image": {image}}.Encode(), &first, nil)
+	query := url.Values{"image": {image}}
+	if again > 0 { // which a manager of an earlier version does not know
+		query.Set("again", strconv.Itoa(again))
+	}
+	return n.client.tunnel(ctx, n.path+"/image?"+query.Encode(), &first, nil)
 }
 
 func (c *Client) tunnel(ctx context.Context, path string, first io.Reader, hosts []*host) (v1.Tunnel, error) {

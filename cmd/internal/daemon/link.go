@@ -209,10 +209,10 @@ func (l *link) Tunnel(ctx context.Context, id string) (v1.Tunnel, error) {
 }
 
 // Image implements agent.Manager.
-func (l *link) Image(ctx context.Context, image, digest string) (v1.Tunnel, error) {
+func (l *link) Image(ctx context.Context, image, digest string, again int) (v1.Tunnel, error) {
 	c, err := l.managers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return c.Image(ctx, image, digest)
+	return c.Image(ctx, image, digest, again)
 }

@@ -85,6 +85,9 @@ type RemoveVolumeStart struct {
 	Name string `json:"name"`
 }
 
+// MaxImageAgain is how often a node asks again for a part of an image where those that it was led to have it not.
+const MaxImageAgain = 8
+
 // BlobStart reads a part of a task's image.
 type BlobStart struct {
 	// Digest is that of a manifest, configuration or layer of it.

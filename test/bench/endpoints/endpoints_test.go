@@ -68,7 +68,7 @@ func (*manager) Followed(uint64) {}
 func (*manager) Stream(context.Context, string, iter.Seq2[v1.LogRecord, error]) error { return nil }
 
 // Image implements agent.Manager.
-func (*manager) Image(context.Context, string, string) (v1.Tunnel, error) {
+func (*manager) Image(context.Context, string, string, int) (v1.Tunnel, error) {
 	return nil, errors.ErrUnsupported
 }
 
