@@ -23,6 +23,22 @@ type place struct {
 	data   string // the address of tasks' traffic, where it is another
 }
 
+// outside checks that no address of the place is one of the gateway pool: the swarm would take what comes from such addresses for its tasks'.
+func (p place) outside(pool string) error {
+	prefix, err := netip.ParsePrefix(pool)
+	if err != nil {
+		return nil // which is told where the rest of the settings is looked at
+	}
+	host, _, _ := net.SplitHostPort(p.addr)
+	for _, a := range []string{host, p.data} {
+		if ip, err := netip.ParseAddr(a); err == nil && prefix.Contains(ip.Unmap()) {
+			return fmt.Errorf("this machine's address %s is in the gateway pool %s, whose addresses are the tasks': choose a pool that is used nowhere else "+
+				"with --gateway-pool, such as 198.18.0.0/15 (Tailscale's addresses, and those of carriers, are in 100.64.0.0/10)", ip, prefix)
+		}
+	}
+	return nil
+}
+
 // findPlace makes sense of the addresses of a request. Each may be an address or an interface of this machine, the first two with
 // a port. Where no address is given to advertise, it is the one from which remote is reached, if there is a remote, or else the
 // only one that the machine has.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,9 +72,20 @@ func (d *Daemon) Restore(ctx context.Context, r v1.InitRequest, archive io.Reade
 	return id.NodeID, nil
 }
 
+// gatewayPool is the one that a new swarm is to have.
+func gatewayPool(r *v1.InitRequest) string {
+	if r.Spec == nil {
+		return v1.DefaultGatewayPool
+	}
+	return cmp.Or(r.Spec.GatewayPool, v1.DefaultGatewayPool)
+}
+
 // begin finds out where the first manager of a swarm is reached, and opens its port.
 func (d *Daemon) begin(r v1.InitRequest, s step) (*identity, net.Listener, error) {
 	p, err := findPlace(r.ListenAddr, r.AdvertiseAddr, r.DataPathAddr, "")
+	if err == nil && s == stepFound {
+		err = p.outside(gatewayPool(&r))
+	}
 	if err != nil {
 		return nil, nil, badRequest(err)
 	}
