@@ -45,7 +45,7 @@ test: lint unit runtime build e2e-images ## Run everything that a machine like C
 
 .PHONY: unit
 unit: ## Run the tests that need no root, in about a minute
-	go test -short -p 4 $$(go list ./... | grep -vE '/(runtime/containerd|netplugin|test/e2e)')
+	go test -short $$(go list ./... | grep -vE '/(runtime/containerd|netplugin|test/e2e)')
 
 .PHONY: crash
 crash: ## Kill the daemon before each change of its disk, one after the other, and go on (root)
