@@ -195,28 +195,20 @@ func formerUse(s *store.Snapshot, service *v1.Service, names func(*v1.TaskSpec) 
 			return "task " + v1.TaskName(t.Desired) + " runs revision " + strconv.FormatUint(number, 10) + ", which has it"
 		}
 	}
-	if updated(service) {
+	if !updating(service) {
 		return "" // as with Docker: a rotation ends with the removal of what was before
 	}
-	var back []string
-	if r := v1.PreviousRevision(service, all); r != nil {
-		back = append(back, r.Meta.ID)
-	}
-	if d := service.Desired; d != nil && d.Update != nil {
-		back = append(back, d.Update.Revision) // which becomes the previous one once the rules have seen the latest change
-	}
-	for _, id := range back {
-		if number, has := having[id]; has {
-			return "it would roll back to revision " + strconv.FormatUint(number, 10) + ", which has it"
-		}
+	if r := v1.PreviousRevision(service, all); r != nil && having[r.Meta.ID] != 0 {
+		return "it would roll back to revision " + strconv.FormatUint(r.Spec.Number, 10) + ", which has it"
 	}
 	return ""
 }
 
-// updated tells whether a service's latest update, or rollback, is completed.
-func updated(s *v1.Service) bool {
-	if s.Desired == nil || s.Desired.Update == nil || s.Desired.Update.Revision != v1.RevisionID(v1.Effective(s)) {
+// updating tells whether a service's latest update, or rollback, is not completed. One that the rules have not seen yet leaves tasks of before.
+func updating(s *v1.Service) bool {
+	if s.Desired == nil || s.Desired.Update == nil {
 		return false
 	}
-	return s.Desired.Update.State == v1.UpdateCompleted || s.Desired.Update.State == v1.UpdateRollbackCompleted
+	state := s.Desired.Update.State
+	return state != v1.UpdateCompleted && state != v1.UpdateRollbackCompleted
 }

@@ -42,7 +42,7 @@ func TestFormerFilesStay(t *testing.T) {
 		}
 	}
 	back := "secret 'name-s1' is in use by service web: it would roll back to revision 1, which has it"
-	refused("", back) // there was no rollout: service rollback goes to the latest other one
+	allowed("") // there was no rollout, and no task has it
 	f.commit(taskOp("t1", service.Meta.ID, "node1", first, 1))
 	refused("", "is in use by service web: task web.1 runs revision 1, which has it")
 	stop := taskOp("t1", service.Meta.ID, "node1", first, 1)
@@ -50,8 +50,8 @@ func TestFormerFilesStay(t *testing.T) {
 	f.commit(stop)
 	status(v1.UpdateStatus{State: v1.UpdateUpdating, Revision: second, Previous: first})
 	refused("", back)
-	status(v1.UpdateStatus{State: v1.UpdateCompleted, Revision: first}) // of before the update, which no rule has seen yet
-	refused("", back)
+	status(v1.UpdateStatus{State: v1.UpdateCompleted, Revision: first}) // of before an update that changed the files in place
+	allowed("")
 	status(v1.UpdateStatus{State: v1.UpdateCompleted, Revision: second})
 	allowed("")
 	status(v1.UpdateStatus{State: v1.UpdatePaused, Revision: second, Previous: first})
