@@ -89,6 +89,9 @@ const (
 	repairGap    = 100 * time.Millisecond
 	repairBudget = 6 * time.Second
 	repairShare  = 20
+	// secondLook is how long after a repair of what was noticed another comes: what somebody did while the first went on may have been taken for
+	// its own.
+	secondLook = 500 * time.Millisecond
 )
 
 // watchNetwork has what others do to the network repaired.
@@ -108,6 +111,7 @@ func (a *Agent) watchNetwork() {
 
 // disturbed puts on a repair.
 func (l *links) disturbed(now time.Time) {
+	l.noticed = true
 	if at := l.mayRepair(now); l.resyncAt.IsZero() || at.Before(l.resyncAt) {
 		l.resyncAt = at
 	}
@@ -119,9 +123,13 @@ type repair struct {
 	took time.Duration
 }
 
-// repairIsDone puts off what was put on while the repair went on.
+// repairIsDone puts off what was put on while the repair went on, and puts on the second look.
 func (l *links) repairIsDone(now time.Time, took time.Duration) {
 	l.repairs = slices.DeleteFunc(append(l.repairs, repair{now, took}), func(r repair) bool { return now.Sub(r.at) > time.Minute })
+	if l.noticed && l.resyncAt.IsZero() {
+		l.resyncAt = now.Add(secondLook)
+	}
+	l.noticed = false
 	if at := l.mayRepair(now); !l.resyncAt.IsZero() && l.resyncAt.Before(at) {
 		l.resyncAt = at
 	}

@@ -27,6 +27,7 @@ type links struct {
 	waiting    map[*task]bool // for have to get on
 	resync     bool           // the next Apply reads all back
 	resyncAt   time.Time      // when it is to
+	noticed    bool           // the next repair is of what was noticed, not only of the time that has passed
 	repairs    []repair       // of the last minute, and the latest
 	applying   bool
 	failures   int       // in a row

@@ -1,0 +1,25 @@
+package agent
+
+import (
+	"testing"
+	"time"
+)
+
+// TestSecondLook: a repair of what was noticed is followed by another, which may find what somebody did meanwhile, and that by none.
+func TestSecondLook(t *testing.T) {
+	var l links
+	now := time.Now()
+	l.disturbed(now)
+	if !l.resyncAt.Equal(now) {
+		t.Fatalf("the repair is put on for %s from now", l.resyncAt.Sub(now))
+	}
+	l.resyncAt = time.Time{} // it begins
+	l.repairIsDone(now, time.Millisecond)
+	if got := l.resyncAt.Sub(now); got != secondLook {
+		t.Fatalf("the second look is put on for %s from then, want %s", got, secondLook)
+	}
+	l.resyncAt = time.Time{}
+	if l.repairIsDone(now.Add(secondLook), time.Millisecond); !l.resyncAt.IsZero() {
+		t.Errorf("a third is put on for %s from then", l.resyncAt.Sub(now))
+	}
+}
