@@ -24,6 +24,7 @@ type dockerVolume struct {
 	// Nodes are the host names of those that have such a volume, OnNodes what it is like on each that said so.
 	Nodes   []string
 	OnNodes []volumeOnNode `json:",omitempty"`
+	on      []*v1.Node
 	// Described tells whether there is an object that says what volumes of that name are like.
 	Described bool
 }
@@ -156,7 +157,7 @@ func mergeVolumes(objects []*v1.Volume, nodes []*v1.Node, wanted func(name strin
 				byName[name] = &dockerVolume{Driver: v1.VolumeLocal, Name: name, Scope: v1.VolumeLocal}
 			}
 			if v := byName[name]; v != nil {
-				v.Nodes = append(v.Nodes, n.Status.Description.Hostname)
+				v.Nodes, v.on = append(v.Nodes, n.Status.Description.Hostname), append(v.on, n)
 			}
 		}
 	}

@@ -55,19 +55,12 @@ that does not answer is left out, with a warning. What is not of volume create i
 			if err != nil {
 				return err
 			}
-			nodes, err := client.List(cmd.Context(), c, v1.Nodes, nil)
-			if err != nil {
-				return daemonError(err)
-			}
 			return inspect(a.Out, f.format, args, func(ref string) (any, error) {
 				i := slices.IndexFunc(all, func(v *dockerVolume) bool { return v.Name == ref })
 				if i < 0 {
 					return nil, fmt.Errorf("get %s: %w", ref, errNoVolume)
 				}
-				there := slices.DeleteFunc(slices.Clone(nodes), func(n *v1.Node) bool {
-					return n.Status == nil || !slices.Contains(n.Status.Description.Volumes, ref)
-				})
-				told, warnings := askOfVolume(cmd.Context(), c, there, ref)
+				told, warnings := askOfVolume(cmd.Context(), c, all[i].on, ref)
 				a.warn(warnings)
 				all[i].add(told)
 				return all[i], cmd.Context().Err()

@@ -31,39 +31,31 @@ func (c *Client) Tunnel(ctx context.Context, task string, start v1.TunnelStart) 
 
 // Examine opens a tunnel to a node itself, which examines its part of the network. The caller closes it.
 func (c *Client) Examine(ctx context.Context, node string, start v1.DoctorStart) (v1.Tunnel, error) {
-	var first bytes.Buffer
-	if err := v1.WriteFrameJSON(&first, v1.FrameStart, v1.TunnelStart{Doctor: &start}); err != nil {
-		return nil, err
-	}
-	return c.tunnel(ctx, "/v1/nodes/"+url.PathEscape(node)+"/tunnel", &first, nil)
+	return c.nodeTunnel(ctx, node, nil, v1.TunnelStart{Doctor: &start})
 }
 
 // CheckVolume opens a tunnel to a node itself, which says whether a container has a volume, and removes nothing. One that a service mounts
 // is refused as for RemoveVolume. The caller closes it.
 func (c *Client) CheckVolume(ctx context.Context, node, volume string) (v1.Tunnel, error) {
-	return c.volumeTunnel(ctx, node, volume, v1.TunnelStart{CheckVolume: &v1.CheckVolumeStart{Name: volume}})
+	return c.nodeTunnel(ctx, node, url.Values{"volume": {volume}}, v1.TunnelStart{CheckVolume: &v1.CheckVolumeStart{Name: volume}})
 }
 
 // RemoveVolume opens a tunnel to a node itself, which removes a volume. The caller closes it.
 func (c *Client) RemoveVolume(ctx context.Context, node, volume string) (v1.Tunnel, error) {
-	return c.volumeTunnel(ctx, node, volume, v1.TunnelStart{RemoveVolume: &v1.RemoveVolumeStart{Name: volume}})
-}
-
-func (c *Client) volumeTunnel(ctx context.Context, node, volume string, start v1.TunnelStart) (v1.Tunnel, error) {
-	var first bytes.Buffer
-	if err := v1.WriteFrameJSON(&first, v1.FrameStart, start); err != nil {
-		return nil, err
-	}
-	return c.tunnel(ctx, "/v1/nodes/"+url.PathEscape(node)+"/tunnel?"+url.Values{"volume": {volume}}.Encode(), &first, nil)
+	return c.nodeTunnel(ctx, node, url.Values{"volume": {volume}}, v1.TunnelStart{RemoveVolume: &v1.RemoveVolumeStart{Name: volume}})
 }
 
 // InspectVolume opens a tunnel to a node itself, which tells what a volume of its is like. The caller closes it.
 func (c *Client) InspectVolume(ctx context.Context, node, volume string) (v1.Tunnel, error) {
+	return c.nodeTunnel(ctx, node, nil, v1.TunnelStart{InspectVolume: &v1.InspectVolumeStart{Name: volume}})
+}
+
+func (c *Client) nodeTunnel(ctx context.Context, node string, query url.Values, start v1.TunnelStart) (v1.Tunnel, error) {
 	var first bytes.Buffer
-	if err := v1.WriteFrameJSON(&first, v1.FrameStart, v1.TunnelStart{InspectVolume: &v1.InspectVolumeStart{Name: volume}}); err != nil {
+	if err := v1.WriteFrameJSON(&first, v1.FrameStart, start); err != nil {
 		return nil, err
 	}
-	return c.tunnel(ctx, "/v1/nodes/"+url.PathEscape(node)+"/tunnel", &first, nil)
+	return c.tunnel(ctx, "/v1/nodes/"+url.PathEscape(node)+"/tunnel?"+query.Encode(), &first, nil)
 }
 
 // Tunnel opens the node's end of a tunnel that the manager which the latest session is with asked for. The caller closes it.

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/json"
@@ -191,12 +192,8 @@ func (c *converter) references(path, section, folder string, list []types.FileRe
 			c.fail(path+"["+strconv.Itoa(i)+"]", "there is no %s below %s", r.Source, section)
 			continue
 		}
-		if out.Target == "" {
-			out.Target = r.Source
-		}
-		if !strings.HasPrefix(out.Target, "/") {
-			out.Target = folder + out.Target
-		}
+		out.Target = cmp.Or(out.Target, r.Source)
+		out.Target = out.At(folder)
 		if r.Mode != nil {
 			mode := uint32(*r.Mode)
 			out.Mode = &mode

@@ -28,8 +28,6 @@ func TestRefused(t *testing.T) {
 			[]string{"a.yml:7: services.web.deploy.resources.reservations.devices: "}},
 		{"unknown", one("imagee: x", "deploy: {replicsa: 2}", "zzzz: 1"), []string{"a.yml:4: services.web.imagee: is a key that is not known here: did you mean image?",
 			"a.yml:5: services.web.deploy.replicsa: is a key that is not known here: did you mean replicas?", "a.yml:6: services.web.zzzz: is a key that is not known here: leave it out"}},
-		{"unknown in a reference", one("stop_grace_period: 1s", "secrets: [{source: s, target: s, on_change: none}]") + "secrets: {s: {environment: S}}\n",
-			[]string{"a.yml:5: services.web.secrets[0].on_change: is a key that is not known here: leave it out"}},
 		{"unknown at the top", one() + "service: {}\n", []string{"a.yml:5: service: is a key that is not known here: did you mean services?"}},
 		{"unknown in a list", one("ports:", "  - {target: 80, publisched: 8080}"), []string{"a.yml:5: services.web.ports[0].publisched: is a key that is not known here: did you mean published?"}},
 		{"no command", one("command: {a: b}"), []string{"a.yml:4: services.web.command: is a mapping: want a text, or a list"}},
@@ -93,6 +91,15 @@ func TestRefused(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOneKeyIsNotKnown: what is known stays so where one key below it is not, and that key is all that is told of.
+func TestOneKeyIsNotKnown(t *testing.T) {
+	_, err := world{}.load(one("stop_grace_period: 1s", "secrets: [{source: s, target: s, on_change: none}]") + "secrets: {s: {environment: S}}\n")
+	const want = "a.yml:5: services.web.secrets[0].on_change: is a key that is not known here: leave it out"
+	if err == nil || err.Error() != want {
+		t.Errorf("the error is\n%v\nwant\n%s", err, want)
 	}
 }
 

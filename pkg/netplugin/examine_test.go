@@ -77,6 +77,19 @@ func TestExamine(t *testing.T) {
 	}
 }
 
+// TestGathered: addresses of one network and node that are not reached are told of once, others each by itself.
+func TestGathered(t *testing.T) {
+	link := func(node uint32, text string) Finding {
+		return Finding{About: AboutLink, Overlay: "net0", Node: node, Text: text}
+	}
+	rules := Finding{About: AboutRules, Text: "a table is gone"}
+	got := gathered([]Finding{link(2, "10.0.0.1"), rules, link(2, "10.0.0.2"), link(3, "10.0.0.3"), rules, link(2, "10.0.0.4"), link(0, "a"), link(0, "b")})
+	want := []Finding{link(2, "10.0.0.1 (2 more addresses there: the same)"), rules, link(3, "10.0.0.3"), rules, link(0, "a"), link(0, "b")}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 // shakeHandsOn waits until the first task has reached the second on a network.
 func (f *fleet) shakeHandsOn(net int) {
 	f.t.Helper()

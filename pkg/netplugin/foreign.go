@@ -17,10 +17,11 @@ import (
 // namesPort is where the resolver is asked.
 const namesPort = 53
 
-// foreigners are the chains of a namespace that are not ours.
+// foreigners are the chains of a namespace that are not ours, and what was read of their rules: other firewalls may have thousands.
 type foreigners struct {
 	c      *nftables.Conn
 	chains []*nftables.Chain
+	rules  map[*nftables.Chain][]*nftables.Rule
 }
 
 func (n *namespace) foreigners() (*foreigners, error) {
@@ -35,7 +36,17 @@ func (n *namespace) foreigners() (*foreigners, error) {
 	all = slices.DeleteFunc(all, func(one *nftables.Chain) bool {
 		return one.Table.Name == tableName && one.Table.Family != nftables.TableFamilyINet
 	})
-	return &foreigners{c, all}, nil
+	return &foreigners{c, all, map[*nftables.Chain][]*nftables.Rule{}}, nil
+}
+
+// rulesOf are a chain's rules; none where they cannot be read.
+func (f *foreigners) rulesOf(in *nftables.Chain) []*nftables.Rule {
+	rules, read := f.rules[in]
+	if !read {
+		rules, _ = f.c.GetRules(in.Table, in)
+		f.rules[in] = rules
+	}
+	return rules
 }
 
 // closed are those at a hook that drop, or reject, what none of their rules accepts, for an IP version.
@@ -53,8 +64,8 @@ func (f *foreigners) closed(hook nftables.ChainHook, families ...nftables.TableF
 
 // endsClosed tells whether the chain's last rule drops or rejects whatever comes to it.
 func (f *foreigners) endsClosed(in *nftables.Chain) bool {
-	rules, err := f.c.GetRules(in.Table, in)
-	if err != nil || len(rules) == 0 {
+	rules := f.rulesOf(in)
+	if len(rules) == 0 {
 		return false
 	}
 	closes := false
@@ -76,11 +87,7 @@ func (f *foreigners) endsClosed(in *nftables.Chain) bool {
 func (f *foreigners) within(in *nftables.Chain) []*nftables.Chain {
 	list := []*nftables.Chain{in}
 	for i := 0; i < len(list); i++ {
-		rules, err := f.c.GetRules(in.Table, list[i])
-		if err != nil {
-			continue
-		}
-		for _, r := range rules {
+		for _, r := range f.rulesOf(list[i]) {
 			for _, e := range r.Exprs {
 				v, ok := e.(*expr.Verdict)
 				if !ok || v.Chain == "" {
@@ -96,16 +103,34 @@ func (f *foreigners) within(in *nftables.Chain) []*nftables.Chain {
 	return list
 }
 
-// mentions tells whether a rule of a chain, or of those that it leads to, compares something with such data.
+// mentions tells whether a rule of a chain, or of those that it leads to, compares something with such data, or looks for it in a set.
 func (f *foreigners) mentions(in *nftables.Chain, with ...func([]byte) bool) bool {
+	such := func(data []byte) bool {
+		return slices.ContainsFunc(with, func(is func([]byte) bool) bool { return is(data) })
+	}
 	for _, one := range f.within(in) {
-		for _, is := range with {
-			if compares(f.c, one, is) {
-				return true
+		for _, r := range f.rulesOf(one) {
+			for _, e := range r.Exprs {
+				switch e := e.(type) {
+				case *expr.Cmp:
+					if such(e.Data) {
+						return true
+					}
+				case *expr.Lookup:
+					if f.holds(in.Table, e.SetName, such) {
+						return true
+					}
+				}
 			}
 		}
 	}
 	return false
+}
+
+// holds tells whether a set has an element with such data.
+func (f *foreigners) holds(table *nftables.Table, set string, such func([]byte) bool) bool {
+	elements, err := f.c.GetSetElements(&nftables.Set{Table: table, Name: set})
+	return err == nil && slices.ContainsFunc(elements, func(e nftables.SetElement) bool { return such(e.Key) })
 }
 
 func isLink(name string) func([]byte) bool {
@@ -118,22 +143,17 @@ func isPort(port uint16) func([]byte) bool {
 
 // obstacles are what keeps tasks, and other nodes, from what they need of this machine, in sentences.
 func (l *Linux) obstacles(want *desired) ([]string, error) {
-	found, err := l.host.obstacles(l.hostSix)
+	f, err := l.host.foreigners()
 	if err != nil {
 		return nil, err
 	}
-	more, err := l.host.meshObstacles(want.wire)
-	return append(found, more...), err
+	more, err := l.host.meshObstacles(f, want.wire)
+	return append(f.obstacles(l.hostSix), more...), err
 }
 
 // obstacles are chains that keep tasks' packets from being forwarded, and tasks from asking for names.
-func (n *namespace) obstacles(six bool) ([]string, error) {
-	f, err := n.foreigners()
-	if err != nil {
-		return nil, err
-	}
+func (f *foreigners) obstacles(six bool) (found []string) {
 	families := []nftables.TableFamily{nftables.TableFamilyIPv4}
-	var found []string
 	for _, one := range f.closed(*nftables.ChainHookInput, families...) {
 		if !f.mentions(one, isLink(hostLink), isPort(namesPort)) {
 			found = append(found, fmt.Sprintf("chain %s of table %s drops what comes in, so tasks of this machine get no answer when they ask for names: "+
@@ -149,12 +169,12 @@ func (n *namespace) obstacles(six bool) ([]string, error) {
 				"do not answer: accept interface %s there, in and out (with Docker: in chain DOCKER-USER)", one.Name, one.Table.Name, hostLink))
 		}
 	}
-	return found, nil
+	return found
 }
 
 // meshObstacles are what keeps this machine from other nodes: that it has not the address that they send to, and chains that drop what comes to
 // the data port.
-func (n *namespace) meshObstacles(u underlay) (found []string, err error) {
+func (n *namespace) meshObstacles(f *foreigners, u underlay) (found []string, err error) {
 	if !u.up() {
 		return nil, nil
 	}
@@ -164,10 +184,6 @@ func (n *namespace) meshObstacles(u underlay) (found []string, err error) {
 	}
 	if !slices.ContainsFunc(list, func(a netlink.Addr) bool { return prefixOf(a.IPNet).Addr() == u.addr }) {
 		found = append(found, fmt.Sprintf("this machine has not the address %s, to which other nodes send: its tasks and theirs do not reach each other", u.addr))
-	}
-	f, err := n.foreigners()
-	if err != nil {
-		return nil, err
 	}
 	version := nftables.TableFamilyIPv4
 	if u.addr.Is6() {
@@ -179,20 +195,4 @@ func (n *namespace) meshObstacles(u underlay) (found []string, err error) {
 		}
 	}
 	return found, nil
-}
-
-// compares tells whether a rule of the chain compares something with such data. Rules that cannot be read do not.
-func compares(c *nftables.Conn, in *nftables.Chain, with func([]byte) bool) bool {
-	rules, err := c.GetRules(in.Table, in)
-	if err != nil {
-		return false
-	}
-	for _, r := range rules {
-		for _, e := range r.Exprs {
-			if cmp, ok := e.(*expr.Cmp); ok && with(cmp.Data) {
-				return true
-			}
-		}
-	}
-	return false
 }

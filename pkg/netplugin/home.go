@@ -46,10 +46,16 @@ func (n *namespace) repairHome(s side, t TaskLink, eth netlink.Link) error {
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Src != nil && prefixOf(r.Src) == host(s.of(t.Address)) }) {
-		return n.addHomeRoute(s, eth)
+	if !slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Src != nil && prefixOf(r.Src) == host(s.of(t.Address)) }) {
+		if err := n.addHomeRule(s, t); err != nil {
+			return err
+		}
 	}
-	return n.addHome(s, t, eth)
+	have, err := n.routesIn(homeTable, eth.Attrs().Index, s.family())
+	if err != nil || have[s.taskRoute(eth.Attrs().Index)] {
+		return err
+	}
+	return n.addHomeRoute(s, eth)
 }
 
 // removeHome removes the rules of an address that the task had; their route goes with its link.

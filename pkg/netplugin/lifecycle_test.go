@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func TestHundredTasksLeaveNothing(t *testing.T) {
@@ -238,13 +239,27 @@ func TestForeignInputDropIsWarnedOf(t *testing.T) {
 		if len(findings) == 0 || !warned([]string{findings[0].Text}) {
 			t.Errorf("%s: findings: %v", by, findings)
 		}
-		c.AddRule(&nftables.Rule{Table: table, Chain: services, Exprs: join(inLink(hostLink, true), accept())})
+		open := c.AddRule(&nftables.Rule{Table: table, Chain: services, Exprs: join(inLink(hostLink, true), accept())})
 		must(t, c.Flush())
-		b.linux.Resync()
-		b.apply(testConfig(1))
-		if w := b.linux.Warnings(); len(w) != 0 {
-			t.Errorf("%s: warnings where a chain that it leads to accepts %s: %q", by, hostLink, w)
+		quiet := func(where string) {
+			t.Helper()
+			b.linux.Resync()
+			b.apply(testConfig(1))
+			if w := b.linux.Warnings(); len(w) != 0 {
+				t.Errorf("%s: warnings where %s: %q", by, where, w)
+			}
 		}
+		quiet("a chain that it leads to accepts " + hostLink)
+		rules, err := c.GetRules(table, services)
+		must(t, err)
+		open.Handle = rules[0].Handle
+		must(t, c.DelRule(open))
+		ports := &nftables.Set{Table: table, Anonymous: true, Constant: true, KeyType: nftables.TypeInetService}
+		must(t, c.AddSet(ports, []nftables.SetElement{{Key: []byte{0, 22}}, {Key: []byte{0, namesPort}}}))
+		c.AddRule(&nftables.Rule{Table: table, Chain: services, Exprs: join(transport(unix.IPPROTO_UDP),
+			[]expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, &expr.Lookup{SourceRegister: 1, SetName: ports.Name, SetID: ports.ID}}, accept())})
+		must(t, c.Flush())
+		quiet("a set of ports has that of names")
 		c.DelTable(table)
 		must(t, c.Flush())
 	}

@@ -187,7 +187,12 @@ type route struct {
 func (n *namespace) routes(link int) (map[route]bool, error) { return n.routesOf(link, unix.AF_INET) }
 
 func (n *namespace) routesOf(link, family int) (map[route]bool, error) {
-	filter, mask := &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE
+	return n.routesIn(unix.RT_TABLE_MAIN, link, family)
+}
+
+// routesIn does so with another table.
+func (n *namespace) routesIn(table, link, family int) (map[route]bool, error) {
+	filter, mask := &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE
 	if link != 0 {
 		filter.LinkIndex, mask = link, mask|netlink.RT_FILTER_OIF
 	}

@@ -116,14 +116,11 @@ func (c *chaos) make(name string) {
 	}
 	// A manager's daemon that was just started again may not answer yet; one that answered knows the name.
 	c.Eventually(generous, "service "+name+" is made", func() error {
-		r := c.tryServe(c.Hosts[0], name, s.replicas, args...)
-		if strings.Contains(r.Stderr, "Cannot connect") {
-			return r.Err
+		r := c.Hosts[0].Ctl(serving(name, s.replicas, args...)...)
+		if r.Err != nil && !strings.Contains(r.Stderr, "Cannot connect") {
+			c.t.Fatalf("%v\nswarmd:\n%s", r.Err, c.Hosts[0].Log())
 		}
-		if r.Err != nil {
-			c.t.Fatal(r.Err)
-		}
-		return nil
+		return r.Err
 	})
 }
 

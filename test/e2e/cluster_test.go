@@ -124,14 +124,13 @@ func (s *swarm) otherThan(those ...*lab.Host) *lab.Host {
 // serve makes a service of the example and waits until it runs.
 func (s *swarm) serve(h *lab.Host, name string, replicas int, args ...string) {
 	s.t.Helper()
-	if r := s.tryServe(h, name, replicas, args...); r.Err != nil {
-		s.t.Fatal(r.Err)
-	}
+	h.Must(serving(name, replicas, args...)...)
 }
 
-func (s *swarm) tryServe(h *lab.Host, name string, replicas int, args ...string) lab.Result {
-	return h.Ctl(append([]string{"service", "create", "--quiet", "--name", name, "--replicas", fmt.Sprint(replicas), "--env", "TASK={{.Task.Name}}"},
-		append(args, "hello:1")...)...)
+// serving is the command that makes a service of the example.
+func serving(name string, replicas int, args ...string) []string {
+	return append([]string{"service", "create", "--quiet", "--name", name, "--replicas", fmt.Sprint(replicas), "--env", "TASK={{.Task.Name}}"},
+		append(args, "hello:1")...)
 }
 
 // live are a service's tasks that are wanted and run, on nodes that are not among the lost.
