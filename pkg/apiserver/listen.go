@@ -18,7 +18,7 @@ import (
 const describeEvery = time.Second
 
 // firstLine reads the line that a session begins with.
-func firstLine(lines *lineReader) (*v1.NodeDescription, error) {
+func firstLine(lines *lineReader) (*v1.SessionLine, error) {
 	text, err := lines.next()
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -35,7 +35,7 @@ func firstLine(lines *lineReader) (*v1.NodeDescription, error) {
 	if line.Description == nil {
 		return nil, problemf(http.StatusBadRequest, "the first line of a session has to describe the node")
 	}
-	return line.Description, checkDescription(line.Description)
+	return &line, checkDescription(line.Description)
 }
 
 // listen takes what the node says until it says no more, and tells why that is. Each line is a heartbeat, but for what

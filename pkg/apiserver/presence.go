@@ -30,7 +30,7 @@ const (
 	beginning = 8 * time.Second
 	// retryRenewal is the time between two attempts to renew.
 	retryRenewal = 100 * time.Millisecond
-	// lostAfter is how long a node whose connection broke may take to open another: an init system starts a daemon that crashed
+	// lostAfter is how long at least a node whose connection broke may take to open another: an init system starts a daemon that crashed
 	// within that. Where there was no leader meanwhile nobody could open one, and it has afterElection from when there is one.
 	lostAfter     = 700 * time.Millisecond
 	afterElection = 500 * time.Millisecond
@@ -335,26 +335,33 @@ func (b *backend) end(se *session, cause error) {
 	case errors.Is(cause, errStopped):
 		b.expect(se, id) // before the session is over for the agent, whose machine may stop this manager next
 	default:
-		b.spawn(func() { b.miss(se.node, id) })
+		b.spawn(func() { b.miss(se.node, id, restartOf(se.startup)) })
 	}
 }
 
 // miss ends the lease of a node whose connection broke, after the time that it has to open another. Where the managers' leader broke with
 // it, which shows in that nobody answers a read, that time begins with the next leader: before, no session can be opened.
-func (b *backend) miss(node string, id store.LeaseID) {
+func (b *backend) miss(node string, id store.LeaseID, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(b.ctx, backWithin)
 	defer cancel()
-	wait := lostAfter
+	led := true
 	for !b.readable(ctx) {
-		wait = afterElection
+		led = false
 		if !pause(ctx, retryRenewal) {
 			return // the lease has run out by now
 		}
+	}
+	if !led {
+		wait -= lostAfter - afterElection
 	}
 	if pause(ctx, wait) {
 		b.revoke(node, id)
 	}
 }
+
+// restartOf is how long a daemon that was killed may take to be back. A machine that is slow or busy needs more than another: it has
+// twice the time that its last start took, but no longer than a host that is silent, for its lease runs out.
+func restartOf(startup time.Duration) time.Duration { return max(lostAfter, 2*startup) }
 
 // readable tells whether the store's managers have a leader.
 func (b *backend) readable(ctx context.Context) bool {

@@ -290,18 +290,28 @@ func TestHowASessionEnds(t *testing.T) {
 		end           func(s *raw)
 		there, gone   time.Duration
 		statusProblem int
+		startup       string
 	}{
-		"killed":     {func(s *raw) { s.cancel() }, 650 * time.Millisecond, 750 * time.Millisecond, 0},
-		"in order":   {func(s *raw) { s.up.Close() }, 9900 * time.Millisecond, 10100 * time.Millisecond, 0},
-		"leaving":    {func(s *raw) { s.up.Write([]byte(`{"leaving":true}` + "\n")) }, -1, 0, http.StatusGone},
-		"nonsense":   {func(s *raw) { s.up.Write([]byte("hello\n")) }, 650 * time.Millisecond, 750 * time.Millisecond, http.StatusBadRequest},
-		"half line":  {func(s *raw) { s.up.Write([]byte(`{"lea`)); s.up.Close() }, 650 * time.Millisecond, 750 * time.Millisecond, 0},
-		"endless":    {func(s *raw) { s.up.Write(make([]byte, 1<<20)) }, 650 * time.Millisecond, 750 * time.Millisecond, http.StatusRequestEntityTooLarge},
-		"says twice": {func(s *raw) { s.up.Write([]byte(`{"leaving":true,"leaving":false}` + "\n")) }, 650 * time.Millisecond, 750 * time.Millisecond, http.StatusBadRequest},
+		"killed":     {end: func(s *raw) { s.cancel() }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond},
+		"quick":      {end: func(s *raw) { s.cancel() }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond, startup: "300ms"},
+		"slow":       {end: func(s *raw) { s.cancel() }, there: 1950 * time.Millisecond, gone: 2050 * time.Millisecond, startup: "1s"},
+		"very slow":  {end: func(s *raw) { s.cancel() }, there: 2900 * time.Millisecond, gone: 3050 * time.Millisecond, startup: "1m0s"},
+		"for ever":   {end: func(s *raw) { s.cancel() }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond, startup: "2562047h0m0s"},
+		"before":     {end: func(s *raw) { s.cancel() }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond, startup: "-1m0s"},
+		"in order":   {end: func(s *raw) { s.up.Close() }, there: 9900 * time.Millisecond, gone: 10100 * time.Millisecond},
+		"leaving":    {end: func(s *raw) { s.up.Write([]byte(`{"leaving":true}` + "\n")) }, there: -1, gone: 0, statusProblem: http.StatusGone},
+		"nonsense":   {end: func(s *raw) { s.up.Write([]byte("hello\n")) }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond, statusProblem: http.StatusBadRequest},
+		"half line":  {end: func(s *raw) { s.up.Write([]byte(`{"lea`)); s.up.Close() }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond},
+		"endless":    {end: func(s *raw) { s.up.Write(make([]byte, 1<<20)) }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond, statusProblem: http.StatusRequestEntityTooLarge},
+		"says twice": {end: func(s *raw) { s.up.Write([]byte(`{"leaving":true,"leaving":false}` + "\n")) }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond, statusProblem: http.StatusBadRequest},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, st *store.Memory, m *manager) {
-				s := m.open("node1", described)
+				first := described
+				if c.startup != "" {
+					first = fmt.Sprintf(`{"description":{"hostname":"host1"},"startup":%q}`, c.startup)
+				}
+				s := m.open("node1", first)
 				began := time.Now()
 				c.end(s)
 				if c.there > 0 {

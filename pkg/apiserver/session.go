@@ -25,6 +25,8 @@ type session struct {
 
 	// certificate is the one that the node opened the session with, and those that signed it; none over a socket.
 	certificate []*x509.Certificate
+	// startup is how long the node's daemon took to be there when it was started last, by its own word.
+	startup time.Duration
 
 	mu      sync.Mutex
 	marks   marks
@@ -76,10 +78,11 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 	closeAfter(w, r)                                        // what was not read of the body would be in the way of another request,
 	defer func() { _ = control.SetReadDeadline(longAgo) }() // and nobody waits for the rest of it
 	lines := newLineReader(r.Body, maxSessionLine)
-	description, err := s.begin(r, lines) // before anything else is refused: who still writes may not read the answer
+	first, err := s.begin(r, lines) // before anything else is refused: who still writes may not read the answer
 	if err != nil {
 		return err
 	}
+	description := first.Description
 	b, err := s.attached()
 	if err != nil {
 		return err
@@ -90,6 +93,7 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := b.bind(r.Context())
 	defer cancel(nil)
 	se := newSession(r, cancel)
+	se.startup = time.Duration(first.Startup)
 	leave, err := b.sessions.enter(se)
 	if err != nil {
 		return err
@@ -111,7 +115,7 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) error {
 }
 
 // begin reads the line that a session begins with. How many of one node are at that is bounded.
-func (s *Server) begin(r *http.Request, lines *lineReader) (*v1.NodeDescription, error) {
+func (s *Server) begin(r *http.Request, lines *lineReader) (*v1.SessionLine, error) {
 	of, who := s.placesOf(r)
 	leave, err := of.openings.enterAs(cmp.Or(who, r.PathValue("ref")))
 	if err != nil {

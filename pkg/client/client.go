@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 )
 
 // DefaultHost is where a daemon listens unless it is told otherwise.
@@ -24,6 +25,8 @@ type Options struct {
 	TLS *tls.Config
 	// Token, where there is one, is sent with every request.
 	Token string
+	// Startup, where there is one, is how long this process took to be there, which sessions tell. It must not change.
+	Startup func() time.Duration
 }
 
 // Client is a connection to a swarm's API, or to one daemon's. It is safe for use by many goroutines; make one and keep it.

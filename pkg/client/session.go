@@ -122,11 +122,15 @@ func (s *session) finish(cause error) {
 // change looks whether the description changed, and makes a line of it.
 func (s *session) change() error {
 	d := s.describe()
-	line, err := json.Marshal(v1.SessionLine{Description: &d})
+	line := v1.SessionLine{Description: &d}
+	if startup := s.node.client.options.Startup; startup != nil {
+		line.Startup = v1.Duration(startup())
+	}
+	text, err := json.Marshal(line)
 	if err != nil {
 		return fmt.Errorf("client: node description: %w", err)
 	}
-	s.told = append(line, '\n')
+	s.told = append(text, '\n')
 	return nil
 }
 

@@ -142,16 +142,19 @@ func last(assignments iter.Seq2[v1.Assignment, error]) (n int, err error) {
 	return n, err
 }
 
-// TestSession: heartbeats go up and are answered for as long as the session lasts, and a description that changed goes with them.
+// TestSession: heartbeats go up and are answered for as long as the session lasts, and a description that changed goes with them. How
+// long the daemon took to start is told from the first line on.
 func TestSession(t *testing.T) {
 	both(t, func(t *testing.T, m *manager, c *Client) {
+		const startup = v1.Duration(1200 * time.Millisecond)
+		c.options.Startup = func() time.Duration { return time.Duration(startup) }
 		var name atomic.Pointer[string]
 		set := func(s string) { name.Store(&s) }
 		set("one")
 		var mu sync.Mutex
 		var told []string
 		m.do = func(_ int32, s *served) {
-			if s.first.Description.Hostname != "one" || s.r.Method != http.MethodPost {
+			if s.first.Description.Hostname != "one" || s.first.Startup != startup || s.r.Method != http.MethodPost {
 				t.Errorf("%s with %+v", s.r.Method, s.first)
 			}
 			s.say(v1.Assignment{Revision: 1, Complete: true, Swarm: news(period)})

@@ -69,6 +69,8 @@ type Daemon struct {
 	server    *apiserver.Server
 	failed    chan error // what the daemon cannot go on after
 	parts     *parts
+	// startup is how long the daemon took from its beginning until it was asked for this first: it is there then.
+	startup func() time.Duration
 
 	mu     sync.Mutex           // of entering and leaving a swarm
 	inside atomic.Pointer[node] // nil while the machine is in no swarm
@@ -110,7 +112,9 @@ func (d *Daemon) live(ctx context.Context) error {
 }
 
 func newDaemon(o Options) *Daemon {
+	began := time.Now()
 	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4), parts: newParts()}
+	d.startup = sync.OnceValue(func() time.Duration { return time.Since(began) })
 	d.programming = newProgramming(d.registry)
 	d.collected = newCollected(d.registry)
 	d.registry.MustRegister(&d.managing)
@@ -140,7 +144,7 @@ func (d *Daemon) run(ctx context.Context) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		d.log.Warn("cannot tell the init system that swarmd is ready", "err", err)
 	}
-	d.log.Info("swarmd is ready", "version", Version(), "socket", d.o.Socket, "root", d.o.Root)
+	d.log.Info("swarmd is ready", "version", Version(), "socket", d.o.Socket, "root", d.o.Root, "startup", d.startup())
 	select {
 	case <-ctx.Done():
 		d.log.Info("swarmd stops; containers go on")

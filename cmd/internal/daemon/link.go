@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"sync"
+	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/ca"
@@ -14,6 +15,7 @@ import (
 // link is the agent's way to the managers, whoever they are just now. It is there before there is any: a session waits then.
 type link struct {
 	node    string
+	startup func() time.Duration
 	observe func(error) // told nil when a session was opened, or why there is none
 
 	mu      sync.Mutex
@@ -24,8 +26,8 @@ type link struct {
 	session bool // one is open
 }
 
-func newLink(node string, observe func(error)) *link {
-	return &link{node: node, observe: observe, ready: make(chan struct{})}
+func newLink(node string, startup func() time.Duration, observe func(error)) *link {
+	return &link{node: node, startup: startup, observe: observe, ready: make(chan struct{})}
 }
 
 // errKicked ends a session for a new one to be opened.
@@ -42,7 +44,7 @@ func (l *link) point(hosts []string, cert *ca.Identity) error {
 		l.client.SetHosts(hosts)
 		return nil
 	}
-	c, err := client.Dial(client.Options{Hosts: hosts, TLS: cert.ClientTLS()})
+	c, err := client.Dial(client.Options{Hosts: hosts, TLS: cert.ClientTLS(), Startup: l.startup})
 	if err != nil {
 		return err
 	}

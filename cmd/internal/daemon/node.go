@@ -59,7 +59,7 @@ func (d *Daemon) newNode(id *identity) *node {
 		d: d, log: d.log.With("node.id", id.NodeID), disk: d.disk(), certs: certificates{d.disk()},
 		wake: make(chan struct{}, 1), changed: make(chan struct{}), identity: *id, managers: loadManagers(d.disk()),
 	}
-	n.link = newLink(id.NodeID, n.observe)
+	n.link = newLink(id.NodeID, d.startup, n.observe)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
 }

@@ -9,6 +9,9 @@ import "time"
 // SessionLine is one line from an agent. The first of a session has a description; later ones have it where it changed.
 type SessionLine struct {
 	Description *NodeDescription `json:"description,omitempty"`
+	// Startup comes with the description: how long the node's daemon took to be there when it was started last. It is waited for
+	// accordingly where it is killed.
+	Startup Duration `json:"startup,omitempty"`
 	// Leaving says that the node goes on purpose and need not be waited for.
 	Leaving bool `json:"leaving,omitempty"`
 	// Followed is the number of the newest Peers of the session that the node's network and names follow.
