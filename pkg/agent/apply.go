@@ -34,7 +34,7 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 	case now.Before(l.retry):
 		return l.retry
 	}
-	number, resync, followed := l.want, l.resync, l.told
+	number, resync, followed, first := l.want, l.resync, l.told, l.have == 0
 	config, names := a.config()
 	if quick := l.quick(config); quick != nil && !l.wasQuick {
 		config, number, l.wasQuick = *quick, l.have, true
@@ -53,6 +53,9 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 			a.o.Network.Resync()
 		}
 		began := time.Now()
+		if names != nil && first {
+			a.o.Names.Set(names) // the ways are there, of the daemon before this one
+		}
 		err := a.o.Network.Apply(a.ctx, config)
 		if names != nil {
 			a.o.Names.Set(names) // after the ways are there; and though some of them may not be

@@ -197,7 +197,9 @@ func start(t testing.TB, o Options, n *Names) *outside {
 		o.Log = quiet()
 	}
 	s := New(o)
-	s.Set(n)
+	if n != nil {
+		s.Set(n)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

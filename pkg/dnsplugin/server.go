@@ -40,6 +40,8 @@ type Server struct {
 	metrics *metrics
 	own     map[netip.Addr]bool
 	names   atomic.Pointer[published]
+	named   chan struct{} // closed by the first Set
+	begin   sync.Once
 
 	mu    sync.Mutex
 	bound map[int]netip.AddrPort // by place in Listen
@@ -52,17 +54,17 @@ type published struct {
 	all view
 }
 
-// New makes a Server that answers nobody until Set.
+// New makes a Server that answers nobody until the first Set: who asks a Server that runs waits for that, rather than be refused, as the
+// tasks of a machine whose daemon just started ask it before it can know them.
 func New(o Options) *Server {
 	s := &Server{options: o, log: o.Log, metrics: newMetrics(o.Registry), own: map[netip.Addr]bool{},
-		bound: map[int]netip.AddrPort{}, ready: make(chan struct{})}
+		bound: map[int]netip.AddrPort{}, ready: make(chan struct{}), named: make(chan struct{})}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
 	for _, l := range o.Listen {
 		s.own[l.Addr().Unmap()] = true
 	}
-	s.Set(&Names{})
 	return s
 }
 
@@ -83,6 +85,7 @@ func (s *Server) Set(n *Names) {
 		p.all = append(p.all, n.Zones[id])
 	}
 	s.names.Store(p)
+	s.begin.Do(func() { close(s.named) })
 }
 
 // asker finds who asks from an address, and what it sees; nil if it is nobody that we answer.
@@ -170,6 +173,12 @@ func (s *Server) serve(ctx context.Context, i int, handler plugin.Handler) error
 		return err
 	}
 	defer sockets.close()
+	s.nowBound(i, sockets.addr)
+	select {
+	case <-s.named: // until then the sockets hold what is asked
+	case <-ctx.Done():
+		return nil
+	}
 	config := &dnsserver.Config{Zone: ".", Transport: "dns", Plugin: []plugin.Plugin{func(plugin.Handler) plugin.Handler { return handler }}}
 	server, err := dnsserver.NewServer("dns://"+sockets.addr.String(), []*dnsserver.Config{config})
 	if err != nil {
@@ -179,7 +188,6 @@ func (s *Server) serve(ctx context.Context, i int, handler plugin.Handler) error
 	failed := make(chan error, 2)
 	running.Go(func() { failed <- server.ServePacket(sockets.udp) })
 	running.Go(func() { failed <- server.Serve(sockets.tcp) })
-	s.nowBound(i, sockets.addr)
 	select {
 	case <-ctx.Done():
 	case err = <-failed:

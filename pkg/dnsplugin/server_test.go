@@ -134,6 +134,21 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// TestAskedTooEarly: who asks a resolver that knows nobody yet, as after a restart of its daemon, is answered once it does, and not refused.
+func TestAskedTooEarly(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		s := start(t, Options{}, nil)
+		var named atomic.Bool
+		time.AfterFunc(200*time.Millisecond, func() {
+			named.Store(true)
+			s.Set(sample())
+		})
+		if got := show(s.ask(t, network, one, question("web", dns.TypeA))); got != "NOERROR\nweb. A 10.0.1.2" || !named.Load() {
+			t.Errorf("%s: %s", network, got)
+		}
+	}
+}
+
 // TestTaken listens where somebody else does, who then goes.
 func TestTaken(t *testing.T) {
 	taken, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
