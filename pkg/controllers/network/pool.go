@@ -26,8 +26,9 @@ type span struct {
 	network  string
 	subnet   netip.Prefix
 	gateway  netip.Addr
-	low      netip.Addr // the first that may be given
-	size     uint64     // how many there are from it, the gateway perhaps among them
+	within   netip.Prefix // the part of it that addresses are given from, which may be all
+	low      netip.Addr   // the first that may be given
+	size     uint64       // how many there are from it, the gateway perhaps among them
 	// next leads from an address that cannot be given to a later one that perhaps can. Following it makes it shorter, so that to
 	// give all addresses takes hardly more than a look at each.
 	next map[netip.Addr]netip.Addr
@@ -57,6 +58,7 @@ func newSpan(s *store.Snapshot, network string, spec v1.SubnetSpec) *span {
 	if p, err := netip.ParsePrefix(spec.IPRange); err == nil && subnet.Contains(p.Addr()) && p.Bits() >= subnet.Bits() {
 		within = p.Masked()
 	}
+	r.within = within
 	high := last(within)
 	if r.low = within.Addr(); r.low == subnet.Addr() {
 		r.low = r.low.Next()
@@ -158,7 +160,7 @@ func (p *pool) exhausted() string {
 		if r.gateway.IsValid() && !r.gateway.Less(r.low) && r.inside(r.gateway) {
 			all--
 		}
-		parts = append(parts, fmt.Sprintf("%s: all %d are in use", r.subnet, all))
+		parts = append(parts, fmt.Sprintf("%s: all %d are in use", r.within, all))
 	}
 	return fmt.Sprintf("network %s has no free address (%s)", p.name, strings.Join(parts, "; "))
 }

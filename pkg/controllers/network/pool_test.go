@@ -74,6 +74,24 @@ func TestSpanGivesAllThereIs(t *testing.T) {
 	}
 }
 
+// TestExhaustedNamesTheRange: what has no free address is the part of the subnet that addresses are given from.
+func TestExhaustedNamesTheRange(t *testing.T) {
+	for want, spec := range map[string]v1.SubnetSpec{
+		"network back has no free address (10.0.0.0/30: all 1 are in use)":   {Subnet: "10.0.0.0/30", Gateway: "10.0.0.1"},
+		"network back has no free address (10.0.0.128/30: all 4 are in use)": {Subnet: "10.0.0.0/24", Gateway: "10.0.0.1", IPRange: "10.0.0.128/30"},
+		"network back has no free address (fd00::7:0/127: all 2 are in use)": {Subnet: "fd00::/64", Gateway: "fd00::1", IPRange: "fd00::7:0/127"},
+		"network back has no free address (10.0.0.0/30: all 2 are in use)":   {Subnet: "10.0.0.0/24", Gateway: "10.0.0.1", IPRange: "10.0.0.0/30"},
+	} {
+		p := &pool{name: "back", ranges: []*span{newSpan(store.NewSnapshot(), "n", spec)}}
+		for i := 0; !p.ranges[0].full; i++ {
+			p.ranges[0].give(fmt.Sprint(i))
+		}
+		if text := p.exhausted(); text != want {
+			t.Errorf("%+v: %s, want %s", spec, text, want)
+		}
+	}
+}
+
 func TestLargeSpans(t *testing.T) {
 	for _, spec := range []v1.SubnetSpec{
 		{Subnet: "fd00::/64", Gateway: "fd00::1"}, {Subnet: "fd00::/8", Gateway: "fd00::1"},
