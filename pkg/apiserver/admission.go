@@ -81,7 +81,8 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.log.Info("a node was let in", "node.id", node.Meta.ID, "role", role, "from", remoteAddr(r))
 	noteWrite(r.Context(), v1.KindNode, node.Meta.ID, "", 0)
-	return writeJSON(w, http.StatusCreated, v1.Admission{NodeID: node.Meta.ID, Role: role, Certificate: certificate, Managers: managersOf(snapshot)})
+	return writeJSON(w, http.StatusCreated, v1.Admission{NodeID: node.Meta.ID, Role: role, Certificate: certificate, Managers: managersOf(snapshot),
+		GatewayPool: gatewayPool(snapshot)})
 }
 
 // admittedAs is the role that a join token stands for. How long it takes does not tell how much of a token is right.

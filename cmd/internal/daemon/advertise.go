@@ -23,8 +23,15 @@ type place struct {
 	data   string // the address of tasks' traffic, where it is another
 }
 
+// What to do where an address is in the gateway pool, which is the swarm's for good.
+const (
+	choosePool   = "choose a pool that is used nowhere else with --gateway-pool, such as 198.18.0.0/15"
+	chooseOthers = "give other addresses of this machine with --advertise-addr and --data-path-addr, or make the swarm anew with another pool, " +
+		"such as \"swarmctl swarm init --gateway-pool 198.18.0.0/15\""
+)
+
 // outside checks that no address of the place is one of the gateway pool: the swarm would take what comes from such addresses for its tasks'.
-func (p place) outside(pool string) error {
+func (p place) outside(pool, remedy string) error {
 	prefix, err := netip.ParsePrefix(pool)
 	if err != nil {
 		return nil // which is told where the rest of the settings is looked at
@@ -32,8 +39,8 @@ func (p place) outside(pool string) error {
 	host, _, _ := net.SplitHostPort(p.addr)
 	for _, a := range []string{host, p.data} {
 		if ip, err := netip.ParseAddr(a); err == nil && prefix.Contains(ip.Unmap()) {
-			return fmt.Errorf("this machine's address %s is in the gateway pool %s, whose addresses are the tasks': choose a pool that is used nowhere else "+
-				"with --gateway-pool, such as 198.18.0.0/15 (Tailscale's addresses, and those of carriers, are in 100.64.0.0/10)", ip, prefix)
+			return fmt.Errorf("this machine's address %s is in the gateway pool %s, whose addresses are the tasks': %s "+
+				"(Tailscale's addresses, and those of carriers, are in 100.64.0.0/10)", ip, prefix, remedy)
 		}
 	}
 	return nil

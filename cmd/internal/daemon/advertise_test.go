@@ -21,7 +21,7 @@ func TestPlaceOutsideThePool(t *testing.T) {
 		{place{addr: "[fd00::1]:2377"}, "", ""},
 		{place{addr: "[::ffff:100.90.0.1]:2377"}, "", "100.90.0.1 is in"},
 	} {
-		err := c.place.outside(gatewayPool(&v1.InitRequest{Spec: &v1.ClusterSpec{GatewayPool: c.pool}}))
+		err := c.place.outside(gatewayPool(&v1.InitRequest{Spec: &v1.ClusterSpec{GatewayPool: c.pool}}), choosePool)
 		if (err != nil) != (c.wrong != "") || err != nil && !strings.Contains(err.Error(), c.wrong) {
 			t.Errorf("%+v in %q: %v, want %q", c.place, c.pool, err, c.wrong)
 		}

@@ -84,7 +84,7 @@ func gatewayPool(r *v1.InitRequest) string {
 func (d *Daemon) begin(r v1.InitRequest, s step) (*identity, net.Listener, error) {
 	p, err := findPlace(r.ListenAddr, r.AdvertiseAddr, r.DataPathAddr, "")
 	if err == nil && s == stepFound {
-		err = p.outside(gatewayPool(&r))
+		err = p.outside(gatewayPool(&r), choosePool)
 	}
 	if err != nil {
 		return nil, nil, badRequest(err)

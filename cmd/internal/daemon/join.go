@@ -38,7 +38,7 @@ func (d *Daemon) Join(ctx context.Context, r v1.JoinRequest) (v1.JoinResult, err
 	}
 	admitting, cancel := context.WithTimeout(ctx, enterWithin)
 	defer cancel()
-	a, err := admit(admitting, r, token, p.addr)
+	a, err := enter(admitting, r, token, p.addr, p)
 	if err != nil {
 		shut(door)
 		return v1.JoinResult{}, err
@@ -113,6 +113,19 @@ type admitted struct {
 	v1.Admission
 	key []byte
 	at  string
+}
+
+// enter has the managers let this machine in, unless it is in a place that the swarm has no use for.
+func enter(ctx context.Context, r v1.JoinRequest, token ca.Token, advertised string, p place) (*admitted, error) {
+	a, err := admit(ctx, r, token, advertised)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.outside(a.GatewayPool, chooseOthers); err != nil {
+		a.undo(ctx)
+		return nil, badRequest(err)
+	}
+	return a, nil
 }
 
 // askAgainAfter is how long a manager that is not ready yet is left alone.

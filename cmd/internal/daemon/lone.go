@@ -130,7 +130,7 @@ func (d *Daemon) joinLone(ctx context.Context, o AgentOptions) (*identity, error
 	}
 	ctx, cancel := context.WithTimeout(ctx, enterWithin)
 	defer cancel()
-	a, err := admit(ctx, r, token, "")
+	a, err := enter(ctx, r, token, "", p)
 	if err != nil {
 		return nil, fmt.Errorf("join the swarm: %w", err)
 	}

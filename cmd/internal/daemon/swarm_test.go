@@ -145,6 +145,32 @@ func TestJoinRefused(t *testing.T) {
 	b.is(v1.LocalNodeActive, false)
 }
 
+// TestJoinFromThePool: a machine whose address the swarm would take for a task's is not let in, whatever it is to be, and nothing is left there.
+func TestJoinFromThePool(t *testing.T) {
+	a, b := newHost(t, "a"), newHost(t, "b")
+	r := a.initRequest()
+	r.Spec = &v1.ClusterSpec{GatewayPool: "198.18.0.0/15"}
+	if _, err := a.client.Init(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]v1.JoinRequest{
+		"advertised":           {Token: a.tokens().Worker, AdvertiseAddr: "198.18.0.9"},
+		"of data":              {Token: a.tokens().Worker, AdvertiseAddr: b.addr, DataPathAddr: "198.19.255.9"},
+		"of data of a manager": {Token: a.tokens().Manager, AdvertiseAddr: b.addr, DataPathAddr: "198.19.255.9"},
+	} {
+		r.RemoteAddrs, r.ListenAddr = []string{a.addr}, b.addr
+		_, err := b.client.Join(t.Context(), r)
+		t.Logf("%s: %v", name, err)
+		refused(t, err, http.StatusBadRequest, "is in the gateway pool 198.18.0.0/15", "--data-path-addr")
+		if left := b.files(); len(left) > 0 {
+			t.Errorf("%s: it left %v", name, left)
+		}
+	}
+	b.is(v1.LocalNodeInactive, false)
+	b.join(a.tokens().Worker, a)
+	b.is(v1.LocalNodeActive, false)
+}
+
 func TestThreeManagers(t *testing.T) {
 	a, b, c := newHost(t, "a"), newHost(t, "b"), newHost(t, "c")
 	ia := a.init()

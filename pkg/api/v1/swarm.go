@@ -37,6 +37,9 @@ type Admission struct {
 	Role   NodeRole `json:"role"`
 	Certificate
 	Managers []Peer `json:"managers"`
+	// GatewayPool is what the nodes' gateway blocks are cut from: a node whose own address is in it cannot be of the swarm. Managers of
+	// earlier versions do not say.
+	GatewayPool string `json:"gatewayPool,omitempty"`
 }
 
 // CertificateRequest asks for a node's next certificate (POST /v1/nodes/{id}/certificate). The role in it is that of the node's
