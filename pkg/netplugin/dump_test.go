@@ -151,7 +151,7 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 		rules, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(family(v)) })
 		must(t, err)
 		for _, r := range rules {
-			line("rule of IPv%d %d mark %x table %d", 4+2*v, r.Priority, r.Mark, r.Table)
+			line("rule of IPv%d %d mark %x table %d from %v", 4+2*v, r.Priority, r.Mark, r.Table, r.Src)
 		}
 	}
 	must(t, n.within(func() error {

@@ -53,7 +53,7 @@ type scene struct {
 // judge tells of what kind something of ours is that a message says was changed, or "".
 func (s *scene) judge(m *syscall.NetlinkMessage) string {
 	if m.Header.Type>>8 == subsystemTables {
-		return judgeTables(m.Data)
+		return s.judgeTables(m)
 	}
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
@@ -74,12 +74,16 @@ func (s *scene) judge(m *syscall.NetlinkMessage) string {
 	return ""
 }
 
-// judgeTables heeds what is done to our tables: each message but that of the end of a transaction names the table.
-func judgeTables(data []byte) string {
-	if len(data) < nl.SizeofNfgenmsg {
+// judgeTables heeds what is done to our tables, and in a router's namespace to any: each message but that of the end of a transaction is about a
+// table, and names it.
+func (s *scene) judgeTables(m *syscall.NetlinkMessage) string {
+	if len(m.Data) < nl.SizeofNfgenmsg || m.Header.Type&0xff == unix.NFT_MSG_NEWGEN {
 		return ""
 	}
-	attrs, err := nl.ParseRouteAttr(data[nl.SizeofNfgenmsg:])
+	if s.inner {
+		return kindTable
+	}
+	attrs, err := nl.ParseRouteAttr(m.Data[nl.SizeofNfgenmsg:])
 	if err != nil {
 		return ""
 	}

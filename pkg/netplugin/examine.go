@@ -288,7 +288,7 @@ func (l *Linux) compareRouter(want *desired, say func(string, ...any)) error {
 	if missing > 0 {
 		say("%d of the router's routes to other nodes are missing", missing)
 	}
-	return nil
+	return l.router.compareStrangers(gatewayTables, func(v int) []netlink.Rule { return replyRules(v, want.wire.up() && (v == 0 || l.six)) }, say)
 }
 
 // linkProblem is what is wrong with a link, or "".
@@ -360,6 +360,9 @@ func (l *Linux) compareOverlay(o *overlay, w *wanted) (found []Finding, err erro
 		if have == nil {
 			say("the rules of its virtual addresses on this node are gone or others")
 		}
+	}
+	if err := o.space.compareStrangers(networkTables, func(int) []netlink.Rule { return nil }, say); err != nil {
+		return found, err
 	}
 	return append(found, l.compareWires(o, w)...), nil
 }

@@ -23,10 +23,12 @@ func (l *Linux) ensureRouterTables(want *desired) error {
 			return err
 		}
 	}
-	if l.six || kernelSix() != nil {
-		return nil
+	if !l.six && kernelSix() == nil {
+		if err := l.router.removeTables(want.side(1)); err != nil {
+			return err
+		}
 	}
-	return l.router.removeTables(want.side(1))
+	return l.removeStrangeTables(l.router, gatewayTables)
 }
 
 func (l *Linux) ensureRouterTable(want *desired, s side) error {

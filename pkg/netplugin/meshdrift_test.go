@@ -115,6 +115,22 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 		r.Family, r.Table, r.Priority, r.Src = unix.AF_INET, 101, 50, ipNet(testPool)
 		must(t, b.linux.router.RuleAdd(r))
 	},
+	"IPv6 rule of routes deleted": func(t *testing.T, b *lab) {
+		main := plainRules(unix.AF_INET6)[1]
+		must(t, b.linux.router.RuleDel(&main))
+	},
+	"rule of routes deleted, another before": func(t *testing.T, b *lab) {
+		r := plainRules(unix.AF_INET)[1]
+		must(t, b.linux.router.RuleDel(&r))
+		r.Src = ipNet(testPool)
+		must(t, b.linux.router.RuleAdd(&r))
+	},
+	"nothing is routed": func(t *testing.T, b *lab) {
+		r := netlink.NewRule()
+		r.Family, r.Priority, r.Type = unix.AF_INET, 0, unix.RTN_BLACKHOLE
+		must(t, b.linux.router.RuleAdd(r))
+	},
+	"another's tables": func(t *testing.T, b *lab) { strangeTables(t, b.linux.router) },
 	"rule of replies for all": func(t *testing.T, b *lab) {
 		must(t, b.linux.syncReplyRule(0, false))
 		r := netlink.NewRule()
@@ -134,6 +150,19 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 		must(t, task.RouteDel(&netlink.Route{Dst: ipNet(host(dockerResolver)), Table: unix.RT_TABLE_LOCAL}))
 	},
 	"router unmounted": func(t *testing.T, b *lab) { must(t, unpin(b.linux.routerPath())) },
+}
+
+// strangeTables makes tables of somebody else's, of several families, that drop what is forwarded, and one of our own name.
+func strangeTables(t *testing.T, n *namespace) {
+	t.Helper()
+	c, err := n.firewall()
+	must(t, err)
+	drop := nftables.ChainPolicyDrop
+	for name, family := range map[string]nftables.TableFamily{"filter": nftables.TableFamilyIPv4, "other": nftables.TableFamilyIPv6, tableName: nftables.TableFamilyINet} {
+		table := c.AddTable(&nftables.Table{Name: name, Family: family})
+		c.AddChain(&nftables.Chain{Name: "forward", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &drop})
+	}
+	must(t, c.Flush())
 }
 
 func flushRuleset(t *testing.T, n *namespace) {

@@ -249,32 +249,15 @@ func (l *Linux) syncReplyRoute(v int, wanted bool) error {
 
 // syncReplyRule makes the router's rules those that every namespace has, and that of replies if there is to be one.
 func (l *Linux) syncReplyRule(v int, wanted bool) error {
-	list, err := dump(func() ([]netlink.Rule, error) { return l.router.RuleList(family(v)) })
-	if err != nil {
-		return fmt.Errorf("list routing rules in %s: %w", l.router.name, err)
-	}
-	there := false
-	for _, one := range list {
-		switch one.Table {
-		case unix.RT_TABLE_LOCAL, unix.RT_TABLE_MAIN, unix.RT_TABLE_DEFAULT:
-			continue
-		}
-		if wanted && !there && one.Table == replyTable && one.Mark == markBit && one.Mask != nil && *one.Mask == markBit &&
-			one.Priority == replyPriority && one.Src == nil && one.Dst == nil && one.IifName == "" && one.OifName == "" && !one.Invert {
-			there = true
-			continue
-		}
-		if err := l.router.RuleDel(&one); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("remove routing rule %s in %s: %w", one, l.router.name, err)
-		}
-	}
-	if !wanted || there {
+	return l.router.syncRules(family(v), replyRules(v, wanted)...)
+}
+
+// replyRules are the rule of replies of an IP version, or none.
+func replyRules(v int, wanted bool) []netlink.Rule {
+	if !wanted {
 		return nil
 	}
 	r, mask := netlink.NewRule(), uint32(markBit)
 	r.Family, r.Table, r.Priority, r.Mark, r.Mask = family(v), replyTable, replyPriority, markBit, &mask
-	if err := l.router.RuleAdd(r); err != nil {
-		return fmt.Errorf("add routing rule of replies in %s: %w", l.router.name, err)
-	}
-	return nil
+	return []netlink.Rule{*r}
 }

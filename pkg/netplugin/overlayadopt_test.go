@@ -197,6 +197,16 @@ var overlayDamage = map[string]func(t *testing.T, f *fleet, n *namespace){
 		must(t, c.DelRule(rules[1]))
 		must(t, c.Flush())
 	},
+	"another's tables": func(t *testing.T, f *fleet, n *namespace) { strangeTables(t, n) },
+	"another's rules": func(t *testing.T, f *fleet, n *namespace) {
+		for v := range overlayFamilies {
+			r := netlink.NewRule()
+			r.Family, r.Priority, r.Type = family(v), 7, unix.RTN_BLACKHOLE
+			must(t, n.RuleAdd(r))
+			main := plainRules(family(v))[1]
+			must(t, n.RuleDel(&main))
+		}
+	},
 	"link to other nodes deleted": func(t *testing.T, f *fleet, n *namespace) { must(t, n.removeLink(overlayLink)) },
 	"link to other nodes down":    func(t *testing.T, f *fleet, n *namespace) { setDown(t, n, overlayLink) },
 	"link to other nodes renamed": func(t *testing.T, f *fleet, n *namespace) {

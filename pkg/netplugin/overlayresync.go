@@ -53,7 +53,8 @@ func (l *Linux) openOverlay(o *overlay) error {
 // resyncOverlay reads what an overlay's router has, adopts what is right, and makes or removes the rest, but for the links that
 // tasks have not yet, and the VIPs.
 func (l *Linux) resyncOverlay(o *overlay, w *wanted, s shape, refused map[string]bool) error {
-	if err := l.ensureOverlayRouter(o, w); err != nil {
+	made, err := l.ensureOverlayRouter(o, w)
+	if err != nil {
 		return err
 	}
 	if err := l.ensureOverlayLink(o, w, s); err != nil {
@@ -70,13 +71,18 @@ func (l *Linux) resyncOverlay(o *overlay, w *wanted, s shape, refused map[string
 	if err := o.ensureOverlayTables(w); err != nil {
 		return err
 	}
+	if !made { // nobody has been in a new one
+		if err := l.clearStrangers(o.space); err != nil {
+			return err
+		}
+	}
 	return o.forgetStrangers(w)
 }
 
-// ensureOverlayRouter makes the namespace, with its settings and the gateways' addresses.
-func (l *Linux) ensureOverlayRouter(o *overlay, w *wanted) error {
+// ensureOverlayRouter makes the namespace, with its settings and the gateways' addresses. made is whether there was none.
+func (l *Linux) ensureOverlayRouter(o *overlay, w *wanted) (made bool, err error) {
 	path := l.overlayPath(o.id)
-	if !pinned(path) {
+	if made = !pinned(path); made {
 		err := onThread(func() error {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return fmt.Errorf("unshare: %w", err)
@@ -84,25 +90,25 @@ func (l *Linux) ensureOverlayRouter(o *overlay, w *wanted) error {
 			return pinThread(path)
 		})
 		if err != nil {
-			return fmt.Errorf("make network namespace: %w", err)
+			return made, fmt.Errorf("make network namespace: %w", err)
 		}
 		o.space.close()
 		o.space = nil
 	}
 	if err := l.openOverlay(o); err != nil {
-		return err
+		return made, err
 	}
 	if err := o.space.within(func() error { return setSysctls(overlaySettings(w.has(true))...) }); err != nil {
-		return err
+		return made, err
 	}
 	lo, err := o.space.LinkByName("lo")
 	if err != nil {
-		return fmt.Errorf("find link lo in %s: %w", o.space.name, err)
+		return made, fmt.Errorf("find link lo in %s: %w", o.space.name, err)
 	}
 	if err := o.space.syncLink(lo, lo.Attrs().HardwareAddr, lo.Attrs().MTU); err != nil {
-		return err
+		return made, err
 	}
-	return o.syncGateways(w, lo)
+	return made, o.syncGateways(w, lo)
 }
 
 // syncGateways makes the loopback's addresses the gateways', on which the router answers pings and tells errors.

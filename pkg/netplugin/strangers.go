@@ -1,0 +1,184 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A router's namespace is ours alone. A table of somebody else's may drop or translate what goes through, and a rule lead it to other routes,
+// however right our own are: so both go when what there is is read back. In the machine's own namespace they are told of (see obstacles).
+
+// tableID is a table by what the kernel knows it by.
+type tableID struct {
+	family nftables.TableFamily
+	name   string
+}
+
+func (t tableID) String() string {
+	names := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
+		nftables.TableFamilyARP: "arp", nftables.TableFamilyBridge: "bridge", nftables.TableFamilyNetdev: "netdev"}
+	return fmt.Sprintf("table %s of family %s", t.name, names[t.family])
+}
+
+// Our tables in the gateway's router, and in those of networks.
+var (
+	gatewayTables = []tableID{{nftables.TableFamilyIPv4, tableName}, {nftables.TableFamilyIPv4, zoneTableName},
+		{nftables.TableFamilyIPv6, tableName}, {nftables.TableFamilyIPv6, zoneTableName}, {nftables.TableFamilyNetdev, tableName}}
+	networkTables = []tableID{{nftables.TableFamilyIPv4, tableName}, {nftables.TableFamilyIPv6, tableName}}
+)
+
+// strangeTables are those of a router that are not ours.
+func (n *namespace) strangeTables(ours []tableID) (strange []tableID, err error) {
+	c, err := n.firewall()
+	if err != nil {
+		return nil, err
+	}
+	all, err := c.ListTables()
+	if err != nil {
+		n.reset()
+		return nil, fmt.Errorf("list tables of %s: %w", n.name, err)
+	}
+	for _, one := range all {
+		if t := (tableID{one.Family, one.Name}); !slices.Contains(ours, t) {
+			strange = append(strange, t)
+		}
+	}
+	return strange, nil
+}
+
+// removeStrangeTables removes them. One that a process owns, as nft can make them, goes with that process alone: that is logged, and the doctor
+// tells it, but nothing of ours waits for it.
+func (l *Linux) removeStrangeTables(n *namespace, ours []tableID) error {
+	strange, err := n.strangeTables(ours)
+	if err != nil {
+		return err
+	}
+	for _, t := range strange {
+		c, err := n.firewall()
+		if err != nil {
+			return err
+		}
+		c.DelTable(&nftables.Table{Name: t.name, Family: t.family})
+		if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+			n.reset()
+			l.log.Warn("a table of somebody else's stays in a router of the swarm's", "table", t.String(), "in", n.name, "err", err)
+		}
+	}
+	return nil
+}
+
+// clearStrangers makes a network's router ours alone.
+func (l *Linux) clearStrangers(n *namespace) error {
+	if err := l.removeStrangeTables(n, networkTables); err != nil {
+		return err
+	}
+	for _, v := range kernelVersions() {
+		if err := n.syncRules(family(v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kernelVersions are the IP versions that the kernel has.
+func kernelVersions() []int {
+	if kernelSix() != nil {
+		return []int{0}
+	}
+	return []int{0, 1}
+}
+
+// plainRules are the rules that every namespace has, and needs for its routes to count.
+func plainRules(family int) (all []netlink.Rule) {
+	add := func(priority, table int) {
+		r := netlink.NewRule()
+		r.Family, r.Priority, r.Table = family, priority, table
+		all = append(all, *r)
+	}
+	add(0, unix.RT_TABLE_LOCAL)
+	add(32766, unix.RT_TABLE_MAIN)
+	if family == unix.AF_INET {
+		add(32767, unix.RT_TABLE_DEFAULT)
+	}
+	return all
+}
+
+// rules lists those of an address family, without who made them.
+func (n *namespace) rules(family int) ([]netlink.Rule, error) {
+	list, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(family) })
+	if err != nil {
+		return nil, fmt.Errorf("list routing rules in %s: %w", n.name, err)
+	}
+	for i := range list {
+		list[i].Protocol = 0
+	}
+	return list, nil
+}
+
+func hasRule(list []netlink.Rule, r netlink.Rule) bool {
+	return slices.ContainsFunc(list, func(one netlink.Rule) bool { return reflect.DeepEqual(one, r) })
+}
+
+// ruleRounds bounds how often rules are listed again: of several that look the same to us, the kernel removes the first, which may be
+// one that is to stay.
+const ruleRounds = 4
+
+// syncRules makes the rules of a router those that every namespace has, and those that are given.
+func (n *namespace) syncRules(family int, more ...netlink.Rule) error {
+	want := append(plainRules(family), more...)
+	have, err := n.rules(family)
+	for round := 1; err == nil && slices.ContainsFunc(have, func(r netlink.Rule) bool { return !hasRule(want, r) }); round++ {
+		if round > ruleRounds {
+			return fmt.Errorf("routing rules of somebody else's in %s do not go", n.name)
+		}
+		for _, one := range have {
+			if hasRule(want, one) {
+				continue
+			}
+			if err := n.RuleDel(&one); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("remove routing rule %s in %s: %w", one, n.name, err)
+			}
+		}
+		have, err = n.rules(family)
+	}
+	if err != nil {
+		return err
+	}
+	for _, r := range want {
+		if hasRule(have, r) {
+			continue
+		}
+		if err := n.RuleAdd(&r); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("add routing rule %s in %s: %w", r, n.name, err)
+		}
+	}
+	return nil
+}
+
+// compareStrangers says what of a router is somebody else's. More are its own rules of an IP version, besides those that every namespace has.
+func (n *namespace) compareStrangers(ours []tableID, more func(v int) []netlink.Rule, say func(string, ...any)) error {
+	strange, err := n.strangeTables(ours)
+	if err != nil {
+		return err
+	}
+	for _, t := range strange {
+		say("%s in %s is somebody else's", t, n.name)
+	}
+	for _, v := range kernelVersions() {
+		have, err := n.rules(family(v))
+		if err != nil {
+			return err
+		}
+		want := append(plainRules(family(v)), more(v)...)
+		if len(have) != len(want) || slices.ContainsFunc(have, func(r netlink.Rule) bool { return !hasRule(want, r) }) {
+			say("%s has routing rules of somebody else's, or lacks some of its own", n.name)
+		}
+	}
+	return nil
+}
