@@ -29,8 +29,9 @@ const (
 	attributeType   = 0x3fff // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 	routeCloned     = 0x200  // RTM_F_CLONED
 	// The attributes of settings: of which link they are, or of all, and whether packets are forwarded.
-	configIndex, configForwarding = 1, 2
-	configOfAll                   = -1
+	configIndex, configForwarding, configForce = 1, 2, 9
+	configOfAll                                = -1
+	loopbackIndex                              = 1 // in every namespace
 )
 
 // facts are what is known of a link, by which a message about it is news.
@@ -45,7 +46,9 @@ type scene struct {
 	// own is the index of the one link of ours in the machine's namespace; 0 is a router's namespace.
 	own   uint32
 	inner bool
-	links map[uint32]facts
+	// byLinks is whether the machine forwards IPv6 by its links' settings.
+	byLinks bool
+	links   map[uint32]facts
 	// going are links of which nothing is news, for they are to go.
 	going map[uint32]bool
 }
@@ -199,7 +202,8 @@ func (s *scene) judgeNeighbour(m *syscall.NetlinkMessage) string {
 }
 
 // judgeSetting heeds the settings of links and of the namespace that the kernel tells of: forwarding and the filters of sources. Of
-// the machine's own, only that it forwards is needed.
+// the machine's own, only that it forwards is needed. That IPv6's force_forwarding of a link changed, the kernel tells with the link and
+// nothing else, not even how it is now.
 func (s *scene) judgeSetting(data []byte) string {
 	const size = 4 // struct netconfmsg, aligned
 	if len(data) < size {
@@ -212,7 +216,7 @@ func (s *scene) judgeSetting(data []byte) string {
 	if err != nil {
 		return ""
 	}
-	all, off := false, false
+	all, off, force := false, false, s.byLinks && data[0] == unix.AF_INET6
 	for _, a := range attrs {
 		if len(a.Value) < 4 {
 			continue
@@ -220,12 +224,17 @@ func (s *scene) judgeSetting(data []byte) string {
 		switch value := int32(nativeUint32(a.Value)); a.Attr.Type {
 		case configIndex:
 			all = value == configOfAll
+			force = force && value != loopbackIndex
 		case configForwarding:
 			off = value == 0
+			force = false
+		case configForce:
+		default:
+			force = false
 		}
 	}
 	// Of IPv6 also that it forwards: what else comes to be forwarded then is not kept from it.
-	if all && (off && data[0] == unix.AF_INET || data[0] == unix.AF_INET6) {
+	if force || all && (off && data[0] == unix.AF_INET || data[0] == unix.AF_INET6) {
 		return kindSetting
 	}
 	return ""

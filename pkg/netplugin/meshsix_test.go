@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -388,6 +389,36 @@ func TestResyncRepairsIPv6(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestForwardingByLinksIsNoticed: whoever has links of the machine forward IPv6 no more, of all, of one or of those to come, is noticed at once.
+func TestForwardingByLinksIsNoticed(t *testing.T) {
+	f := newSixFabric(t, 1, 1)
+	f.publish(spread("tcp", 8080, [2]int{0, 0}))
+	b := f.nodes[0]
+	if !b.linux.kept {
+		t.Skip("this kernel does not forward IPv6 by links")
+	}
+	settings := settingsOfSix(t, b.host)
+	set := func(link, name, value string) {
+		t.Helper()
+		must(t, b.host.within(func() error { return conf{link, name, value}.set() }))
+	}
+	for _, link := range []string{"all", "default", "out0", hostLink} {
+		b.calm(t)
+		set(link, settingForce, "0")
+		if !b.disturbed(time.Second) {
+			t.Errorf("nobody noticed that force_forwarding of %s is off", link)
+		}
+		f.apply()
+		if diff := cmp.Diff(settings, settingsOfSix(t, b.host)); diff != "" {
+			t.Errorf("force_forwarding of %s: settings are not repaired (-before +after):\n%s", link, diff)
+		}
+		b.disturbed(time.Millisecond) // by what all links were told with one setting
+	}
+	set("out0", settingAdvert, "0")
+	set("lo", settingForce, "0")
+	b.calm(t)
 }
 
 // A machine whose IPv6 is switched off goes on with IPv4 alone, and has tasks that others lead clients of IPv6 to.

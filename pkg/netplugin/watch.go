@@ -196,6 +196,9 @@ func (l *Linux) settleWatch() (did map[string]int) {
 			l.log.Warn("changes by others are noticed late", "in", space.name, "err", err)
 		}
 	}
+	if o := l.watch.spaces[l.host]; o != nil {
+		o.byLinks = l.hostSix && l.kept
+	}
 	return did
 }
 
