@@ -262,14 +262,15 @@ func (s *swarm) Tunnel(_ context.Context, id string) (v1.Tunnel, error) {
 
 // network is a netplugin.Network in memory, which outlives the agent as a kernel does.
 type network struct {
-	mu      sync.Mutex
-	applied netplugin.Config
-	links   map[string]netip.Addr
-	applies int
-	resyncs int
-	fail    error
-	delay   time.Duration
-	delayOf func(netplugin.Config) time.Duration // unless nil, in the place of delay
+	listening map[uint16]bool // ports at which a program of the machine listens
+	mu        sync.Mutex
+	applied   netplugin.Config
+	links     map[string]netip.Addr
+	applies   int
+	resyncs   int
+	fail      error
+	delay     time.Duration
+	delayOf   func(netplugin.Config) time.Duration // unless nil, in the place of delay
 	// disturbed yields when something else changed the network.
 	disturbed chan struct{}
 	findings  []netplugin.Finding // what Examine finds
@@ -365,6 +366,17 @@ func (n *network) Examine(context.Context, string) ([]netplugin.Finding, int, er
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.findings), 7, nil
+}
+
+// Listener implements netplugin.Network: at a port that is taken a program listens at the machine's address.
+func (n *network) Listener(p netplugin.PublishedPort) (at netip.Addr, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a := netip.MustParseAddr("10.0.0.7")
+	if n.listening[p.Port] && (len(p.Places) == 0 || p.Places[0].Prefix.Contains(a)) {
+		at = a
+	}
+	return at, nil
 }
 
 // Teardown implements netplugin.Network.

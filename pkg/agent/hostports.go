@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/netplugin"
 )
 
 // The ports that a node gives where a service leaves it the choice: Linux's default of those for outgoing connections, as Docker
@@ -27,6 +28,9 @@ func (a *Agent) chooseHostPorts(t *task) error {
 	for i := range ports {
 		p := &ports[i]
 		if p.Published != 0 {
+			if err := a.portInUse(*p); err != nil {
+				return err
+			}
 			continue
 		}
 		if used == nil {
@@ -39,6 +43,29 @@ func (a *Agent) chooseHostPorts(t *task) error {
 	}
 	t.status.Ports = ports
 	return nil
+}
+
+// portInUse refuses a port at which a program of this machine listens, as Docker does: the task would take it away from the program. It is
+// looked at once, before the port leads to the task.
+func (a *Agent) portInUse(p v1.PortConfig) error {
+	if a.o.Network == nil {
+		return nil
+	}
+	key := keyOf(p)
+	port := netplugin.PublishedPort{Protocol: string(key.protocol), Port: key.port}
+	if at, all := placeOf(p); !all {
+		port.Places = []netplugin.Place{at}
+	}
+	at, err := a.o.Network.Listener(port)
+	if err != nil {
+		a.log.Warn("whether another program has a port is not known", "port", key.port, "err", err)
+		return nil
+	}
+	if !at.IsValid() {
+		return nil
+	}
+	return fmt.Errorf("port %d/%s is in use on this node by another program, which listens at %s: end that, publish another port, or keep the task from this node with a constraint",
+		key.port, key.protocol, at)
 }
 
 // usedPorts are those that this machine answers on for tasks, its own and, in the mesh, others'.

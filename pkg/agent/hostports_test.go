@@ -61,3 +61,35 @@ func TestNoFreeHostPort(t *testing.T) {
 		}
 	})
 }
+
+// TestHostPortInUse: a task does not take a port away from a program of the machine, and says so; elsewhere on the machine the port is free.
+func TestHostPortInUse(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.net.listening = map[uint16]bool{22: true}
+		at := func(where string) v1.PortConfig {
+			return v1.PortConfig{Target: 80, Published: 22, Mode: v1.PublishHost, HostIP: where}
+		}
+		l.swarm.assign("t1", l.swarm.service("web", published(at(""))), v1.TaskRunning)
+		l.swarm.assign("t2", l.swarm.service("near", published(at("127.0.0.1"))), v1.TaskRunning)
+		l.start(nil)
+		settle(time.Second)
+		const want = "port 22/tcp is in use on this node by another program, which listens at 10.0.0.7"
+		if status := l.want("t1", v1.TaskRejected); !strings.Contains(status.Err, want) {
+			t.Errorf("error is %q, want %q", status.Err, want)
+		}
+		l.want("t2", v1.TaskRunning)
+		l.net.mu.Lock()
+		l.net.listening[22] = false
+		l.net.mu.Unlock()
+		l.swarm.assign("t3", l.swarm.service("third", published(v1.PortConfig{Target: 80, Published: 23, Mode: v1.PublishHost})), v1.TaskRunning)
+		settle(time.Second)
+		l.want("t3", v1.TaskRunning)
+		l.net.mu.Lock()
+		l.net.listening[23] = true
+		l.net.mu.Unlock()
+		l.stop()
+		l.start(nil)
+		settle(time.Second)
+		l.want("t3", v1.TaskRunning) // its port was looked at once
+	})
+}

@@ -101,6 +101,9 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	if reachErr := l.reach(want); reachErr != nil {
 		return errors.Join(err, reachErr)
 	}
+	if yieldErr := l.yield(want); yieldErr != nil {
+		return errors.Join(err, yieldErr)
+	}
 	before := [2]publication{l.have.publication, l.have.six}
 	if publishErr := l.publish(want); publishErr != nil {
 		return errors.Join(err, publishErr)

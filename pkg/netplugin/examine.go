@@ -178,7 +178,7 @@ func (l *Linux) compare(only string) (findings []Finding, probes []probe, checks
 		if err != nil {
 			return nil, nil, 0, err
 		}
-		for _, text := range append(texts, obstacles...) {
+		for _, text := range slices.Concat(texts, obstacles, l.yielding.told()) {
 			wrong("", text)
 		}
 	}

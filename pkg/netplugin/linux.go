@@ -60,6 +60,7 @@ type Linux struct {
 	synced    bool // what is in have is what the kernel has
 	have      state
 	warnings  []string
+	yielding  yielding
 	watch     *watcher // nil where nothing is watched
 	disturbed chan struct{}
 	unswept   atomic.Bool // a link that was to go is there still
@@ -184,11 +185,12 @@ func (l *Linux) PublicKey() (PublicKey, error) {
 // Disturbed implements Network.
 func (l *Linux) Disturbed() <-chan struct{} { return l.disturbed }
 
-// Warnings are sentences about what on this machine is not ours and keeps the network from working, as of the last resync.
+// Warnings are sentences about what on this machine is not ours and keeps the network from working, as of the last resync, and of ports
+// that came since.
 func (l *Linux) Warnings() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.warnings)
+	return append(slices.Clone(l.warnings), l.yielding.told()...)
 }
 
 // Addresses implements Network.

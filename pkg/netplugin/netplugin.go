@@ -145,6 +145,8 @@ type Network interface {
 	Dial(ctx context.Context, task, address string) (net.Conn, error)
 	// Addresses are those of the tasks whose links this machine has, also from before a restart.
 	Addresses(ctx context.Context) (map[string]netip.Addr, error)
+	// Listener is the address at which a program of this machine listens where the port is to answer; not valid where none does.
+	Listener(p PublishedPort) (netip.Addr, error)
 	// Examine tells what is not as it should be, and changes nothing: see Linux.
 	Examine(ctx context.Context, overlay string) (findings []Finding, checks int, err error)
 	// Teardown removes all of it.
