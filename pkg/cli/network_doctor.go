@@ -146,16 +146,22 @@ func (a *app) printDiagnosis(d *diagnosis, names map[string]string) error {
 		}
 		return id
 	}
+	node := func(id string) string {
+		if names[id] == "" { // the others learn of it a moment later
+			return fmt.Sprintf("node %s, which left", id)
+		}
+		return "node " + name(id)
+	}
 	for _, f := range d.Findings {
 		var where []string
 		if f.Node != "" {
-			where = append(where, "node "+name(f.Node))
+			where = append(where, node(f.Node))
 		}
 		if f.Network != "" {
 			where = append(where, "network "+name(f.Network))
 		}
 		if f.Peer != "" {
-			where = append(where, "to node "+name(f.Peer))
+			where = append(where, "to "+node(f.Peer))
 		}
 		a.printf("%s: %s\n", strings.Join(where, ", "), cell(f.Text))
 	}
