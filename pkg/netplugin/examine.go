@@ -317,6 +317,9 @@ func (l *Linux) compareOverlay(o *overlay, w *wanted) (found []Finding, err erro
 		say("its router on this node is gone")
 		return found, nil
 	}
+	if text := w.cutMTU(o.shape); text != "" {
+		found = append(found, Finding{About: AboutMTU, Text: text})
+	}
 	if o.vx != nil {
 		if text := o.space.linkProblem(overlayLink, o.shape.mtu); text != "" {
 			say("%s", text)

@@ -134,3 +134,18 @@ func TestPingOfNobody(t *testing.T) {
 		t.Errorf("a packet as large as the link takes: %v, %t, %v", answered, tooLarge, err)
 	}
 }
+
+// TestExamineCutMTU: a network that asks for larger packets than fit between nodes has what fits, and that is told.
+func TestExamineCutMTU(t *testing.T) {
+	f := newFleet(t, 2)
+	for i, mtu := range []int{9000, 1400} {
+		f.nets[f.network(byte(i+1), false)].MTU = mtu
+		f.task(0, i)
+		f.task(1, i)
+	}
+	f.apply()
+	found := examined(t, f.labs[0], "")
+	if want := "mtu net0 0: it asks for an MTU of 9000, and 1450 bytes fit"; len(found) != 1 || !strings.HasPrefix(found[0], want) {
+		t.Errorf("found %q, want one that begins with %q", found, want)
+	}
+}

@@ -65,6 +65,15 @@ func (l *Linux) shapeOf(w *wanted) (shape, error) {
 	return shape{o.VNI, mtu, o.Encrypted, own, fmt.Sprint(o.Subnets)}, nil
 }
 
+// cutMTU says that the network asks for larger packets than fit between nodes, or nothing.
+func (w *wanted) cutMTU(s shape) string {
+	if w.source.MTU <= s.mtu {
+		return ""
+	}
+	return fmt.Sprintf("it asks for an MTU of %d, and %d bytes fit into a packet between nodes, which it has instead: make the nodes' links larger, or the network with an MTU of %d or less",
+		w.source.MTU, s.mtu, s.mtu)
+}
+
 // forgetOverlays makes the next Apply look at all that the overlays' routers have, also those that are left of before a restart.
 func (l *Linux) forgetOverlays() error {
 	for _, o := range l.overlays {
@@ -124,6 +133,9 @@ func (l *Linux) prepareOverlay(o *overlay, w *wanted, refused map[string]bool) e
 		return err
 	}
 	if !o.synced || o.shape != s {
+		if text := w.cutMTU(s); text != "" && o.shape != s {
+			l.log.Warn("a network has a smaller MTU than it asks for", "network", o.id, "why", text)
+		}
 		o.synced = false
 		if err := l.resyncOverlay(o, w, s, refused); err != nil {
 			return err
