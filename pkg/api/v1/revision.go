@@ -72,29 +72,49 @@ func MoveDropped(t *Task) bool { return t.Desired.Move != nil && t.Desired.State
 func SameButPlacement(r *ServiceRevisionSpec, s *ServiceSpec) bool {
 	before, now := r.Task, s.Task
 	before.Placement, now.Placement = nil, nil
-	before.Container.Secrets, now.Container.Secrets = withoutLive(before.Container.Secrets), withoutLive(now.Container.Secrets)
-	before.Container.Configs, now.Container.Configs = withoutLive(before.Container.Configs), withoutLive(now.Container.Configs)
+	of := mounted // a file is mounted so that it can change, or not: where any is to change, all have to be mounted as is asked for now
+	if SameFiles(r, s) {
+		of = contents
+	}
+	before.Container.Secrets, now.Container.Secrets = of(before.Container.Secrets), of(now.Container.Secrets)
+	before.Container.Configs, now.Container.Configs = of(before.Container.Configs), of(now.Container.Configs)
 	return reflect.DeepEqual(&before, &now) && reflect.DeepEqual(r.Endpoint, s.Endpoint)
 }
 
-// withoutLive leaves out what is in the files that change while a task runs.
-func withoutLive(refs []FileReference) []FileReference {
-	if !slices.ContainsFunc(refs, func(r FileReference) bool { return r.Live() }) {
-		return refs
+// SameFiles tells whether the tasks of a revision have the secrets and configs that a service asks for now. What becomes of tasks when one
+// changes is for the next change to say, and is nothing that they have.
+func SameFiles(r *ServiceRevisionSpec, s *ServiceSpec) bool {
+	before, now := &r.Task.Container, &s.Task.Container
+	return reflect.DeepEqual(contents(before.Secrets), contents(now.Secrets)) && reflect.DeepEqual(contents(before.Configs), contents(now.Configs))
+}
+
+// contents are the files as a task has them.
+func contents(refs []FileReference) []FileReference {
+	return byTarget(refs, func(r *FileReference) { r.OnChange = "" })
+}
+
+// mounted are the files without what is in those that change while a task runs.
+func mounted(refs []FileReference) []FileReference {
+	return byTarget(refs, func(r *FileReference) {
+		if r.Live() {
+			r.Source, r.ID, r.OnChange = "", "", ChangeNone
+		} else {
+			r.OnChange = ""
+		}
+	})
+}
+
+// byTarget are references made comparable: replacing one puts it last.
+func byTarget(refs []FileReference, change func(*FileReference)) []FileReference {
+	if len(refs) == 0 {
+		return nil
 	}
 	refs = slices.Clone(refs)
 	for i := range refs {
-		if refs[i].Live() {
-			refs[i].Source, refs[i].ID = "", ""
-		}
+		change(&refs[i])
 	}
-	slices.SortFunc(refs, func(a, b FileReference) int { return strings.Compare(a.Target, b.Target) }) // replacing one puts it last
+	slices.SortFunc(refs, func(a, b FileReference) int { return strings.Compare(a.Target, b.Target) })
 	return refs
-}
-
-// SameFiles tells whether the tasks of a revision have the secrets and configs that a service asks for now.
-func SameFiles(r *ServiceRevisionSpec, s *ServiceSpec) bool {
-	return reflect.DeepEqual(r.Task.Container.Secrets, s.Task.Container.Secrets) && reflect.DeepEqual(r.Task.Container.Configs, s.Task.Container.Configs)
 }
 
 // Constraints parses the placement constraints of a task. One that cannot be parsed, which validation refuses, becomes
