@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	engine "github.com/swarmd/swarmd/pkg/runtime"
@@ -15,14 +16,22 @@ import (
 // changeSignal is what a process is sent whose files have changed, where it wants to be told.
 const changeSignal = "SIGHUP"
 
+// changing is what an attempt at it says in front of its error.
+const changing = "changing secrets and configs: "
+
+// misfit tells whether a task's secrets and configs may be others than it is to have, or it was told anew to have them.
+func (t *task) misfit() bool {
+	return t.fitted != t.revision.Meta.ID || v1.Refitting(&v1.Task{Desired: t.assigned.Desired, Status: &t.status})
+}
+
 // refit is what a worker has to do for a task whose secrets and configs may be others than its container has. That is no reason to end
 // the task, whatever comes of it.
 func (a *Agent) refit(t *task) func(context.Context) result {
-	revision, id, rt := t.revision.Meta.ID, t.id, a.o.Runtime
+	r, id, rt := result{revision: t.revision.Meta.ID, refitAt: t.assigned.Desired.RefitAt, unheard: t.unheard}, t.id, a.o.Runtime
 	told := make(map[string]bool)
-	for _, r := range references(&t.spec().Container) {
-		if r.OnChange == v1.ChangeSignal {
-			told[r.Target] = t.phase >= phaseStarted
+	for _, f := range references(&t.spec().Container) {
+		if f.OnChange == v1.ChangeSignal {
+			told[f.Target] = t.phase >= phaseStarted
 		}
 	}
 	spec, err := a.expand(t)
@@ -31,38 +40,69 @@ func (a *Agent) refit(t *task) func(context.Context) result {
 		keep, err = a.keepFiles(t, spec.Env)
 	}
 	return func(ctx context.Context) result {
-		if err != nil || keep == nil {
-			return result{err: err, revision: revision}
+		if r.err = err; err != nil || keep == nil {
+			return r
 		}
-		before, err := rt.KeptFiles(ctx, id)
-		if err == nil {
-			err = keep(ctx)
+		var before, after []engine.File
+		if before, r.err = rt.KeptFiles(ctx, id); r.err != nil {
+			return r
 		}
-		var after []engine.File
-		if err == nil {
-			after, err = rt.KeptFiles(ctx, id)
+		if r.err = keep(ctx); r.err != nil {
+			return r
 		}
-		if err == nil && slices.ContainsFunc(after, func(f engine.File) bool { return told[f.Target] && !slices.ContainsFunc(before, f.Same) }) {
-			err = rt.Signal(ctx, id, changeSignal)
+		if after, r.err = rt.KeptFiles(ctx, id); r.err != nil {
+			return r
 		}
-		return result{err: err, revision: revision}
+		if slices.ContainsFunc(after, func(f engine.File) bool { return told[f.Target] && !slices.ContainsFunc(before, f.Same) }) {
+			r.unheard = true
+		}
+		if r.unheard {
+			r.err = rt.Signal(ctx, id, changeSignal)
+			r.unheard = r.err != nil
+		}
+		return r
 	}
 }
 
-// refitted takes note of that. What cannot succeed is told, and not tried again until the service changes.
+// refitted takes note of that. What cannot succeed is told, and not tried again until the service changes, or its update is resumed.
 func (a *Agent) refitted(t *task, r result) {
+	t.unheard = r.unheard
 	var missing *missingError
 	switch {
 	case r.err == nil:
-		t.fitted, t.attempts = r.revision, 0
+		t.attempts = 0
+		a.fitted(t, r)
 	case errors.As(r.err, &missing), final(r.err), t.attempts >= maxAttempts:
 		a.log.Warn("a task keeps the secrets and configs that it has", "task.id", t.id, "err", r.err)
-		t.fitted, t.attempts = r.revision, 0
-		a.observe(t, t.status.State, t.status.Message, "changing secrets and configs: "+r.err.Error())
+		t.attempts = 0
+		a.fitted(t, r)
 	default:
 		a.log.Warn("cannot change a task's secrets and configs; trying again", "task.id", t.id, "err", r.err)
 		t.attempts++
+		a.observe(t, t.status.State, t.status.Message, changing+r.err.Error()+"; trying again")
 		a.backOff(t)
+	}
+}
+
+// fitted takes note of the secrets and configs that a container has, or cannot have, and tells those who asked for them.
+func (a *Agent) fitted(t *task, r result) {
+	t.fitted = r.revision
+	switch {
+	case r.err != nil:
+		a.observe(t, t.status.State, t.status.Message, changing+r.err.Error())
+	case strings.HasPrefix(t.status.Err, changing):
+		a.observe(t, t.status.State, t.status.Message, "")
+	}
+	if r.refitAt.IsZero() || t.status.State.Terminal() {
+		return
+	}
+	next := v1.TaskRefit{At: r.refitAt}
+	if r.err != nil {
+		next.Err = strings.TrimPrefix(t.status.Err, changing) // as people are told it
+	}
+	if old := t.status.Refit; old == nil || !old.At.Equal(next.At) || old.Err != next.Err {
+		t.status.Refit, t.saved = &next, a.dirty()
+		a.tell(t)
 	}
 }
 

@@ -2,9 +2,11 @@ package agent
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -250,5 +252,73 @@ func TestSecretsChangeUnderTasks(t *testing.T) {
 		}
 		l.swarm.assign("t1", with("old", v1.ChangeNone), v1.TaskRunning)
 		seen("0ld", 2)
+		if got := l.want("t1", v1.TaskRunning); got.Err != "" {
+			t.Errorf("the error %q stayed", got.Err)
+		}
+	})
+}
+
+// TestLiveChangeIsAnswered: who asks for other secrets is told once the task has them, or why it has not; a process that could not be told
+// is told when that is asked for again, though its file has changed already.
+func TestLiveChangeIsAnswered(t *testing.T) {
+	var broken atomic.Pointer[engine.FakeOp]
+	fail := func(op engine.FakeOp, _ string) error {
+		if b := broken.Load(); b != nil && *b == op {
+			return errors.New("out of order")
+		}
+		return nil
+	}
+	deaf := func(engine.Container) engine.FakeProcess { return engine.FakeProcess{Deaf: true} }
+	bubble(t, engine.FakeOptions{Process: deaf, Fail: fail}, func(t *testing.T, l *lab) {
+		l.swarm.secrets = []*v1.Secret{secret("old", "0ld"), secret("new", "n3w")}
+		with := func(id string) string {
+			return l.swarm.service("web", func(r *v1.ServiceRevisionSpec) {
+				r.Task.Container.Secrets = []v1.FileReference{{Source: id, ID: id, Target: "/run/secrets/pass", OnChange: v1.ChangeSignal}}
+			})
+		}
+		l.swarm.assign("t1", with("old"), v1.TaskRunning)
+		l.start(nil)
+		settle(time.Second)
+		if got := l.want("t1", v1.TaskRunning); got.Refit != nil {
+			t.Errorf("nobody asked, and the task says %+v", got.Refit)
+		}
+		asked := time.Now()
+		ask := func(revision, text, why string) {
+			t.Helper()
+			asked = asked.Add(time.Hour)
+			l.swarm.change("t1", func(task *v1.Task) *v1.Task {
+				d := *task.Desired
+				d.Revision, d.RefitAt = revision, asked
+				return &v1.Task{Meta: task.Meta, Desired: &d}
+			})
+			settle(time.Minute)
+			got := l.want("t1", v1.TaskRunning)
+			if got.Refit == nil || !got.Refit.At.Equal(asked) || got.Refit.Err != why {
+				t.Errorf("the task says %+v, want %q at %v", got.Refit, why, asked)
+			}
+			if want := strings.TrimSuffix("changing secrets and configs: "+why, "changing secrets and configs: "); got.Err != want {
+				t.Errorf("error %q, want %q", got.Err, want)
+			}
+			if files := l.fake.FilesOf("t1"); len(files) != 1 || string(files[0].Data) != text {
+				t.Errorf("files %+v, want %q", files, text)
+			}
+		}
+		keep, signal := engine.FakeKeep, engine.FakeSignal
+		broken.Store(&keep)
+		ask(with("new"), "0ld", "out of order")
+		broken.Store(&signal)
+		next := with("new")
+		ask(next, "n3w", "out of order")
+		broken.Store(nil)
+		before := l.fake.Calls(engine.FakeSignal)
+		ask(next, "n3w", "")
+		ask(next, "n3w", "")
+		if got := l.fake.Calls(engine.FakeSignal) - before; got != 1 {
+			t.Errorf("the process was told %d times, want once", got)
+		}
+		l.stop()
+		l.start(nil)
+		ask(with("gone"), "n3w", "secret gone not found")
+		ask(with("old"), "0ld", "")
 	})
 }

@@ -26,6 +26,7 @@ type task struct {
 	wanted   bool      // to run, as the manager said last
 	lacking  bool      // waits for a manager to send its secrets and configs
 	fitted   string    // the revision whose secrets and configs its container is known to have
+	unheard  bool      // its process could not be told of those
 	stopAt   time.Time // when it became known that it is to stop
 	ended    *engine.State
 	lost     bool      // nobody knows how it ended
@@ -88,8 +89,7 @@ func (a *Agent) view(t *task, now time.Time) view {
 		d := t.assigned.Desired
 		v.start = (d.State == v1.TaskRunning || d.State == v1.TaskComplete) && !now.Before(d.StartAfter)
 	}
-	v.refit = a.complete && t.known() && t.phase >= phaseCreated && t.phase < phaseEnded && t.fitted != t.revision.Meta.ID &&
-		hasLive(&t.spec().Container)
+	v.refit = a.complete && t.known() && t.phase >= phaseCreated && t.phase < phaseEnded && t.misfit() && hasLive(&t.spec().Container)
 	if from, ok := a.again(t, now); ok {
 		v.again, v.await = true, now.Before(from)
 	}

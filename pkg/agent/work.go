@@ -52,6 +52,9 @@ type result struct {
 	state engine.State
 	// revision is the one that the secrets and configs were those of.
 	revision string
+	// refitAt is the TaskDesired.RefitAt that this answers; unheard: the process could not be told.
+	refitAt time.Time
+	unheard bool
 }
 
 // work has a worker do one action.
@@ -107,8 +110,8 @@ func (a *Agent) job(t *task, act action) (func(context.Context) result, error) {
 		if err != nil {
 			return nil, err
 		}
-		own, revision := a.ownAddresses(t), t.revision.Meta.ID
-		return func(ctx context.Context) result { return result{err: a.create(ctx, c, own, keep), revision: revision} }, nil
+		own, r := a.ownAddresses(t), result{revision: t.revision.Meta.ID, refitAt: t.assigned.Desired.RefitAt}
+		return func(ctx context.Context) result { r.err = a.create(ctx, c, own, keep); return r }, nil
 	case actRefit:
 		return a.refit(t), nil
 	case actStart:
@@ -177,7 +180,8 @@ func (a *Agent) done(t *task, act action, r result) {
 		t.attempts++
 		a.backOff(t)
 	case act == actCreate:
-		t.phase, t.attempts, t.fitted = phaseCreated, 0, r.revision
+		t.phase, t.attempts, t.unheard = phaseCreated, 0, false
+		a.fitted(t, r)
 	case act == actRemove:
 		t.phase, t.attempts = phaseRemoved, 0
 	case act == actAgain:

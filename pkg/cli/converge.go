@@ -87,7 +87,7 @@ func judge(v view) verdict {
 	}
 	for _, slot := range out.slots {
 		state := v1.Observed(slot.task)
-		runs := v1.Serves(slot.task) && !job && v.goal != toEnd
+		runs := v1.Serves(slot.task) && !v1.Refitting(slot.task) && !job && v.goal != toEnd
 		ended := state == v1.TaskComplete && (job || v.goal != toRun && endsForGood(s))
 		if runs || ended {
 			out.running++
@@ -211,7 +211,7 @@ func (v view) current() func(revision string) bool {
 		is, ok := known[revision]
 		if !ok {
 			r := v.revisions[revision]
-			is = r != nil && v1.SameButPlacement(r, effective.Spec)
+			is = r != nil && v1.SameButPlacement(r, effective.Spec) && v1.SameFiles(r, effective.Spec)
 			known[revision] = is
 		}
 		return is

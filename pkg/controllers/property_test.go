@@ -121,7 +121,7 @@ func drawTasks(t *rapid.T, y *strings.Builder, service string) {
 func drawStep(t *rapid.T, w *reconciletest.World) string {
 	service := rapid.SampledFrom([]string{"web", "db"}).Draw(t, "service")
 	node := rapid.SampledFrom(nodeIDs).Draw(t, "node")
-	switch rapid.IntRange(0, 14).Draw(t, "step") {
+	switch rapid.IntRange(0, 16).Draw(t, "step") {
 	case 0:
 		return fmt.Sprintf("scale %s %d", service, rapid.IntRange(0, 5).Draw(t, "replicas"))
 	case 1:
@@ -140,6 +140,10 @@ func drawStep(t *rapid.T, w *reconciletest.World) string {
 		return fmt.Sprintf("edit %s task.container.image=a:%d", service, rapid.IntRange(1, 3).Draw(t, "image"))
 	case 14:
 		return drawRollback(w, service)
+	case 15:
+		return fmt.Sprintf(`set %s task.container.secrets=[{"source":"s%d","target":"/s","onChange":"none"}]`, service, rapid.IntRange(0, 2).Draw(t, "secret"))
+	case 16:
+		return drawUnfit(t, w)
 	case 10:
 		return fmt.Sprintf("set %s task.networks=%s", service, drawAttachments(t))
 	case 11:
@@ -186,6 +190,16 @@ func drawStatus(t *rapid.T, w *reconciletest.World) string {
 		return "" // states never go back, and no agent starts what is not to run
 	}
 	return fmt.Sprintf("status %s@%d %s", v1.TaskName(task.Desired), task.Desired.Attempt, state)
+}
+
+// drawUnfit is an agent that cannot change the secrets of some task.
+func drawUnfit(t *rapid.T, w *reconciletest.World) string {
+	for task := range store.All(w.Snapshot(), v1.Tasks) {
+		if v1.Observed(task) == v1.TaskRunning && v1.Refitting(task) {
+			return fmt.Sprintf("unfit %s@%d disk full", v1.TaskName(task.Desired), task.Desired.Attempt)
+		}
+	}
+	return ""
 }
 
 // heal makes everything well, and waits for long enough.

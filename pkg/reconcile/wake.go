@@ -46,6 +46,11 @@ func (t TaskChange) Ran() bool {
 	return t.New != nil && v1.Observed(t.New) == v1.TaskRunning && (t.Old == nil || v1.Observed(t.Old) < v1.TaskRunning)
 }
 
+// Refitted tells whether its node has said what came of changing secrets and configs under the task.
+func (t TaskChange) Refitted() bool {
+	return t.Old != nil && t.New != nil && v1.Refitting(t.Old) && !v1.Refitting(t.New)
+}
+
 // Freed tells whether the task gave back something that it held on a node and that others may wait for.
 func (t TaskChange) Freed() bool {
 	if t.Old == nil || !v1.HoldsPlacement(t.Old) || t.New != nil && v1.HoldsPlacement(t.New) {

@@ -116,6 +116,8 @@ type TaskDesired struct {
 	// Move is of a task that is to take over from one that runs elsewhere, so that the service is balanced; nil once it has. A task that
 	// is to stop and still has it never took over.
 	Move *TaskMove `json:"move,omitempty"`
+	// RefitAt is when the task was last told to have the secrets and configs of Revision as it is; zero where it was made with them.
+	RefitAt time.Time `json:"refitAt,omitzero"`
 }
 
 // TaskMove is what a task that is to take over from another is made by.
@@ -181,6 +183,16 @@ type TaskStatus struct {
 	Ran *Duration `json:"ran,omitempty"`
 	// Unhealthy tells that the health check failed for good: the task takes no new connections, and is being stopped.
 	Unhealthy bool `json:"unhealthy,omitempty"`
+	// Refit is what came of the latest change of secrets and configs under the task; nil where there was none.
+	Refit *TaskRefit `json:"refit,omitempty"`
+}
+
+// TaskRefit is what came of telling a task to have other secrets and configs.
+type TaskRefit struct {
+	// At is the TaskDesired.RefitAt that this is the answer to.
+	At time.Time `json:"at"`
+	// Err is why it has not got them, or its process was not told, for the user to read.
+	Err string `json:"err,omitempty"`
 }
 
 // AloneRestarts are the restarts of a task's container in place, which its node's agent does by the service's restart policy while
@@ -259,6 +271,20 @@ func Live(t *Task) bool { return t.Desired.State <= TaskComplete && !Observed(t)
 // Serves tells whether a task takes new connections: it runs, is healthy, and is not to stop.
 func Serves(t *Task) bool {
 	return t.Desired.State <= TaskComplete && Observed(t) == TaskRunning && !t.Status.Unhealthy
+}
+
+// Refitting tells whether a task was told to have other secrets and configs, and its node has not said yet what came of it.
+func Refitting(t *Task) bool {
+	at := t.Desired.RefitAt
+	return !at.IsZero() && (t.Status == nil || t.Status.Refit == nil || !t.Status.Refit.At.Equal(at))
+}
+
+// Unfit is why a task has not got the secrets and configs that it was told to have; "" where it has, or may have yet.
+func Unfit(t *Task) string {
+	if t.Desired.RefitAt.IsZero() || Refitting(t) {
+		return ""
+	}
+	return t.Status.Refit.Err
 }
 
 // HoldsPlacement tells whether a placed task still holds what was set aside for it on its node: until it is observed to

@@ -23,7 +23,9 @@ const (
 	messageRolledBack  = "rollback completed"
 	messageBackPaused  = "rollback paused due to "
 	messageCrowded     = "; stop-first in "
+	messageUnfit       = "; secrets and configs are not changed in "
 	failedTask         = "failure or early termination of task "
+	unfitTask          = "failure to change secrets and configs of task "
 )
 
 // fail is what becomes of a rollout that has failed: it is paused or rolled back. A rollback is never rolled back.
@@ -159,6 +161,8 @@ func (r *rollout) stuck(upTo uint64) string {
 			text += ": " + t.Desired.Pending
 		case state == v1.TaskReady && t.Desired.State == v1.TaskReady && !r.now.Before(t.Desired.StartAfter):
 			text += ", and waits for the one before it to stop"
+		case v1.Refitting(t) && t.Status.Err == "":
+			text += ", and its node has not said that it has its secrets and configs"
 		case t.Status != nil && cmp.Or(t.Status.Err, t.Status.Message) != "":
 			text += ": " + cmp.Or(t.Status.Err, t.Status.Message)
 		case state == v1.TaskRunning:
@@ -177,15 +181,32 @@ func (r *rollout) say(u *v1.UpdateStatus) bool {
 			crowded++
 		}
 	}
-	said, _, _ := strings.Cut(u.Message, messageCrowded)
+	said, _ := withoutNotes(u.Message)
 	if crowded > 0 {
-		slots := " slots"
-		if crowded == 1 {
-			slots = " slot"
-		}
-		said += messageCrowded + strconv.Itoa(crowded) + slots + ", where no node takes the new task beside the old one"
+		said += messageCrowded + count(crowded, "slot") + ", where no node takes the new task beside the old one"
+	}
+	if len(r.unfit) > 0 {
+		said += messageUnfit + count(len(r.unfit), "task")
 	}
 	changed := said != u.Message
 	u.Message = said
 	return changed
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return strconv.Itoa(n) + " " + what
+}
+
+// withoutNotes parts a message from what say has added to it.
+func withoutNotes(message string) (said, notes string) {
+	at := len(message)
+	for _, note := range []string{messageCrowded, messageUnfit} {
+		if i := strings.Index(message, note); i >= 0 {
+			at = min(at, i)
+		}
+	}
+	return message[:at], message[at:]
 }

@@ -8,7 +8,6 @@ package rollout
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -23,7 +22,7 @@ type Rule struct{}
 func (Rule) Name() string { return "rollout" }
 
 // Keys implements reconcile.Rule: a service is worth deciding when it changes, when a task of it ends or is decided about, when
-// a node that a global one may be on changes, and, during a rollout, when a task has begun to run.
+// a node that a global one may be on changes, and, during a rollout, when a task has begun to run or has other secrets and configs.
 func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	if c.Kind == v1.KindService {
 		return []string{c.ID}
@@ -39,7 +38,7 @@ func (Rule) Keys(s *store.Snapshot, c store.Change) []string {
 	if !ok {
 		return nil
 	}
-	if t.Decided() || t.Ended() || t.Ran() && updating(s, t.Service()) {
+	if t.Decided() || t.Ended() || (t.Ran() || t.Refitted()) && updating(s, t.Service()) {
 		return []string{t.Service()}
 	}
 	return nil
@@ -111,6 +110,8 @@ type rollout struct {
 	target   string
 	slots    []slot   // with tasks, ascending
 	failed   []string // tasks whose failure was not counted yet
+	// unfit are tasks that run, and have not got the secrets and configs that this rollout told them to have.
+	unfit []*v1.Task
 	// former counts the tasks of each revision that is not the target's.
 	former map[string]int
 	again  time.Time
@@ -182,7 +183,7 @@ func (r *rollout) begin(before *v1.UpdateStatus) *v1.UpdateStatus {
 	}
 	if dirty == 0 {
 		next.Admitted, next.AdmittedAt = v1.UpdateEverySlot, r.now
-		r.slots, r.failed = nil, nil
+		r.slots, r.failed, r.unfit = nil, nil, nil
 		r.survey(next) // those of this very moment are of it
 	}
 	r.advance(next)
@@ -193,8 +194,11 @@ func (r *rollout) begin(before *v1.UpdateStatus) *v1.UpdateStatus {
 
 // count adds what failed, and says why the rollout has where that is too much.
 func (r *rollout) count(u *v1.UpdateStatus) (why string) {
-	if r.config.action == v1.FailureContinue || len(r.failed) == 0 {
+	if r.config.action == v1.FailureContinue {
 		return ""
+	}
+	tooMany := func(unfit int) bool {
+		return float64(u.Failures+uint64(unfit))/float64(max(u.Dirty, 1)) > r.config.maxFailureRatio
 	}
 	for _, id := range r.failed {
 		if slices.Contains(u.Failed, id) {
@@ -202,9 +206,14 @@ func (r *rollout) count(u *v1.UpdateStatus) (why string) {
 		}
 		u.Failures++
 		u.Failed = append(slices.Clip(u.Failed), id)
-		if float64(u.Failures)/float64(max(u.Dirty, 1)) > r.config.maxFailureRatio {
+		if tooMany(0) {
 			why = failedTask + id
 			break
+		}
+	}
+	for i, t := range r.unfit { // these go on, so that they are counted as they are found
+		if why == "" && tooMany(i+1) {
+			why = unfitTask + t.Meta.ID + ": " + v1.Unfit(t)
 		}
 	}
 	u.Failed = u.Failed[max(0, len(u.Failed)-v1.MaxUpdateFailed):]
@@ -264,10 +273,8 @@ func (r *rollout) complete(u *v1.UpdateStatus) {
 	if u.State == v1.UpdateRollbackStarted {
 		state, message = v1.UpdateRollbackCompleted, messageRolledBack
 	}
-	if _, crowded, ok := strings.Cut(u.Message, messageCrowded); ok {
-		message += messageCrowded + crowded
-	}
-	u.State, u.CompletedAt, u.Message, u.Admitted = state, r.now, message, v1.UpdateEverySlot
+	_, notes := withoutNotes(u.Message)
+	u.State, u.CompletedAt, u.Message, u.Admitted = state, r.now, message+notes, v1.UpdateEverySlot
 	u.ProgressAt, u.Moving = time.Time{}, 0
 }
 

@@ -71,6 +71,7 @@ func (r *rollout) survey(before *v1.UpdateStatus) {
 	}
 	slices.SortFunc(r.slots, func(a, b slot) int { return cmp.Compare(a.number, b.number) })
 	slices.Sort(r.failed)
+	slices.SortFunc(r.unfit, func(a, b *v1.Task) int { return cmp.Compare(a.Meta.ID, b.Meta.ID) })
 }
 
 // add puts a task into its slot.
@@ -79,7 +80,8 @@ func (r *rollout) add(s *slot, t *v1.Task, revisions *revisions, since time.Time
 	current, wanted := revisions.current(d.Revision), d.State <= v1.TaskComplete
 	state := v1.Observed(t)
 	ended := state == v1.TaskFailed || state == v1.TaskRejected || state == v1.TaskComplete
-	ofThis := current && d.Revision == r.target && !t.Meta.CreatedAt.Before(since)
+	refit := d.Revision == r.target && !d.RefitAt.IsZero() && !d.RefitAt.Before(since)
+	ofThis := current && d.Revision == r.target && !t.Meta.CreatedAt.Before(since) || refit
 	if d.Attempt >= s.newest {
 		s.newest, s.latest, s.tried = d.Attempt, t, ended && ofThis
 		s.newestCurrent = current && (!wanted || revisions.clean(t))
@@ -101,17 +103,24 @@ func (r *rollout) add(s *slot, t *v1.Task, revisions *revisions, since time.Time
 	if ended && ofThis && r.early(t) {
 		r.failed = append(r.failed, t.Meta.ID) // not counted yet: the service rule stops it in the same step
 	}
-	if revisions.clean(t) {
-		s.clean = true
-		s.settled = s.settled || state == v1.TaskRunning
-	} else {
+	unfit := v1.Unfit(t) != ""
+	if !revisions.clean(t) || unfit && !refit { // that it failed before this rollout began says nothing of now
 		s.stale = true
+		return
 	}
+	if unfit && !ended {
+		r.unfit = append(r.unfit, t)
+	}
+	s.clean = true
+	s.settled = s.settled || state == v1.TaskRunning && !v1.Refitting(t)
 }
 
-// early tells whether a task ended before it had run for as long as it is monitored. Where the agent does not say, it
-// counts: a rollout that pauses once too often is better than one that goes on.
+// early tells whether a task ended before it had run for as long as it is monitored, or had other secrets and configs for as long. Where
+// the agent does not say, it counts: a rollout that pauses once too often is better than one that goes on.
 func (r *rollout) early(t *v1.Task) bool {
+	if at := t.Desired.RefitAt; !at.IsZero() && t.Status.At.Sub(at) <= r.config.monitor {
+		return true
+	}
 	return t.Status.Ran == nil || time.Duration(*t.Status.Ran) <= r.config.monitor
 }
 
@@ -121,11 +130,11 @@ type revisions struct {
 	service  *v1.Service
 	target   string
 	wanted   []v1.Constraint
-	same     map[string]bool // revisions that differ from the target in their placement at most
+	same     map[string]difference
 }
 
 func newRevisions(s *store.Snapshot, service *v1.Service, target string) *revisions {
-	return &revisions{s, service, target, v1.Constraints(&service.Spec.Task), map[string]bool{target: true}}
+	return &revisions{s, service, target, v1.Constraints(&service.Spec.Task), map[string]difference{target: {current: true}}}
 }
 
 // moves tells whether a global service's task on a node can become another one there.
@@ -134,22 +143,31 @@ func (r *revisions) moves(node string) bool {
 	return ok && !v1.NodePaused(n) && v1.Hosts(n, r.wanted)
 }
 
-// current tells whether tasks of a revision run what the spec asks for, wherever they run.
-func (r *revisions) current(id string) bool {
-	same, seen := r.same[id]
-	if !seen {
-		found, ok := store.Get(r.snapshot, v1.ServiceRevisions, id)
-		same = ok && v1.SameButPlacement(found.Spec, r.service.Spec)
-		r.same[id] = same
-	}
-	return same
+// difference is how a revision compares with what the spec asks for.
+type difference struct {
+	// current: it differs in its placement, and in files that change under tasks, at most. others: in such files.
+	current, others bool
 }
 
-// clean tells whether a task of a current revision is also where the spec wants it.
+func (r *revisions) of(id string) difference {
+	d, seen := r.same[id]
+	if !seen {
+		if found, ok := store.Get(r.snapshot, v1.ServiceRevisions, id); ok {
+			d = difference{v1.SameButPlacement(found.Spec, r.service.Spec), !v1.SameFiles(found.Spec, r.service.Spec)}
+		}
+		r.same[id] = d
+	}
+	return d
+}
+
+// current tells whether tasks of a revision need no replacement, wherever they run.
+func (r *revisions) current(id string) bool { return r.of(id).current }
+
+// clean tells whether a task of a current revision is also where the spec wants it, and was told of its secrets and configs.
 func (r *revisions) clean(t *v1.Task) bool {
 	if t.Desired.Revision == r.target {
 		return true
 	}
 	node, ok := store.Get(r.snapshot, v1.Nodes, v1.TaskNode(t))
-	return ok && !v1.NodeLost(node) && v1.Satisfies(node, r.wanted)
+	return ok && !r.of(t.Desired.Revision).others && !v1.NodeLost(node) && v1.Satisfies(node, r.wanted)
 }

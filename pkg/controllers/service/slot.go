@@ -158,23 +158,36 @@ func (v *view) keepOnly(s *slot, live []*v1.Task, keep ...*v1.Task) {
 			v.start(s, t, keep)
 			continue
 		}
-		v.refit(t, len(keep) == 1)
+		v.refit(s, t, len(keep) == 1)
 	}
 }
 
-// refit has a task that stays have the secrets and configs that the spec asks for now, where those are all that differs. Where it
-// is alone, it has taken over.
-func (v *view) refit(t *v1.Task, alone bool) {
+// refit has a task that stays have the secrets and configs that the spec asks for now, where those are all that differs and its slot may
+// move. Where it is alone, it has taken over.
+func (v *view) refit(s *slot, t *v1.Task, alone bool) {
 	d := *t.Desired
-	if r := v.revision(d.Revision); d.Revision != v.target && r.spec != nil && v.clean(t) && !v1.SameFiles(r.spec, v.service.Spec) {
-		d.Revision = v.target
+	if s.number <= v.admitted && v.unfit(t) {
+		d.Revision, d.RefitAt = v.target, v.now
+		if before := t.Desired.RefitAt; !d.RefitAt.After(before) {
+			d.RefitAt = before.Add(1) // by which its node's answers are told apart, whatever the clock of the leader before says
+		}
 	}
 	if alone {
 		d.Move = nil
 	}
-	if d.Revision != t.Desired.Revision || d.Move != t.Desired.Move {
+	if !d.RefitAt.Equal(t.Desired.RefitAt) || d.Move != t.Desired.Move {
 		v.set(t, &d)
 	}
+}
+
+// unfit tells whether a task is to be told to have the secrets and configs of the spec: it has others, or has not got these, and the rollout
+// was resumed since.
+func (v *view) unfit(t *v1.Task) bool {
+	if !v.clean(t) || v.revision(t.Desired.Revision).others {
+		return v.clean(t)
+	}
+	d := v.service.Desired
+	return v1.Unfit(t) != "" && d != nil && d.Update != nil && d.Update.Revision == v.target && t.Desired.RefitAt.Before(d.Update.StartedAt)
 }
 
 // start lets a ready task run, once its delay is over and no other task of the slot that is to stop still runs.

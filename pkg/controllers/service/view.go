@@ -64,6 +64,8 @@ type revision struct {
 	spec *v1.ServiceRevisionSpec
 	// current: a task of this revision needs no replacement. samePlacement: wherever it runs.
 	current, samePlacement bool
+	// others: a task of this revision, which needs no replacement, has other secrets and configs.
+	others bool
 	// own are the constraints that the tasks were placed by, wanted those of the spec.
 	own, wanted []v1.Constraint
 	// unfit remembers which nodes do not satisfy own.
@@ -201,6 +203,7 @@ func (v *view) revision(id string) *revision {
 	r.own = v1.Constraints(&r.spec.Task)
 	if id != v.target && v1.SameButPlacement(r.spec, v.service.Spec) {
 		r.current, r.wanted = true, v1.Constraints(&v.service.Spec.Task)
+		r.others = !v1.SameFiles(r.spec, v.service.Spec)
 	}
 	return r
 }

@@ -34,6 +34,7 @@ var update = flag.Bool("update", false, "rewrite what scenarios expect; review t
 //	rollback SERVICE              go back to the previous revision
 //	delete SERVICE
 //	status SERVICE.SLOT[@ATTEMPT] STATE [ran DURATION]      what an agent says of a task; default the newest
+//	unfit SERVICE.SLOT[@ATTEMPT] WHY  an agent says why a task has not got the secrets and configs that it is to have
 //	node ID new|ready|down        a node joins and begins a session, begins one, has lost its session
 //	node ID drain|active|pause|remove|label KEY=VALUE|cpus N
 //	node ID generic [GPU=A,SSD=3…] the generic resources that it says it has

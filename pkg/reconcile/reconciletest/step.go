@@ -76,6 +76,8 @@ func (w *World) change(name string, args []string) error {
 		return w.delete(args[0])
 	case "status":
 		return w.status(args[0], args[1], args[2], args[3])
+	case "unfit":
+		return w.unfit(args[0], args[1:])
 	case "node":
 		return w.node(args[0], args[1], args[2])
 	case "history":
@@ -206,6 +208,15 @@ func (w *World) status(ref, state, ran, duration string) error {
 		status.Ran = (*v1.Duration)(&d)
 	}
 	return w.Commit(w.statusOp(t, status))
+}
+
+// unfit is what an agent says that cannot change the secrets and configs of a task.
+func (w *World) unfit(ref string, why []string) error {
+	t, err := w.task(ref)
+	if err != nil {
+		return err
+	}
+	return w.Commit(w.refitOp(t, strings.TrimSpace(strings.Join(why, " "))))
 }
 
 func (w *World) history(limit string) error {

@@ -224,7 +224,7 @@ func describe(ops []store.Op) string {
 }
 
 // Play does what the agents of all nodes that have a session would do next: tasks that are to run do, those that are to be
-// ready are, those that are to stop have. Those that are to complete run until a script says otherwise. It tells how many tasks
+// ready are, those that are to stop have, and those that are to have other secrets and configs do. Those that are to complete run until a script says otherwise. It tells how many tasks
 // changed.
 func (w *World) Play() (int, error) {
 	s := w.Snapshot()
@@ -234,8 +234,12 @@ func (w *World) Play() (int, error) {
 			continue
 		}
 		for t := range s.TasksOfNode(n.Meta.ID) {
-			if next, changed := played(t); changed {
-				ops = append(ops, w.statusOp(t, &v1.TaskStatus{State: next, At: w.Now}))
+			next, changed := played(t)
+			switch {
+			case changed:
+				ops = append(ops, w.statusOp(t, &v1.TaskStatus{State: next, At: w.Now, Refit: refitted(t, "")}))
+			case v1.Refitting(t) && !next.Terminal():
+				ops = append(ops, w.refitOp(t, ""))
 			}
 		}
 	}
@@ -257,6 +261,23 @@ func played(t *v1.Task) (v1.TaskState, bool) {
 		return want, true
 	}
 	return have, false
+}
+
+// refitted is what an agent says of the secrets and configs that a task was told to have, with why it has not got them.
+func refitted(t *v1.Task, why string) *v1.TaskRefit {
+	if t.Desired.RefitAt.IsZero() {
+		return nil
+	}
+	return &v1.TaskRefit{At: t.Desired.RefitAt, Err: why}
+}
+
+func (w *World) refitOp(t *v1.Task, why string) store.Op {
+	status := v1.TaskStatus{State: v1.Observed(t), At: w.Now}
+	if t.Status != nil {
+		status = *t.Status
+	}
+	status.Refit = refitted(t, why)
+	return w.statusOp(t, &status)
 }
 
 func (w *World) statusOp(t *v1.Task, status *v1.TaskStatus) store.Op {
