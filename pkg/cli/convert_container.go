@@ -26,10 +26,10 @@ func convertContainer(c *v1.ContainerSpec, n names) *dockerContainerSpec {
 		d.Mounts = append(d.Mounts, convertMount(&m))
 	}
 	for _, r := range c.Secrets {
-		d.Secrets = append(d.Secrets, dockerSecretRef{convertFile(&r), cmp.Or(r.ID, n.id(v1.KindSecret, r.Source)), r.Source})
+		d.Secrets = append(d.Secrets, dockerSecretRef{convertFile(&r), cmp.Or(r.ID, n.id(v1.KindSecret, r.Source)), r.Source, string(r.OnChange)})
 	}
 	for _, r := range c.Configs {
-		d.Configs = append(d.Configs, dockerConfigRef{convertFile(&r), cmp.Or(r.ID, n.id(v1.KindConfig, r.Source)), r.Source})
+		d.Configs = append(d.Configs, dockerConfigRef{convertFile(&r), cmp.Or(r.ID, n.id(v1.KindConfig, r.Source)), r.Source, string(r.OnChange)})
 	}
 	for _, u := range c.Ulimits {
 		d.Ulimits = append(d.Ulimits, dockerUlimit{u.Name, u.Hard, u.Soft})

@@ -86,7 +86,7 @@ spec:
       healthcheck: {test: [CMD-SHELL, curl x], interval: 5s, timeout: 1s, startPeriod: 2s, retries: 3}
       hosts: [1.2.3.4 a]
       dns: {nameservers: [1.1.1.1], search: [example.org], options: ["ndots:1"]}
-      secrets: [{source: key, target: /run/secrets/key, uid: "1", gid: "2", mode: 256}]
+      secrets: [{source: key, target: /run/secrets/key, uid: "1", gid: "2", mode: 256, onChange: signal}]
       configs: [{source: page, target: /page}]
       sysctls: {net.core.somaxconn: "1"}
       capabilityAdd: [CAP_NET_ADMIN]

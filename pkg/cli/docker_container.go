@@ -123,10 +123,12 @@ type dockerSecretRef struct {
 	File       *dockerFile
 	SecretID   string
 	SecretName string
+	OnChange   string `json:",omitempty"` // not Docker's, as in dockerConfigRef
 }
 
 type dockerConfigRef struct {
 	File       *dockerFile
 	ConfigID   string
 	ConfigName string
+	OnChange   string `json:",omitempty"`
 }

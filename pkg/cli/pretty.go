@@ -94,11 +94,15 @@ Mounts:{{range .}}
 {{- with .Configs}}
 Configs:{{range .}}
  Target:	{{.File.Name}}
-  Source:	{{.ConfigName}}{{end}}{{end}}
+  Source:	{{.ConfigName}}
+{{- with .OnChange}}
+  On change:	{{.}}{{end}}{{end}}{{end}}
 {{- with .Secrets}}
 Secrets:{{range .}}
  Target:	{{.File.Name}}
-  Source:	{{.SecretName}}{{end}}{{end}}{{end}}
+  Source:	{{.SecretName}}
+{{- with .OnChange}}
+  On change:	{{.}}{{end}}{{end}}{{end}}{{end}}
 {{- with .Spec.TaskTemplate.LogDriver}}
 Log Driver:
 {{- with .Name}}
