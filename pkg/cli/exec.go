@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -28,12 +29,12 @@ const (
 
 type execFlags struct {
 	interactive, tty bool
-	env              *list[string]
+	env, envFiles    *list[string]
 	user, dir        string
 }
 
 func (a *app) execCommand() *cobra.Command {
-	f := execFlags{env: newList("list", a.parseEnv)}
+	f := execFlags{env: newList("list", a.parseEnv), envFiles: newStrings()}
 	cmd := &cobra.Command{
 		Use:   "exec [OPTIONS] TASK|SERVICE COMMAND [ARG...]",
 		Short: "Execute a command in a running task, on whichever node it runs",
@@ -47,6 +48,9 @@ The exit status is that of the command; 126 or 127 where it cannot be started.`,
 		DisableFlagsInUseLine: true,
 		ValidArgsFunction:     completeNames(a, v1.Services),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := refusedOfExec(cmd.Flags()); err != nil {
+				return err
+			}
 			return a.exec(cmd.Context(), &f, args[0], args[1:])
 		},
 	}
@@ -55,13 +59,37 @@ The exit status is that of the command; 126 or 127 where it cannot be started.`,
 	s.BoolVarP(&f.interactive, "interactive", "i", false, "Keep STDIN open even if not attached")
 	s.BoolVarP(&f.tty, "tty", "t", false, "Allocate a pseudo-TTY")
 	s.VarP(f.env, "env", "e", "Set environment variables")
+	s.Var(f.envFiles, "env-file", "Read in a file of environment variables")
 	s.StringVarP(&f.user, "user", "u", "", `Username or UID (format: "<name|uid>[:<group|gid>]")`)
 	s.StringVarP(&f.dir, "workdir", "w", "", "Working directory inside the container")
+	// Known, and refused by name: see refusedOfExec.
+	s.BoolP("detach", "d", false, "Run command in the background (not supported)")
+	s.String("detach-keys", "", "Override the key sequence for detaching from the command (not supported)")
+	s.Bool("privileged", false, "Give extended privileges to the command (not supported)")
 	return cmd
 }
 
+// refusedOfExec says which of the flags given cannot be honoured, and what to do instead.
+func refusedOfExec(given *pflag.FlagSet) error {
+	const ends = `a command ends when whoever ran it leaves: have the task run it in the background, as with sh -c "COMMAND >/dev/null 2>&1 &"`
+	if detach, _ := given.GetBool("detach"); detach {
+		return errors.New("--detach: not supported: " + ends)
+	}
+	if given.Changed("detach-keys") {
+		return errors.New("--detach-keys: not supported: " + ends)
+	}
+	if privileged, _ := given.GetBool("privileged"); privileged {
+		return errors.New("--privileged: not supported: a command has the rights of its container: swarmctl service update --cap-add gives it more")
+	}
+	return nil
+}
+
 func (a *app) exec(ctx context.Context, f *execFlags, ref string, command []string) error {
-	start := v1.ExecStart{Command: command, TTY: f.tty, Stdin: f.interactive, Env: f.env.all, User: f.user, Dir: f.dir}
+	env, err := a.environment(f.envFiles.all, f.env.all)
+	if err != nil {
+		return err
+	}
+	start := v1.ExecStart{Command: command, TTY: f.tty, Stdin: f.interactive, Env: env, User: f.user, Dir: f.dir}
 	terminal := a.inputTerminal()
 	if f.tty && f.interactive && terminal == nil {
 		return errNotTTY
