@@ -24,7 +24,7 @@ func (a *app) portForwardCommand() *cobra.Command {
 		Use:   "port-forward [OPTIONS] TASK|SERVICE [LOCAL:]PORT [[LOCAL:]PORT...]",
 		Short: "Forward ports of this machine to ports inside a running task",
 		Long: `Forward TCP ports of this machine to ports inside a running task, on whichever node it runs, published or not. Of a service it is
-the first task that runs. The port of this machine is the same where none is given, and a free one for 0.`,
+the first task that runs when a connection is made: one that was replaced is followed by another. The port of this machine is the same where none is given, and a free one for 0.`,
 		Example: `  swarmctl port-forward db 5432
   swarmctl port-forward web.2 8080:80`,
 		Args:                  minArgs(2),
@@ -84,7 +84,7 @@ func (a *app) portForward(ctx context.Context, address, ref string, ports []stri
 			return err
 		}
 		context.AfterFunc(ctx, func() { _ = listener.Close() })
-		a.printf("Forwarding from %s to port %d of %s\n", listener.Addr(), f.port, v1.TaskName(task.Desired))
+		a.printf("Forwarding from %s to port %d of %s\n", listener.Addr(), f.port, v1.TaskName(task.Desired)) // which shows that there is one
 		serving.Go(func() {
 			defer cancel()
 			for {
@@ -101,7 +101,7 @@ func (a *app) portForward(ctx context.Context, address, ref string, ports []stri
 				}
 				serving.Go(func() {
 					defer func() { <-room }()
-					if err := forward(ctx, c, task.Meta.ID, f.port, conn); err != nil && ctx.Err() == nil {
+					if err := forward(ctx, c, ref, f.port, conn); err != nil && ctx.Err() == nil {
 						fmt.Fprintln(a.Err, err)
 					}
 				})
@@ -112,10 +112,14 @@ func (a *app) portForward(ctx context.Context, address, ref string, ports []stri
 	return nil
 }
 
-// forward leads one connection to a task's port.
-func forward(ctx context.Context, c *client.Client, task string, port uint16, conn net.Conn) error {
+// forward leads one connection to the port of the task that is meant now.
+func forward(ctx context.Context, c *client.Client, ref string, port uint16, conn net.Conn) error {
 	defer conn.Close()
-	to, err := c.Tunnel(ctx, task, v1.TunnelStart{Forward: &v1.ForwardStart{Port: port}})
+	task, err := runningTask(ctx, c, ref)
+	if err != nil {
+		return err
+	}
+	to, err := c.Tunnel(ctx, task.Meta.ID, v1.TunnelStart{Forward: &v1.ForwardStart{Port: port}})
 	if err != nil {
 		return daemonError(err)
 	}
