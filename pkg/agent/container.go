@@ -2,8 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -107,81 +105,21 @@ func logConfig(d *v1.Driver) (engine.LogConfig, error) {
 
 // templateData is what the templates of a task refer to.
 func (a *Agent) templateData(t *task) *v1.TemplateData {
-	d := t.assigned.Desired
-	data := new(v1.TemplateData)
-	data.Service.ID, data.Service.Name, data.Service.Labels = d.Service, d.ServiceName, t.revision.Meta.Labels
-	data.Node.ID = a.o.NodeID
 	description := a.o.Describe()
-	data.Node.Hostname, data.Node.Platform = description.Hostname, description.Platform
-	data.Task.ID, data.Task.Name = t.id, v1.ContainerName(t.assigned)
-	data.Task.Slot = v1.SlotName(d)
-	return data
+	return v1.NewTemplateData(t.assigned, t.revision.Meta.Labels, a.o.NodeID, &description)
 }
 
 // expand is a task's container spec with the templates in it expanded. The spec in the revision stays as it is.
 func (a *Agent) expand(t *task) (v1.ContainerSpec, error) {
-	spec := t.spec().Container
-	e := expander{data: func() *v1.TemplateData { return a.templateData(t) }}
-	spec.Hostname = e.expand("hostname", spec.Hostname)
+	spec, errs := v1.ExpandContainer(t.spec().Container, func() *v1.TemplateData { return a.templateData(t) })
+	if len(errs) > 0 {
+		return v1.ContainerSpec{}, fmt.Errorf("%w: template in %s: %s", engine.ErrInvalid, errs[0].Field, errs[0].Message)
+	}
 	if spec.Hostname == "" {
 		spec.Hostname = t.id[:min(12, len(t.id))]
-	}
-	spec.Env = slices.Clone(spec.Env)
-	for i, env := range spec.Env {
-		if name, value, ok := strings.Cut(env, "="); ok {
-			spec.Env[i] = name + "=" + e.expand("env "+name, value)
-		}
 	}
 	if p := t.assigned.Desired.Placement; p != nil {
 		spec.Env = append(spec.Env, v1.GenericEnv(p.Generic)...)
 	}
-	spec.Mounts = slices.Clone(spec.Mounts)
-	for i := range spec.Mounts {
-		m := &spec.Mounts[i]
-		m.Source, m.Target = e.expand("mount source", m.Source), e.expand("mount target", m.Target)
-		if m.Volume != nil {
-			volume := *m.Volume
-			m.Volume = &volume
-			if volume.Labels = e.expandAll("volume label", volume.Labels); volume.Driver != nil {
-				driver := *volume.Driver
-				driver.Options = e.expandAll("volume driver option", driver.Options)
-				m.Volume.Driver = &driver
-			}
-			m.Volume.Labels = volume.Labels
-		}
-	}
-	if e.err != nil {
-		return v1.ContainerSpec{}, fmt.Errorf("%w: %w", engine.ErrInvalid, e.err)
-	}
 	return spec, nil
-}
-
-// expander expands templates and keeps the first error.
-type expander struct {
-	data func() *v1.TemplateData
-	made *v1.TemplateData
-	err  error
-}
-
-func (e *expander) expand(where, text string) string {
-	if e.err != nil || !strings.Contains(text, "{{") {
-		return text
-	}
-	if e.made == nil {
-		e.made = e.data()
-	}
-	out, err := v1.Expand(text, e.made)
-	if err == nil {
-		return out
-	}
-	e.err = fmt.Errorf("template in %s: %w", where, err)
-	return ""
-}
-
-func (e *expander) expandAll(where string, values map[string]string) map[string]string {
-	values = maps.Clone(values)
-	for name, value := range values {
-		values[name] = e.expand(where+" "+name, value)
-	}
-	return values
 }

@@ -103,7 +103,7 @@ func TestBadSpecsAreRejected(t *testing.T) {
 		change func(*v1.ServiceRevisionSpec)
 		want   string
 	}{
-		{"syntax", env("A={{.Service"), "template in env A: template: line:1: unclosed action"},
+		{"syntax", env("A={{.Service"), "template in env[0]: template: line:1: unclosed action"},
 		{"field", env("A={{.Service.Nick}}"), "can't evaluate field Nick"},
 		{"missing label", env("A={{.Service.Labels.zone}}"), `map has no entry for key "zone"`},
 		{"endless", env("A={{range 9999999999999}}{{end}}"), "range is not supported"},

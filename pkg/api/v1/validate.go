@@ -17,6 +17,9 @@ func Validate(obj Object) FieldErrors {
 	case *Service:
 		c.meta(KindService, &o.Meta)
 		specified(c, o.Spec, c.service)
+		if o.Spec != nil {
+			c.templates(o)
+		}
 	case *Network:
 		c.meta(KindNetwork, &o.Meta)
 		specified(c, o.Spec, c.network)

@@ -173,6 +173,21 @@ func TestValidate(t *testing.T) {
 			"spec: is 614813 bytes long, at most 524288 are allowed\nspec.task.container.command[0]: has 614400 bytes, at most 131071 are allowed"},
 		{"Service", container, `"hostname":"a b"`, `spec.task.container.hostname: "a b" is not a host name: want at most 64 letters, digits, - and .`},
 		{"Service", container, `"hostname":"{{.Node.Hostname}}-{{.Task.Slot}}"`, ""},
+		{"Service", container, `"env":["A={{.Task.Slot","B={{range .}}{{end}}","C={{.Service.Labels.zone}}","D={{.Task.Slot}}"],"hostname":"{{.Nope}}"`,
+			"spec.task.container.env[0]: cannot be expanded: template: line:1: unclosed action\n" +
+				"spec.task.container.env[1]: cannot be expanded: range is not supported\n" +
+				`spec.task.container.env[2]: cannot be expanded: template: line:1:10: executing "line" at <.Service.Labels.zone>: map has no entry for key "zone"` + "\n" +
+				`spec.task.container.hostname: cannot be expanded: template: line:1:2: executing "line" at <.Nope>: can't evaluate field Nope in type *v1.TemplateData`},
+		{"Service", container, `"mounts":[{"source":"v-{{","target":"/a{{x}}","volume":{"labels":{"l":"{{"},"driver":{"options":{"type":"none","device":"/x","o":"{{"}}}}]`,
+			"spec.task.container.mounts[0].source: cannot be expanded: template: line:1: unclosed action\n" +
+				"spec.task.container.mounts[0].target: cannot be expanded: template: line:1: function \"x\" not defined\n" +
+				"spec.task.container.mounts[0].volume.driver.options[\"o\"]: cannot be expanded: template: line:1: unclosed action\n" +
+				"spec.task.container.mounts[0].volume.labels[\"l\"]: cannot be expanded: template: line:1: unclosed action"},
+		{"Service", container, `"env":[` + many(100, same(`"A=`+strings.Repeat("{{.Node.Hostname}}", 200)+`"`)) + `]`,
+			"spec.task.container.env[82]: cannot be expanded: all templates together expand to more than 4194304 bytes"},
+		// What is no place for templates, a part of what a node has, and a slot that is a node.
+		{"Service", container, `"args":["{{"],"labels":{"a":"{{"},"env":["A={{slice .Node.Hostname 0 20}}","B={{slice .Task.ID 0 12}}"]`, ""},
+		{"Service", `{"mode":"global","task":{"container":{"image":"a",%s}}}`, `"env":["A={{slice .Task.Slot 0 12}}"]`, ""},
 		{"Service", container, `"dir":"x"`, `spec.task.container.dir: "x" is not an absolute path: want one such as /data`},
 		{"Service", container, `"user":"a\nb"`, `spec.task.container.user: "a\nb" holds control characters`},
 		{"Service", container, `"user":"` + strings.Repeat("a", MaxString+1) + `"`, fmt.Sprintf("spec.task.container.user: has %d bytes, at most %d are allowed", MaxString+1, MaxString)},
