@@ -28,9 +28,9 @@ type view struct {
 	// before is the state of the service's latest rollout when waiting began: not news.
 	before *v1.UpdateStatus
 	goal   goal
-	// run: of a service of mode cron, the run that was asked for is waited for, and slot is its number.
-	run  bool
-	slot uint64
+	// asked is, of a service of mode cron, the runNow whose run is waited for, and slot that run's number once it is known.
+	asked uint64
+	slot  uint64
 	// rollback is why the service was rolled back while it was waited for.
 	rollback string
 }

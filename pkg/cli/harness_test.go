@@ -84,7 +84,7 @@ func newSwarm(t testing.TB) *swarm {
 
 func (s *swarm) host() string { return "unix://" + s.socket }
 
-// newRuntime is a runtime whose containers do what their image is called: crash ends with status 1, once with 0, noisy
+// newRuntime is a runtime whose containers do what their image is called: crash ends with status 1, once with 0, brief so after 3 s, noisy
 // writes lines, deaf stops only when it is killed, and missing cannot be pulled. The
 // registry private.example wants a password that begins with right.
 func newRuntime() *runtime.Fake {
@@ -95,6 +95,8 @@ func newRuntime() *runtime.Fake {
 				return runtime.FakeProcess{RunFor: 5 * time.Millisecond, ExitCode: 1}
 			case "deaf":
 				return runtime.FakeProcess{Deaf: true}
+			case "brief":
+				return runtime.FakeProcess{RunFor: 3 * time.Second}
 			case "once":
 				return runtime.FakeProcess{RunFor: 5 * time.Millisecond}
 			case "noisy":

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,33 +107,61 @@ func (v view) judgeCron() verdict {
 	if s.Desired == nil || s.Desired.Cron == nil {
 		return out
 	}
+	if v.asked != 0 {
+		return v.judgeRun()
+	}
 	c := s.Desired.Cron
-	if c.Schedule != v1.ScheduleText(s.Spec.Schedule) || c.RunNow != s.Spec.Schedule.RunNow || s.Spec.Schedule.Suspend != c.Next.IsZero() {
-		return out
-	}
-	if !v.run {
+	if c.Schedule == v1.ScheduleText(s.Spec.Schedule) && c.RunNow == s.Spec.Schedule.RunNow && s.Spec.Schedule.Suspend == c.Next.IsZero() {
 		out.done, out.over, out.note = true, true, nextRun(s)
+	}
+	return out
+}
+
+// askedRun is the run that is waited for, where it has begun and is kept.
+func (v view) askedRun() *v1.CronRun {
+	if v.asked == 0 || v.service.Desired == nil || v.service.Desired.Cron == nil {
+		return nil
+	}
+	runs := v.service.Desired.Cron.Runs
+	if i := slices.IndexFunc(runs, func(r v1.CronRun) bool { return r.Asked == v.asked }); i >= 0 {
+		return &runs[i]
+	}
+	return nil
+}
+
+// judgeRun derives how far the run is that was asked for, whatever others were asked for since.
+func (v view) judgeRun() verdict {
+	s, run := v.service, v.askedRun()
+	c, out := s.Desired.Cron, verdict{wanted: 1}
+	if run == nil && v.slot == 0 {
+		switch {
+		case c.RunNow != s.Spec.Schedule.RunNow: // it is not dealt with yet
+		case c.RunNow == v.asked:
+			out.err = errors.New(cmp.Or(c.Skipped, "the run that was asked for is not kept any more"))
+		default:
+			out.err = errors.New("the run that was asked for was left out: another was asked for since")
+		}
 		return out
 	}
-	for _, run := range c.Runs {
-		if run.Asked == c.RunNow {
-			v.slot = run.Number
+	out.slots = v.slots()
+	for _, t := range v.tasks {
+		if t.Desired.Slot == v.slot && v1.Observed(t) == v1.TaskComplete {
+			out.running, out.done, out.over = 1, true, true
+			return out
 		}
 	}
-	if v.slot == 0 {
-		out.err = errors.New(cmp.Or(c.Skipped, "the run that was asked for is not kept any more"))
-		return out
-	}
-	out.wanted, out.slots = 1, v.slots()
 	for _, slot := range out.slots {
-		if v1.Observed(slot.task) == v1.TaskComplete {
-			out.running++
-		} else if err := hopeless(s, slot); err != nil {
+		if err := hopeless(s, slot); err != nil {
 			out.err = fmt.Errorf("task %s %w", slot.name, err)
 		}
 	}
-	out.done = out.running == out.wanted
-	out.over = out.done
+	switch {
+	case out.err != nil:
+	case run == nil:
+		out.err = fmt.Errorf("run %d is not kept any more, and did not complete as far as is known", v.slot)
+	case run.Replaced != 0:
+		out.err = fmt.Errorf("run %d was stopped: run %d takes its place", run.Number, run.Replaced)
+	}
 	return out
 }
 

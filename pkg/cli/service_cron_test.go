@@ -3,6 +3,10 @@ package cli_test
 import (
 	"strings"
 	"testing"
+	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/client"
 )
 
 // TestCron goes through what people do with a service of mode cron.
@@ -53,5 +57,57 @@ func TestCron(t *testing.T) {
 		if code != c.code || !strings.Contains(out+stderr, c.want) {
 			t.Errorf("%s: status %d, want %d with %q:\n%s%s", c.args, code, c.code, c.want, out, stderr)
 		}
+	}
+}
+
+// TestRunWaitsForItsOwn: who asked for a run is told what became of that, whatever others ask for meanwhile.
+func TestRunWaitsForItsOwn(t *testing.T) {
+	for concurrency, want := range map[string]struct {
+		image, first string
+		code         int
+		other        int
+	}{
+		"forbid":  {"brief:1", "job complete", 0, 1},
+		"allow":   {"brief:1", "job complete", 0, 0},
+		"replace": {"hello:1", "run 1 was stopped: run 2 takes its place", 1, 0},
+	} {
+		t.Run(concurrency, func(t *testing.T) {
+			t.Parallel()
+			s := newSwarm(t)
+			s.start(1)
+			if code, out, errs := run(t, s.host(), "service", "create", "-q", "--name", "c", "--mode", "cron", "--schedule", "@yearly",
+				"--keep-successful", "0", "--concurrency", concurrency, want.image); code != 0 {
+				t.Fatal(out, errs)
+			}
+			type answer struct {
+				code      int
+				out, errs string
+			}
+			first := make(chan answer, 1)
+			go func() {
+				var a answer
+				a.code, a.out, a.errs = run(t, s.host(), "service", "run", "c")
+				first <- a
+			}()
+			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+				svc, err := client.Get(t.Context(), s.client, v1.Services, "c")
+				if err != nil || time.Now().After(deadline) {
+					t.Fatalf("the first run has not begun: %v", err)
+				}
+				if d := svc.Desired; d != nil && d.Cron != nil && len(d.Cron.Runs) > 0 {
+					break
+				}
+			}
+			args := []string{"service", "run", "c"}
+			if concurrency == "replace" {
+				args = []string{"service", "run", "-d", "c"}
+			}
+			if code, out, errs := run(t, s.host(), args...); code != want.other {
+				t.Errorf("the second: status %d, want %d:\n%s%s", code, want.other, out, errs)
+			}
+			if a := <-first; a.code != want.code || !strings.Contains(a.out+a.errs, want.first) {
+				t.Errorf("the first: status %d, want %d with %q:\n%s%s", a.code, want.code, want.first, a.out, a.errs)
+			}
+		})
 	}
 }

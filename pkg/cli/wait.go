@@ -78,7 +78,10 @@ func (a *app) await(ctx context.Context, c *client.Client, w *waitFlags, started
 		defer t.Stop()
 		timeout = t.C
 	}
-	known := view{service: svc, tasks: map[string]*v1.Task{}, revisions: map[string]*v1.ServiceRevisionSpec{}, goal: w.goal, run: w.run}
+	known := view{service: svc, tasks: map[string]*v1.Task{}, revisions: map[string]*v1.ServiceRevisionSpec{}, goal: w.goal}
+	if w.run {
+		known.asked = svc.Spec.Schedule.RunNow
+	}
 	watch := &waiter{app: a, progress: p, started: started, view: known, ref: svc.Meta.ID, numbers: map[string]int{}}
 	if svc.Desired != nil {
 		watch.view.before = svc.Desired.Update
@@ -197,6 +200,9 @@ func (w *waiter) take(ch change) error {
 		// A watch that began before our own write may show what was there before it.
 		if ch.service.Meta.Revisions[v1.SectionSpec] >= w.view.service.Meta.Revisions[v1.SectionSpec] {
 			w.view.service = ch.service
+			if run := w.view.askedRun(); run != nil {
+				w.view.slot = run.Number
+			}
 			if d := ch.service.Desired; d != nil && d.Update != nil && d.Update.State == v1.UpdateRollbackStarted {
 				w.view.rollback = d.Update.Message
 			}
@@ -206,6 +212,9 @@ func (w *waiter) take(ch change) error {
 	case ch.revision != nil:
 		w.view.revisions[ch.revision.Meta.ID] = ch.revision.Spec
 	case ch.task != nil && ch.gone:
+		if w.view.asked != 0 && v1.Observed(ch.task) == v1.TaskComplete { // a run may be given up as soon as it is over
+			break
+		}
 		delete(w.view.tasks, ch.task.Meta.ID)
 	case ch.task != nil && ch.task.Desired != nil:
 		w.view.tasks[ch.task.Meta.ID] = ch.task
