@@ -32,6 +32,8 @@ type fileIndex struct {
 	// Next names the next file.
 	Next  uint64     `json:"next"`
 	Files []keptFile `json:"files"`
+	// Mounted are the names of those that are not live and that the container was made with, which it has for as long as it is there.
+	Mounted []string `json:"mounted,omitempty"`
 }
 
 // keptFile is one of them, without its content.
@@ -72,7 +74,7 @@ func (r *Runtime) keepFiles(dir string, files []runtime.File) error {
 	if err != nil {
 		return err
 	}
-	next := fileIndex{Next: index.Next}
+	next := fileIndex{Next: index.Next, Mounted: index.Mounted}
 	var shown []keptFile
 	for _, f := range files {
 		if i := slices.IndexFunc(index.Files, func(k keptFile) bool { return k.Same(f) }); i >= 0 {
@@ -147,11 +149,14 @@ func putFile(name string, f runtime.File) error {
 	return errors.Join(err, file.Close())
 }
 
-// sweepFiles removes what neither index names. The one before is left, for somebody may be reading; what is older gives its memory back,
-// also where its name has to stay.
+// sweepFiles removes what neither index names. The one before is left, for somebody may be reading, and what a container has mounted; what
+// is older gives its memory back, also where its name has to stay.
 func sweepFiles(dir string, indexes ...fileIndex) error {
 	named := map[string]bool{indexName: true}
 	for _, index := range indexes {
+		for _, name := range index.Mounted {
+			named[name] = true
+		}
 		for _, k := range index.Files {
 			named[k.Name], named[k.At] = true, true
 		}
@@ -221,17 +226,17 @@ func writeIndex(dir string, index fileIndex) error {
 	return writeFile(filepath.Join(dir, indexName), data)
 }
 
-// kept is what is kept for a container.
-func (r *Runtime) kept(id string) ([]keptFile, error) {
+// index is that of a container, of which there may be nothing.
+func (r *Runtime) index(id string) (fileIndex, error) {
 	dir := r.paths.files(id)
 	if !isMount(dir) {
-		return nil, nil
+		return fileIndex{}, nil
 	}
 	index, err := readIndex(dir)
 	if err != nil {
-		return nil, fmt.Errorf("containerd: files of %s: %w", id, err)
+		return fileIndex{}, fmt.Errorf("containerd: files of %s: %w", id, err)
 	}
-	return index.Files, nil
+	return index, nil
 }
 
 // KeptFiles implements runtime.Runtime.
@@ -239,15 +244,12 @@ func (r *Runtime) KeptFiles(_ context.Context, id string) ([]runtime.File, error
 	if err := validID(id); err != nil {
 		return nil, err
 	}
-	kept, err := r.kept(id)
-	if err != nil {
-		return nil, err
-	}
-	files := make([]runtime.File, len(kept))
-	for i, k := range kept {
+	index, err := r.index(id)
+	files := make([]runtime.File, len(index.Files))
+	for i, k := range index.Files {
 		files[i] = k.File
 	}
-	return files, nil
+	return files, err
 }
 
 // DropFiles implements runtime.Runtime.
@@ -292,20 +294,26 @@ func (r *Runtime) sweepEmptyFiles() error {
 	return err
 }
 
-// fileMounts are the mounts of a container's files.
+// fileMounts are the mounts of the files of a container that is made.
 func (r *Runtime) fileMounts(id string) ([]specs.Mount, error) {
-	kept, err := r.kept(id)
-	if err != nil {
+	index, err := r.index(id)
+	if err != nil || len(index.Files) == 0 {
 		return nil, err
 	}
-	mounts := make([]specs.Mount, len(kept))
-	for i, k := range kept {
-		name, propagation := k.Name, "rprivate"
-		if k.At != "" {
-			name, propagation = k.At, "slave"
+	dir := r.paths.files(id)
+	index.Mounted = nil
+	mounts := make([]specs.Mount, len(index.Files))
+	for i, k := range index.Files {
+		name, propagation := k.At, "slave"
+		if name == "" {
+			name, propagation = k.Name, "rprivate"
+			index.Mounted = append(index.Mounted, name)
 		}
-		mounts[i] = specs.Mount{Destination: path.Clean(k.Target), Source: filepath.Join(r.paths.files(id), name), Type: "bind",
+		mounts[i] = specs.Mount{Destination: path.Clean(k.Target), Source: filepath.Join(dir, name), Type: "bind",
 			Options: []string{"bind", "ro", "nosuid", "nodev", "noexec", propagation}}
+	}
+	if err := writeIndex(dir, index); err != nil {
+		return nil, fmt.Errorf("containerd: files of %s: %w", id, err)
 	}
 	return mounts, nil
 }

@@ -64,7 +64,7 @@ func TestLiveFiles(t *testing.T) {
 	r := theRuntime(t)
 	signals := t.TempDir()
 	c := container("cat", "/etc/live", "cat", "/fixed", "wait", "/signals/1", "cat", "/etc/live", "cat", "/fixed", "wait", "/signals/2", "cat", "/etc/live",
-		"stat", "/etc/live", "write", "/etc/live")
+		"cat", "/fixed", "stat", "/etc/live", "write", "/etc/live")
 	c.Spec.Mounts = []v1.Mount{{Type: v1.MountBind, Source: signals, Target: "/signals"}}
 	keep := func(version string, mode uint32) {
 		t.Helper()
@@ -96,7 +96,7 @@ func TestLiveFiles(t *testing.T) {
 	}
 	waitEnd(t, r, c.ID)
 	lines := strings.Split(output(t, r, c.ID), "\n")
-	want := []string{"live 1", "fixed 1", "live 2", "fixed 1", "live 3", "440 0 0", "open /etc/live: read-only file system", ""}
+	want := []string{"live 1", "fixed 1", "live 2", "fixed 1", "live 3", "fixed 1", "440 0 0", "open /etc/live: read-only file system", ""}
 	if !slices.Equal(lines, want) {
 		t.Errorf("the container saw %q, want %q", lines, want)
 	}
