@@ -27,7 +27,7 @@ const (
 const maxImagePeers = 3
 
 // imageTunnel leads a node to another that has an image.
-func (s *Server) imageTunnel(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) imageTunnel(w http.ResponseWriter, r *http.Request) (err error) {
 	node, image := r.PathValue("ref"), r.URL.Query().Get("image")
 	again, err := intQuery(r, "again", 0, 0, v1.MaxImageAgain)
 	if err != nil {
@@ -37,7 +37,7 @@ func (s *Server) imageTunnel(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	defer end.wake()
+	defer func() { end.over(err) }()
 	of, who := s.placesOf(r)
 	out, err := of.tunnels.enterAs(who)
 	if err != nil {

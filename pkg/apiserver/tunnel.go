@@ -24,6 +24,9 @@ const maxTunnels = 512
 // hangUp is how long a user may take to close their side once the far one has no more.
 const hangUp = 5 * time.Second
 
+// hearing is how long a user who is refused may take to say what they want.
+const hearing = time.Second
+
 // tunnelRoutes are the doors of tunnels to tasks.
 func (s *Server) tunnelRoutes() []route {
 	return []route{
@@ -46,9 +49,10 @@ type tunnelEnd struct {
 	body    io.Reader
 	w       http.ResponseWriter
 	control *http.ResponseController
+	begun   bool
 }
 
-// tunnelEnd is the side of whoever made a request. It is to be woken before the request is answered for.
+// tunnelEnd is the side of whoever made a request. It is to be woken, or over, before the request is answered for.
 func (s *Server) tunnelEnd(w http.ResponseWriter, r *http.Request) (*tunnelEnd, *backend, error) {
 	e := &tunnelEnd{body: r.Body, w: w, control: http.NewResponseController(w)}
 	if err := e.control.EnableFullDuplex(); err != nil {
@@ -65,6 +69,7 @@ func (s *Server) tunnelEnd(w http.ResponseWriter, r *http.Request) (*tunnelEnd, 
 
 // begin sends the headers, which say that the tunnel is through.
 func (e *tunnelEnd) begin() error {
+	e.begun = true
 	e.w.Header().Set("Content-Type", v1.TunnelType)
 	e.w.Header().Set("Cache-Control", "no-store")
 	e.w.WriteHeader(http.StatusOK)
@@ -86,6 +91,16 @@ func (e *tunnelEnd) Write(p []byte) (int, error) {
 
 // wake ends a Read that waits.
 func (e *tunnelEnd) wake() { _ = e.control.SetReadDeadline(longAgo) }
+
+// over wakes the side of a user, who begins by saying what they want. Who is refused is heard first: on a connection that is closed while they
+// say it they may find that it was lost, and not the answer.
+func (e *tunnelEnd) over(err error) {
+	if err != nil && !e.begun {
+		_ = e.control.SetReadDeadline(time.Now().Add(hearing))
+		_, _, _ = v1.ReadFrame(e.body)
+	}
+	e.wake()
+}
 
 // carry passes on both ways until the far side has no more, or the user is gone, or ctx ends. wake ends a Read of the far side.
 //
@@ -208,12 +223,12 @@ func (s *Server) tunnelToNode(w http.ResponseWriter, r *http.Request) error {
 }
 
 // leadUser leads a user to what is found.
-func (s *Server) leadUser(w http.ResponseWriter, r *http.Request, find func(*backend) (node string, to v1.StreamRequest, err error)) error {
+func (s *Server) leadUser(w http.ResponseWriter, r *http.Request, find func(*backend) (node string, to v1.StreamRequest, err error)) (err error) {
 	user, b, err := s.tunnelEnd(w, r)
 	if err != nil {
 		return err
 	}
-	defer user.wake()
+	defer func() { user.over(err) }()
 	of, who := s.placesOf(r)
 	out, err := of.tunnels.enterAs(who)
 	if err != nil {

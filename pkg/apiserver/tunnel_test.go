@@ -1,9 +1,12 @@
 package apiserver_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -177,6 +180,47 @@ func TestTunnelRefusals(t *testing.T) {
 	}
 	if _, err := c.client.Node("w1").Tunnel(c.ctx, "nothing"); client.Status(err) != http.StatusNotFound {
 		t.Errorf("a node that comes to no meeting: %v", err)
+	}
+}
+
+// TestTunnelRefusalIsHeard: who is refused is answered when they have said what they want, for on a connection that is closed before they might
+// find no answer; and after a moment where they say nothing.
+func TestTunnelRefusalIsHeard(t *testing.T) {
+	f := serve(t)
+	for _, says := range []bool{true, false} {
+		conn, err := net.Dial("unix", f.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		if _, err := io.WriteString(conn, "POST /v1/tasks/none/tunnel HTTP/1.1\r\nHost: swarmd\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		answered := make(chan string)
+		go func() {
+			line, _ := bufio.NewReader(conn).ReadString('\n')
+			answered <- line
+		}()
+		var line string
+		if says {
+			select {
+			case line = <-answered:
+				t.Errorf("it was answered with %q before it said anything", line)
+				continue
+			case <-time.After(200 * time.Millisecond):
+			}
+			var start strings.Builder
+			if err := v1.WriteFrameJSON(&start, v1.FrameStart, forward); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := fmt.Fprintf(conn, "%x\r\n%s\r\n", start.Len(), start.String()); err != nil {
+				t.Errorf("what it says: %v", err)
+			}
+		}
+		if line = <-answered; !strings.HasPrefix(line, "HTTP/1.1 404 ") {
+			t.Errorf("the answer begins with %q, want 404", line)
+		}
 	}
 }
 
