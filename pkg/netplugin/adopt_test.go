@@ -233,7 +233,7 @@ func earlierMaps(t *testing.T, b *lab) {
 	numbers := &nftables.Set{Table: tx.table, Name: "dispatch", IsMap: true, KeyType: nftables.TypeMark, DataType: nftables.TypeVerdict}
 	chains := hostChains(b.linux.have.base.side(0))
 	for i, one := range chains {
-		if one.name == "prerouting" || one.name == "output" {
+		if one.kind == nftables.ChainTypeNAT && one.name != "postrouting" {
 			chains[i].rules = []rule{{"published ports", append(dispatchPort()[:4],
 				&expr.Lookup{SourceRegister: register, DestRegister: register + 4, IsDestRegSet: true, SetName: mapPorts},
 				&expr.Lookup{SourceRegister: register + 4, DestRegister: verdictRegister, IsDestRegSet: true, SetName: numbers.Name})}}

@@ -95,6 +95,10 @@ func hostChains(s side) []chain {
 		}},
 		{name: "prerouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityNATDest, rules: dispatchIn},
 		{name: "output", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookOutput, prio: nftables.ChainPriorityNATDest, rules: dispatch},
+		// A change may come between two steps of a packet through these chains, which then finds an element or a chain no more, and would be
+		// refused by the machine. It gets a second chance, as with virtual addresses: a chain that begins after the change.
+		{name: "prerouting_again", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: new(*nftables.ChainPriorityNATDest + 1), rules: dispatchIn},
+		{name: "output_again", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookOutput, prio: new(*nftables.ChainPriorityNATDest + 1), rules: dispatch},
 		{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, prio: nftables.ChainPriorityFilter, rules: append(strayReplies(s), []rule{
 			{"replies", join(outLink(hostLink, true), connection(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())},
 			{"by a published port", join(outLink(hostLink, true), connection(expr.CtKeySTATUS, statusDNAT), accept())},
