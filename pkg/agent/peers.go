@@ -26,8 +26,8 @@ type peers struct {
 	endpoints map[string]*endpoint            // by task
 	onNode    map[string]map[string]*endpoint // by node and task: those of others
 	segments  map[string]*segment             // by network
-	gateways  map[string]*addresses           // of the tasks of others that are ready, by service
-	resting   map[string]*addresses           // and of those that are not: they keep what connections they have
+	gateways  gateways                        // of the tasks of others that are ready
+	resting   gateways                        // and of those that are not: they keep what connections they have
 	backends  map[portKey]backends            // of others
 	others    []netplugin.Peer                // nil where it has to be made again
 	pool      netip.Prefix                    // that others are of
@@ -37,8 +37,8 @@ func newPeers(self string) *peers {
 	return &peers{
 		self: self, nodes: map[string]*v1.PeerNode{}, networks: map[string]*v1.PeerNetwork{}, services: map[string]*v1.PeerService{},
 		tasks: map[string]*v1.PeerTask{}, leaving: map[string]bool{}, endpoints: map[string]*endpoint{},
-		onNode: map[string]map[string]*endpoint{}, segments: map[string]*segment{}, gateways: map[string]*addresses{},
-		resting: map[string]*addresses{}, backends: map[portKey]backends{},
+		onNode: map[string]map[string]*endpoint{}, segments: map[string]*segment{}, gateways: gateways{},
+		resting: gateways{}, backends: map[portKey]backends{},
 	}
 }
 
@@ -48,9 +48,10 @@ type endpoint struct {
 	local             bool
 	ready             bool
 	gateway           netip.Addr
-	container         string   // its container's name
-	names             []string // that are its own, in lower case
-	aliases           []string // more that its spec gives, which are the swarm's only while the task is ready
+	ports             []v1.PortConfig // of the mesh that it was made with; nil where that is not known
+	container         string          // its container's name
+	names             []string        // that are its own, in lower case
+	aliases           []string        // more that its spec gives, which are the swarm's only while the task is ready
 	networks          []placed
 }
 
@@ -69,7 +70,7 @@ func placedAt(networks []v1.NetworkAddress) []placed {
 }
 
 func newEndpoint(t *v1.PeerTask) *endpoint {
-	e := &endpoint{id: t.ID, service: t.Service, node: t.Node, ready: t.Ready, container: t.Name + "." + t.ID, networks: placedAt(t.Networks)}
+	e := &endpoint{id: t.ID, service: t.Service, node: t.Node, ready: t.Ready, container: t.Name + "." + t.ID, networks: placedAt(t.Networks), ports: t.Ports}
 	e.gateway, _ = netip.ParseAddr(t.Gateway) // none until its node has told
 	e.names = []string{strings.ToLower(t.Name), strings.ToLower(e.container)}
 	for _, alias := range append([]string{t.Hostname}, t.Aliases...) {
@@ -224,16 +225,12 @@ func (p *peers) set(id string, next *endpoint) {
 	}
 	p.onNode[next.node][id] = next
 	if next.gateway.IsValid() {
-		in := p.gatewaysOf(next)
-		if in[next.service] == nil {
-			in[next.service] = new(addresses)
-		}
-		in[next.service].add(next.gateway)
+		p.gatewaysOf(next).add(next)
 	}
 }
 
 // gatewaysOf is where a task's gateway address is, by whether it is ready.
-func (p *peers) gatewaysOf(e *endpoint) map[string]*addresses {
+func (p *peers) gatewaysOf(e *endpoint) gateways {
 	if e.ready {
 		return p.gateways
 	}
@@ -252,11 +249,8 @@ func (p *peers) unset(old *endpoint) {
 	if delete(p.onNode[old.node], old.id); len(p.onNode[old.node]) == 0 {
 		delete(p.onNode, old.node)
 	}
-	in := p.gatewaysOf(old)
-	if g := in[old.service]; g != nil && old.gateway.IsValid() {
-		if g.remove(old.gateway); len(g.count) == 0 {
-			delete(in, old.service)
-		}
+	if old.gateway.IsValid() {
+		p.gatewaysOf(old).remove(old)
 	}
 }
 

@@ -189,24 +189,6 @@ func blockOf(pool netip.Prefix, index uint32) (netip.Prefix, bool) {
 	return netip.PrefixFrom(netip.AddrFrom4(base), 24), true
 }
 
-// backends are the tasks of others that a published port leads to, and what they were made of.
-type backends struct {
-	from   []netip.Addr
-	target uint16
-	to     []netip.AddrPort
-}
-
-// toBackends are gateway addresses with a port. It is the same slice as long as it is the same.
-func (p *peers) toBackends(key portKey, from []netip.Addr, target uint16) []netip.AddrPort {
-	had := p.backends[key]
-	if had.target == target && len(had.from) == len(from) && (len(from) == 0 || &had.from[0] == &from[0]) {
-		return had.to
-	}
-	to := toPort(from, target)
-	p.backends[key] = backends{from, target, to}
-	return to
-}
-
 // ports are those that lead to an own task, with their numbers. What its service publishes through the mesh is for the managers to
 // say, where they have: another service may have the port by now.
 func (a *Agent) ports(t *task) []v1.PortConfig {
@@ -214,8 +196,8 @@ func (a *Agent) ports(t *task) []v1.PortConfig {
 	service := a.peers.services[t.service()]
 	if service != nil {
 		for _, p := range service.Ports {
-			if i := slices.IndexFunc(t.ports(), func(own v1.PortConfig) bool { return samePort(p, own) }); i >= 0 {
-				p.Target = t.ports()[i].Target
+			if target, leads := targetOf(p, t.ports()); leads {
+				p.Target = target
 				ports = append(ports, p)
 			}
 		}
@@ -253,11 +235,11 @@ func (a *Agent) published() []netplugin.PublishedPort {
 				continue
 			}
 			at.add(s.ID, p)
-			if g := a.peers.gateways[s.ID]; g != nil {
-				ready[key] = a.peers.toBackends(key, g.sorted(), p.Target)
+			if from := a.peers.gateways.behind(s.ID, p); from != nil {
+				ready[key] = a.peers.toBackends(key, from)
 			}
-			if g := a.peers.resting[s.ID]; g != nil {
-				resting[key] = toPort(g.sorted(), p.Target)
+			if from := a.peers.resting.behind(s.ID, p); from != nil {
+				resting[key] = toTargets(from)
 			}
 		}
 	}
@@ -283,14 +265,6 @@ func (a *Agent) published() []netplugin.PublishedPort {
 		}
 	}
 	return joinPorts(joined(own, ready), joined(ownResting, resting), at)
-}
-
-func toPort(from []netip.Addr, target uint16) []netip.AddrPort {
-	to := make([]netip.AddrPort, len(from))
-	for i, addr := range from {
-		to[i] = netip.AddrPortFrom(addr, target)
-	}
-	return to
 }
 
 // joined is what own tasks and those of others are behind. What it is given of others stays as it is.

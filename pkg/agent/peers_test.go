@@ -386,7 +386,7 @@ func TestPeersStepByStep(t *testing.T) {
 			t.Fatalf("seed %d (-fresh +once more):\n%s", seed, diff)
 		}
 		p.take(new(v1.Peers), true, nil)
-		if n := len(p.endpoints) + len(p.onNode) + len(p.segments) + len(p.gateways) + len(p.services) + len(p.nodes); n > 0 {
+		if n := len(p.endpoints) + len(p.onNode) + len(p.segments) + len(p.gateways) + len(p.resting) + len(p.services) + len(p.nodes); n > 0 {
 			t.Fatalf("seed %d: %d things are left: %+v", seed, n, p)
 		}
 	}
@@ -445,6 +445,12 @@ func randomPeers(random *rand.Rand, known *peers) (m v1.Peers) {
 		t := peerTask(fmt.Sprint("t", id), pick("s", 3), pick("node", 3), random.IntN(2) == 0, network, fmt.Sprintf("10.0.1.%d/24", id))
 		if t.Gateway = fmt.Sprint("100.64.1.", id); random.IntN(3) == 0 {
 			t.Networks, t.Hostname = nil, pick("host", 2)
+		}
+		switch random.IntN(3) {
+		case 0:
+			t.Ports = []v1.PortConfig{}
+		case 1:
+			t.Ports = []v1.PortConfig{{Target: uint16(80 + random.IntN(2)), Published: uint16(8080 + random.IntN(2))}}
 		}
 		m.Tasks = append(m.Tasks, t)
 	}

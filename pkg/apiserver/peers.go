@@ -262,11 +262,27 @@ func (v *peerView) peerTask(t *v1.Task, networks []v1.NetworkAddress, nodeUp boo
 		if name := r.Spec.Task.Container.Hostname; !strings.Contains(name, "{{") { // templates are for the node to expand
 			p.Hostname = name
 		}
+		p.Ports = madeWith(r.Spec.Endpoint)
 	}
 	if a := t.Desired.Attachment; a != nil {
 		p.Aliases = a.Aliases
 	}
 	return p
+}
+
+// madeWith are the ports of a revision that its tasks are behind on every node. They are not nil, which would say nothing.
+func madeWith(e *v1.EndpointSpec) []v1.PortConfig {
+	ports := []v1.PortConfig{}
+	if e == nil {
+		return ports
+	}
+	for _, p := range e.Ports {
+		if p.Mode != v1.PublishHost {
+			p.Name, p.Mode = "", ""
+			ports = append(ports, p)
+		}
+	}
+	return ports
 }
 
 func gatewayOf(t *v1.Task) string {

@@ -405,3 +405,39 @@ func TestPeersOfManyTasks(t *testing.T) {
 		t.Errorf("one task changed: %+v", a.last)
 	}
 }
+
+// TestPeersHaveTheirOwnPorts: of each task others are told the ports that its revision has in the mesh, which a change of the service's is no
+// news of.
+func TestPeersHaveTheirOwnPorts(t *testing.T) {
+	f := serve(t)
+	before, after := v1.PortConfig{Target: 80, Published: 8080, Protocol: v1.TCP}, v1.PortConfig{Target: 81, Published: 8080, Protocol: v1.TCP}
+	revision := func(id string, ports ...v1.PortConfig) store.Op {
+		return store.Op{Kind: v1.KindServiceRevision, ID: id, If: store.Absent(), Meta: &v1.Meta{}, Value: &v1.ServiceRevisionSpec{Service: "s", Endpoint: publishing(ports...).Endpoint}}
+	}
+	of := func(id, revision string) store.Op {
+		op := peerTaskOp(id, "s", "node2")
+		op.Value.(*v1.TaskDesired).Revision = revision
+		return op
+	}
+	named := before
+	named.Name, named.Mode = "http", v1.PublishIngress
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), addrOp("node2", "10.0.0.2"), serviceOp("s", "s", publishing(before)),
+		revision("r1", named, v1.PortConfig{Target: 9, Published: 9, Mode: v1.PublishHost}), revision("r2", after), revision("r3"),
+		of("old", "r1"), statusOp("old", v1.TaskRunning, "100.64.2.2"))
+	a := f.connect("node1")
+	f.commit(serviceOp("s", "s", publishing(after)))
+	a.take()
+	if m := a.last.Peers; len(m.Services) != 1 || len(m.Tasks) > 0 {
+		t.Errorf("after the service's change the node is told %+v", m)
+	}
+	f.commit(of("new", "r2"), statusOp("new", v1.TaskRunning, "100.64.2.3"), of("without", "r3"), statusOp("without", v1.TaskRunning, "100.64.2.4"),
+		of("unknown", "r4"), statusOp("unknown", v1.TaskRunning, "100.64.2.5"))
+	a.take()
+	got := map[string][]v1.PortConfig{}
+	for _, id := range []string{"old", "new", "without", "unknown"} {
+		got[id] = a.peers[id].(v1.PeerTask).Ports
+	}
+	if diff := cmp.Diff(map[string][]v1.PortConfig{"old": {before}, "new": {after}, "without": {}, "unknown": nil}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

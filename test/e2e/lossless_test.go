@@ -77,6 +77,40 @@ func TestNoRequestLost(t *testing.T) {
 	}
 }
 
+// TestTargetOfAPortChanges has a published port lead to another port of the tasks than before, again and again, also while the change before is
+// on its way and is taken back: the tasks of before are led to at theirs until they are gone, and no request is lost.
+func TestTargetOfAPortChanges(t *testing.T) {
+	s := form(t, 1, 2)
+	first := s.Hosts[0]
+	s.serve(first, "web", 4, "--publish", "8500:7070", "--env", "PORT=7070", "--env", "ABRUPT=1", "--stop-drain-delay", "1s", "--update-monitor", "100ms",
+		"--health-tcp", "7070", "--health-start-period", "30s", "--health-start-interval", "50ms")
+	s.converged(first, "web", 4, generous)
+	var from []requester
+	for _, h := range s.Hosts {
+		from = append(from, requesters("port on "+h.Name, fmt.Sprintf("http://%s:8500/", h.Addr), s.Client)...)
+	}
+	r := sendRequests(from)
+	defer r.stop()
+	time.Sleep(time.Second)
+	change := func(what, detach, now, next string) {
+		t.Helper()
+		first.Must("service", "update", "--quiet", "--detach="+detach, "--publish-rm", now, "--publish-add", "8500:"+next, "--env-add", "PORT="+next, "--health-tcp", next, "web")
+		if failed := r.failures(); len(failed) > 0 {
+			t.Errorf("%s: %d requests were lost of %d so far:\n%s", what, len(failed), r.sent.Load(), strings.Join(failed[:min(10, len(failed))], "\n"))
+		}
+	}
+	change("to 8080", "false", "7070", "8080")
+	change("to 9090", "true", "8080", "9090")
+	time.Sleep(2 * time.Second) // so that some tasks are of this revision
+	first.Must("service", "rollback", "--quiet", "--detach=false", "web")
+	change("back to 8080, and to 7070", "false", "8080", "7070")
+	r.stop()
+	if failed := r.failures(); len(failed) > 0 {
+		t.Errorf("at the end: %d requests were lost of %d", len(failed), r.sent.Load())
+	}
+	t.Logf("%d requests were sent; %d of those on kept connections were sent again by the client itself", r.sent.Load(), r.again.Load())
+}
+
 // TestStopWithSilentNode stops a task whose published port a frozen host, and then one that is cut off, may still lead to it: it is stopped all
 // the same, and goes at once where all hosts answer.
 func TestStopWithSilentNode(t *testing.T) {

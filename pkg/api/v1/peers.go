@@ -87,6 +87,9 @@ type PeerTask struct {
 	// Gateway is its address on the gateway network, which published ports lead to; empty until its node has told.
 	Gateway  string           `json:"gateway,omitempty"`
 	Networks []NetworkAddress `json:"networks,omitempty"`
+	// Ports are those of the routing mesh that it was made with, without names: while its service is updated, the service's may have other
+	// targets by now, or may not lead to it. Nil says nothing, as managers of earlier versions do: then its service's lead to it.
+	Ports []PortConfig `json:"ports,omitzero"`
 	// Ready tasks run, are healthy, and are not to be stopped: only they are in DNS and take new connections.
 	Ready bool `json:"ready,omitempty"`
 }

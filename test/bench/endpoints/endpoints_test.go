@@ -104,7 +104,7 @@ func peersOf(l layout) *v1.Peers {
 		s := &p.Services[i%l.services]
 		p.Tasks = append(p.Tasks, v1.PeerTask{ID: fmt.Sprintf("task%021d", i), Service: s.ID, Name: fmt.Sprintf("%s.%d", s.Name, 1+i/l.services),
 			Node: p.Nodes[i%100].ID, Gateway: fmt.Sprintf("100.64.%d.%d", 2+i%100, 2+i/100), Ready: true,
-			Networks: []v1.NetworkAddress{{Network: "net", Addresses: []string{at(2 + i)}}}})
+			Networks: []v1.NetworkAddress{{Network: "net", Addresses: []string{at(2 + i)}}}, Ports: append([]v1.PortConfig{}, s.Ports...)})
 	}
 	return p
 }
