@@ -50,7 +50,7 @@ func (d *decision) better(service *v1.Service) map[string]string {
 	} else if *u.Parallelism > 0 {
 		room = int(min(*u.Parallelism, maxMarks))
 	}
-	m := moves{decision: d, service: service, spec: v1.RevisionOf(service), from: make(map[*node][]*v1.Task)}
+	m := moves{decision: d, service: service, spec: v1.RevisionOf(service), from: make(map[*node][]*v1.Task), coming: make(map[*node][]*v1.Task)}
 	if room -= len(d.moving); room <= 0 || !m.collect() {
 		return nil
 	}
@@ -63,6 +63,7 @@ type moves struct {
 	service *v1.Service
 	spec    *v1.ServiceRevisionSpec
 	from    map[*node][]*v1.Task // what may move, the first first
+	coming  map[*node][]*v1.Task // what is on its way there, and may move on once it has taken over
 }
 
 // collect finds the tasks that may move, and tells whether there are any. Where a drain is at work there are none.
@@ -84,6 +85,9 @@ func (m *moves) collect() bool {
 		}
 		if v1.NodeDrained(n.Node) {
 			return false
+		}
+		if t.Desired.Move != nil {
+			m.coming[n] = append(m.coming[n], t)
 		}
 		if names, _ := volumesOf(t, m.service, m.spec); live[t.Desired.Slot] == 1 && v1.Serves(t) && len(names) == 0 && !v1.NodeLost(n.Node) {
 			m.from[n] = append(m.from[n], t)
@@ -176,15 +180,22 @@ func (d *decision) nodeCalled(id string) (*node, bool) {
 	return nil, false
 }
 
-// source is the node that a task had best come from to another: the one with the most of those where that makes the service more even.
+// source is the node that a task had best come from to another: the one with the most of those where that makes the service more even. There
+// is none where that one's tasks are still on their way to it: to take another node's instead would leave the two uneven, for good.
 func (m *moves) source(to *node) (most *node) {
+	some := func(tasks []*v1.Task) bool {
+		return slices.ContainsFunc(tasks, func(t *v1.Task) bool { return before(t, to) })
+	}
 	for _, n := range m.nodes {
-		if n == to || !evens(n, to) || !slices.ContainsFunc(m.from[n], func(t *v1.Task) bool { return before(t, to) }) {
+		if n == to || !evens(n, to) || !some(m.from[n]) && !some(m.coming[n]) {
 			continue
 		}
-		if most == nil || fuller(n, most) {
+		if most == nil || fuller(n, most) || !fuller(most, n) && !some(m.from[most]) {
 			most = n
 		}
+	}
+	if most != nil && !some(m.from[most]) {
+		return nil
 	}
 	return most
 }
