@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Apply implements Network. The first one, those after Resync and those after an error read back what the kernel has, adopt what
@@ -19,7 +20,8 @@ import (
 // An error about single tasks or ports holds a TaskError or PortError for each of them: see TaskErrors.
 //
 // A backend that goes while its task stays keeps its connections; they are cut when the task goes, or at once where the port
-// is published no more or the backend is no task of this machine. One of another machine keeps them while it is draining.
+// is published no more or the backend is no task of this machine. One of another machine keeps them while it is draining. Flows of
+// UDP go to another backend, where there is one.
 //
 // The link of a task that is gone carries nothing any more when Apply returns, and goes a moment later; those of a guest are gone.
 func (l *Linux) Apply(ctx context.Context, c Config) error {
@@ -111,7 +113,8 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	err = errors.Join(err, l.balanceOverlays(want), l.finishOverlays(want))
 	for _, s := range l.hostSides(want.base) {
 		old := l.forgotten(s, merged(before[s.v].ports, l.have.draining), want, gone, moved)
-		err = errors.Join(err, l.host.forget(old), l.host.forgetUntranslated(s, before[s.v], *l.have.answers(s.v)))
+		err = errors.Join(err, l.host.forget(old), l.host.forgetUntranslated(s, before[s.v], *l.have.answers(s.v)),
+			l.handOverPorts(s, before[s.v].ports, l.have.draining, want))
 	}
 	l.have.draining = want.draining
 	return errors.Join(err, l.remove(gone), l.leave(want))
@@ -265,6 +268,9 @@ func (l *Linux) forgotten(s side, before ports, want *desired, gone ...map[strin
 			}
 			if !published || !local[b.Addr()] {
 				all = append(all, flows{to: s.of(b.Addr()), toPort: b.Port(), published: k})
+				if k.protocol == unix.IPPROTO_UDP {
+					all = append(all, flows{from: s.of(b.Addr())}) // see handOver
+				}
 			}
 		}
 	}

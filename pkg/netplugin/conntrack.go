@@ -18,6 +18,7 @@ const (
 	ctaFilterReplyFlags = 2
 
 	filterSource      = 1 << 0
+	filterDest        = 1 << 1
 	filterProtocol    = 1 << 3
 	filterSourcePort  = 1 << 4
 	filterDestPort    = 1 << 5
@@ -62,32 +63,43 @@ func (f flows) request() *nl.NetlinkRequest {
 		reply |= filterSourcePort
 	}
 	if orig != 0 {
-		req.AddData(tuple(nl.CTA_TUPLE_ORIG, f.from, f.published.protocol, 0, f.published.port))
+		req.AddData(tuple(nl.CTA_TUPLE_ORIG, f.published.protocol, leg{netip.AddrPortFrom(f.from, 0), netip.AddrPortFrom(netip.Addr{}, f.published.port)}))
 	}
 	if reply != 0 {
-		req.AddData(tuple(nl.CTA_TUPLE_REPLY, f.to, f.published.protocol, f.toPort, 0))
+		req.AddData(tuple(nl.CTA_TUPLE_REPLY, f.published.protocol, leg{src: netip.AddrPortFrom(f.to, f.toPort)}))
 	}
-	filter := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
-	filter.AddRtAttr(ctaFilterOrigFlags, nl.Uint32Attr(orig))
-	filter.AddRtAttr(ctaFilterReplyFlags, nl.Uint32Attr(reply))
-	req.AddData(filter)
+	req.AddData(filterBy(orig, reply))
 	return req
 }
 
+// filterBy says which parts of the tuples of a message flows are to have.
+func filterBy(orig, reply uint32) *nl.RtAttr {
+	filter := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
+	filter.AddRtAttr(ctaFilterOrigFlags, nl.Uint32Attr(orig))
+	filter.AddRtAttr(ctaFilterReplyFlags, nl.Uint32Attr(reply))
+	return filter
+}
+
 // tuple is one direction of a flow, with what is known of it.
-func tuple(kind int, src netip.Addr, protocol uint8, srcPort, dstPort uint16) *nl.RtAttr {
+func tuple(kind int, protocol uint8, l leg) *nl.RtAttr {
 	t := nl.NewRtAttr(unix.NLA_F_NESTED|kind, nil)
-	if src.IsValid() {
-		t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(nl.CTA_IP_V4_SRC, src.AsSlice())
+	if l.src.Addr().IsValid() || l.dst.Addr().IsValid() {
+		ip := t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil)
+		if a := l.src.Addr(); a.IsValid() {
+			ip.AddRtAttr([2]int{nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC}[version(a)], a.AsSlice())
+		}
+		if a := l.dst.Addr(); a.IsValid() {
+			ip.AddRtAttr([2]int{nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST}[version(a)], a.AsSlice())
+		}
 	}
 	if protocol != 0 {
 		p := t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_PROTO, nil)
 		p.AddRtAttr(nl.CTA_PROTO_NUM, []byte{protocol})
-		if srcPort != 0 {
-			p.AddRtAttr(nl.CTA_PROTO_SRC_PORT, nl.BEUint16Attr(srcPort))
+		if port := l.src.Port(); port != 0 {
+			p.AddRtAttr(nl.CTA_PROTO_SRC_PORT, nl.BEUint16Attr(port))
 		}
-		if dstPort != 0 {
-			p.AddRtAttr(nl.CTA_PROTO_DST_PORT, nl.BEUint16Attr(dstPort))
+		if port := l.dst.Port(); port != 0 {
+			p.AddRtAttr(nl.CTA_PROTO_DST_PORT, nl.BEUint16Attr(port))
 		}
 	}
 	return t

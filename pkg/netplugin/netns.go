@@ -139,10 +139,16 @@ func (n *namespace) firewall() (*nftables.Conn, error) {
 
 // request sends one netlink message for which the netlink package has no call.
 func (n *namespace) request(protocol int, req *nl.NetlinkRequest) error {
+	_, err := n.query(protocol, req)
+	return err
+}
+
+// query sends one, and returns what is answered.
+func (n *namespace) query(protocol int, req *nl.NetlinkRequest) ([][]byte, error) {
 	if n.sockets[protocol] == nil {
 		s, err := nl.GetNetlinkSocketAt(n.fd, netns.None(), protocol)
 		if err != nil {
-			return fmt.Errorf("open netlink socket in network namespace of %s: %w", n.name, err)
+			return nil, fmt.Errorf("open netlink socket in network namespace of %s: %w", n.name, err)
 		}
 		if n.sockets == nil {
 			n.sockets = map[int]*nl.SocketHandle{}
@@ -150,8 +156,7 @@ func (n *namespace) request(protocol int, req *nl.NetlinkRequest) error {
 		n.sockets[protocol] = &nl.SocketHandle{Socket: s}
 	}
 	req.Sockets = n.sockets
-	_, err := req.Execute(protocol, 0)
-	return err
+	return req.Execute(protocol, 0)
 }
 
 // pinThread makes the calling thread's network namespace stay, at path.

@@ -39,7 +39,7 @@ func (o *overlay) balanceVIPs(w *wanted, hairpin map[netip.Addr]netip.Addr) erro
 	}
 	o.balance.apply(edits, w.vips)
 	o.balance.hairpin = hairpin
-	return nil
+	return o.handOver(w, edits)
 }
 
 // hairpins are the addresses of the tasks that are linked and stay, and their gateways.
