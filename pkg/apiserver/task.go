@@ -25,7 +25,7 @@ func appendTask(buf []byte, t *v1.Task) ([]byte, error) {
 func appendPlainTask(buf []byte, t *v1.Task) ([]byte, bool) {
 	m, d := &t.Meta, t.Desired
 	if t.Spec != nil || d == nil || m.ID == "" || m.Labels != nil || !m.Deleting.IsZero() || d.Restarts != nil || d.Pending != "" || d.Behind != "" || d.Reason != "" ||
-		d.Better != "" || d.Move != nil || d.Attachment != nil {
+		d.Better != "" || d.Move != nil || d.Attachment != nil || !d.RefitAt.IsZero() {
 		return buf, false
 	}
 	j := jsonWriter{buf: buf, plain: true}
