@@ -16,8 +16,12 @@ import (
 // the one that it was made with, whatever its service says by then.
 func TestTargetsOfTasks(t *testing.T) {
 	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
-		http := func(target uint16) v1.PortConfig { return v1.PortConfig{Published: 8080, Target: target, Protocol: v1.TCP} }
-		udp := func(target uint16) v1.PortConfig { return v1.PortConfig{Published: 8080, Target: target, Protocol: v1.UDP} }
+		http := func(target uint16) v1.PortConfig {
+			return v1.PortConfig{Published: 8080, Target: target, Protocol: v1.TCP}
+		}
+		udp := func(target uint16) v1.PortConfig {
+			return v1.PortConfig{Published: 8080, Target: target, Protocol: v1.UDP}
+		}
 		elsewhere := func(n int, ready bool, ports ...v1.PortConfig) v1.PeerTask {
 			p := peerTask(fmt.Sprint("far", n), "web", "other", ready, "n1", fmt.Sprintf("10.0.1.%d/24", 100+n))
 			p.Gateway, p.Ports = fmt.Sprint("100.64.9.", n), ports
