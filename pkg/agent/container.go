@@ -115,6 +115,10 @@ func (a *Agent) expand(t *task) (v1.ContainerSpec, error) {
 	if len(errs) > 0 {
 		return v1.ContainerSpec{}, fmt.Errorf("%w: template in %s: %s", engine.ErrInvalid, errs[0].Field, errs[0].Message)
 	}
+	if n := len(spec.Hostname); n > v1.MaxHostname {
+		return v1.ContainerSpec{}, fmt.Errorf("%w: hostname %s has %d characters, and Linux takes %d: use a shorter template, such as {{.Service.Name}}-{{.Task.Slot}}",
+			engine.ErrInvalid, spec.Hostname[:v1.MaxHostname]+"…", n, v1.MaxHostname)
+	}
 	if spec.Hostname == "" {
 		spec.Hostname = t.id[:min(12, len(t.id))]
 	}

@@ -115,6 +115,7 @@ func TestBadSpecsAreRejected(t *testing.T) {
 		{"chained printf", env(`A={{(printf "%999999d" 1).X}}`), "printf is not supported: use print"},
 		{"recursive", env(`A={{define "x"}}{{template "x"}}{{end}}{{template "x"}}`), "define and block are not supported"},
 		{"huge", env("A=" + strings.Repeat("{{.Task.ID}}", 33000)), "expands to more than 65536 bytes"},
+		{"long hostname", func(s *v1.ServiceRevisionSpec) { s.Task.Container.Hostname = strings.Repeat("{{.Task.ID}}", 33) }, "has 66 characters, and Linux takes 64"},
 		{"log driver", func(s *v1.ServiceRevisionSpec) { s.Task.LogDriver = &v1.Driver{Name: "syslog"} }, `log driver "syslog" is not supported: want json-file, local or none`},
 		{"log size", logOption("max-size", "much"), `log option max-size "much" is not a size such as 10m`},
 		{"log files", logOption("max-file", "0"), `log option max-file "0" is not a number from 1`},

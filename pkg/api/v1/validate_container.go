@@ -22,8 +22,8 @@ func (c *checker) container(field string, s *ContainerSpec) {
 	}
 	c.arguments(field+".args", s.Args)
 	c.environment(field+".env", s.Env)
-	if s.Hostname != "" && !strings.Contains(s.Hostname, "{{") && (len(s.Hostname) > 64 || !isHostname(s.Hostname)) {
-		c.fail(field+".hostname", "%q is not a host name: want at most 64 letters, digits, - and .", cut(s.Hostname))
+	if s.Hostname != "" && !strings.Contains(s.Hostname, "{{") && (len(s.Hostname) > MaxHostname || !isHostname(s.Hostname)) {
+		c.fail(field+".hostname", "%q is not a host name: want at most %d letters, digits, - and .", cut(s.Hostname), MaxHostname)
 	}
 	c.word(field+".hostname", s.Hostname)
 	if s.Dir != "" {
@@ -413,6 +413,9 @@ func (c *checker) ulimits(field string, list []Ulimit) {
 		}
 	}
 }
+
+// MaxHostname is how long a container's hostname may be, in bytes: Linux takes no more (__NEW_UTS_LEN).
+const MaxHostname = 64
 
 // isHostname tells whether s is made of labels with dots between. Underscores are allowed, as resolvers do.
 func isHostname(s string) bool {
