@@ -86,17 +86,11 @@ func (v *dockerVolume) add(told []volumeOnNode) {
 // askOfVolume asks nodes what a volume is like there, several at a time, and warns of those that do not say.
 func askOfVolume(ctx context.Context, c *client.Client, nodes []*v1.Node, name string) (told []volumeOnNode, warnings []string) {
 	slices.SortFunc(nodes, func(x, y *v1.Node) int { return strings.Compare(nodeName(x), nodeName(y)) })
-	answers, errs := make([]v1.NodeVolume, len(nodes)), make([]error, len(nodes))
-	room := make(chan struct{}, volumesAtOnce)
-	var work sync.WaitGroup
-	for i, n := range nodes {
-		work.Go(func() {
-			room <- struct{}{}
-			defer func() { <-room }()
-			answers[i], errs[i] = inspectVolumeOf(ctx, c, n, name)
-		})
-	}
-	work.Wait()
+	answers := make([]v1.NodeVolume, len(nodes))
+	errs := ofEach(nodes, func(i int) (err error) {
+		answers[i], err = inspectVolumeOf(ctx, c, nodes[i], name)
+		return err
+	})
 	for i, n := range nodes {
 		if errs[i] != nil {
 			warnings = append(warnings, fmt.Sprintf("volume %s of node %s is left out: %v", name, nodeName(n), errs[i]))
@@ -106,6 +100,22 @@ func askOfVolume(ctx context.Context, c *client.Client, nodes []*v1.Node, name s
 		told = append(told, volumeOnNode{nodeName(n), v.CreatedAt, v.Labels, v.Mountpoint, v.Options})
 	}
 	return told, warnings
+}
+
+// ofEach has something asked of each node, by its place, several at a time, and returns what came of each.
+func ofEach(nodes []*v1.Node, ask func(i int) error) []error {
+	errs := make([]error, len(nodes))
+	room := make(chan struct{}, volumesAtOnce)
+	var work sync.WaitGroup
+	for i := range nodes {
+		work.Go(func() {
+			room <- struct{}{}
+			defer func() { <-room }()
+			errs[i] = ask(i)
+		})
+	}
+	work.Wait()
+	return errs
 }
 
 func inspectVolumeOf(ctx context.Context, c *client.Client, n *v1.Node, name string) (v v1.NodeVolume, err error) {

@@ -139,9 +139,9 @@ func (a *app) removeVolumes(ctx context.Context, c *client.Client, names []strin
 			continue
 		}
 		var left []error
-		for _, n := range there {
-			if err := removeVolumeOf(ctx, c, n, name); err != nil {
-				left = append(left, fmt.Errorf("volume %s stays on node %s: %w", name, nodeName(n), err))
+		for i, err := range ofEach(there, func(i int) error { return removeVolumeOf(ctx, c, there[i], name) }) {
+			if err != nil {
+				left = append(left, fmt.Errorf("volume %s stays on node %s: %w", name, nodeName(there[i]), err))
 			}
 		}
 		if errs = append(errs, left...); len(left) == 0 {
@@ -156,17 +156,22 @@ func (a *app) removeVolumes(ctx context.Context, c *client.Client, names []strin
 func volumeFree(ctx context.Context, c *client.Client, there []*v1.Node, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, removalWait)
 	defer cancel()
-	var errs []error
-	for _, n := range there {
-		if n.Status.State != v1.NodeReady {
-			continue
-		}
-		to, err := c.CheckVolume(ctx, n.Meta.ID, name)
-		if client.Status(err) == http.StatusConflict { // a service mounts it, wherever it is
-			return daemonError(err)
+	there = slices.DeleteFunc(slices.Clone(there), func(n *v1.Node) bool { return n.Status.State != v1.NodeReady })
+	mounted := make([]error, len(there))
+	errs := ofEach(there, func(i int) error {
+		to, err := c.CheckVolume(ctx, there[i].Meta.ID, name)
+		if client.Status(err) == http.StatusConflict {
+			mounted[i] = daemonError(err)
+			return nil
 		}
 		if err = volumeAnswer(to, err); err != nil {
-			errs = append(errs, fmt.Errorf("volume %s stays on all nodes: node %s: %w", name, nodeName(n), err))
+			return fmt.Errorf("volume %s stays on all nodes: node %s: %w", name, nodeName(there[i]), err)
+		}
+		return nil
+	})
+	for _, err := range mounted {
+		if err != nil {
+			return err // a service mounts it, wherever it is
 		}
 	}
 	return errors.Join(errs...)
