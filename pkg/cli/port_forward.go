@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -84,6 +85,9 @@ func (a *app) portForward(ctx context.Context, address, ref string, ports []stri
 			return err
 		}
 		context.AfterFunc(ctx, func() { _ = listener.Close() })
+		if err := reached(ctx, listener.(*net.TCPListener), f); err != nil {
+			return err
+		}
 		a.printf("Forwarding from %s to port %d of %s\n", listener.Addr(), f.port, v1.TaskName(task.Desired)) // which shows that there is one
 		serving.Go(func() {
 			defer cancel()
@@ -110,6 +114,37 @@ func (a *app) portForward(ctx context.Context, address, ref string, ports []stri
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// reachWithin is how long a connection to a port of this machine may take to come.
+const reachWithin = time.Second
+
+// patient is a listener that can give up.
+type patient interface {
+	net.Listener
+	SetDeadline(t time.Time) error
+}
+
+// reached connects to a listener, to see whether that gets there: a port that the swarm publishes on this machine leads to tasks, whoever
+// listens there. What else came meanwhile is closed.
+func reached(ctx context.Context, listener patient, f forwarding) error {
+	dialer := net.Dialer{Timeout: reachWithin}
+	trial, err := dialer.DialContext(ctx, "tcp", listener.Addr().String())
+	if err == nil {
+		defer trial.Close()
+		err = listener.SetDeadline(time.Now().Add(reachWithin))
+	}
+	for err == nil {
+		var conn net.Conn
+		if conn, err = listener.Accept(); err == nil {
+			_ = conn.Close()
+			if conn.RemoteAddr().String() == trial.LocalAddr().String() {
+				return listener.SetDeadline(time.Time{})
+			}
+		}
+	}
+	return fmt.Errorf("what connects to %s does not come here: a port that a service publishes on this machine leads to its tasks, whoever else listens there. "+
+		"Use another port of this machine, such as 0:%d for a free one", listener.Addr(), f.port)
 }
 
 // forward leads one connection to the port of the task that is meant now.
