@@ -144,8 +144,12 @@ func (v view) judgeRun() verdict {
 		return out
 	}
 	out.slots = v.slots()
+	known := false // a task of it
 	for _, t := range v.tasks {
-		if t.Desired.Slot == v.slot && v1.Observed(t) == v1.TaskComplete {
+		if t.Desired.Slot != v.slot {
+			continue
+		}
+		if known = true; v1.Observed(t) == v1.TaskComplete {
 			out.running, out.done, out.over = 1, true, true
 			return out
 		}
@@ -157,6 +161,7 @@ func (v view) judgeRun() verdict {
 	}
 	switch {
 	case out.err != nil:
+	case run == nil && known: // the service was heard of before its task, which has ended or goes too
 	case run == nil:
 		out.err = fmt.Errorf("run %d is not kept any more, and did not complete as far as is known", v.slot)
 	case run.Replaced != 0:
