@@ -122,8 +122,8 @@ type PublishedPort struct {
 	Port     uint16
 	// Backends are gateway addresses, of this node's block or a peer's, and ports in the containers.
 	Backends []netip.AddrPort
-	// Draining are those that take no new connections and keep what they have, but for flows of UDP, such as tasks that are being stopped. One that was a
-	// backend and is in neither list is cut off, unless it is a task of this machine.
+	// Draining are those that take no new connections and keep what they have, but for flows of UDP, such as tasks that are being
+	// stopped. One that was a backend and is in neither list is cut off, unless it is a task of this machine.
 	Draining []netip.AddrPort
 	// Places are where the port answers; none is everywhere.
 	Places []Place

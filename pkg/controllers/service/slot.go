@@ -183,8 +183,11 @@ func (v *view) refit(s *slot, t *v1.Task, alone bool) {
 // unfit tells whether a task is to be told to have the secrets and configs of the spec: it has others, or has not got these, and the rollout
 // was resumed since.
 func (v *view) unfit(t *v1.Task) bool {
-	if !v.clean(t) || v.revision(t.Desired.Revision).others {
-		return v.clean(t)
+	if !v.clean(t) {
+		return false
+	}
+	if v.revision(t.Desired.Revision).others {
+		return true
 	}
 	d := v.service.Desired
 	return v1.Unfit(t) != "" && d != nil && d.Update != nil && d.Update.Revision == v.target && t.Desired.RefitAt.Before(d.Update.StartedAt)
