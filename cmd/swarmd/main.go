@@ -37,6 +37,11 @@ func main() {
 			if cleanup {
 				return daemon.Cleanup(ctx, o)
 			}
+			began, err := processBegan()
+			if err != nil {
+				return err
+			}
+			o.Began = began
 			return daemon.Run(ctx, o)
 		},
 	}

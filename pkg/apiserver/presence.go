@@ -30,10 +30,8 @@ const (
 	beginning = 8 * time.Second
 	// retryRenewal is the time between two attempts to renew.
 	retryRenewal = 100 * time.Millisecond
-	// lostAfter is how long at least a node whose connection broke may take to open another: an init system starts a daemon that crashed
-	// within that. Where there was no leader meanwhile nobody could open one, and it has afterElection from when there is one.
-	lostAfter     = 700 * time.Millisecond
-	afterElection = 500 * time.Millisecond
+	// election is what a node that had to wait for the managers to have a leader has less than restartOf from then on.
+	election = 200 * time.Millisecond
 	// shortRead is how long a linearizable read takes at most where there is a leader.
 	shortRead = 200 * time.Millisecond
 	// backWithin is how long a node whose agent stopped in order may take to be back: a daemon is restarted, a binary replaced.
@@ -323,7 +321,7 @@ func (b *backend) relet(ctx context.Context, se *session, ttl time.Duration) (st
 // end lets go of a session that is over. What becomes of its lease depends on what became of the node.
 func (b *backend) end(se *session, cause error) {
 	se.mu.Lock()
-	id := se.lease.id
+	id, ttl := se.lease.id, se.lease.ttl
 	se.mu.Unlock()
 	switch {
 	case errors.Is(cause, errReplaced), errors.Is(cause, errSilent):
@@ -335,33 +333,35 @@ func (b *backend) end(se *session, cause error) {
 	case errors.Is(cause, errStopped):
 		b.expect(se, id) // before the session is over for the agent, whose machine may stop this manager next
 	default:
-		b.spawn(func() { b.miss(se.node, id, restartOf(se.startup)) })
+		b.spawn(func() { b.miss(se.node, id, restartOf(se.startup, ttl/v1.HeartbeatGrace), ttl) })
 	}
 }
 
-// miss ends the lease of a node whose connection broke, after the time that it has to open another. Where the managers' leader broke with
-// it, which shows in that nobody answers a read, that time begins with the next leader: before, no session can be opened.
-func (b *backend) miss(node string, id store.LeaseID, wait time.Duration) {
-	ctx, cancel := context.WithTimeout(b.ctx, backWithin)
+// miss ends the lease of a node whose connection broke, after the time that it has to open another; after ttl it has run out by itself.
+// Where the managers' leader broke with it, which shows in that nobody answers a read, that time begins with the next leader: before, no
+// session can be opened.
+func (b *backend) miss(node string, id store.LeaseID, wait, ttl time.Duration) {
+	ctx, cancel := context.WithTimeout(b.ctx, ttl)
 	defer cancel()
 	led := true
 	for !b.readable(ctx) {
 		led = false
 		if !pause(ctx, retryRenewal) {
-			return // the lease has run out by now
+			return
 		}
 	}
 	if !led {
-		wait -= lostAfter - afterElection
+		wait -= election
 	}
 	if pause(ctx, wait) {
 		b.revoke(node, id)
 	}
 }
 
-// restartOf is how long a daemon that was killed may take to be back. A machine that is slow or busy needs more than another: it has
-// twice the time that its last start took, but no longer than a host that is silent, for its lease runs out.
-func restartOf(startup time.Duration) time.Duration { return max(lostAfter, 2*startup) }
+// restartOf is how long a daemon that was killed may take to be back: seven tenths of a heartbeat, 0.7 s in most swarms, within which an
+// init system starts it again. A machine that is slow or busy needs more than another: it has twice the time that its last start took,
+// but no longer than a host that is silent, for its lease runs out.
+func restartOf(startup, heartbeat time.Duration) time.Duration { return max(heartbeat*7/10, 2*startup) }
 
 // readable tells whether the store's managers have a leader.
 func (b *backend) readable(ctx context.Context) bool {

@@ -378,7 +378,7 @@ func TestBackInTime(t *testing.T) {
 		end  func(s *raw)
 		away time.Duration
 	}{
-		"killed":   {func(s *raw) { s.cancel() }, 400 * time.Millisecond},
+		"killed":   {func(s *raw) { s.cancel() }, 600 * time.Millisecond},
 		"in order": {func(s *raw) { s.up.Close() }, 9 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -193,6 +193,7 @@ func flow(t *testing.T, from, to inside) func() (sent int, lost []int) {
 func TestEncrypted(t *testing.T) {
 	s := form(t, 1, 2)
 	first := s.Hosts[0]
+	first.Must("swarm", "update", "--dispatcher-heartbeat", "20s") // a daemon that is killed may take a while to be back: this is about others
 	s.network(first, "vault", "--opt", "encrypted", "--subnet", "10.30.0.0/24")
 	if out := first.Must("network", "inspect", "vault"); !strings.Contains(out, `"encrypted"`) {
 		t.Errorf("network inspect prints\n%s", out)

@@ -46,7 +46,9 @@ type Options struct {
 	EtcdEndpoints []string
 	// MetricsAddr is host:port to serve Prometheus metrics at; empty for none but those on the socket.
 	MetricsAddr string
-	Log         *slog.Logger
+	// Began is when the process did; now where it is zero.
+	Began time.Time
+	Log   *slog.Logger
 }
 
 // stopWithin is how long a daemon that is told to stop lets requests come to their end.
@@ -69,7 +71,7 @@ type Daemon struct {
 	server    *apiserver.Server
 	failed    chan error // what the daemon cannot go on after
 	parts     *parts
-	// startup is how long the daemon took from its beginning until it was asked for this first: it is there then.
+	// startup is how long the process took from its beginning until it was asked for this first: the daemon is there then.
 	startup func() time.Duration
 
 	mu     sync.Mutex           // of entering and leaving a swarm
@@ -112,7 +114,10 @@ func (d *Daemon) live(ctx context.Context) error {
 }
 
 func newDaemon(o Options) *Daemon {
-	began := time.Now()
+	began := o.Began
+	if began.IsZero() {
+		began = time.Now()
+	}
 	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4), parts: newParts()}
 	d.startup = sync.OnceValue(func() time.Duration { return time.Since(began) })
 	d.programming = newProgramming(d.registry)
