@@ -25,6 +25,8 @@ const (
 	// filesSize bounds one such tmpfs, in bytes.
 	filesSize = 64 << 20
 	indexName = "index"
+	// moveMountBeneath is MOVE_MOUNT_BENEATH of linux/mount.h.
+	moveMountBeneath = 0x200
 )
 
 // fileIndex is what one tmpfs holds.
@@ -43,6 +45,8 @@ type keptFile struct {
 	Name string `json:"name"`
 	// At is where a live file is mounted, for containers to see what is mounted there later on.
 	At string `json:"at,omitempty"`
+	// Changed is a live file that is mounted over the one that the container was made with.
+	Changed bool `json:"changed,omitempty"`
 }
 
 // files is the folder of a container's files.
@@ -76,20 +80,27 @@ func (r *Runtime) keepFiles(dir string, files []runtime.File) error {
 	}
 	next := fileIndex{Next: index.Next, Mounted: index.Mounted}
 	var shown []keptFile
+	covered := map[string]bool{}
 	for _, f := range files {
 		if i := slices.IndexFunc(index.Files, func(k keptFile) bool { return k.Same(f) }); i >= 0 {
 			next.Files = append(next.Files, index.Files[i])
 			continue
 		}
-		k := keptFile{Name: strconv.FormatUint(next.Next, 10)}
-		next.Next++
-		if err := putFile(filepath.Join(dir, k.Name), f); err != nil {
+		var k keptFile
+		err := error(unix.EBUSY) // one is mounted over where a daemon was killed halfway
+		for errors.Is(err, unix.EBUSY) {
+			k.Name = strconv.FormatUint(next.Next, 10)
+			next.Next++
+			err = putFile(filepath.Join(dir, k.Name), f)
+		}
+		if err != nil {
 			return err
 		}
 		if f.Live {
 			k.At = "at-" + k.Name
 			if i := slices.IndexFunc(index.Files, func(old keptFile) bool { return old.Target == f.Target && old.At != "" }); i >= 0 {
-				k.At = index.Files[i].At
+				k.At, k.Changed = index.Files[i].At, true
+				covered[k.At] = index.Files[i].Changed
 			}
 		}
 		f.Data, k.File = nil, f
@@ -99,7 +110,7 @@ func (r *Runtime) keepFiles(dir string, files []runtime.File) error {
 		if k.At == "" {
 			continue
 		}
-		if err := showFile(filepath.Join(dir, k.Name), filepath.Join(dir, k.At)); err != nil {
+		if err := showFile(filepath.Join(dir, k.Name), filepath.Join(dir, k.At), covered[k.At]); err != nil {
 			return err
 		}
 	}
@@ -110,8 +121,9 @@ func (r *Runtime) keepFiles(dir string, files []runtime.File) error {
 }
 
 // showFile mounts a file, read-only, over what is at a path, which containers that have the path mounted see at once: mounts there are
-// told to theirs, and not the other way round.
-func showFile(file, at string) error {
+// told to theirs, and not the other way round. A container has the first that was there itself, so it stays; one over that is covered, and
+// goes, so that there are never more than two. Kernels before 6.5 cannot put one below another: there each stays until the container ends.
+func showFile(file, at string, covered bool) error {
 	f, err := os.OpenFile(at, os.O_CREATE|os.O_RDONLY, 0o400)
 	if err != nil {
 		return err
@@ -127,10 +139,23 @@ func showFile(file, at string) error {
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attributes); err != nil {
 		return fmt.Errorf("mount %s: %w", file, err)
 	}
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("mount %s at %s: %w", file, at, err)
+	if covered {
+		err := unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH|moveMountBeneath)
+		if err == nil {
+			err = unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		}
+		if !errors.Is(err, unix.EINVAL) {
+			return wrapMount(err, file, at)
+		}
 	}
-	return nil
+	return wrapMount(unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH), file, at)
+}
+
+func wrapMount(err error, file, at string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("mount %s at %s: %w", file, at, err)
 }
 
 // putFile writes a file that was not there, or was left half written.
