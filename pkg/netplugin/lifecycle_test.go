@@ -3,8 +3,10 @@ package netplugin
 import (
 	"context"
 	"errors"
+	"iter"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -24,12 +26,12 @@ func TestHundredTasksLeaveNothing(t *testing.T) {
 		c.Published = append(c.Published, published("tcp", uint16(8000+i), i, 2*i, 99-i))
 	}
 	b.apply(c)
-	if n := mounts(t, b.dir); n != before+101 {
-		t.Errorf("%d mounts, want one for each task and the router", n-before)
+	if n := pins(t, b.dir); n != 101 {
+		t.Errorf("%d namespaces are mounted, want one for each task and the router", n)
 	}
 	b.apply(testConfig(0))
-	if n := mounts(t, b.dir); n != before+1 {
-		t.Errorf("%d mounts are left, want the router's", n-before)
+	if n := pins(t, b.dir); n != 1 {
+		t.Errorf("%d namespaces are left, want the router's", n)
 	}
 	b.apply(c)
 	must(t, b.linux.Teardown(context.Background()))
@@ -45,17 +47,66 @@ func TestHundredTasksLeaveNothing(t *testing.T) {
 	}
 	// And all of it can begin again.
 	b.apply(c)
-	if n := mounts(t, b.dir); n != before+101 {
-		t.Errorf("%d mounts after a second beginning", n-before)
+	if n := pins(t, b.dir); n != 101 {
+		t.Errorf("%d namespaces after a second beginning", n)
 	}
 }
 
-// mounts counts those under a directory.
-func mounts(t testing.TB, dir string) int {
+// mounts counts what is mounted below a directory.
+func mounts(t testing.TB, dir string) (n int) {
+	t.Helper()
+	for range mountsBelow(t, dir) {
+		n++
+	}
+	return n
+}
+
+// pins counts the namespaces among that.
+func pins(t testing.TB, dir string) (n int) {
+	t.Helper()
+	for line := range mountsBelow(t, dir) {
+		if strings.Contains(line, " - nsfs ") {
+			n++
+		}
+	}
+	return n
+}
+
+func mountsBelow(t testing.TB, dir string) iter.Seq[string] {
 	t.Helper()
 	all, err := os.ReadFile("/proc/self/mountinfo")
 	must(t, err)
-	return strings.Count(string(all), " "+dir+"/")
+	return func(yield func(string) bool) {
+		for line := range strings.Lines(string(all)) {
+			if strings.Contains(line, " "+dir+"/") && !yield(line) {
+				return
+			}
+		}
+	}
+}
+
+// TestPinsAreInMemory: where Dir is on a disk, pins are not, and those that were put there before stay in sight.
+func TestPinsAreInMemory(t *testing.T) {
+	at := t.TempDir()
+	must(t, keepInMemory(at))
+	t.Cleanup(func() { must(t, dropMemory(at)) })
+	var s unix.Statfs_t
+	must(t, unix.Statfs(at, &s))
+	if s.Type != unix.TMPFS_MAGIC {
+		t.Error("it is not in memory")
+	}
+	must(t, keepInMemory(at))
+	must(t, dropMemory(at))
+	must(t, dropMemory(at))
+	if n := mounts(t, filepath.Dir(at)); n != 0 {
+		t.Errorf("%d mounts are left", n)
+	}
+	old := filepath.Join(at, "old")
+	must(t, os.WriteFile(old, nil, 0o444))
+	must(t, keepInMemory(at))
+	if _, err := os.Stat(old); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestForwardingIsRestored(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 
 // Options are what Linux needs.
 type Options struct {
-	// Dir is where namespaces are mounted, for this daemon alone, best on a tmpfs: Dir/netns/<task ID> and Dir/router/gw. It
-	// is made if it is not there.
+	// Dir is where namespaces are mounted, for this daemon alone: Dir/netns/<task ID>, in memory, and Dir/router/gw. It is made if it is
+	// not there.
 	Dir string
 	// Wire is the path of the program swarm-wire, which encrypts networks where the kernel has no WireGuard.
 	Wire string

@@ -19,6 +19,9 @@ func (l *Linux) resync(want *desired) error {
 			return err
 		}
 	}
+	if err := keepInMemory(l.tasksDir()); err != nil {
+		return err
+	}
 	l.synced = false
 	l.swept()
 	var err error

@@ -43,7 +43,7 @@ func (l *Linux) Teardown(ctx context.Context) error {
 	for _, e := range entries {
 		errs = append(errs, unpin(l.Namespace(e.Name())))
 	}
-	errs = append(errs, unpin(l.routerPath()), l.restoreForward(), l.restoreForwardSix())
+	errs = append(errs, dropMemory(l.tasksDir()), unpin(l.routerPath()), l.restoreForward(), l.restoreForwardSix())
 	for _, dir := range []string{l.tasksDir(), filepath.Dir(l.routerPath()), l.wiresDir()} {
 		if err := os.Remove(dir); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
