@@ -187,13 +187,13 @@ func (c *chaos) fault(kind int) (string, error) {
 	case 4:
 		return "flush all tables of " + h.Name, c.hurtHost(h, flushRuleset)
 	case 5:
-		return "flush the tables of a network on " + h.Name, c.hurtNetwork(h, flushRuleset)
+		return "flush the tables of a router on " + h.Name, c.hurtRouter(h, flushRuleset)
 	case 6:
-		return "delete a route of a network on " + h.Name, c.hurtNetwork(h, c.deleteRoute)
+		return "delete a route of a router on " + h.Name, c.hurtRouter(h, c.deleteRoute)
 	case 7:
-		return "delete a link of a network on " + h.Name, c.hurtNetwork(h, c.deleteLink)
+		return "delete a link of a router on " + h.Name, c.hurtRouter(h, c.deleteLink)
 	case 8:
-		return "delete the neighbours of a network on " + h.Name, c.hurtNetwork(h, deleteNeighbours)
+		return "delete the neighbours of a router on " + h.Name, c.hurtRouter(h, deleteNeighbours)
 	case 9:
 		return "have more tasks than addresses", c.exhaust(first)
 	case 10:
@@ -214,8 +214,8 @@ func (c *chaos) hurtHost(h *lab.Host, how func() error) error {
 	return h.Do(how)
 }
 
-// hurtNetwork does something in the router of a random network that a host has.
-func (c *chaos) hurtNetwork(h *lab.Host, how func() error) error {
+// hurtRouter does something in a random router of a host.
+func (c *chaos) hurtRouter(h *lab.Host, how func() error) error {
 	routers := routersOf(h)
 	if h.Namespace == nil || len(routers) == 0 {
 		return nil
@@ -231,10 +231,13 @@ func (c *chaos) hurtNetwork(h *lab.Host, how func() error) error {
 	return n.Do(how)
 }
 
-// routersOf are the mounted namespaces of the networks on a host.
+// gateway is the way out that a host's networks share, and where published ports come in; it is among its routers.
+const gateway = "gw"
+
+// routersOf are the mounted namespaces of the routers on a host.
 func routersOf(h *lab.Host) []string {
 	all, _ := filepath.Glob(filepath.Join(h.Root, "network", "router", "*"))
-	return slices.DeleteFunc(all, func(path string) bool { return filepath.Base(path) == "gw" })
+	return all
 }
 
 func flushRuleset() error {
@@ -247,7 +250,7 @@ func flushRuleset() error {
 }
 
 func (c *chaos) deleteRoute() error {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil || len(routes) == 0 {
 		return err
 	}
@@ -264,7 +267,7 @@ func (c *chaos) deleteLink() error {
 }
 
 func deleteNeighbours() error {
-	all, err := netlink.NeighList(0, netlink.FAMILY_V4)
+	all, err := netlink.NeighList(0, netlink.FAMILY_ALL)
 	for i := range all {
 		err = errors.Join(err, ignoreGone(netlink.NeighDel(&all[i])))
 	}

@@ -319,7 +319,9 @@ func (c *chaos) asWanted(tasks []chaosTask) error {
 	for _, h := range c.Hosts {
 		var have []string
 		for _, path := range routersOf(h) {
-			have = append(have, filepath.Base(path))
+			if id := filepath.Base(path); id != gateway {
+				have = append(have, id)
+			}
 		}
 		var want []string
 		for _, n := range networks {
