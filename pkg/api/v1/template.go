@@ -53,13 +53,25 @@ func ExpandData(text string, data *TemplateData, secret, config, env func(name s
 	return expand(text, data, template.FuncMap{"secret": bound(secret), "config": bound(config), "env": bound(env)}, MaxExpandedData)
 }
 
-func expand(text string, data *TemplateData, more template.FuncMap, most int) (string, error) {
+// CheckData tells why ExpandData would refuse a text whatever it refers to. The error may hold parts of the text.
+func CheckData(text string) error {
+	get := func(string) (string, error) { return "", nil }
+	_, err := parseTemplate(text, template.FuncMap{"secret": get, "config": get, "env": get})
+	return err
+}
+
+func parseTemplate(text string, more template.FuncMap) (*template.Template, error) {
 	funcs := templateFuncs()
 	maps.Copy(funcs, more)
 	parsed, err := template.New("line").Option("missingkey=error").Funcs(funcs).Parse(text)
 	if err == nil {
 		err = finite(parsed)
 	}
+	return parsed, err
+}
+
+func expand(text string, data *TemplateData, more template.FuncMap, most int) (string, error) {
+	parsed, err := parseTemplate(text, more)
 	if err != nil {
 		return "", err
 	}

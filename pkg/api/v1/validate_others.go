@@ -3,6 +3,7 @@ package v1
 import (
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -105,6 +106,9 @@ func (c *checker) within(entry string, s SubnetSpec, subnet netip.Prefix) {
 	}
 }
 
+// templateAt is how an error of a template that cannot be read begins.
+var templateAt = regexp.MustCompile(`^template: line:[0-9]+:`)
+
 func (c *checker) secret(field string, s *SecretSpec) {
 	if s.Driver != nil {
 		c.driver(field+".driver", s.Driver)
@@ -118,11 +122,27 @@ func (c *checker) secret(field string, s *SecretSpec) {
 		c.data(field+".data", s.Data, MaxSecretSize)
 	}
 	c.templating(field+".templating", s.Templating)
+	if s.Templating == nil {
+		return
+	}
+	if err := CheckData(string(s.Data)); err != nil {
+		why := err.Error()
+		if at := templateAt.FindString(why); at != "" { // what follows may be of the secret
+			why = at + " no Go template that can be read"
+		}
+		c.fail(field+".data", "cannot be expanded: %s", why)
+	}
 }
 
 func (c *checker) config(field string, s *ConfigSpec) {
 	c.data(field+".data", s.Data, MaxConfigSize)
 	c.templating(field+".templating", s.Templating)
+	if s.Templating == nil {
+		return
+	}
+	if err := CheckData(string(s.Data)); err != nil {
+		c.fail(field+".data", "cannot be expanded: %v", err)
+	}
 }
 
 // data checks the size of a secret or config, of which the limit is no longer part.

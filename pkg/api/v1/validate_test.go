@@ -283,6 +283,13 @@ func TestValidate(t *testing.T) {
 		{"Secret", "%s", `{"driver":{"name":"vault"}}`, ""},
 		{"Secret", "%s", `{"driver":{},"data":"aGk="}`, "spec.data: comes from the driver: want one or the other\nspec.driver.name: is missing"},
 		{"Config", "%s", `{"data":"aGk=","templating":{"name":"golang"}}`, ""},
+		{"Config", "%s", `{"data":"e3sgLnggfX17eyBzZWNyZXQgIm4iIH19","templating":{"name":"golang"}}`, ""},
+		{"Config", "%s", `{"data":"e3sgLng=","templating":{"name":"golang"}}`, "spec.data: cannot be expanded: template: line:1: unclosed action"},
+		{"Config", "%s", `{"data":"e3sgLng="}`, ""},
+		{"Config", "%s", `{"data":"e3sgcHJpbnRmICJ4IiB9fQ==","templating":{"name":"golang"}}`, "spec.data: cannot be expanded: printf is not supported: use print"},
+		{"Secret", "%s", `{"data":"e3sgLng=","templating":{"name":"golang"}}`,
+			"spec.data: cannot be expanded: template: line:1: no Go template that can be read"},
+		{"Secret", "%s", `{"data":"e3sgcHJpbnRmICJ4IiB9fQ==","templating":{"name":"golang"}}`, "spec.data: cannot be expanded: printf is not supported: use print"},
 		{"Config", "%s", `{"templating":{"name":"jinja"}}`, "spec.data: is 0 bytes long: want 1 to 1023999\nspec.templating.name: \"jinja\" is not allowed: want golang"},
 		// Networks.
 		{"Network", "%s", `{"options":{"encrypted":"banana"}}`, `spec.options["encrypted"]: "banana" is not allowed: want the option without a value`},
