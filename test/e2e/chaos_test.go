@@ -170,11 +170,17 @@ func (c *chaos) round(number int) {
 	c.t.Logf("round %d: %s; ran %s after it was mended, everybody talked %s later", number, what, runs.Sub(mended).Round(10*time.Millisecond), talks.Round(10*time.Millisecond))
 }
 
+// From askingManager on the faults are requests, but for killingWires.
+const askingManager, killingWires = 9, 12
+
 // fault does one random thing.
 func (c *chaos) fault(kind int) (string, error) {
 	first := c.Hosts[0]
 	h := c.Hosts[c.random.IntN(len(c.Hosts))]
 	worker := c.Hosts[1+c.random.IntN(2)]
+	if kind >= askingManager && kind != killingWires && !first.Alive() {
+		return "nothing, as another fault keeps the manager from it", nil
+	}
 	switch kind {
 	case 0:
 		return "cut off " + worker.Name, c.do(c.Cut(worker), c.Heal)
@@ -194,13 +200,13 @@ func (c *chaos) fault(kind int) (string, error) {
 		return "delete a link of a router on " + h.Name, c.hurtRouter(h, c.deleteLink)
 	case 8:
 		return "delete the neighbours of a router on " + h.Name, c.hurtRouter(h, deleteNeighbours)
-	case 9:
+	case askingManager:
 		return "have more tasks than addresses", c.exhaust(first)
 	case 10:
 		return "make a network anew with the same subnet", c.replaceNetwork(first)
 	case 11:
 		return "give a service another's name", c.swap(first)
-	case 12:
+	case killingWires:
 		return "kill what encrypts on " + h.Name, c.killWires(h)
 	default:
 		return c.scaleOrMove(first)
