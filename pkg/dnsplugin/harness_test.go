@@ -245,7 +245,7 @@ type nameserver struct {
 
 func newNameserver(t testing.TB, answer func(m *dns.Msg, tcp bool) *dns.Msg) *nameserver {
 	t.Helper()
-	s, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	s, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -40,17 +42,35 @@ func (s *sockets) close() {
 	s.tcp.Close()
 }
 
+// Keeper has sockets outlive the process that opened them, as an init system can: what is asked meanwhile waits in them. Names are of letters,
+// digits and dashes.
+type Keeper interface {
+	// Kept is the socket of a name, as a file that is the caller's to close, or nil.
+	Kept(name string) *os.File
+	// Keep keeps a socket under a name, in place of another. The file stays the caller's.
+	Keep(name string, socket *os.File)
+	// Drop lets go of one; there need be none.
+	Drop(name string)
+}
+
+// The names of kept sockets. There is one server of a machine's tasks, with one address.
+const keptUDP, keptTCP = "names-udp", "names-tcp"
+
 // listen opens the sockets of an address, whether the machine has it yet or not. For port 0 it takes one that is free for both.
-func listen(ctx context.Context, addr netip.AddrPort) (*sockets, error) {
+func listen(ctx context.Context, addr netip.AddrPort, keeper Keeper) (*sockets, error) {
 	config := net.ListenConfig{Control: control}
 	for tries := 0; ; tries++ {
-		udp, err := config.ListenPacket(ctx, "udp", addr.String())
+		udp, err := orKept(keeper, keptUDP, addr, net.FilePacketConn, net.PacketConn.LocalAddr, func() (net.PacketConn, error) {
+			return config.ListenPacket(ctx, "udp", addr.String())
+		})
 		if err != nil {
 			return nil, err
 		}
 		actual := udp.LocalAddr().(*net.UDPAddr).AddrPort()
 		actual = netip.AddrPortFrom(addr.Addr(), actual.Port())
-		tcp, err := config.Listen(ctx, "tcp", actual.String())
+		tcp, err := orKept(keeper, keptTCP, actual, net.FileListener, net.Listener.Addr, func() (net.Listener, error) {
+			return config.Listen(ctx, "tcp", actual.String())
+		})
 		if err == nil {
 			return &sockets{actual, udp, &listener{Listener: tcp, by: map[netip.Addr]*caller{}}}, nil
 		}
@@ -59,6 +79,33 @@ func listen(ctx context.Context, addr netip.AddrPort) (*sockets, error) {
 			return nil, err
 		}
 	}
+}
+
+// orKept is a socket that was kept, if it is of the address, or one that is opened and kept.
+func orKept[S io.Closer](keeper Keeper, name string, addr netip.AddrPort, of func(*os.File) (S, error), local func(S) net.Addr, open func() (S, error)) (S, error) {
+	if keeper == nil {
+		return open()
+	}
+	if f := keeper.Kept(name); f != nil {
+		s, err := of(f)
+		f.Close()
+		if err == nil && local(s).String() == addr.String() {
+			return s, nil
+		}
+		if err == nil {
+			s.Close()
+		}
+		keeper.Drop(name) // else nobody could have the address
+	}
+	s, err := open()
+	if err != nil {
+		return s, err
+	}
+	if f, err := any(s).(interface{ File() (*os.File, error) }).File(); err == nil {
+		keeper.Keep(name, f)
+		f.Close()
+	}
+	return s, nil
 }
 
 // control lets a socket have an address that the machine does not have: the agent may come up before its link does, and the link may go and come

@@ -20,6 +20,8 @@ import (
 type Options struct {
 	// Listen are the addresses that it answers on, over UDP and TCP. They need not be there yet.
 	Listen []netip.AddrPort
+	// Keeper has the sockets of the address, of which there is one then, outlive this process; nil for none.
+	Keeper Keeper
 	// Nameservers tells the machine's own nameservers, in their order; it is called for each question that is not for the swarm's names
 	// and must not block. Nil, or an empty list: such questions fail.
 	Nameservers func() []netip.AddrPort
@@ -168,7 +170,7 @@ func (s *Server) keepServing(ctx context.Context, i int, handler plugin.Handler)
 
 // serve has CoreDNS serve one address until the context ends or a socket fails.
 func (s *Server) serve(ctx context.Context, i int, handler plugin.Handler) error {
-	sockets, err := listen(ctx, s.options.Listen[i])
+	sockets, err := listen(ctx, s.options.Listen[i], s.options.Keeper)
 	if err != nil {
 		return err
 	}

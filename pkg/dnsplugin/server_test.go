@@ -60,11 +60,113 @@ func TestServer(t *testing.T) {
 			t.Errorf("%s is answered after the end: %s", network, show(got))
 		}
 	}
-	again, err := listen(t.Context(), s.addr)
+	again, err := listen(t.Context(), s.addr, nil)
 	if err != nil {
 		t.Fatalf("the sockets were not released: %v", err)
 	}
 	again.close()
+}
+
+// shelf keeps sockets in this process.
+type shelf map[string]*os.File
+
+func (s shelf) Kept(name string) *os.File {
+	if s[name] == nil {
+		return nil
+	}
+	var f *os.File
+	var err error
+	if name == keptUDP {
+		c, cErr := net.FilePacketConn(s[name])
+		if cErr != nil {
+			panic(cErr)
+		}
+		defer c.Close()
+		f, err = c.(*net.UDPConn).File()
+	} else {
+		l, lErr := net.FileListener(s[name])
+		if lErr != nil {
+			panic(lErr)
+		}
+		defer l.Close()
+		f, err = l.(*net.TCPListener).File()
+	}
+	if err != nil {
+		panic(err)
+	}
+	return f
+}
+
+func (s shelf) Keep(name string, socket *os.File) {
+	s[name] = socket
+	s[name] = s.Kept(name)
+}
+
+func (s shelf) Drop(name string) {
+	if f := s[name]; f != nil {
+		f.Close()
+	}
+	delete(s, name)
+}
+
+// TestKeptSockets: a server goes on with the sockets of the one before, and answers what was asked meanwhile. Those of another address are let go of.
+func TestKeptSockets(t *testing.T) {
+	kept := shelf{}
+	first := start(t, Options{}, nil) // finds a port
+	at := first.addr
+	first.stop()
+	names := &Names{Askers: map[netip.Addr]*Asker{one: {Zones: []string{"n"}}},
+		Zones: map[string]*Zone{"n": {Hosts: TableOf(map[string][]netip.Addr{"web": {netip.MustParseAddr("10.0.0.2")}})}}}
+	o := Options{Listen: []netip.AddrPort{at}, Keeper: kept}
+	for range 3 {
+		s := start(t, o, names)
+		if got := show(s.ask(t, "udp", one, question("web", dns.TypeA))); got != "NOERROR\nweb. A 10.0.0.2" {
+			t.Errorf("the answer is %s", got)
+		}
+		s.stop()
+		answers := make(chan string, 2)
+		for _, network := range []string{"udp", "tcp"} {
+			asks := make(chan struct{})
+			go func() {
+				c := client(network, one)
+				c.Timeout = 10 * time.Second
+				conn, err := c.Dial(at.String())
+				if err == nil {
+					err = conn.WriteMsg(question("web", dns.TypeA))
+				}
+				close(asks)
+				var got *dns.Msg
+				if err == nil {
+					got, err = conn.ReadMsg()
+				}
+				if err != nil {
+					answers <- network + ": " + err.Error()
+					return
+				}
+				answers <- show(got)
+			}()
+			<-asks // while nobody answers
+		}
+		again := start(t, o, names)
+		for range 2 {
+			if got := <-answers; got != "NOERROR\nweb. A 10.0.0.2" {
+				t.Errorf("what was asked while nobody was there: %s", got)
+			}
+		}
+		again.stop()
+	}
+	other := start(t, Options{Listen: []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.77"), at.Port())}, Keeper: kept}, names)
+	if got := show(other.ask(t, "udp", one, question("web", dns.TypeA))); got != "NOERROR\nweb. A 10.0.0.2" {
+		t.Errorf("at another address: %s", got)
+	}
+	other.stop()
+	kept.Drop(keptUDP)
+	kept.Drop(keptTCP)
+	free, err := listen(t.Context(), at, nil)
+	if err != nil {
+		t.Fatalf("the sockets of before are still there: %v", err)
+	}
+	free.close()
 }
 
 // TestSeveral has servers side by side in one process, with one registry.
@@ -151,7 +253,7 @@ func TestAskedTooEarly(t *testing.T) {
 
 // TestTaken listens where somebody else does, who then goes.
 func TestTaken(t *testing.T) {
-	taken, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	taken, err := listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +287,7 @@ func TestTaken(t *testing.T) {
 func TestListen(t *testing.T) {
 	for _, a := range []string{"127.0.0.1:0", "169.254.77.53:0", "[::1]:0", "[fd00:77::53]:0"} {
 		addr := netip.MustParseAddrPort(a)
-		s, err := listen(t.Context(), addr)
+		s, err := listen(t.Context(), addr, nil)
 		if errors.Is(err, unix.EAFNOSUPPORT) {
 			t.Logf("%s: this machine has no IPv6", a)
 			continue

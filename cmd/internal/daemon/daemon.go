@@ -69,6 +69,7 @@ type Daemon struct {
 	// collected counts what the removal of images gave back.
 	collected func(bytes int64)
 	server    *apiserver.Server
+	kept      *keptSockets
 	failed    chan error // what the daemon cannot go on after
 	parts     *parts
 	// startup is how long the process took from its beginning until it was asked for this first: the daemon is there then.
@@ -118,7 +119,7 @@ func newDaemon(o Options) *Daemon {
 	if began.IsZero() {
 		began = time.Now()
 	}
-	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4), parts: newParts()}
+	d := &Daemon{o: o, log: o.Log, registry: newRegistry(), failed: make(chan error, 4), parts: newParts(), kept: inherit(o.Log)}
 	d.startup = sync.OnceValue(func() time.Duration { return time.Since(began) })
 	d.programming = newProgramming(d.registry)
 	d.collected = newCollected(d.registry)

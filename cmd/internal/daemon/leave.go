@@ -177,6 +177,7 @@ func (d *Daemon) finishLeaving(ctx context.Context) error {
 			return fmt.Errorf("leave the swarm: remove the network: %w", err)
 		}
 	}
+	d.kept.dropAll()
 	if err := d.disk().removeSwarm(); err != nil {
 		return fmt.Errorf("leave the swarm: %w", err)
 	}

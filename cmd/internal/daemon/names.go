@@ -35,7 +35,7 @@ func (n *node) names() agent.Names {
 	}
 	machine := &nameservers{path: "/etc/resolv.conf"}
 	server := dnsplugin.New(dnsplugin.Options{Listen: []netip.AddrPort{netplugin.Resolver}, Nameservers: machine.list,
-		Host: &dnsplugin.Asker{Task: "this machine"}, Log: n.log, Registry: n.d.registry})
+		Keeper: n.d.kept, Host: &dnsplugin.Asker{Task: "this machine"}, Log: n.log, Registry: n.d.registry})
 	n.work.Go(func() {
 		if err := server.Run(n.ctx); err != nil && n.ctx.Err() == nil {
 			n.d.fail(fmt.Errorf("resolver: %w", err))

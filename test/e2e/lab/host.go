@@ -24,6 +24,7 @@ type Host struct {
 	lab    *Lab
 	number int
 	daemon *exec.Cmd // nil where another process started it
+	store  *store    // nil where the init system keeps nothing
 }
 
 // Socket is where the host's swarmd listens.
@@ -48,7 +49,16 @@ func (h *Host) Launch(args ...string) error {
 		return err
 	}
 	defer log.Close()
-	daemon := h.Command(cmp.Or(h.lab.Swarmd, filepath.Join(h.lab.Bin, "swarmd")), append([]string{"--root", h.Root}, args...)...)
+	line := append([]string{cmp.Or(h.lab.Swarmd, filepath.Join(h.lab.Bin, "swarmd")), "--root", h.Root}, args...)
+	if h.store != nil {
+		line = h.store.wrap(line)
+	}
+	daemon := h.Command(line[0], line[1:]...)
+	if h.store != nil {
+		var env []string
+		env, daemon.ExtraFiles = h.store.pass()
+		daemon.Env = append(os.Environ(), env...)
+	}
 	daemon.Stdout, daemon.Stderr = log, log
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // an interrupt at the terminal is not for it
 	if err := daemon.Start(); err != nil {
