@@ -51,6 +51,7 @@ func (k *keptSockets) Keep(name string, socket *os.File) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.drop(name) // first: systemd removes whatever has the name
 	copied, err := duplicate(socket)
 	if err == nil {
 		err = k.tell("FDSTORE=1\nFDNAME="+name, copied)
@@ -59,7 +60,6 @@ func (k *keptSockets) Keep(name string, socket *os.File) {
 		k.log.Warn("a socket will not outlive this daemon", "socket", name, "err", err)
 		return
 	}
-	k.drop(name)
 	k.files[name] = copied
 }
 

@@ -71,6 +71,17 @@ func TestKeptSockets(t *testing.T) {
 	if message, files := next(t, systemd); message != "FDSTORE=1\nFDNAME=names-tcp" || files != 1 {
 		t.Errorf("systemd was told %q with %d files", message, files)
 	}
+	f, err = l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Keep("names-tcp", f)
+	f.Close()
+	for _, want := range []string{"FDSTOREREMOVE=1\nFDNAME=names-tcp", "FDSTORE=1\nFDNAME=names-tcp"} { // in this order, or the new one is removed
+		if message, _ := next(t, systemd); message != want {
+			t.Errorf("systemd was told %q, want %q", message, want)
+		}
+	}
 	for range 2 { // as often as it is asked for
 		kept := k.Kept("names-tcp")
 		again, err := net.FileListener(kept)
