@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -259,12 +260,11 @@ func (o *overlay) handOver(w *wanted, edits []edit) error {
 	there := o.present(w)
 	var errs []error
 	for _, v := range w.versions() {
-		some := map[netip.Addr][]netip.Addr{}
+		some := map[netip.Addr]func() map[netip.Addr]bool{} // backends, for flows are few and changes many
 		h := handover{family: family(v)}
 		for _, e := range edits {
-			gone := slices.DeleteFunc(slices.Clone(e.old), func(a netip.Addr) bool { return !there(a) || slices.Contains(e.now, a) })
-			if version(e.vip) == v && len(e.now) > 0 && (len(gone) > 0 || e.old != nil && len(e.old) == 0) {
-				some[e.vip] = e.now
+			if version(e.vip) == v && len(e.now) > 0 && (slices.ContainsFunc(e.gone(), there) || e.old != nil && len(e.old) == 0) {
+				some[e.vip] = sync.OnceValue(func() map[netip.Addr]bool { return setOf(e.now) })
 				h.to = netip.AddrPortFrom(e.vip, 0)
 			}
 		}
@@ -276,11 +276,36 @@ func (o *overlay) handOver(w *wanted, edits []edit) error {
 		}
 		h.left = func(f udpFlow) bool {
 			backends, one := some[f.sent.dst.Addr()]
-			return one && !slices.Contains(backends, f.answer.src.Addr())
+			return one && !backends()[f.answer.src.Addr()]
 		}
 		errs = append(errs, o.space.handOver(h))
 	}
 	return errors.Join(errs...)
+}
+
+// gone are the backends that the change takes away. Those that stay have their slots but for a few, so only slots that differ are looked at.
+func (e edit) gone() []netip.Addr {
+	var left, come []netip.Addr
+	for i := range max(len(e.old), len(e.now)) {
+		switch {
+		case i >= len(e.now):
+			left = append(left, e.old[i])
+		case i >= len(e.old):
+			come = append(come, e.now[i])
+		case e.old[i] != e.now[i]:
+			left, come = append(left, e.old[i]), append(come, e.now[i])
+		}
+	}
+	moved := setOf(come)
+	return slices.DeleteFunc(left, func(a netip.Addr) bool { return moved[a] })
+}
+
+func setOf(list []netip.Addr) map[netip.Addr]bool {
+	set := make(map[netip.Addr]bool, len(list))
+	for _, a := range list {
+		set[a] = true
+	}
+	return set
 }
 
 // leaves tells whether any of had is not among now. Both are in order.
