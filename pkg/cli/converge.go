@@ -57,7 +57,7 @@ type verdict struct {
 	monitor time.Duration
 	// over tells that there is nothing to be watched: a job is complete.
 	over     bool
-	note     string // what there is to say then
+	note     string // what there is to say in the end
 	rollback bool
 	// err is why the service will not get there as it is.
 	err error
@@ -99,8 +99,11 @@ func judge(v view) verdict {
 			out.err = fmt.Errorf("task %s %w", slot.name, err)
 		}
 	}
-	out.done = out.running == out.wanted && len(out.slots) == out.wanted && (!global || out.wanted > 0)
+	out.done = out.running == out.wanted && len(out.slots) == out.wanted
 	out.over = job && out.done
+	if global && out.wanted == 0 { // of one that is new its tasks are on the way, which is seen within the monitor period
+		out.over, out.monitor, out.note = false, max(settle, monitor(s.Spec)), "no node takes a task of it"
+	}
 	v.judgeUpdate(&out)
 	return out
 }

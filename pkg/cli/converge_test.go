@@ -137,7 +137,7 @@ func TestJudge(t *testing.T) {
 		{"rolling back", situation(update(v1.UpdateRollbackStarted), "1.1 running", "2.1 running"), 2, 2, false, settle, ""},
 		{"rolled back", situation(update(v1.UpdateRollbackCompleted)), 0, 2, false, settle, "service rolled back: why"},
 		{"rollback paused", situation(update(v1.UpdateRollbackPaused)), 0, 2, false, settle, "service rollback paused: why"},
-		{"global without tasks", situation(mode(v1.ModeGlobal)), 0, 0, false, settle, ""},
+		{"global without tasks", situation(mode(v1.ModeGlobal)), 0, 0, true, 5 * time.Second, ""},
 		{"global", situation(mode(v1.ModeGlobal), "1.1 running", "2.1 running", "3.1 running"), 3, 3, true, settle, ""},
 		{"job", situation(mode(v1.ModeReplicatedJob), "1.1 complete", "2.1 running"), 1, 2, false, settle, ""},
 		{"job done", situation(mode(v1.ModeReplicatedJob), "1.1 complete", "2.1 complete"), 2, 2, true, settle, ""},

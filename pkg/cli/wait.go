@@ -136,7 +136,7 @@ func (w *waiter) run(ctx context.Context, changes <-chan change, timeout <-chan 
 			w.progress.set("job", cmp.Or(v.note, "job complete"), 0)
 			return nil
 		case !v.done:
-			if w.unsettle() {
+			if w.unsettle() && w.reached {
 				w.progress.set("verify", "Detected task failure", 0)
 			}
 		case w.settled == nil:
@@ -156,7 +156,7 @@ func (w *waiter) run(ctx context.Context, changes <-chan change, timeout <-chan 
 			return fmt.Errorf("service %s has not converged after %s: %d of %d tasks running%s; it goes on in the background",
 				w.view.service.Meta.Name, limit, v.running, v.wanted, worst(v))
 		case <-settled:
-			w.progress.set("verify", fmt.Sprintf("Service %s converged", w.ref), 0)
+			w.progress.set("verify", w.converged(v), 0)
 			return nil
 		case ch := <-changes:
 			if err := w.take(ch); err != nil {
@@ -174,6 +174,14 @@ func (w *waiter) run(ctx context.Context, changes <-chan change, timeout <-chan 
 			}
 		}
 	}
+}
+
+func (w *waiter) converged(v verdict) string {
+	text := fmt.Sprintf("Service %s converged", w.ref)
+	if v.note != "" {
+		text += ": " + v.note
+	}
+	return text
 }
 
 // unsettle forgets that everything ran, and tells whether it did.
@@ -226,7 +234,7 @@ func (w *waiter) take(ch change) error {
 const maxBars = 20
 
 func (w *waiter) show(v verdict) {
-	if v.note != "" {
+	if v.over && v.note != "" {
 		return
 	}
 	text := fmt.Sprintf("%d out of %d tasks", v.running, v.wanted)
@@ -248,7 +256,7 @@ func (w *waiter) show(v verdict) {
 		w.progress.set("problem", oneLine(text[2:]), 0)
 	}
 	w.progress.set(overall, text, 0)
-	if v.done && !w.reached {
+	if v.done && !w.reached && v.wanted > 0 {
 		w.reached = true
 		w.progress.set("running", fmt.Sprintf("%d of %d tasks after %.2fs", v.running, v.wanted, w.Now().Sub(w.started).Seconds()), 0)
 	}

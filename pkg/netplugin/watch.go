@@ -16,8 +16,8 @@ import (
 // also whose request it was. What is of something of ours, and comes between two Applies or by a socket of another process, somebody
 // else did; what comes while Apply runs is else taken to be Apply's own: the kernel has told of a change before it answers who asked for it.
 //
-// Nothing is told of other settings in /proc/sys, of mounts, and of what happens inside tasks' namespaces, which their containers
-// have no right to: for these there is reading back now and then (see Resync).
+// Nothing is told of other settings in /proc/sys and of mounts, and tasks' namespaces are not listened to: whoever has the right to change
+// something there, as a container with NET_ADMIN does, may do so all day. For these there is reading back now and then (see Resync).
 
 // watchPause is between two looks at what the kernel told: what comes together is one disturbance, and a machine on which much
 // happens that is not ours is not looked at more often.

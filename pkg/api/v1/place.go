@@ -43,8 +43,13 @@ func (c *checker) place(field string, p PortConfig) {
 		c.fail(field+".interface", "cannot be given with hostIP: publish the port twice, once with each")
 	case !interfaceName.MatchString(p.Interface) || p.Interface == "." || p.Interface == "..":
 		c.fail(field+".interface", "%q is no name of a network interface: want 1 to 15 characters without slash, colon or space", cut(p.Interface))
+	case p.Interface == gatewayInterface:
+		c.fail(field+".interface", "%s is swarmd's own: want another interface of the nodes", gatewayInterface)
 	}
 }
+
+// gatewayInterface is between a node and its tasks; published ports do not answer there.
+const gatewayInterface = "gw0"
 
 // interfaceName is what Linux takes as one.
 var interfaceName = regexp.MustCompile(`^[!-.0-9;-~]{1,15}$`)

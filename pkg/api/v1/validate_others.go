@@ -30,8 +30,12 @@ func (c *checker) network(field string, n *NetworkSpec) {
 				c.fail(entry, "%q is not allowed: want the option without a value", cut(value))
 			}
 		case OptionMTU:
-			if mtu, err := strconv.Atoi(value); err != nil || mtu < 576 || mtu > 65535 {
-				c.fail(entry, "%q is not an MTU: want 576 to 65535", cut(value))
+			least := 576
+			if n.IPv6 {
+				least = 1280 // RFC 8200
+			}
+			if mtu, err := strconv.Atoi(value); err != nil || mtu < least || mtu > 65535 {
+				c.fail(entry, "%q is not an MTU: want %d to 65535", cut(value), least)
 			}
 		case OptionVXLANIDs:
 			c.vxlanIDs(entry, value, n.Encrypted())

@@ -96,6 +96,7 @@ func TestValidate(t *testing.T) {
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"10.0.0.1/8"}]`, `spec.endpoint.ports[0].hostIP: "10.0.0.1/8" has bits beyond its mask: want 10.0.0.0/8`},
 		{"Service", endpoint, `"ports":[{"target":1,"interface":"eth0:1"}]`,
 			`spec.endpoint.ports[0].interface: "eth0:1" is no name of a network interface: want 1 to 15 characters without slash, colon or space`},
+		{"Service", endpoint, `"ports":[{"target":1,"interface":"gw0"}]`, "spec.endpoint.ports[0].interface: gw0 is swarmd's own: want another interface of the nodes"},
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"127.0.0.1","interface":"lo"}]`,
 			"spec.endpoint.ports[0].interface: cannot be given with hostIP: publish the port twice, once with each"},
 		{"Service", endpoint, `"ports":[{"target":1,"protocol":"icmp"}]`, `spec.endpoint.ports[0].protocol: "icmp" is not allowed: want tcp, udp or sctp`},
@@ -294,6 +295,11 @@ func TestValidate(t *testing.T) {
 		// Networks.
 		{"Network", "%s", `{"options":{"encrypted":"banana"}}`, `spec.options["encrypted"]: "banana" is not allowed: want the option without a value`},
 		{"Network", "%s", `{"options":{"encrypted":"","com.docker.network.driver.mtu":"1400"},"subnets":[{"subnet":"10.1.0.0/24","gateway":"10.1.0.1","ipRange":"10.1.0.128/25"}]}`, ""},
+		{"Network", "%s", `{"options":{"com.docker.network.driver.mtu":"576"}}`, ""},
+		{"Network", "%s", `{"ipv6":true,"options":{"com.docker.network.driver.mtu":"1279"}}`,
+			`spec.options["com.docker.network.driver.mtu"]: "1279" is not an MTU: want 1280 to 65535`},
+		{"Network", "%s", `{"ipv6":true,"subnets":[{"subnet":"fd00::/64"}],"options":{"com.docker.network.driver.mtu":"1000"}}`,
+			`spec.options["com.docker.network.driver.mtu"]: "1000" is not an MTU: want 1280 to 65535`},
 		{"Network", "%s", `{"driver":"macvlan"}`, `spec.driver: "macvlan" is not allowed: want overlay`},
 		{"Network", "%s", `{"options":{"com.docker.network.driver.mtu":"9","x":"y"}}`,
 			"spec.options[\"com.docker.network.driver.mtu\"]: \"9\" is not an MTU: want 576 to 65535\n" +
