@@ -42,6 +42,20 @@ func (w *watched) shows(t *testing.T, text string) {
 	}
 }
 
+// reported waits until the managers know the state of a service's only task.
+func (s *swarm) reported(t *testing.T, service, state string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		_, out, stderr := run(t, s.host(), "service", "ps", "--format", "{{.CurrentState}}", service)
+		if strings.HasPrefix(out, state) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the task of %s is %s%s, want %s", service, out, stderr, state)
+		}
+	}
+}
+
 // TestAttach types at a task, and sends it a signal, which ends it and attach.
 func TestAttach(t *testing.T) {
 	s := newSwarm(t)
@@ -76,6 +90,7 @@ func TestAttach(t *testing.T) {
 	if code := <-codes; code != 128+2 || errs.String() != "" {
 		t.Errorf("after a signal to the task: status %d, %s", code, errs.String())
 	}
+	s.reported(t, "echo", "Failed") // attach knows it from the node, and the managers only soon
 	for _, bad := range []struct {
 		args []string
 		code int
