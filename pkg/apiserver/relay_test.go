@@ -118,26 +118,24 @@ func TestLogsOfAManagerThatIsGone(t *testing.T) {
 			t.Errorf("%q, %q", lines, failures)
 		}
 	}
-	ended := make(chan struct{})
-	said := make(chan struct{})
 	a.answerLogs(func(ctx context.Context, _ v1.StreamRequest) iter.Seq2[v1.LogRecord, error] {
 		return func(yield func(v1.LogRecord, error) bool) {
 			yield(v1.LogRecord{Stream: "stdout", Line: []byte("first")}, nil)
-			close(said)
 			<-ctx.Done()
 		}
 	})
-	go func() {
-		defer close(ended)
-		lines, failures := c.logs("tasks", "a", v1.LogOptions{Stdout: true, Follow: true})
-		if len(lines) != 1 || len(failures) != 1 || !strings.HasSuffix(failures[0], " was lost") { // of node or manager, whoever was quicker
-			t.Errorf("a manager that dies: %q, %q", lines, failures)
+	var said []string
+	for record, err := range c.client.Logs(c.ctx, "tasks", "a", v1.LogOptions{Stdout: true, Follow: true}) {
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
-	<-said
-	time.Sleep(10 * time.Millisecond) // it is on its way
-	m2.http.Close()
-	<-ended
+		if said = append(said, string(record.Line)+record.Error); len(said) == 1 {
+			m2.http.Close()
+		}
+	}
+	if len(said) != 2 || said[0] != "first" || !strings.HasSuffix(said[1], " was lost") { // of node or manager, whoever was quicker
+		t.Errorf("a manager that dies: %q", said)
+	}
 	m2.stop()
 	c.commit(presenceAt("w1", "m2"))
 	if lines, failures := c.logs("tasks", "a", v1.LogOptions{Stdout: true}); lines != nil ||
