@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/tmpfs"
 )
 
 // The files of a task are those that Docker gives each container: its host name, the hosts it knows, its resolver.
@@ -191,7 +192,25 @@ func (a *Agent) files(id string) map[string]string {
 	}
 }
 
-func (a *Agent) taskDir(id string) string { return filepath.Join(a.o.Dir, "tasks", id) }
+func (a *Agent) taskDir(id string) string { return filepath.Join(filesDir(a.o.Dir), id) }
+
+// filesDir is where an agent's Dir has the tasks' files.
+func filesDir(dir string) string { return filepath.Join(dir, "tasks") }
+
+// filesSize bounds the memory of all tasks' files, which their containers may write to. A task's own are below 16 KiB.
+const filesSize = "128m"
+
+// MountFiles has the tasks' files of an agent with this Dir in memory from now on, where there are none on its disk: they are made with each
+// task, and go with it. It needs root, and is idempotent.
+func MountFiles(dir string) error {
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.MkdirAll(filesDir(dir), 0o711)); err != nil {
+		return err
+	}
+	return tmpfs.Mount(filesDir(dir), "mode=0711,size="+filesSize)
+}
+
+// UnmountFiles is for when the agent is done for good: its tasks' files are gone. It is idempotent.
+func UnmountFiles(dir string) error { return tmpfs.Unmount(filesDir(dir)) }
 
 // removeFiles removes a task's files. Workers call it.
 func (a *Agent) removeFiles(id string) error {
@@ -206,7 +225,7 @@ func (a *Agent) removeStrayFiles() {
 	if a.o.Dir == "" {
 		return
 	}
-	entries, _ := os.ReadDir(filepath.Join(a.o.Dir, "tasks")) // none is as good as empty
+	entries, _ := os.ReadDir(filesDir(a.o.Dir)) // none is as good as empty
 	for _, e := range entries {
 		if a.tasks[e.Name()] == nil {
 			err := a.o.Runtime.DropFiles(a.ctx, e.Name()) // no container of that name is left

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -82,30 +81,6 @@ func mountsBelow(t testing.TB, dir string) iter.Seq[string] {
 				return
 			}
 		}
-	}
-}
-
-// TestPinsAreInMemory: where Dir is on a disk, pins are not, and those that were put there before stay in sight.
-func TestPinsAreInMemory(t *testing.T) {
-	at := t.TempDir()
-	must(t, keepInMemory(at))
-	t.Cleanup(func() { must(t, dropMemory(at)) })
-	var s unix.Statfs_t
-	must(t, unix.Statfs(at, &s))
-	if s.Type != unix.TMPFS_MAGIC {
-		t.Error("it is not in memory")
-	}
-	must(t, keepInMemory(at))
-	must(t, dropMemory(at))
-	must(t, dropMemory(at))
-	if n := mounts(t, filepath.Dir(at)); n != 0 {
-		t.Errorf("%d mounts are left", n)
-	}
-	old := filepath.Join(at, "old")
-	must(t, os.WriteFile(old, nil, 0o444))
-	must(t, keepInMemory(at))
-	if _, err := os.Stat(old); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -159,30 +159,6 @@ func (n *namespace) query(protocol int, req *nl.NetlinkRequest) ([][]byte, error
 	return req.Execute(protocol, 0)
 }
 
-// keepInMemory mounts a tmpfs at a directory of pins, which are files that come and go with each task: on a disk each costs a look for a free
-// inode, and what is left of them after a reboot means nothing. One with something in it stays as it is: what is pinned there would be hidden.
-func keepInMemory(dir string) error {
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil || s.Type == unix.TMPFS_MAGIC {
-		return err
-	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-		return err
-	}
-	if err := unix.Mount("swarmd-netns", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0755,size=1m"); err != nil {
-		return fmt.Errorf("mount a tmpfs at %s: %w", dir, err)
-	}
-	return nil
-}
-
-// dropMemory unmounts what keepInMemory mounted, if it did.
-func dropMemory(dir string) error {
-	if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmount %s: %w", dir, err)
-	}
-	return nil
-}
-
 // pinThread makes the calling thread's network namespace stay, at path.
 func pinThread(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o444)

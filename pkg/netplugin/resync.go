@@ -10,6 +10,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/swarmd/swarmd/pkg/tmpfs"
 )
 
 // resync reads what the kernel has, makes what all tasks share, and repairs or cuts the links of tasks, so that have is whole.
@@ -19,7 +21,7 @@ func (l *Linux) resync(want *desired) error {
 			return err
 		}
 	}
-	if err := keepInMemory(l.tasksDir()); err != nil {
+	if err := tmpfs.Mount(l.tasksDir(), "mode=0755,size=1m"); err != nil {
 		return err
 	}
 	l.synced = false
@@ -195,7 +197,7 @@ func (l *Linux) adopt(want *desired) error {
 // adoptLink looks at a link of the router. whole is false where it must go.
 func (l *Linux) adoptLink(want *desired, outer netlink.Link, a netip.Addr) (t TaskLink, whole bool, err error) {
 	id := outer.Attrs().Alias
-	if !taskName.MatchString(id) || !pinned(l.Namespace(id)) {
+	if !isID(id) || !pinned(l.Namespace(id)) {
 		return t, false, nil
 	}
 	if _, twice := l.have.tasks[id]; twice {

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/swarmd/swarmd/pkg/tmpfs"
 )
 
 // Teardown implements Network. A machine that did not forward packets before the first Apply does not do so any more.
@@ -43,7 +45,7 @@ func (l *Linux) Teardown(ctx context.Context) error {
 	for _, e := range entries {
 		errs = append(errs, unpin(l.Namespace(e.Name())))
 	}
-	errs = append(errs, dropMemory(l.tasksDir()), unpin(l.routerPath()), l.restoreForward(), l.restoreForwardSix())
+	errs = append(errs, tmpfs.Unmount(l.tasksDir()), unpin(l.routerPath()), l.restoreForward(), l.restoreForwardSix())
 	for _, dir := range []string{l.tasksDir(), filepath.Dir(l.routerPath()), l.wiresDir()} {
 		if err := os.Remove(dir); !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)

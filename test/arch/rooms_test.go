@@ -7,6 +7,8 @@ var rooms = []room{
 	// Nouns.
 	{"pkg/api/v1", nothing},
 	{"pkg/schedule", nothing},
+	// Memory.
+	{"pkg/tmpfs", nothing},
 	// Streams of files.
 	{"pkg/archive", nothing},
 	// State.
@@ -27,14 +29,14 @@ var rooms = []room{
 	{"pkg/controllers/authority", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	{"pkg/controllers/gc", of{"pkg/api/v1", "pkg/store", "pkg/reconcile"}},
 	// Hands.
-	{"pkg/netplugin", nothing},
+	{"pkg/netplugin", of{"pkg/tmpfs"}},
 	{"pkg/netplugin/wire", nothing},
 	{"pkg/dnsplugin", of{"pkg/api/v1", "pkg/store"}},
 	{"pkg/runtime", of{"pkg/api/v1", "pkg/archive"}},
 	{"pkg/runtime/runtimetest", of{"pkg/api/v1", "pkg/runtime"}},
 	{"pkg/runtime/containerd", of{"pkg/api/v1", "pkg/archive", "pkg/runtime"}},
 	{"pkg/runtime/containerd/logfile", of{"pkg/api/v1"}},
-	{"pkg/agent", of{"pkg/api/v1", "pkg/archive", "pkg/store", "pkg/runtime", "pkg/netplugin", "pkg/dnsplugin"}},
+	{"pkg/agent", of{"pkg/api/v1", "pkg/archive", "pkg/store", "pkg/runtime", "pkg/netplugin", "pkg/dnsplugin", "pkg/tmpfs"}},
 	// Doors.
 	{"pkg/ca", nothing},
 	{"pkg/apiserver", of{"pkg/api/v1", "pkg/store", "pkg/ca", "pkg/schedule"}},

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/swarmd/swarmd/pkg/agent"
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/client"
 	"github.com/swarmd/swarmd/pkg/netplugin"
@@ -209,7 +210,7 @@ func removeContainers(ctx context.Context, r runtime.Runtime) error {
 
 // removeSwarm removes what a node remembers of a swarm, its place in it first; images stay.
 func (d disk) removeSwarm() error {
-	return d.remove(identityName, managersName, certFolder, storeName, "keyring.json", "keyring.json.key", copiesName, archiveName, "agent", "network")
+	return errors.Join(agent.UnmountFiles(d.path("agent")), d.remove(identityName, managersName, certFolder, storeName, "keyring.json", "keyring.json.key", copiesName, archiveName, "agent", "network"))
 }
 
 // Cleanup stops the daemon of a data directory, if one runs, and removes everything that it made: containers, the

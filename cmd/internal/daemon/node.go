@@ -109,6 +109,7 @@ func (n *node) setCertificate(cert *ca.Identity) {
 
 func (n *node) runAgent() {
 	defer n.d.parts.begin("the agent")()
+	n.mountFiles()
 	a := agent.New(agent.Options{
 		NodeID:   n.identity.NodeID,
 		Dir:      n.d.path("agent"),
@@ -128,6 +129,16 @@ func (n *node) runAgent() {
 	})
 	if err := a.Run(n.ctx); err != nil && n.ctx.Err() == nil {
 		n.d.fail(fmt.Errorf("agent: %w", err))
+	}
+}
+
+// mountFiles has the tasks' files in memory, where the daemon has hold of a machine.
+func (n *node) mountFiles() {
+	if n.d.network == nil {
+		return
+	}
+	if err := agent.MountFiles(n.d.path("agent")); err != nil {
+		n.d.log.Warn("the files of tasks are on the disk, where they take longer to make", "err", err)
 	}
 }
 

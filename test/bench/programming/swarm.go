@@ -73,6 +73,7 @@ func (m *manager) stop() error {
 // node is an agent with a network of its own.
 type node struct {
 	network *netplugin.Linux
+	dir     string // of the agent
 	client  *client.Client
 	cancel  context.CancelFunc
 	done    chan error
@@ -92,7 +93,11 @@ func startNode(ctx context.Context, c *client.Client, number int, address, dir s
 	if n.client, err = client.New(address); err != nil {
 		return nil, errors.Join(err, n.network.Close())
 	}
-	a := agent.New(agent.Options{NodeID: id, Dir: filepath.Join(dir, "agent"), Runtime: engine.NewFake(engine.FakeOptions{}), Manager: n.client.Node(id),
+	n.dir = filepath.Join(dir, "agent")
+	if err := agent.MountFiles(n.dir); err != nil {
+		return nil, errors.Join(err, n.network.Close())
+	}
+	a := agent.New(agent.Options{NodeID: id, Dir: n.dir, Runtime: engine.NewFake(engine.FakeOptions{}), Manager: n.client.Node(id),
 		Network: n.network, Names: dnsplugin.New(dnsplugin.Options{Log: log}), Underlay: underlay, Log: log,
 		Describe: func() v1.NodeDescription {
 			return v1.NodeDescription{Hostname: id, DataAddr: underlay.String(), Platform: v1.Platform{OS: "linux", Architecture: "amd64"},
@@ -115,7 +120,7 @@ func (t *times) add(to *[]time.Duration) func(time.Duration) {
 
 func (n *node) stop() error {
 	n.cancel()
-	err := errors.Join(<-n.done, n.network.Teardown(context.Background()), n.network.Close())
+	err := errors.Join(<-n.done, agent.UnmountFiles(n.dir), n.network.Teardown(context.Background()), n.network.Close())
 	n.client.Close()
 	return err
 }
