@@ -64,8 +64,8 @@ func (a *Agent) used() map[string]bool {
 	used := make(map[string]bool)
 	for _, t := range a.tasks {
 		if t.linked {
-			for _, n := range t.networks() {
-				used[n.Network] = true
+			for _, at := range t.onNetworks() {
+				used[at.Overlay] = true
 			}
 		}
 	}
@@ -82,15 +82,31 @@ func (a *Agent) unknownNetwork(t *task) string {
 	return ""
 }
 
-// attachments are a task's links to overlay networks.
-func (a *Agent) attachments(t *task) []netplugin.Attachment {
-	var all []netplugin.Attachment
-	for _, n := range t.networks() {
-		if a.peers.networks[n.Network] != nil {
-			all = append(all, netplugin.Attachment{Overlay: n.Network, Addresses: parseAddresses(n.Addresses)})
+// attachments are the links to overlay networks of an assigned task.
+type attachments struct {
+	assigned *v1.Task
+	all      []netplugin.Attachment
+}
+
+// onNetworks are a task's links to overlay networks, parsed once for what is assigned. Nobody changes them.
+func (t *task) onNetworks() []netplugin.Attachment {
+	if t.parsed.assigned != t.assigned {
+		t.parsed = attachments{assigned: t.assigned}
+		for _, at := range placedAt(t.networks()) {
+			t.parsed.all = append(t.parsed.all, netplugin.Attachment{Overlay: at.network, Addresses: at.addresses})
 		}
 	}
-	return all
+	return t.parsed.all
+}
+
+// attachments are those of them that a manager has told of.
+func (a *Agent) attachments(t *task) []netplugin.Attachment {
+	unknown := func(at netplugin.Attachment) bool { return a.peers.networks[at.Overlay] == nil }
+	all := t.onNetworks()
+	if !slices.ContainsFunc(all, unknown) {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), unknown)
 }
 
 // internal tells whether all networks of a task are internal: then it has no way out.

@@ -1,7 +1,7 @@
 package agent
 
 import (
-	"reflect"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +25,7 @@ func byID(a, b netplugin.TaskLink) int { return strings.Compare(a.ID, b.ID) }
 // quick is the config with the links that there are, if others changed and there are links to make or to remove; else nil.
 func (l *links) quick(c netplugin.Config) *netplugin.Config {
 	have := l.applied
-	if have == nil || len(l.told.came) == 0 || reflect.DeepEqual(have.Tasks, c.Tasks) || have.Gateway != c.Gateway {
+	if have == nil || len(l.told.came) == 0 || slices.EqualFunc(have.Tasks, c.Tasks, sameLink) || have.Gateway != c.Gateway {
 		return nil
 	}
 	c.Tasks = have.Tasks
@@ -37,6 +37,14 @@ func (l *links) quick(c netplugin.Config) *netplugin.Config {
 	}
 	slices.SortFunc(c.Overlays, func(a, b *netplugin.Overlay) int { return strings.Compare(a.ID, b.ID) })
 	return &c
+}
+
+// sameLink tells whether a task's link is the same in two configs.
+func sameLink(a, b netplugin.TaskLink) bool {
+	return a.ID == b.ID && a.Guest == b.Guest && a.Address == b.Address && a.Internal == b.Internal && maps.Equal(a.Sysctls, b.Sysctls) &&
+		slices.EqualFunc(a.Networks, b.Networks, func(a, b netplugin.Attachment) bool {
+			return a.Overlay == b.Overlay && slices.Equal(a.Addresses, b.Addresses)
+		})
 }
 
 func overlayOf(all []*netplugin.Overlay, id string) *netplugin.Overlay {

@@ -3,6 +3,8 @@ package agent
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -75,4 +77,37 @@ func TestOthersDoNotWaitForLinks(t *testing.T) {
 			t.Errorf("the port leads to %v", to)
 		}
 	})
+}
+
+// TestSameLink: each field of a link, also one that is new, makes it another.
+func TestSameLink(t *testing.T) {
+	whole := func() netplugin.TaskLink {
+		return netplugin.TaskLink{ID: "a", Guest: "/run/netns/a", Address: netip.MustParseAddr("100.64.1.2"), Internal: true,
+			Networks: []netplugin.Attachment{{Overlay: "n", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}},
+			Sysctls:  map[string]string{"net.ipv4.ip_forward": "1"}}
+	}
+	if !sameLink(whole(), whole()) {
+		t.Error("a link is not the same as itself")
+	}
+	for field := range reflect.TypeFor[netplugin.TaskLink]().Fields() {
+		other := whole()
+		v := reflect.ValueOf(&other).Elem().FieldByIndex(field.Index)
+		if v.IsZero() {
+			t.Errorf("%s is not tried", field.Name)
+		}
+		v.SetZero()
+		if sameLink(whole(), other) {
+			t.Errorf("another %s is no other link", field.Name)
+		}
+	}
+	for _, change := range []func(*netplugin.Attachment){
+		func(at *netplugin.Attachment) { at.Overlay = "m" },
+		func(at *netplugin.Attachment) { at.Addresses = slices.Repeat(at.Addresses, 2) },
+	} {
+		other := whole()
+		change(&other.Networks[0])
+		if sameLink(whole(), other) {
+			t.Errorf("%v is no other link", other.Networks)
+		}
+	}
 }

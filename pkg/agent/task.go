@@ -43,12 +43,13 @@ type task struct {
 	linked    bool // it has a link in the network's config
 	published bool // its ports and names lead to it in the network's config
 	config    uint64
-	reached   bool      // ports or names led to it until it was to stop
-	withdrawn time.Time // when nothing here led to it any more
-	released  time.Time // when it became known that nobody else sends to it any more; zero before
-	shown     own       // what others of this node see of it
-	saved     uint64    // the state file that must have been written before it goes on
-	look      time.Time // when it is to be looked whether its namespace is there
+	reached   bool        // ports or names led to it until it was to stop
+	withdrawn time.Time   // when nothing here led to it any more
+	released  time.Time   // when it became known that nobody else sends to it any more; zero before
+	shown     own         // what others of this node see of it
+	parsed    attachments // see onNetworks
+	saved     uint64      // the state file that must have been written before it goes on
+	look      time.Time   // when it is to be looked whether its namespace is there
 	looking   bool
 }
 

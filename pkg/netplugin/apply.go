@@ -124,7 +124,7 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 // moved, or have the address that another one should have, lose their links at once.
 func (l *Linux) difference(want *desired) (gone, moved map[string]TaskLink, missing []TaskLink) {
 	gone, moved = map[string]TaskLink{}, map[string]TaskLink{}
-	owner := map[netip.Addr]string{}
+	owner := make(map[netip.Addr]string, len(want.tasks))
 	for id, t := range want.tasks {
 		owner[t.Address] = id
 		if l.have.tasks[id].Address != t.Address {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -99,7 +98,7 @@ type checked struct {
 // check reads a Config. Where the error comes with a nil result nothing can be done; else it tells what was left out.
 func check(c Config, before checked) (*desired, error) {
 	d := &desired{
-		base: base{block: c.Gateway, pool: c.Pool, prefix: c.Prefix6}, tasks: map[string]TaskLink{}, refused: map[string]bool{}, publication: newPublication(), six: newPublication(), draining: ports{},
+		base: base{block: c.Gateway, pool: c.Pool, prefix: c.Prefix6}, tasks: make(map[string]TaskLink, len(c.Tasks)), refused: map[string]bool{}, publication: newPublication(), six: newPublication(), draining: ports{},
 		peers: map[uint32]Peer{}, underlays: map[netip.Addr]bool{}, blocks: []netip.Prefix{c.Gateway}, targets: map[target]bool{}, internal: map[netip.Addr]bool{},
 		underlay: underlayOf(c), wires: map[uint16]bool{},
 	}
@@ -120,7 +119,7 @@ func check(c Config, before checked) (*desired, error) {
 	if slices.Equal(d.blocks, before.blocks) {
 		d.checked = before
 	}
-	owner := map[netip.Addr]string{}
+	owner := make(map[netip.Addr]string, len(c.Tasks))
 	for _, t := range c.Tasks {
 		if err := d.addTask(t, owner); err != nil {
 			d.refused[t.ID] = true
@@ -135,11 +134,25 @@ func check(c Config, before checked) (*desired, error) {
 	return d, errors.Join(errs...)
 }
 
-// taskName is what an ID must look like, since it becomes a file's name and a link's alias.
-var taskName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+// idMost is the longest ID, in bytes.
+const idMost = 128
+
+// isID tells whether a text is what an ID must look like, since it becomes a file's name and a link's alias. Every Apply asks this of each
+// task.
+func isID(text string) bool {
+	for i, c := range []byte(text) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case i > 0 && (c == '_' || c == '.' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return text != "" && len(text) <= idMost
+}
 
 func (d *desired) addTask(t TaskLink, owner map[netip.Addr]string) error {
-	if !taskName.MatchString(t.ID) {
+	if !isID(t.ID) {
 		return errors.New("its ID is no file name: letters, digits, dots, dashes and underscores, 128 at most")
 	}
 	if _, twice := d.tasks[t.ID]; twice {

@@ -210,7 +210,7 @@ func (l *Linux) Addresses(context.Context) (map[string]netip.Addr, error) {
 	}
 	for _, one := range links {
 		task := one.Attrs().Alias
-		if a, ours := linkAddress(one.Attrs().Name); ours && taskName.MatchString(task) && pinned(l.Namespace(task)) {
+		if a, ours := linkAddress(one.Attrs().Name); ours && isID(task) && pinned(l.Namespace(task)) {
 			addresses[task] = a
 		}
 	}

@@ -89,7 +89,7 @@ func (d *desired) addOverlays(c Config, before map[string]*plan) error {
 
 // planOverlay checks an Overlay. With an error it cannot be at all; what was left out of it is in the plan.
 func (d *desired) planOverlay(o *Overlay, peers map[uint32]Peer) (*plan, error) {
-	if !taskName.MatchString(o.ID) || o.ID == routerName {
+	if !isID(o.ID) || o.ID == routerName {
 		return nil, fmt.Errorf("its ID is no file name: letters, digits, dots, dashes and underscores, 128 at most, and not %q", routerName)
 	}
 	if o.VNI <= gatewayVNI || o.VNI > mostVNI {
