@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mount mounts a tmpfs at a folder, with options such as "mode=0711,size=1m", where only files without device numbers, set-user bits and
-// execution are. It does nothing where there is a tmpfs already, or where something is in the folder. It is idempotent.
+// Mount mounts a tmpfs at a folder: nosuid, nodev, noexec, and with options such as "mode=0711,size=1m". It does nothing where there is a
+// tmpfs already, or where something is in the folder. It is idempotent.
 func Mount(dir, options string) error {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {

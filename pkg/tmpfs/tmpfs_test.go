@@ -7,8 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/swarmd/swarmd/pkg/tmpfs"
 	"golang.org/x/sys/unix"
+
+	"github.com/swarmd/swarmd/pkg/tmpfs"
 )
 
 func TestMount(t *testing.T) {

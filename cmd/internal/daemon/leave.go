@@ -210,7 +210,10 @@ func removeContainers(ctx context.Context, r runtime.Runtime) error {
 
 // removeSwarm removes what a node remembers of a swarm, its place in it first; images stay.
 func (d disk) removeSwarm() error {
-	return errors.Join(agent.UnmountFiles(d.path("agent")), d.remove(identityName, managersName, certFolder, storeName, "keyring.json", "keyring.json.key", copiesName, archiveName, "agent", "network"))
+	if err := agent.UnmountFiles(d.path("agent")); err != nil {
+		return err
+	}
+	return d.remove(identityName, managersName, certFolder, storeName, "keyring.json", "keyring.json.key", copiesName, archiveName, "agent", "network")
 }
 
 // Cleanup stops the daemon of a data directory, if one runs, and removes everything that it made: containers, the
