@@ -34,8 +34,9 @@ const (
 	election = 200 * time.Millisecond
 	// shortRead is how long a linearizable read takes at most where there is a leader.
 	shortRead = 200 * time.Millisecond
-	// backWithin is how long a node whose agent stopped in order may take to be back: a daemon is restarted, a binary replaced.
-	backWithin = 10 * time.Second
+	// backWithin is how long a node whose agent stopped in order may take to be back: a daemon comes to its end, a binary is replaced,
+	// and the new one starts. Swarm waits for every node that long, three heartbeats of 5 s.
+	backWithin = 15 * time.Second
 )
 
 // open makes a node present: from now on it is ready. The session then begins with what is so at that time or later, as a node

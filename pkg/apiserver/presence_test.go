@@ -298,7 +298,7 @@ func TestHowASessionEnds(t *testing.T) {
 		"very slow":  {end: func(s *raw) { s.cancel() }, there: 2900 * time.Millisecond, gone: 3050 * time.Millisecond, startup: "1m0s"},
 		"for ever":   {end: func(s *raw) { s.cancel() }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond, startup: "2562047h0m0s"},
 		"before":     {end: func(s *raw) { s.cancel() }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond, startup: "-1m0s"},
-		"in order":   {end: func(s *raw) { s.up.Close() }, there: 9900 * time.Millisecond, gone: 10100 * time.Millisecond},
+		"in order":   {end: func(s *raw) { s.up.Close() }, there: 14900 * time.Millisecond, gone: 15100 * time.Millisecond},
 		"leaving":    {end: func(s *raw) { s.up.Write([]byte(`{"leaving":true}` + "\n")) }, there: -1, gone: 0, statusProblem: http.StatusGone},
 		"nonsense":   {end: func(s *raw) { s.up.Write([]byte("hello\n")) }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond, statusProblem: http.StatusBadRequest},
 		"half line":  {end: func(s *raw) { s.up.Write([]byte(`{"lea`)); s.up.Close() }, there: 650 * time.Millisecond, gone: 750 * time.Millisecond},

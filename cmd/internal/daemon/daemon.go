@@ -51,9 +51,6 @@ type Options struct {
 	Log   *slog.Logger
 }
 
-// stopWithin is how long a daemon that is told to stop lets requests come to their end.
-const stopWithin = 5 * time.Second
-
 // Daemon is one machine's swarmd.
 type Daemon struct {
 	o        Options
@@ -264,17 +261,9 @@ func (d *Daemon) serveMetrics(addr string, h http.Handler) (shut func(), err err
 	return func() { shutdown(s) }, nil
 }
 
-// shutdown lets requests come to their end, for a while.
-func shutdown(s *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
-	defer cancel()
-	if err := s.Shutdown(ctx); err != nil {
-		s.Close()
-	}
-}
-
 func (d *Daemon) answer(l net.Listener, h http.Handler) *http.Server {
 	s := apiserver.NewHTTPServer(h, d.log)
+	closeUnasked(s)
 	go func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			d.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))

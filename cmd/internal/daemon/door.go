@@ -58,6 +58,7 @@ func (m *manager) openDoor(ctx context.Context) (shut func(), err error) {
 	server.TLSConfig = m.n.certificate().ServerTLS()
 	guests := newVisitors(l, connectionLimit(m.n.log))
 	server.ConnState, server.ConnContext = guests.watch, etcd.PeerContext
+	closeUnasked(server)
 	go func() {
 		if err := server.ServeTLS(guests, "", ""); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			m.n.d.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
