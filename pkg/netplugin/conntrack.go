@@ -63,10 +63,10 @@ func (f flows) request() *nl.NetlinkRequest {
 		reply |= filterSourcePort
 	}
 	if orig != 0 {
-		req.AddData(tuple(nl.CTA_TUPLE_ORIG, f.published.protocol, leg{netip.AddrPortFrom(f.from, 0), netip.AddrPortFrom(netip.Addr{}, f.published.port)}))
+		req.AddData(tuple(nl.CTA_TUPLE_ORIG, uint8(f.published.protocol), leg{netip.AddrPortFrom(f.from, 0), netip.AddrPortFrom(netip.Addr{}, f.published.port)}))
 	}
 	if reply != 0 {
-		req.AddData(tuple(nl.CTA_TUPLE_REPLY, f.published.protocol, leg{src: netip.AddrPortFrom(f.to, f.toPort)}))
+		req.AddData(tuple(nl.CTA_TUPLE_REPLY, uint8(f.published.protocol), leg{src: netip.AddrPortFrom(f.to, f.toPort)}))
 	}
 	req.AddData(filterBy(orig, reply))
 	return req
@@ -111,7 +111,7 @@ func (f flows) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 	to, _ := netip.AddrFromSlice(c.Reverse.SrcIP)
 	return (!f.from.IsValid() || from.Unmap() == f.from) && (!f.to.IsValid() || to.Unmap() == f.to) &&
 		(f.toPort == 0 || c.Reverse.SrcPort == f.toPort) &&
-		(f.published.port == 0 || c.Forward.Protocol == f.published.protocol && c.Forward.DstPort == f.published.port)
+		(f.published.port == 0 || uint16(c.Forward.Protocol) == f.published.protocol && c.Forward.DstPort == f.published.port)
 }
 
 // forget removes flows from what the namespace tracks. Their next packet is taken for a new connection's: a TCP client is
@@ -202,7 +202,7 @@ type untranslated struct {
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
 func (u untranslated) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 	to, _ := netip.AddrFromSlice(c.Forward.DstIP)
-	return u.ports[portKey{c.Forward.Protocol, c.Forward.DstPort}] && c.Reverse.SrcIP.Equal(c.Forward.DstIP) &&
+	return u.ports[portKey{uint16(c.Forward.Protocol), c.Forward.DstPort}] && c.Reverse.SrcIP.Equal(c.Forward.DstIP) &&
 		(to.Unmap().IsLoopback() || u.own[to.Unmap()])
 }
 

@@ -36,11 +36,8 @@ type base struct {
 // gateway is the router's own address: the first usable one of the block.
 func (b base) gateway() netip.Addr { return b.block.Masked().Addr().Next() }
 
-// portKey is a published port.
-type portKey struct {
-	protocol uint8
-	port     uint16
-}
+// portKey is a published port. Its protocol has 16 bits so that both are hashed as one number: each change looks all ports up.
+type portKey struct{ protocol, port uint16 }
 
 // String is such as "tcp/8080".
 func (k portKey) String() string {
@@ -52,7 +49,7 @@ func (k portKey) String() string {
 	return fmt.Sprintf("%d/%d", k.protocol, k.port)
 }
 
-var protocols = map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
+var protocols = map[string]uint16{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
 // desired is a Config that was checked. Its port's backends are in order, each there once; a port without any is left out.
 type desired struct {
@@ -213,8 +210,8 @@ func (d *desired) addPort(p PublishedPort) error {
 	if len(draining) > 0 {
 		d.draining[key] = draining
 	}
-	d.addTargets(protocol, backends)
-	d.addTargets(protocol, draining)
+	d.addTargets(uint8(protocol), backends)
+	d.addTargets(uint8(protocol), draining)
 	return errors.Join(err, drainErr)
 }
 

@@ -25,7 +25,7 @@ import (
 // socketTables are the kernel's lists of sockets, and the state of those that listen. Of TCP, they come first.
 var socketTables = []struct {
 	name     string
-	protocol uint8
+	protocol uint16
 	state    string
 }{{"tcp", unix.IPPROTO_TCP, "0A"}, {"tcp6", unix.IPPROTO_TCP, "0A"}, {"udp", unix.IPPROTO_UDP, "07"}, {"udp6", unix.IPPROTO_UDP, "07"}}
 

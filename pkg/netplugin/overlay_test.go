@@ -338,7 +338,7 @@ func TestEditsGiveTheElements(t *testing.T) {
 			for _, one := range add {
 				all[one] = true
 			}
-			if len(slots) > 0 {
+			if len(slots) > standingPicks {
 				all[dispatchElement(len(slots))] = true
 			}
 		}
@@ -354,7 +354,11 @@ func drawVIPs(r *rapid.T) (vips []VIP) {
 			continue
 		}
 		v := VIP{Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(n)})}
-		for i := range 5 {
+		first := rapid.SampledFrom([]int{0, standingPicks - 2}).Draw(r, "of many") // some around the number from which on a chain comes and goes
+		for i := range first {
+			v.Backends = append(v.Backends, netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}))
+		}
+		for i := first; i < first+5; i++ {
 			if rapid.Bool().Draw(r, "backend") {
 				v.Backends = append(v.Backends, netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}))
 			}

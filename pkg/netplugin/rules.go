@@ -115,6 +115,9 @@ func hostChains(s side) []chain {
 			{"out of the swarm", join(outLink(hostLink, false), source(s.block), []expr.Any{&expr.Masq{}})},
 		}},
 	}
+	for n := range standingPicks {
+		chains = append(chains, pickChain(s, n+1))
+	}
 	if s.v == 0 {
 		return append(chains, chain{name: "input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, prio: nftables.ChainPriorityFilter, rules: resolverGuard(s)})
 	}
@@ -148,6 +151,10 @@ func strayReplies(s side) []rule {
 		{"only replies of other nodes' tasks", join(fromPool, notFrom(s.block), connection(expr.CtKeySTATE, expr.CtStateBitNEW), drop())},
 	}
 }
+
+// standingPicks is up to which number of backends a table always has the chain that picks one. The kernel goes through all backends for each rule
+// that comes to look one up, and services of few have one less, and one more again, all the time.
+const standingPicks = 16
 
 // pickName is the name of the chain that picks one of n backends.
 func pickName(n int) string { return fmt.Sprintf("pick%d", n) }

@@ -5,12 +5,14 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	mdlayher "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -51,7 +53,7 @@ func (r *recorder) transcript() string {
 	var lines []string
 	for _, m := range r.sent {
 		line := names[m.Header.Type]
-		for _, name := range []string{mapPorts, mapBackends, mapPlaces, mapLinks, setAskers, setCallers, "pick1", "pick2", "pick3"} {
+		for _, name := range []string{mapPorts, mapBackends, mapPlaces, mapLinks, setAskers, setCallers, "pick1", "pick2", "pick16", "pick17", "pick18"} {
 			if bytes.Contains(m.Data, []byte(name+"\x00")) && !strings.HasSuffix(line, "rule") && !strings.HasSuffix(line, "rules") {
 				line += " " + name
 			}
@@ -64,6 +66,14 @@ func (r *recorder) transcript() string {
 
 func backends(n ...int) []netip.AddrPort { return published("tcp", 1, n...).Backends }
 
+// some are the first n backends.
+func some(n int) (all []netip.AddrPort) {
+	for i := range n {
+		all = append(all, backends(i)...)
+	}
+	return all
+}
+
 func TestPortsChangeInOneTransactionAfterTheirChains(t *testing.T) {
 	a, b := portKey{unix.IPPROTO_TCP, 80}, portKey{unix.IPPROTO_UDP, 53}
 	tests := []struct {
@@ -72,13 +82,18 @@ func TestPortsChangeInOneTransactionAfterTheirChains(t *testing.T) {
 		sent       string
 	}{
 		{"nothing", ports{a: backends(1)}, ports{a: backends(1)}, ""},
-		{"the first", nil, ports{a: backends(1)}, "begin, add chain pick1, add rule, end, begin, add elements ports pick1, add elements backends, end"},
+		{"the first", nil, ports{a: backends(1)}, "begin, add elements ports pick1, add elements backends, end"},
 		{"another backend", ports{a: backends(1), b: backends(3)}, ports{a: backends(2), b: backends(3)}, "begin, delete elements backends, add elements backends, end"},
 		{"one more, as others have", ports{a: backends(1), b: backends(3, 4)}, ports{a: backends(1, 2), b: backends(3, 4)},
-			"begin, delete elements ports pick1, add elements ports pick2, add elements backends, delete rules, delete chain pick1, end"},
-		{"one less, as others have", ports{a: backends(1, 2), b: backends(3, 4)}, ports{a: backends(1), b: backends(3, 4)},
-			"begin, add chain pick1, add rule, end, begin, delete elements ports pick2, delete elements backends, add elements ports pick1, end"},
-		{"the last", ports{b: backends(1, 2)}, nil, "begin, delete elements ports pick2, delete elements backends, delete rules, delete chain pick2, end"},
+			"begin, delete elements ports pick1, add elements ports pick2, add elements backends, end"},
+		{"one more than have a chain", ports{a: some(16)}, ports{a: some(17)},
+			"begin, add chain pick17, add rule, add rule, end, begin, delete elements ports pick16, add elements ports pick17, add elements backends, end"},
+		{"one more, as others have", ports{a: some(17), b: some(18)}, ports{a: some(18), b: some(18)},
+			"begin, delete elements ports pick17, add elements ports pick18, add elements backends, delete rules, delete chain pick17, end"},
+		{"one less, as others have", ports{a: some(18), b: some(18)}, ports{a: some(17), b: some(18)},
+			"begin, add chain pick17, add rule, add rule, end, begin, delete elements ports pick18, delete elements backends, add elements ports pick17, end"},
+		{"the last", ports{b: backends(1, 2)}, nil, "begin, delete elements ports pick2, delete elements backends, end"},
+		{"the last of many", ports{b: some(17)}, nil, "begin, delete elements ports pick17, delete elements backends, delete rules, delete chain pick17, end"},
 	}
 	for _, tt := range tests {
 		var r recorder
@@ -144,18 +159,22 @@ func TestPortElements(t *testing.T) {
 }
 
 func TestRulesAreTold(t *testing.T) {
-	tags := map[string]string{}
-	for _, chains := range [][]chain{hostChains(base{block: testBlock, pool: testPool}.side(0)), routerChains(base{block: testBlock, pool: testPool}.side(0)), {pickChain(four, 1), pickChain(four, 2)}} {
+	type told struct {
+		where string
+		exprs []expr.Any
+	}
+	tags := map[string]told{}
+	for _, chains := range [][]chain{hostChains(base{block: testBlock, pool: testPool}.side(0)), routerChains(base{block: testBlock, pool: testPool}.side(0))} {
 		for _, c := range chains {
 			for i, r := range c.rules {
 				tag, where := string(r.tag()), fmt.Sprintf("%s %d", c.name, i)
 				if !bytes.Equal(r.tag(), []byte(tag)) {
 					t.Errorf("the tag of rule %s is another each time", where)
 				}
-				if other, twice := tags[tag]; twice && c.name != "output" && !strings.HasSuffix(c.name, "_again") {
-					t.Errorf("rules %s and %s have one tag %q", where, other, tag)
+				if other, twice := tags[tag]; twice && !reflect.DeepEqual(other.exprs, r.exprs) {
+					t.Errorf("rules %s and %s are not the same and have one tag %q", where, other.where, tag)
 				}
-				tags[tag] = where
+				tags[tag] = told{where, r.exprs}
 				if len(tag) > 128 {
 					t.Errorf("the comment of rule %s has %d bytes; nft shows 128", where, len(tag))
 				}

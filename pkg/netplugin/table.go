@@ -21,11 +21,13 @@ const elementsPerMessage = 500
 // ports are the published ports as the machine's own table has them.
 type ports map[portKey][]netip.AddrPort
 
-// counts are the numbers of backends that there are.
+// counts are the numbers of backends that there are, but those that always have a chain.
 func (p ports) counts() map[int]bool {
 	counts := map[int]bool{}
 	for _, backends := range p {
-		counts[len(backends)] = true
+		if n := len(backends); n > standingPicks {
+			counts[n] = true
+		}
 	}
 	return counts
 }
@@ -53,7 +55,7 @@ func (p publication) portElements(s side, k portKey) []element {
 	if !there {
 		return nil
 	}
-	service := []byte{k.protocol, 0, 0, 0, byte(k.port >> 8), byte(k.port), 0, 0}
+	service := []byte{byte(k.protocol), 0, 0, 0, byte(k.port >> 8), byte(k.port), 0, 0}
 	all := placeElements(service, p.places[k], pickName(len(backends)))
 	for i, b := range backends {
 		key := append(slices.Clone(service), binaryutil.NativeEndian.PutUint32(uint32(i))...)
@@ -356,7 +358,7 @@ func (s side) backendsOf(elements []nftables.SetElement) (all ports, ok bool) {
 
 // keyOf is the port of an element of any of the maps.
 func keyOf(e nftables.SetElement) portKey {
-	return portKey{e.Key[0], binary.BigEndian.Uint16(e.Key[4:])}
+	return portKey{uint16(e.Key[0]), binary.BigEndian.Uint16(e.Key[4:])}
 }
 
 // leadsTo tells whether an element leads to the chain of a number of backends.

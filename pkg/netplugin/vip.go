@@ -12,7 +12,7 @@ import (
 type balance struct {
 	list    []VIP                       // in order, each with its backends in order
 	slots   map[netip.Addr][]netip.Addr // the backends of a VIP by index, in the order that changes left them in
-	counts  [2]map[int]int              // by IP version, see version: how many VIPs have a number of backends
+	counts  [2]map[int]int              // by IP version, see version: how many VIPs have a number of backends; see count
 	hairpin map[netip.Addr]netip.Addr   // a task's address here, and the gateway that it sees itself come from
 }
 
@@ -96,10 +96,10 @@ func (b *balance) apply(all []edit, want []VIP) {
 	b.list = want
 }
 
-// count counts a VIP that has backends.
+// count counts a VIP whose number of backends has no chain but where it is needed.
 func count(counts map[int]int, slots []netip.Addr, by int) {
 	n := len(slots)
-	if n == 0 {
+	if n <= standingPicks {
 		return
 	}
 	if counts[n] += by; counts[n] == 0 {

@@ -10,7 +10,7 @@ import (
 // these maps, and a chain for each distinct number of backends; the number of rules does not depend on that of VIPs.
 const (
 	mapVIPs     = "vips"     // VIP → mark of its number of backends
-	mapDispatch = "dispatch" // mark → chain; one for each number that there is
+	mapDispatch = "dispatch" // mark → chain; one for each number that has one
 	mapHairpin  = "hairpin"  // task's address . the same → gateway, for tasks of this machine
 	// and mapBackends: VIP . index → task's address
 )
@@ -61,7 +61,7 @@ func (f overlayFamily) maps(t *nftables.Table) []*nftables.Set {
 // a number of backends as cheap as any other: the kernel checks a map of chains anew, whole, when one is added.
 func (f overlayFamily) chains() []chain {
 	toServices := []rule{{"services", f.markVIP()}, {"number of backends", dispatchMark()}}
-	return []chain{
+	chains := []chain{
 		{name: refuseName, rules: []rule{
 			{"no backends", join(f.tcp(), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})},
 			{"no backends", f.unreachable(f.portUnreach)},
@@ -81,6 +81,10 @@ func (f overlayFamily) chains() []chain {
 			{"task to itself", f.hairpin()},
 		}},
 	}
+	for n := range standingPicks {
+		chains = append(chains, f.pick(n+1))
+	}
+	return chains
 }
 
 // pick is the chain that picks one of n backends of the packet's VIP.

@@ -171,7 +171,10 @@ func (f overlayFamily) replace(c *nftables.Conn, slots map[netip.Addr][]netip.Ad
 	t := f.newTransaction(c)
 	t.replaceTable(t.maps, f.chains())
 	counts := map[int]int{}
-	all := []element{dispatchElement(0)}
+	var all []element
+	for n := range standingPicks + 1 {
+		all = append(all, dispatchElement(n))
+	}
 	for vip, backends := range slots {
 		count(counts, backends, 1)
 		_, add := edit{vip: vip, now: backends}.elements()
@@ -292,7 +295,7 @@ func sameDispatch(have []nftables.SetElement, counts map[int]int) bool {
 	for _, e := range have {
 		name := refuseName
 		if n := binary.NativeEndian.Uint32(e.Key); n != noBackends {
-			if counts[int(n)] == 0 {
+			if n > standingPicks && counts[int(n)] == 0 {
 				return false
 			}
 			name = pickName(int(n))
@@ -301,5 +304,5 @@ func sameDispatch(have []nftables.SetElement, counts map[int]int) bool {
 			return false
 		}
 	}
-	return len(have) == len(counts)+1
+	return len(have) == len(counts)+standingPicks+1
 }
