@@ -28,7 +28,7 @@ type peers struct {
 	segments  map[string]*segment             // by network
 	gateways  gateways                        // of the tasks of others that are ready
 	resting   gateways                        // and of those that are not: they keep what connections they have
-	backends  map[portKey]backends            // of others
+	mesh      mesh                            // the ports that lead to them
 	others    []netplugin.Peer                // nil where it has to be made again
 	pool      netip.Prefix                    // that others are of
 }
@@ -38,7 +38,7 @@ func newPeers(self string) *peers {
 		self: self, nodes: map[string]*v1.PeerNode{}, networks: map[string]*v1.PeerNetwork{}, services: map[string]*v1.PeerService{},
 		tasks: map[string]*v1.PeerTask{}, leaving: map[string]bool{}, endpoints: map[string]*endpoint{},
 		onNode: map[string]map[string]*endpoint{}, segments: map[string]*segment{}, gateways: gateways{},
-		resting: gateways{}, backends: map[portKey]backends{},
+		resting: gateways{}, mesh: newMesh(),
 	}
 }
 
@@ -226,6 +226,7 @@ func (p *peers) set(id string, next *endpoint) {
 	p.onNode[next.node][id] = next
 	if next.gateway.IsValid() {
 		p.gatewaysOf(next).add(next)
+		p.mesh.changed[next.service] = true
 	}
 }
 
@@ -251,11 +252,13 @@ func (p *peers) unset(old *endpoint) {
 	}
 	if old.gateway.IsValid() {
 		p.gatewaysOf(old).remove(old)
+		p.mesh.changed[old.service] = true
 	}
 }
 
 // setService replaces what is known of a service; nil where it is gone.
 func (p *peers) setService(id string, next *v1.PeerService) {
+	p.mesh.whole = true
 	if old := p.services[id]; old != nil {
 		for _, n := range old.Networks {
 			p.segment(n.Network).setService(id, nil, nil)

@@ -364,6 +364,9 @@ func TestPeersStepByStep(t *testing.T) {
 			}
 			m := randomPeers(random, all)
 			p.take(&m, false, nil)
+			if random.IntN(2) == 0 {
+				p.meshPorts() // what is so now is what the next change is made on
+			}
 			for id, n := range p.networks {
 				if strings.Contains(asJSON(t, m), `"`+id+`"`) || len(m.Gone)+len(m.Nodes) > 0 || all.moved(m, id) {
 					continue
@@ -386,7 +389,7 @@ func TestPeersStepByStep(t *testing.T) {
 			t.Fatalf("seed %d (-fresh +once more):\n%s", seed, diff)
 		}
 		p.take(new(v1.Peers), true, nil)
-		if n := len(p.endpoints) + len(p.onNode) + len(p.segments) + len(p.gateways) + len(p.resting) + len(p.services) + len(p.nodes); n > 0 {
+		if n := len(p.endpoints) + len(p.onNode) + len(p.segments) + len(p.gateways) + len(p.resting) + len(p.services) + len(p.nodes) + len(p.meshPorts()); n > 0 {
 			t.Fatalf("seed %d: %d things are left: %+v", seed, n, p)
 		}
 	}
@@ -436,6 +439,9 @@ func randomPeers(random *rand.Rand, known *peers) (m v1.Peers) {
 		s.Networks = append(s.Networks, n)
 		if random.IntN(2) == 0 {
 			s.Ports = []v1.PortConfig{{Name: "http", Target: 80, Published: uint16(8080 + random.IntN(2))}}
+		}
+		if random.IntN(2) == 0 { // another, or the same one at some place more
+			s.Ports = append(s.Ports, v1.PortConfig{Name: "http", Target: 80, Published: uint16(8080 + random.IntN(2)), HostIP: "10.0.0." + s.ID[1:]})
 		}
 		m.Services = append(m.Services, s)
 	case 3:

@@ -8,9 +8,7 @@ import (
 	"github.com/swarmd/swarmd/pkg/netplugin"
 )
 
-// places are where the ports of this machine answer, which the service that has a port says.
-type places map[portKey]answering
-
+// answering is where a port of this machine answers, which the service that has it says.
 type answering struct {
 	service string
 	all     bool // everywhere
@@ -18,26 +16,23 @@ type answering struct {
 }
 
 // add has a port of a service answer at one more place, and no more where another service has it answer.
-func (l places) add(service string, p v1.PortConfig) {
-	key := keyOf(p)
-	at := l[key]
-	if at.service != service {
-		at = answering{service: service}
+func (a *answering) add(service string, p v1.PortConfig) {
+	if a.service != service {
+		*a = answering{service: service}
 	}
 	if place, all := placeOf(p); all {
-		at.all = true
-	} else if !slices.Contains(at.at, place) {
-		at.at = append(at.at, place)
+		a.all = true
+	} else if !slices.Contains(a.at, place) {
+		a.at = append(a.at, place)
 	}
-	l[key] = at
 }
 
-// of are the places of a port; nil is everywhere.
-func (l places) of(key portKey) []netplugin.Place {
-	if l[key].all {
+// places are the places; nil is everywhere.
+func (a *answering) places() []netplugin.Place {
+	if a.all {
 		return nil
 	}
-	return l[key].at
+	return a.at
 }
 
 // placeOf is where a port answers, unless it is everywhere. One that cannot be made out is nowhere, which the network refuses.

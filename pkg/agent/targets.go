@@ -79,28 +79,6 @@ func targetOf(service v1.PortConfig, made []v1.PortConfig) (target uint16, leads
 	return made[i].Target, true
 }
 
-// backends are the tasks of others that a published port leads to, and what they were made of.
-type backends struct {
-	of []reached
-	to []netip.AddrPort
-}
-
-// toBackends are gateway addresses with ports. It is the same slice as long as it is the same.
-func (p *peers) toBackends(key portKey, of []reached) []netip.AddrPort {
-	had := p.backends[key]
-	if slices.EqualFunc(had.of, of, reached.same) {
-		return had.to
-	}
-	to := toTargets(of)
-	p.backends[key] = backends{of, to}
-	return to
-}
-
-// same tells whether it is the same list, which is never changed.
-func (r reached) same(other reached) bool {
-	return r.target == other.target && len(r.from) == len(other.from) && (len(r.from) == 0 || &r.from[0] == &other.from[0])
-}
-
 // toTargets are addresses with their ports, in order.
 func toTargets(of []reached) []netip.AddrPort {
 	n := 0

@@ -97,12 +97,23 @@ func TestBackendsStayTheSame(t *testing.T) {
 	made := func(id string, target uint16) v1.PeerTask {
 		return v1.PeerTask{ID: id, Service: "web", Node: "other", Ready: true, Gateway: "100.64.9." + id, Ports: []v1.PortConfig{{Published: 8080, Target: target}}}
 	}
-	p.take(&v1.Peers{Tasks: []v1.PeerTask{made("3", 80), made("2", 81), made("4", 80)}}, true, nil)
+	web := v1.PeerService{ID: "web", Ports: []v1.PortConfig{port}}
+	p.take(&v1.Peers{Services: []v1.PeerService{web}, Tasks: []v1.PeerTask{made("3", 80), made("2", 81), made("4", 80)}}, true, nil)
 	list := func() []string {
-		one, again := p.toBackends(keyOf(port), p.gateways.behind("web", port)), p.toBackends(keyOf(port), p.gateways.behind("web", port))
-		if len(one) != len(again) || len(one) > 0 && &one[0] != &again[0] {
-			t.Errorf("%v was made twice", one)
+		t.Helper()
+		one := p.meshPorts()[0].ready
+		for name, change := range map[string]v1.Peers{
+			"nothing":        {},
+			"a task":         {Tasks: []v1.PeerTask{{ID: "of another", Service: "db", Node: "other", Ready: true, Gateway: "100.64.9.77"}}},
+			"what has ports": {Services: []v1.PeerService{{ID: "db", Ports: []v1.PortConfig{{Published: 9000, Target: 9000}}}}},
+			"what is gone":   {Gone: []string{"db", "of another"}},
+		} {
+			p.take(&change, false, nil)
+			if again := p.meshPorts()[0].ready; len(one) != len(again) || &one[0] != &again[0] {
+				t.Errorf("%v was made again after %s", one, name)
+			}
 		}
+		p.take(&v1.Peers{Gone: []string{"db", "of another"}}, false, nil)
 		var text []string
 		for _, to := range one {
 			text = append(text, to.String())
