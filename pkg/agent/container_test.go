@@ -14,6 +14,30 @@ import (
 	engine "github.com/swarmd/swarmd/pkg/runtime"
 )
 
+// TestAdministers: what a container with NET_ADMIN does to its links is its own business.
+func TestAdministers(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		want := map[string]bool{"": false, "SYS_TIME": false, "NET_ADMIN": true, "cap_net_admin": true, "all": true}
+		for add := range want {
+			service := l.swarm.service("with"+add, func(s *v1.ServiceRevisionSpec) {
+				if add != "" {
+					s.Task.Container.CapabilityAdd = []string{"CHOWN", add}
+				}
+			})
+			l.swarm.assign("task"+add, service, v1.TaskRunning)
+		}
+		l.start(nil)
+		settle(time.Second)
+		got := map[string]bool{}
+		for _, link := range l.net.config().Tasks {
+			got[strings.TrimPrefix(link.ID, "task")] = link.Administers
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestContainer(t *testing.T) {
 	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
 		swap := v1.Bytes(-1)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -271,6 +272,14 @@ func hostPorts(ports []v1.PortConfig) []v1.PortConfig {
 	return slices.DeleteFunc(slices.Clone(ports), func(p v1.PortConfig) bool { return p.Mode != v1.PublishHost })
 }
 
+// administers tells whether a container with these capabilities may change its links itself.
+func administers(capabilities []string) bool {
+	return slices.ContainsFunc(capabilities, func(name string) bool {
+		name = strings.TrimPrefix(strings.ToUpper(name), "CAP_")
+		return name == "NET_ADMIN" || name == "ALL"
+	})
+}
+
 // cutOff has a task's link removed, and tells whether it is.
 func (a *Agent) cutOff(t *task) bool {
 	if t.linked {
@@ -318,6 +327,7 @@ func (a *Agent) config() (netplugin.Config, *dnsplugin.Names) {
 		}
 		if t.revision != nil {
 			link.Sysctls, _ = splitSysctls(t.spec().Container.Sysctls)
+			link.Administers = administers(t.spec().Container.CapabilityAdd)
 		}
 		c.Tasks = append(c.Tasks, link)
 		names.Askers[t.addr] = a.asker(t)

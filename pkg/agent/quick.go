@@ -41,7 +41,7 @@ func (l *links) quick(c netplugin.Config) *netplugin.Config {
 
 // sameLink tells whether a task's link is the same in two configs.
 func sameLink(a, b netplugin.TaskLink) bool {
-	return a.ID == b.ID && a.Guest == b.Guest && a.Address == b.Address && a.Internal == b.Internal && maps.Equal(a.Sysctls, b.Sysctls) &&
+	return a.ID == b.ID && a.Guest == b.Guest && a.Address == b.Address && a.Internal == b.Internal && a.Administers == b.Administers && maps.Equal(a.Sysctls, b.Sysctls) &&
 		slices.EqualFunc(a.Networks, b.Networks, func(a, b netplugin.Attachment) bool {
 			return a.Overlay == b.Overlay && slices.Equal(a.Addresses, b.Addresses)
 		})

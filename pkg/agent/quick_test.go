@@ -82,7 +82,7 @@ func TestOthersDoNotWaitForLinks(t *testing.T) {
 // TestSameLink: each field of a link, also one that is new, makes it another.
 func TestSameLink(t *testing.T) {
 	whole := func() netplugin.TaskLink {
-		return netplugin.TaskLink{ID: "a", Guest: "/run/netns/a", Address: netip.MustParseAddr("100.64.1.2"), Internal: true,
+		return netplugin.TaskLink{ID: "a", Guest: "/run/netns/a", Address: netip.MustParseAddr("100.64.1.2"), Internal: true, Administers: true,
 			Networks: []netplugin.Attachment{{Overlay: "n", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}},
 			Sysctls:  map[string]string{"net.ipv4.ip_forward": "1"}}
 	}

@@ -49,6 +49,9 @@ type scene struct {
 	// byLinks is whether the machine forwards IPv6 by its links' settings.
 	byLinks bool
 	links   map[uint32]facts
+	// task is whether it is a task's, inner too. Its links may have been made before anybody listened, so that one is up is no news; and the way
+	// to the resolver is in the local table.
+	task bool
 	// going are links of which nothing is news, for they are to go.
 	going map[uint32]bool
 }
@@ -132,7 +135,7 @@ func (s *scene) judgeLink(m *syscall.NetlinkMessage) string {
 	if now.carrier {
 		was.carrier = true
 	}
-	if known && was == now {
+	if known && was == now || !known && s.task && now.up {
 		return ""
 	}
 	return kindLink
@@ -163,7 +166,7 @@ func (s *scene) judgeRoute(data []byte) string {
 		return ""
 	}
 	r := nl.DeserializeRtMsg(data)
-	if r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA || r.Table == unix.RT_TABLE_LOCAL || r.Flags&routeCloned != 0 {
+	if r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA || r.Table == unix.RT_TABLE_LOCAL && !s.task || r.Flags&routeCloned != 0 {
 		return ""
 	}
 	if s.inner && len(s.going) == 0 {

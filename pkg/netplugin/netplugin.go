@@ -103,6 +103,9 @@ type TaskLink struct {
 	Networks []Attachment
 	// Internal: the task begins no connections by its gateway address, and asks for names alone. It answers at published ports.
 	Internal bool
+	// Administers: the task may change its links itself, as it may with NET_ADMIN. What is changed there is put right when all is read back, and
+	// not at once.
+	Administers bool
 	// Sysctls are net.* settings for the namespace.
 	Sysctls map[string]string
 }

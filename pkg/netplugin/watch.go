@@ -16,8 +16,8 @@ import (
 // also whose request it was. What is of something of ours, and comes between two Applies or by a socket of another process, somebody
 // else did; what comes while Apply runs is else taken to be Apply's own: the kernel has told of a change before it answers who asked for it.
 //
-// Nothing is told of other settings in /proc/sys and of mounts, and tasks' namespaces are not listened to: whoever has the right to change
-// something there, as a container with NET_ADMIN does, may do so all day. For these there is reading back now and then (see Resync).
+// Nothing is told of other settings in /proc/sys and of mounts, and tasks that may change their own links are not listened to, as they may
+// do so all day (see insides). For these there is reading back now and then (see Resync).
 
 // watchPause is between two looks at what the kernel told: what comes together is one disturbance, and a machine on which much
 // happens that is not ours is not looked at more often.
@@ -41,6 +41,7 @@ type observed struct {
 	scene
 	sockets []*nl.NetlinkSocket
 	ours    map[port]bool // the sockets of this process by which something may be asked for, as far as they are known
+	inside  *insides      // the tasks of the router that it is, if it is one
 }
 
 // groups are what is listened to, by protocol.
@@ -89,7 +90,9 @@ func (l *Linux) watchOn(w *watcher) {
 			}
 		}
 		l.mu.Lock() // an Apply that is under way takes what it did itself
-		l.disturb(w.read())
+		found := w.read()
+		l.heed(found)
+		l.disturb(found)
 		l.mu.Unlock()
 		time.Sleep(watchPause)
 	}
@@ -118,7 +121,7 @@ func (w *watcher) read() map[string]int {
 }
 
 // readOwn does so after an Apply, and tells what was others' all the same.
-func (w *watcher) readOwn() (own, others map[string]int) {
+func (w *watcher) readOwn(tasks int) (own, others map[string]int) {
 	own, others = map[string]int{}, map[string]int{}
 	for space, o := range w.spaces {
 		gone := space.sweeper.idle() // before what was told of the links that went is read
@@ -129,6 +132,9 @@ func (w *watcher) readOwn() (own, others map[string]int) {
 				own[kind]++
 			}
 		})
+		if o.inside != nil {
+			o.inside.readOwn(w.buffer, tasks, own)
+		}
 		space.passing = nil
 		if gone {
 			clear(space.going)
@@ -147,18 +153,11 @@ func (o *observed) read(buffer []byte, yield func(kind string, m *syscall.Netlin
 
 // receive takes one datagram, and tells whether there may be more.
 func (o *observed) receive(s *nl.NetlinkSocket, buffer []byte, yield func(kind string, m *syscall.NetlinkMessage)) (more bool) {
-	n, _, err := unix.Recvfrom(s.GetFd(), buffer, unix.MSG_DONTWAIT)
+	messages, _, err := receive(s, buffer, nil)
 	switch {
-	case errors.Is(err, unix.ENOBUFS):
-		yield(kindUnknown, nil)
-		return true
-	case errors.Is(err, unix.EINTR):
-		return true
-	case err != nil || n <= 0:
+	case errors.Is(err, errNoMore):
 		return false
-	}
-	messages, err := syscall.ParseNetlinkMessage(buffer[:n])
-	if err != nil {
+	case err != nil:
 		yield(kindUnknown, nil)
 		return true
 	}
@@ -170,12 +169,32 @@ func (o *observed) receive(s *nl.NetlinkSocket, buffer []byte, yield func(kind s
 	return true
 }
 
+// errNoMore says that nothing waits to be read.
+var errNoMore = errors.New("no message waits")
+
+// receive takes one datagram, with what the kernel puts beside it. Errors but errNoMore say that messages were lost.
+func receive(s *nl.NetlinkSocket, buffer, control []byte) (messages []syscall.NetlinkMessage, beside int, err error) {
+	for {
+		n, beside, _, _, err := unix.Recvmsg(s.GetFd(), buffer, control, unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ENOBUFS):
+			return nil, 0, err
+		case err != nil || n <= 0:
+			return nil, 0, errNoMore
+		}
+		messages, err = syscall.ParseNetlinkMessage(buffer[:n])
+		return messages, beside, err
+	}
+}
+
 // settleWatch is the end of an Apply: what the kernel told meanwhile is the Apply's own, and is returned; what is new is listened to
 // from now on.
 func (l *Linux) settleWatch() (did map[string]int) {
 	if w := l.watch; w != nil {
 		var others map[string]int
-		did, others = w.readOwn()
+		did, others = w.readOwn(len(l.have.tasks))
 		l.disturb(others)
 	}
 	if err := l.keepWatching(); err != nil {
@@ -194,6 +213,11 @@ func (l *Linux) settleWatch() (did map[string]int) {
 	for _, space := range spaces {
 		if err := l.watch.observe(space, space != l.host); err != nil {
 			l.log.Warn("changes by others are noticed late", "in", space.name, "err", err)
+		}
+	}
+	if l.router != nil {
+		if err := l.watch.observeInside(l.router); err != nil {
+			l.log.Warn("changes by others are noticed late", "in", "tasks", "err", err)
 		}
 	}
 	if o := l.watch.spaces[l.host]; o != nil {
@@ -275,7 +299,10 @@ func (o *observed) close() {
 	for _, s := range o.sockets {
 		s.Close()
 	}
-	o.sockets = nil
+	if o.inside != nil {
+		o.inside.socket.Close()
+	}
+	o.sockets, o.inside = nil, nil
 }
 
 // stopWatching ends it, and returns once it has. The lock is not held, unless it has ended.

@@ -1,0 +1,156 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// What happens in the namespaces of tasks, the kernel tells in the router's namespace as well: each has a number there, for a link leads to
+// it. One socket hears of all. A task that may change its own links does so as often as it likes, and is let be.
+
+// insides are the namespaces of tasks as they are listened to.
+type insides struct {
+	socket *nl.NetlinkSocket
+	scenes map[int32]*scene // by number
+	letBe  map[int32]bool   // whose changes are their own, until the next Apply
+}
+
+// insideGroups are what is listened to there. Neighbours are not among it: a program without any right makes the kernel look for some, in vain.
+var insideGroups = []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
+	unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE}
+
+// observeInside listens to the tasks of a router that is observed, if it does not already.
+func (w *watcher) observeInside(router *namespace) error {
+	o := w.spaces[router]
+	if o == nil || o.inside != nil {
+		return nil
+	}
+	s, err := nl.SubscribeAt(router.fd, netns.None(), unix.NETLINK_ROUTE, insideGroups...)
+	if err != nil {
+		return fmt.Errorf("listen to tasks: %w", err)
+	}
+	err = errors.Join(unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1),
+		s.SetReceiveBufferSize(watchBuffer, true), w.add(s.GetFd()))
+	if err != nil {
+		s.Close()
+		return fmt.Errorf("listen to tasks: %w", err)
+	}
+	o.inside = &insides{socket: s, scenes: map[int32]*scene{}, letBe: map[int32]bool{}}
+	return nil
+}
+
+// read takes what the kernel told so far, and yields what is about something of ours, with the namespace's number. What came too fast to be
+// read is seen when all is read back: whoever may do so may do so on purpose.
+func (i *insides) read(buffer []byte, yield func(number int32, kind string, m *syscall.NetlinkMessage)) {
+	control := make([]byte, unix.CmsgSpace(4))
+	for {
+		messages, n, err := receive(i.socket, buffer, control)
+		if errors.Is(err, errNoMore) {
+			return
+		}
+		number, numbered := numberOf(control[:n])
+		if !numbered { // of the router's namespace itself, which another socket hears of
+			continue
+		}
+		for j := range messages {
+			if i.letBe[number] {
+				break
+			}
+			if kind := i.scene(number).judge(&messages[j]); kind != "" {
+				yield(number, kind, &messages[j])
+			}
+		}
+	}
+}
+
+// scene is a task's namespace as its messages are judged: all of it is ours.
+func (i *insides) scene(number int32) *scene {
+	s := i.scenes[number]
+	if s == nil {
+		s = &scene{inner: true, task: true, links: map[uint32]facts{}, going: map[uint32]bool{}}
+		i.scenes[number] = s
+	}
+	return s
+}
+
+// readOwn does so after an Apply, which everything there is taken for. Of a change by somebody else meanwhile it is not told apart surely.
+func (i *insides) readOwn(buffer []byte, tasks int, did map[string]int) {
+	self := uint32(os.Getpid()) // the port of a process's only socket in a namespace
+	i.read(buffer, func(_ int32, kind string, m *syscall.NetlinkMessage) {
+		if m.Header.Pid == self {
+			did[kind]++
+		}
+	})
+	clear(i.letBe)
+	if len(i.scenes) > 2*tasks+16 { // most are of tasks that are gone
+		clear(i.scenes)
+	}
+}
+
+// heed adds what somebody did inside tasks that do not change their links themselves.
+func (l *Linux) heed(found map[string]int) {
+	if l.router == nil || l.watch.spaces[l.router] == nil || l.watch.spaces[l.router].inside == nil {
+		return
+	}
+	inside := l.watch.spaces[l.router].inside
+	done := map[int32]map[string]int{}
+	inside.read(l.watch.buffer, func(number int32, kind string, _ *syscall.NetlinkMessage) {
+		if done[number] == nil {
+			done[number] = map[string]int{}
+		}
+		done[number][kind]++
+	})
+	if len(done) == 0 {
+		return
+	}
+	watched, err := l.watchedTasks()
+	if err != nil {
+		found[kindUnknown]++
+		return
+	}
+	for number, kinds := range done {
+		if !watched[number] {
+			inside.letBe[number] = true
+			continue
+		}
+		for kind, n := range kinds {
+			found[kind] += n
+		}
+	}
+}
+
+// watchedTasks are the tasks that are linked and do not change their links themselves, by their namespaces' numbers.
+func (l *Linux) watchedTasks() (map[int32]bool, error) {
+	links, err := dump(l.router.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links in %s: %w", l.router.name, err)
+	}
+	watched := map[int32]bool{}
+	for _, one := range links {
+		t, there := l.have.tasks[one.Attrs().Alias]
+		if there && one.Attrs().Name == linkName(t.Address) && !t.guest() && !t.Administers {
+			watched[int32(one.Attrs().NetNsID)] = true
+		}
+	}
+	return watched, nil
+}
+
+// numberOf is the number of the namespace that a message is of, which the kernel puts beside it where it is another one than the socket's.
+func numberOf(control []byte) (number int32, is bool) {
+	all, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return 0, false
+	}
+	for _, c := range all {
+		if c.Header.Level == unix.SOL_NETLINK && c.Header.Type == unix.NETLINK_LISTEN_ALL_NSID && len(c.Data) >= 4 {
+			return int32(nativeUint32(c.Data)), true
+		}
+	}
+	return 0, false
+}
