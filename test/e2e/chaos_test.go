@@ -127,9 +127,14 @@ func (c *chaos) make(name string) {
 // round does a few things, mends what has to be mended, and sees that all is well.
 func (c *chaos) round(number int) {
 	var did []string
-	kinds := c.random.Perm(14)
+	kinds := c.random.Perm(len(c.faults()))
 	for _, kind := range kinds[:1+c.random.IntN(2)] {
-		what, err := c.fault(kind)
+		one := c.faults()[kind]
+		if one.asks && !c.Hosts[0].Alive() {
+			did = append(did, "nothing, as another fault keeps the manager from it")
+			continue
+		}
+		what, err := one.do()
 		did = append(did, what)
 		if err != nil {
 			c.t.Errorf("%s: %v", what, err)
@@ -154,7 +159,14 @@ func (c *chaos) round(number int) {
 		return err
 	})
 	runs := time.Now()
-	c.Eventually(atLast, "everybody talks after: "+what, func() error { return c.matrix(tasks) })
+	var silent []string
+	c.Eventually(atLast, "everybody talks after: "+what, func() error {
+		err := c.matrix(tasks)
+		if err != nil {
+			silent = append(silent, fmt.Sprintf("%s later: %v", time.Since(runs).Round(10*time.Millisecond), err))
+		}
+		return err
+	})
 	talks := time.Since(runs)
 	if err := c.strangers(tasks); err != nil {
 		c.t.Errorf("after %s: %v", what, err)
@@ -166,50 +178,45 @@ func (c *chaos) round(number int) {
 	c.slowest = max(c.slowest, talks)
 	if talks > soon {
 		c.late++
+		c.t.Logf("round %d is late, as\n%s", number, strings.Join(silent, "\n"))
 	}
 	c.t.Logf("round %d: %s; ran %s after it was mended, everybody talked %s later", number, what, runs.Sub(mended).Round(10*time.Millisecond), talks.Round(10*time.Millisecond))
 }
 
-// From askingManager on the faults are requests, but for killingWires.
-const askingManager, killingWires = 9, 12
+// fault is one random thing; one that asks the manager is left out where another fault keeps it from answering.
+type fault struct {
+	asks bool
+	do   func() (what string, err error)
+}
 
-// fault does one random thing.
-func (c *chaos) fault(kind int) (string, error) {
+// faults are all kinds, each on a random host.
+func (c *chaos) faults() []fault {
 	first := c.Hosts[0]
 	h := c.Hosts[c.random.IntN(len(c.Hosts))]
 	worker := c.Hosts[1+c.random.IntN(2)]
-	if kind >= askingManager && kind != killingWires && !first.Alive() {
-		return "nothing, as another fault keeps the manager from it", nil
+	on := func(what string, do func() error) fault {
+		return fault{do: func() (string, error) { return what, do() }}
 	}
-	switch kind {
-	case 0:
-		return "cut off " + worker.Name, c.do(c.Cut(worker), c.Heal)
-	case 1:
-		return "kill swarmd of " + h.Name, c.down(h, sure(h.Kill))
-	case 2:
-		return "restart swarmd of " + h.Name, c.down(h, sure(h.Stop))
-	case 3:
-		return "cut the power of " + worker.Name, c.down(worker, worker.PowerOff)
-	case 4:
-		return "flush all tables of " + h.Name, c.hurtHost(h, flushRuleset)
-	case 5:
-		return "flush the tables of a router on " + h.Name, c.hurtRouter(h, flushRuleset)
-	case 6:
-		return "delete a route of a router on " + h.Name, c.hurtRouter(h, c.deleteRoute)
-	case 7:
-		return "delete a link of a router on " + h.Name, c.hurtRouter(h, c.deleteLink)
-	case 8:
-		return "delete the neighbours of a router on " + h.Name, c.hurtRouter(h, deleteNeighbours)
-	case askingManager:
-		return "have more tasks than addresses", c.exhaust(first)
-	case 10:
-		return "make a network anew with the same subnet", c.replaceNetwork(first)
-	case 11:
-		return "give a service another's name", c.swap(first)
-	case killingWires:
-		return "kill what encrypts on " + h.Name, c.killWires(h)
-	default:
-		return c.scaleOrMove(first)
+	asking := func(what string, do func() error) fault {
+		return fault{asks: true, do: func() (string, error) { return what, do() }}
+	}
+	return []fault{
+		on("cut off "+worker.Name, func() error { return c.do(c.Cut(worker), c.Heal) }),
+		on("kill swarmd of "+h.Name, func() error { return c.down(h, sure(h.Kill)) }),
+		on("restart swarmd of "+h.Name, func() error { return c.down(h, sure(h.Stop)) }),
+		on("cut the power of "+worker.Name, func() error { return c.down(worker, worker.PowerOff) }),
+		on("flush all tables of "+h.Name, func() error { return c.hurtHost(h, flushRuleset) }),
+		on("flush the tables of a router on "+h.Name, func() error { return c.hurtOneOf(h, "router", flushRuleset) }),
+		on("delete a route of a router on "+h.Name, func() error { return c.hurtOneOf(h, "router", c.deleteRoute) }),
+		on("delete a link of a router on "+h.Name, func() error { return c.hurtOneOf(h, "router", c.deleteLink) }),
+		on("delete the neighbours of a router on "+h.Name, func() error { return c.hurtOneOf(h, "router", deleteNeighbours) }),
+		on("delete a route of a task on "+h.Name, func() error { return c.hurtOneOf(h, "netns", c.deleteRoute) }),
+		on("delete a link of a task on "+h.Name, func() error { return c.hurtOneOf(h, "netns", c.deleteLink) }),
+		on("kill what encrypts on "+h.Name, func() error { return c.killWires(h) }),
+		asking("have more tasks than addresses", func() error { return c.exhaust(first) }),
+		asking("make a network anew with the same subnet", func() error { return c.replaceNetwork(first) }),
+		asking("give a service another's name", func() error { return c.swap(first) }),
+		{asks: true, do: func() (string, error) { return c.scaleOrMove(first) }},
 	}
 }
 
@@ -220,13 +227,13 @@ func (c *chaos) hurtHost(h *lab.Host, how func() error) error {
 	return h.Do(how)
 }
 
-// hurtRouter does something in a random router of a host.
-func (c *chaos) hurtRouter(h *lab.Host, how func() error) error {
-	routers := routersOf(h)
-	if h.Namespace == nil || len(routers) == 0 {
+// hurtOneOf does something in a random mounted namespace of a host: a router's ("router") or a task's ("netns").
+func (c *chaos) hurtOneOf(h *lab.Host, kind string, how func() error) error {
+	spaces := spacesOf(h, kind)
+	if h.Namespace == nil || len(spaces) == 0 {
 		return nil
 	}
-	n, err := lab.Inside(routers[c.random.IntN(len(routers))])
+	n, err := lab.Inside(spaces[c.random.IntN(len(spaces))])
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // it went meanwhile
 	}
@@ -241,8 +248,10 @@ func (c *chaos) hurtRouter(h *lab.Host, how func() error) error {
 const gateway = "gw"
 
 // routersOf are the mounted namespaces of the routers on a host.
-func routersOf(h *lab.Host) []string {
-	all, _ := filepath.Glob(filepath.Join(h.Root, "network", "router", "*"))
+func routersOf(h *lab.Host) []string { return spacesOf(h, "router") }
+
+func spacesOf(h *lab.Host, kind string) []string {
+	all, _ := filepath.Glob(filepath.Join(h.Root, "network", kind, "*"))
 	return all
 }
 
