@@ -159,15 +159,10 @@ func (c *chaos) round(number int) {
 		return err
 	})
 	runs := time.Now()
-	var silent []string
-	c.Eventually(atLast, "everybody talks after: "+what, func() error {
-		err := c.matrix(tasks)
-		if err != nil {
-			silent = append(silent, fmt.Sprintf("%s later: %v", time.Since(runs).Round(10*time.Millisecond), err))
-		}
-		return err
-	})
-	talks := time.Since(runs)
+	talks, err := c.matrix(tasks)
+	if err != nil {
+		c.t.Fatalf("everybody talks after: %s: %v", what, err)
+	}
 	if err := c.strangers(tasks); err != nil {
 		c.t.Errorf("after %s: %v", what, err)
 	}
@@ -178,7 +173,6 @@ func (c *chaos) round(number int) {
 	c.slowest = max(c.slowest, talks)
 	if talks > soon {
 		c.late++
-		c.t.Logf("round %d is late, as\n%s", number, strings.Join(silent, "\n"))
 	}
 	c.t.Logf("round %d: %s; ran %s after it was mended, everybody talked %s later", number, what, runs.Sub(mended).Round(10*time.Millisecond), talks.Round(10*time.Millisecond))
 }
