@@ -79,33 +79,60 @@ func (i *insides) scene(number int32) *scene {
 	return s
 }
 
-// readOwn does so after an Apply, which everything there is taken for. Of a change by somebody else meanwhile it is not told apart surely.
-func (i *insides) readOwn(buffer []byte, tasks int, did map[string]int) {
-	self := uint32(os.Getpid()) // the port of a process's only socket in a namespace
-	i.read(buffer, func(_ int32, kind string, m *syscall.NetlinkMessage) {
-		if m.Header.Pid == self {
-			did[kind]++
-		}
-	})
-	clear(i.letBe)
-	if len(i.scenes) > 2*tasks+16 { // most are of tasks that are gone
-		clear(i.scenes)
+// byTask is what was done inside tasks, by the numbers of their namespaces and by kind.
+type byTask map[int32]map[string]int
+
+func (b byTask) add(number int32, kind string) {
+	if b[number] == nil {
+		b[number] = map[string]int{}
 	}
+	b[number][kind]++
 }
 
-// heed adds what somebody did inside tasks that do not change their links themselves.
-func (l *Linux) heed(found map[string]int) {
-	if l.router == nil || l.watch.spaces[l.router] == nil || l.watch.spaces[l.router].inside == nil {
+// inside are the tasks as they are listened to; nil where they are not.
+func (l *Linux) inside() *insides {
+	if l.router == nil || l.watch.spaces[l.router] == nil {
+		return nil
+	}
+	return l.watch.spaces[l.router].inside
+}
+
+// readInside adds what was done inside tasks since the Apply before.
+func (l *Linux) readInside(found map[string]int) {
+	inside, done := l.inside(), byTask{}
+	if inside == nil {
 		return
 	}
-	inside := l.watch.spaces[l.router].inside
-	done := map[int32]map[string]int{}
-	inside.read(l.watch.buffer, func(number int32, kind string, _ *syscall.NetlinkMessage) {
-		if done[number] == nil {
-			done[number] = map[string]int{}
+	inside.read(l.watch.buffer, func(number int32, kind string, _ *syscall.NetlinkMessage) { done.add(number, kind) })
+	l.heed(inside, done, found)
+}
+
+// readOwnInside does so at the end of an Apply, and tells what is others' all the same. A namespace's first socket of a process has the process's
+// number for its address, and the Apply has one at a time there.
+func (l *Linux) readOwnInside(own, others map[string]int) {
+	inside, done := l.inside(), byTask{}
+	if inside == nil {
+		return
+	}
+	self := uint32(os.Getpid())
+	inside.read(l.watch.buffer, func(number int32, kind string, m *syscall.NetlinkMessage) {
+		switch m.Header.Pid {
+		case self:
+			own[kind]++
+		case 0: // what the kernel makes of a change has no sender
+		default:
+			done.add(number, kind)
 		}
-		done[number][kind]++
 	})
+	clear(inside.letBe)
+	if len(inside.scenes) > 2*len(l.have.tasks)+16 { // most are of tasks that are gone
+		clear(inside.scenes)
+	}
+	l.heed(inside, done, others)
+}
+
+// heed adds to what was found what somebody did inside tasks that do not change their links themselves.
+func (l *Linux) heed(inside *insides, done byTask, found map[string]int) {
 	if len(done) == 0 {
 		return
 	}

@@ -91,7 +91,7 @@ func (l *Linux) watchOn(w *watcher) {
 		}
 		l.mu.Lock() // an Apply that is under way takes what it did itself
 		found := w.read()
-		l.heed(found)
+		l.readInside(found)
 		l.disturb(found)
 		l.mu.Unlock()
 		time.Sleep(watchPause)
@@ -121,7 +121,7 @@ func (w *watcher) read() map[string]int {
 }
 
 // readOwn does so after an Apply, and tells what was others' all the same.
-func (w *watcher) readOwn(tasks int) (own, others map[string]int) {
+func (w *watcher) readOwn() (own, others map[string]int) {
 	own, others = map[string]int{}, map[string]int{}
 	for space, o := range w.spaces {
 		gone := space.sweeper.idle() // before what was told of the links that went is read
@@ -132,9 +132,6 @@ func (w *watcher) readOwn(tasks int) (own, others map[string]int) {
 				own[kind]++
 			}
 		})
-		if o.inside != nil {
-			o.inside.readOwn(w.buffer, tasks, own)
-		}
 		space.passing = nil
 		if gone {
 			clear(space.going)
@@ -194,7 +191,8 @@ func receive(s *nl.NetlinkSocket, buffer, control []byte) (messages []syscall.Ne
 func (l *Linux) settleWatch() (did map[string]int) {
 	if w := l.watch; w != nil {
 		var others map[string]int
-		did, others = w.readOwn(len(l.have.tasks))
+		did, others = w.readOwn()
+		l.readOwnInside(did, others)
 		l.disturb(others)
 	}
 	if err := l.keepWatching(); err != nil {

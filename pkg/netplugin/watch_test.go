@@ -85,29 +85,38 @@ func TestInsideTasks(t *testing.T) {
 	c.Tasks[1].Administers = true
 	b.apply(c)
 	b.calm(t)
+	within := func(task string) *namespace { // closed at once: the Apply's socket there is to be this process's only one
+		t.Helper()
+		inside, err := openNamespace("task "+task, b.linux.Namespace(task))
+		must(t, err)
+		return inside
+	}
 	wayOut := func(task string) {
 		t.Helper()
-		inside := b.task(task)
+		inside := within(task)
+		defer inside.close()
 		eth, err := inside.LinkByName(taskLink)
 		must(t, err)
 		must(t, inside.removeRoute(b.linux.have.base.side(0).taskRoute(eth.Attrs().Index)))
 	}
 	hasWayOut := func(task string) bool {
 		t.Helper()
-		inside := b.task(task)
+		inside := within(task)
+		defer inside.close()
 		eth, err := inside.LinkByName(taskLink)
 		must(t, err)
 		have, err := inside.routesOf(eth.Attrs().Index, unix.AF_INET)
 		must(t, err)
 		return have[b.linux.have.base.side(0).taskRoute(eth.Attrs().Index)]
 	}
-	own := b.task(c.Tasks[1].ID)
+	own := within(c.Tasks[1].ID)
 	lo, err := own.LinkByName("lo")
 	must(t, err)
 	for range 5000 {
 		must(t, own.addRoute(route{dst: netip.MustParsePrefix("198.51.100.0/24"), link: lo.Attrs().Index}))
 		must(t, own.removeRoute(route{dst: netip.MustParsePrefix("198.51.100.0/24"), link: lo.Attrs().Index}))
 	}
+	own.close()
 	wayOut(c.Tasks[1].ID)
 	b.calm(t)
 	wayOut(c.Tasks[0].ID)
@@ -245,9 +254,13 @@ func TestStranger(t *testing.T) {
 	if path == "" {
 		return
 	}
-	n, err := openNamespace("router", path)
+	n, err := openNamespace("it", path)
 	must(t, err)
 	defer n.close()
+	if eth, err := n.LinkByName(taskLink); err == nil {
+		must(t, n.removeRoute(route{dst: side{}.anywhere(), link: eth.Attrs().Index, via: base{block: testBlock}.gateway()}))
+		return
+	}
 	cutOff(t, n, testAddr(0))
 }
 
@@ -260,16 +273,19 @@ func TestOthersWhileApplying(t *testing.T) {
 	b.linux.settleWatch()
 	b.linux.mu.Unlock()
 	b.calm(t)
-	b.linux.mu.Lock()
-	child := exec.Command(os.Args[0], "-test.run=^TestStranger$")
-	child.Env = append(os.Environ(), stranger+"="+b.linux.routerPath())
-	if out, err := child.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
+	for _, path := range []string{b.linux.routerPath(), b.linux.Namespace("t0")} {
+		b.linux.mu.Lock()
+		child := exec.Command(os.Args[0], "-test.run=^TestStranger$")
+		child.Env = append(os.Environ(), stranger+"="+path)
+		if out, err := child.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		b.linux.settleWatch()
+		b.linux.mu.Unlock()
+		if !b.disturbed(time.Second) {
+			t.Errorf("what another process did in %s while Apply ran is not noticed", path)
+		}
+		b.apply(testConfig(2))
 	}
-	b.linux.settleWatch()
-	b.linux.mu.Unlock()
-	if !b.disturbed(time.Second) {
-		t.Error("what another process did while Apply ran is not noticed")
-	}
-	b.apply(testConfig(2))
+	b.calm(t)
 }
