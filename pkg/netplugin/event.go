@@ -49,8 +49,7 @@ type scene struct {
 	// byLinks is whether the machine forwards IPv6 by its links' settings.
 	byLinks bool
 	links   map[uint32]facts
-	// task is whether it is a task's, inner too. Its links may have been made before anybody listened, so that one is up is no news; and the way
-	// to the resolver is in the local table.
+	// task is whether it is a task's, inner too. Its links may have been made before anybody listened: that one is up is no news.
 	task bool
 	// going are links of which nothing is news, for they are to go.
 	going map[uint32]bool
@@ -166,7 +165,7 @@ func (s *scene) judgeRoute(data []byte) string {
 		return ""
 	}
 	r := nl.DeserializeRtMsg(data)
-	if r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA || r.Table == unix.RT_TABLE_LOCAL && !s.task || r.Flags&routeCloned != 0 {
+	if r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA || r.Flags&routeCloned != 0 {
 		return ""
 	}
 	if s.inner && len(s.going) == 0 {
@@ -194,6 +193,9 @@ func (s *scene) judgeNeighbour(m *syscall.NetlinkMessage) string {
 	if len(m.Data) < size || !s.inner && nativeUint32(m.Data[4:]) != s.own || s.going[nativeUint32(m.Data[4:])] {
 		return ""
 	}
+	if m.Data[0] == unix.AF_BRIDGE {
+		return kindNeighbour // where a node is: nothing is learnt there
+	}
 	state := binary.NativeEndian.Uint16(m.Data[8:])
 	if state&netlink.NUD_NOARP != 0 {
 		return "" // a group's, which the kernel forgets some time after its link's last report
@@ -219,7 +221,7 @@ func (s *scene) judgeSetting(data []byte) string {
 	if err != nil {
 		return ""
 	}
-	all, off, force := false, false, s.byLinks && data[0] == unix.AF_INET6
+	all, forwards, force := false, false, s.byLinks && data[0] == unix.AF_INET6
 	for _, a := range attrs {
 		if len(a.Value) < 4 {
 			continue
@@ -229,15 +231,14 @@ func (s *scene) judgeSetting(data []byte) string {
 			all = value == configOfAll
 			force = force && value != loopbackIndex
 		case configForwarding:
-			off = value == 0
-			force = false
+			forwards, force = true, false
 		case configForce:
 		default:
 			force = false
 		}
 	}
 	// Of IPv6 also that it forwards: what else comes to be forwarded then is not kept from it.
-	if force || all && (off && data[0] == unix.AF_INET || data[0] == unix.AF_INET6) {
+	if force || all && (forwards && data[0] == unix.AF_INET || data[0] == unix.AF_INET6) {
 		return kindSetting
 	}
 	return ""

@@ -21,6 +21,8 @@ type Finding struct {
 	Node    uint32
 	// Text is a sentence that does not name the two.
 	Text string
+	// port is the UDP port that carries what did not come through.
+	port uint16
 }
 
 // What findings are about.
@@ -39,15 +41,6 @@ const (
 	// sessionAge is how old a session with a node may be: it begins anew every two minutes.
 	sessionAge = 4 * time.Minute
 )
-
-// probe is a question for echoes: from where, whom, and what it means when they do not answer.
-type probe struct {
-	path, name string // of the namespace
-	from       netip.Addr
-	to         []netip.Addr
-	size       int
-	means      func(to netip.Addr, tooLarge bool) Finding
-}
 
 // Examine tells what of this machine's network is not as it should be: it compares what the kernel has with what the latest Apply
 // was to make, and has packets go where tasks' packets go, small ones and as large ones as may be. Overlay is a network's ID, or empty for all
@@ -86,15 +79,22 @@ func (l *Linux) Examine(ctx context.Context, overlay string) (findings []Finding
 }
 
 // causes are findings without those that follow from others: who is not reached at all is not reached on a network either, nor by large
-// packets.
+// packets, and where the port between two nodes is closed, it is for each network that has no port of its own.
 func causes(all []Finding) []Finding {
-	unreached, cut := map[uint32]bool{}, map[Finding]bool{}
+	type way struct {
+		node uint32
+		port uint16
+	}
+	unreached, closed, cut := map[uint32]bool{}, map[way]bool{}, map[Finding]bool{}
 	for _, f := range all {
 		switch f.About {
 		case AboutUnderlay:
 			unreached[f.Node] = true
 		case AboutLink:
 			cut[Finding{Overlay: f.Overlay, Node: f.Node}] = true
+			if f.Overlay == "" {
+				closed[way{f.Node, f.port}] = true
+			}
 		}
 	}
 	small := map[uint32]bool{}
@@ -104,7 +104,7 @@ func causes(all []Finding) []Finding {
 	return slices.DeleteFunc(all, func(f Finding) bool {
 		switch f.About {
 		case AboutLink, AboutSession:
-			return unreached[f.Node] && f.Node != 0
+			return f.Node != 0 && (unreached[f.Node] || f.Overlay != "" && f.port != 0 && closed[way{f.Node, f.port}])
 		case AboutMTU:
 			return f.Node != 0 && (unreached[f.Node] || cut[Finding{Overlay: f.Overlay, Node: f.Node}] || f.Overlay != "" && small[f.Node])
 		}
@@ -130,24 +130,6 @@ func gathered(all []Finding) (some []Finding) {
 		some[at].Text += fmt.Sprintf(" (%d more addresses there: the same)", n)
 	}
 	return some
-}
-
-func (e *probe) examine(ctx context.Context) (found []Finding, err error) {
-	space, err := openNamespace(e.name, e.path)
-	if err != nil {
-		return nil, nil // which the comparison tells, or it has just gone
-	}
-	defer space.close()
-	answered, tooLarge, err := space.ping(ctx, e.from, e.to, e.size)
-	if errors.Is(err, unix.EADDRNOTAVAIL) {
-		return nil, nil // its task has just gone
-	}
-	for _, a := range e.to {
-		if !answered[a] && err == nil {
-			found = append(found, e.means(a, tooLarge))
-		}
-	}
-	return found, err
 }
 
 // compare compares, and says what to ask for echoes.
@@ -226,6 +208,13 @@ func (l *Linux) compareShared(want *desired) (wrong []string, err error) {
 		return nil, err
 	}
 	for _, s := range l.hostSides(want.base) {
+		if s.v == 1 {
+			if there, err := l.host.hasLoopbackWay(); err != nil {
+				return nil, err
+			} else if !there {
+				say("the route of %s by link %s, by which published ports answer there, is gone", loopbacks[1], hostLink)
+			}
+		}
 		family := [2]string{"ip", "ip6"}[s.v]
 		have, ok, err := readTable(c, s, s.newTransaction(c).maps, hostChains(s))
 		switch {
@@ -405,72 +394,4 @@ func (l *Linux) compareWires(o *overlay, w *wanted) (found []Finding) {
 		found = append(found, f)
 	}
 	return found
-}
-
-// sharedProbes are asked outside of all networks.
-func (l *Linux) sharedProbes(want *desired) (probes []probe) {
-	u := want.underlay
-	if !u.usable() {
-		return nil
-	}
-	byAddress := map[netip.Addr]uint32{}
-	for _, p := range l.last.Peers {
-		if len(byAddress) < mostExamined && p.Underlay.Unmap().Is6() == u.addr.Is6() {
-			byAddress[p.Underlay.Unmap()] = p.Node
-		}
-	}
-	outer := l.tunnelMTU + u.overhead()
-	about := func(kind string, of map[netip.Addr]uint32, format string, args ...any) func(netip.Addr, bool) Finding {
-		return func(a netip.Addr, _ bool) Finding {
-			return Finding{About: kind, Node: of[a], Text: fmt.Sprintf(format, append([]any{a}, args...)...)}
-		}
-	}
-	addresses := slices.Collect(maps.Keys(byAddress))
-	return append(probes,
-		probe{threadHost(l), "host", u.addr, addresses, pingSmall, about(AboutUnderlay, byAddress,
-			"it does not answer pings at %s, its address for the traffic of tasks: see whether it is up, and whether the network between lets ICMP through")},
-		probe{threadHost(l), "host", u.addr, addresses, outer, about(AboutMTU, byAddress,
-			"packets to %s of %d bytes, as the networks' are between nodes, do not come through uncut: make the MTU the same along the way, or networks with a smaller one (--opt com.docker.network.driver.mtu)", outer)},
-	)
-}
-
-// threadHost is a path of the machine's own namespace, which stays good while it is open.
-func threadHost(l *Linux) string { return fmt.Sprintf("/proc/self/fd/%d", int(l.host.fd)) }
-
-// overlayProbes are asked on a network, from a task of this machine, as its packets go.
-func (l *Linux) overlayProbes(id string, w *wanted, s shape) (probes []probe) {
-	owners := slices.Sorted(maps.Keys(w.members))
-	if len(owners) == 0 {
-		return nil
-	}
-	task := owners[0]
-	for _, from := range w.members[task].addresses {
-		nodes, one := map[netip.Addr]uint32{}, map[uint32]netip.Addr{}
-		var all, each []netip.Addr
-		for _, r := range w.remote {
-			if len(all) == mostExamined || r.Address.Is6() != from.Is6() {
-				continue
-			}
-			all, nodes[r.Address] = append(all, r.Address), r.Node
-			if _, there := one[r.Node]; !there {
-				one[r.Node], each = r.Address, append(each, r.Address)
-			}
-		}
-		port := l.underlay.port
-		if s.encrypted {
-			port, _ = wirePort(s.vni) // which was checked
-		}
-		probes = append(probes,
-			probe{l.Namespace(task), "task " + task, from, all, pingSmall, func(a netip.Addr, _ bool) Finding {
-				return Finding{About: AboutLink, Overlay: id, Node: nodes[a], Text: fmt.Sprintf("the task with the address %s is not reached from here: let UDP port %d through between the nodes, and see what that node finds", a, port)}
-			}},
-			probe{l.Namespace(task), "task " + task, from, each, s.mtu, func(a netip.Addr, tooLarge bool) Finding {
-				text := fmt.Sprintf("packets of %d bytes, the network's MTU, do not come through to %s: the network between the nodes has a smaller MTU than the nodes' links say: make them the same, or make the network with a smaller one (--opt com.docker.network.driver.mtu)", s.mtu, a)
-				if tooLarge {
-					text = fmt.Sprintf("the link of a task here takes no packets of %d bytes, the network's MTU: the node's own MTU has changed, which it follows within a minute", s.mtu)
-				}
-				return Finding{About: AboutMTU, Overlay: id, Node: nodes[a], Text: text}
-			}})
-	}
-	return probes
 }

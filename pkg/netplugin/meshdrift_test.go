@@ -150,6 +150,44 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 		must(t, task.RouteDel(&netlink.Route{Dst: ipNet(host(dockerResolver)), Table: unix.RT_TABLE_LOCAL}))
 	},
 	"router unmounted": func(t *testing.T, b *lab) { must(t, unpin(b.linux.routerPath())) },
+	"routes of somebody else's": func(t *testing.T, b *lab) {
+		strayInto(t, b.linux.router, netip.PrefixFrom(nodeBlock(1).Addr(), 25), linkOf(t, b.linux.router, routerLink))
+	},
+	"a route in the place of ours": func(t *testing.T, b *lab) {
+		must(t, b.linux.router.RouteReplace(&netlink.Route{Dst: ipNet(nodeBlock(1)), Type: unix.RTN_BLACKHOLE, Protocol: unix.RTPROT_BOOT}))
+		must(t, b.linux.router.RouteReplace(&netlink.Route{Dst: ipNet(b.linux.have.pool), Type: unix.RTN_PROHIBIT, Protocol: unix.RTPROT_STATIC}))
+	},
+	"forwarding entry to another node": func(t *testing.T, b *lab) {
+		entry := forward(b.linux.vx, vtepMAC(2), clientAddr)
+		entry.State = netlink.NUD_NOARP | netlink.NUD_PERMANENT // as the tool bridge makes them
+		must(t, b.linux.router.NeighSet(entry))
+	},
+}
+
+// strayInto adds routes to a prefix, in all ways but ours.
+func strayInto(t *testing.T, n *namespace, to netip.Prefix, link int) {
+	t.Helper()
+	dst := ipNet(to)
+	for _, r := range []netlink.Route{
+		{Dst: dst, Type: unix.RTN_BLACKHOLE, Protocol: unix.RTPROT_BOOT},
+		{Dst: dst, Type: unix.RTN_PROHIBIT, Protocol: unix.RTPROT_STATIC, Priority: 7},
+		{Dst: dst, LinkIndex: link, Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_STATIC, Priority: 8},
+		{Dst: dst, LinkIndex: link, Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_STATIC, Tos: 0x10},
+		{Dst: dst, LinkIndex: link, Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_ZEBRA, Priority: 9},
+		{Dst: dst, LinkIndex: link, Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_STATIC, Priority: 10, MultiPath: []*netlink.NexthopInfo{{LinkIndex: link}, {LinkIndex: 1}}},
+		{Dst: dst, Type: unix.RTN_BLACKHOLE, Protocol: unix.RTPROT_STATIC, Table: unix.RT_TABLE_LOCAL},
+		{Dst: dst, Type: unix.RTN_UNREACHABLE, Protocol: unix.RTPROT_STATIC, Table: unix.RT_TABLE_DEFAULT},
+		{Dst: ipNet(netip.MustParsePrefix("0.0.0.0/1")), Type: unix.RTN_BLACKHOLE, Protocol: unix.RTPROT_STATIC},
+		{Dst: ipNet(netip.MustParsePrefix("fd00:5::/32")), Type: unix.RTN_BLACKHOLE, Protocol: unix.RTPROT_BOOT},
+		{Dst: ipNet(anywhere6), Type: unix.RTN_PROHIBIT, Protocol: unix.RTPROT_STATIC, Priority: 3},
+	} {
+		if r.MultiPath != nil {
+			r.LinkIndex = 0
+		}
+		if err := n.RouteAdd(&r); err != nil {
+			t.Fatalf("%v: %v", r, err)
+		}
+	}
 }
 
 // strangeTables makes tables of somebody else's, of several families, that drop what is forwarded, and one of our own name.

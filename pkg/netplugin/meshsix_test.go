@@ -331,6 +331,9 @@ var damageSix = map[string]func(t *testing.T, b *lab){
 		tx.elements(tx.SetDeleteElements, b.linux.have.six.portElements(s, portKey{unix.IPPROTO_TCP, 8080})[1:2])
 		must(t, tx.commit())
 	},
+	"way of the machine's loopback deleted": func(t *testing.T, b *lab) {
+		must(t, b.host.RouteDel(loopbackWay(linkOf(t, b.host, hostLink))))
+	},
 	"rule of replies deleted":  func(t *testing.T, b *lab) { must(t, b.linux.syncReplyRule(1, false)) },
 	"route of replies deleted": func(t *testing.T, b *lab) { must(t, b.linux.syncReplyRoute(1, false)) },
 	"route to a node deleted": func(t *testing.T, b *lab) {

@@ -245,6 +245,9 @@ var overlayDamage = map[string]func(t *testing.T, f *fleet, n *namespace){
 		must(t, n.addRoute(route{dst: anywhere, link: linkOf(t, n, overlayLink), via: nextHop(2, 0)}))
 		must(t, n.addRoute(route{dst: anywhere6, link: linkOf(t, n, overlayLink), via: nextHop(2, 1)}))
 	},
+	"routes made in other ways than ours": func(t *testing.T, f *fleet, n *namespace) {
+		strayInto(t, n, netip.PrefixFrom(f.numbered(0, 0, false), 28).Masked(), linkOf(t, n, overlayLink))
+	},
 	"task's routes deleted": func(t *testing.T, f *fleet, n *namespace) {
 		for _, a := range f.addresses(f.tasks[1], 0) {
 			must(t, n.removeRoute(route{dst: host(a), link: linkOf(t, n, linkName(testAddr(1)))}))

@@ -65,13 +65,18 @@ func (l *Linux) resyncOverlay(o *overlay, w *wanted, s shape, refused map[string
 	if err != nil {
 		return err
 	}
+	if !made { // nobody has been in a new one
+		if err := o.space.removeStrangeRoutes(); err != nil {
+			return err
+		}
+	}
 	if err := l.syncWays(o, w, s, keep); err != nil {
 		return err
 	}
 	if err := o.ensureOverlayTables(w); err != nil {
 		return err
 	}
-	if !made { // nobody has been in a new one
+	if !made {
 		if err := l.clearStrangers(o.space); err != nil {
 			return err
 		}

@@ -154,6 +154,9 @@ func (l *Linux) adopt(want *desired) error {
 	if err != nil {
 		return fmt.Errorf("list links in %s: %w", l.router.name, err)
 	}
+	if err := l.router.removeStrangeRoutes(); err != nil {
+		return err
+	}
 	sides := l.routerSides(want.base)
 	have, err := l.router.routesOfAll(sides)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -156,11 +157,29 @@ func (l *Linux) ensureUplinkSide(s side, gw, up netlink.Link) error {
 // route_localnet of IPv6. It takes packets in for the loopback's address only by a link that has a route saying so, and then only
 // those that connection tracking gave that address: what comes with it is dropped before anybody sees it.
 func (n *namespace) ensureLoopbackWay(gw int) error {
-	r := &netlink.Route{Dst: ipNet(loopbacks[1]), LinkIndex: gw, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: unix.RTPROT_STATIC, Priority: loopbackMetric}
-	if err := n.RouteAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := n.RouteAdd(loopbackWay(gw)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add route of %s by link %s in %s: %w", loopbacks[1], hostLink, n.name, err)
 	}
 	return nil
+}
+
+func loopbackWay(gw int) *netlink.Route {
+	return &netlink.Route{Dst: ipNet(loopbacks[1]), LinkIndex: gw, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: unix.RTPROT_STATIC, Priority: loopbackMetric}
+}
+
+// hasLoopbackWay tells whether it is there.
+func (n *namespace) hasLoopbackWay() (bool, error) {
+	gw, err := n.LinkByName(hostLink)
+	if err != nil {
+		return false, fmt.Errorf("find link %s: %w", hostLink, err)
+	}
+	found, err := dump(func() ([]netlink.Route, error) {
+		return n.RouteListFiltered(unix.AF_INET6, loopbackWay(gw.Attrs().Index), netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
+	})
+	if err != nil {
+		return false, fmt.Errorf("list routes in %s: %w", n.name, err)
+	}
+	return slices.ContainsFunc(found, func(r netlink.Route) bool { return prefixOf(r.Dst) == loopbacks[1] }), nil
 }
 
 // loopbackMetric has the machine itself go on to use its loopback.

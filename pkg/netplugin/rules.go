@@ -239,15 +239,21 @@ func connection(key expr.CtKey, bits uint32) []expr.Any {
 
 // redirect is true for a message that tells of a better way.
 func (s side) redirect() []expr.Any {
-	kind := byte(5) // ICMP_REDIRECT
-	if s.v == 1 {
-		kind = 137 // NDISC_REDIRECT
-	}
+	return s.message([2]byte{5, 137}) // ICMP_REDIRECT, NDISC_REDIRECT
+}
+
+// echo is true for a message that asks for an echo.
+func (s side) echo() []expr.Any {
+	return s.message([2]byte{8, 128}) // ICMP_ECHO, ICMPV6_ECHO_REQUEST
+}
+
+// message is true for one of ICMP of a kind, by IP version.
+func (s side) message(kind [2]byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{s.icmp()}},
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{kind}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{kind[s.v]}},
 	}
 }
 

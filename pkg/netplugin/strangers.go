@@ -3,6 +3,7 @@ package netplugin
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 
@@ -84,6 +85,58 @@ func (l *Linux) clearStrangers(n *namespace) error {
 		}
 	}
 	return nil
+}
+
+// usualMetrics are the metrics of routes that are given none, by IP version.
+var usualMetrics = [2]int{0, 1024}
+
+// isStrange tells whether a route of a router was made in another way than ours are. One that looks like ours is compared with what is wanted. To
+// tables besides these no rule leads.
+func isStrange(r netlink.Route, v int) bool {
+	if r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA || r.Protocol == unix.RTPROT_REDIRECT {
+		return false
+	}
+	switch r.Table {
+	case unix.RT_TABLE_MAIN:
+		return r.Type != unix.RTN_UNICAST && r.Type != unix.RTN_UNREACHABLE || r.Protocol != unix.RTPROT_STATIC || r.Tos != 0 ||
+			r.Priority != usualMetrics[v] || len(r.MultiPath) > 0 || r.Encap != nil
+	case unix.RT_TABLE_LOCAL, unix.RT_TABLE_DEFAULT:
+		return true
+	}
+	return false
+}
+
+// strangeRoutes are those of a router.
+func (n *namespace) strangeRoutes() (strange []netlink.Route, err error) {
+	for _, v := range kernelVersions() {
+		all, err := dump(func() ([]netlink.Route, error) {
+			return n.RouteListFiltered(family(v), &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list routes in %s: %w", n.name, err)
+		}
+		for _, r := range all {
+			if isStrange(r, v) {
+				if r.Dst == nil {
+					r.Dst = ipNet([2]netip.Prefix{anywhere, anywhere6}[v])
+				}
+				strange = append(strange, r)
+			}
+		}
+	}
+	return strange, nil
+}
+
+// removeStrangeRoutes removes them, before what is ours is read: one may be where ours should be.
+func (n *namespace) removeStrangeRoutes() error {
+	strange, err := n.strangeRoutes()
+	errs := []error{err}
+	for _, r := range strange {
+		if err := n.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("remove route to %s in %s, which is somebody else's: %w", r.Dst, n.name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // kernelVersions are the IP versions that the kernel has.
@@ -169,6 +222,13 @@ func (n *namespace) compareStrangers(ours []tableID, more func(v int) []netlink.
 	}
 	for _, t := range strange {
 		say("%s in %s is somebody else's", t, n.name)
+	}
+	routes, err := n.strangeRoutes()
+	if err != nil {
+		return err
+	}
+	if len(routes) > 0 {
+		say("%s has %d routes of somebody else's, one of them to %s", n.name, len(routes), routes[0].Dst)
 	}
 	for _, v := range kernelVersions() {
 		have, err := n.rules(family(v))

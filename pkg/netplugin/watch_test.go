@@ -73,8 +73,17 @@ func TestRepairsAreCounted(t *testing.T) {
 	}
 	b.apply(testConfig(3))
 	if diff := cmp.Diff(map[string]int{kindRoute: 1}, counted); diff != "" {
-		t.Errorf("counted (-want +got):\\n%s", diff)
+		t.Errorf("counted (-want +got):\n%s", diff)
 	}
+	must(t, b.host.within(func() error { return setSysctls(setting{name: ipForward, value: "0"}) }))
+	if !b.disturbed(time.Second) {
+		t.Error("that the machine does not forward any more is not noticed")
+	}
+	b.apply(testConfig(3))
+	if counted[kindSetting] != 1 {
+		t.Errorf("a setting that was put back is counted as %v", counted)
+	}
+	b.calm(t)
 }
 
 // TestInsideTasks: what somebody does to a task's links is noticed, but not what a task does that may change them itself, however much it is:
