@@ -120,7 +120,8 @@ func vipsOf(o *v1.Service) (all []v1.NetworkAddress) {
 }
 
 // matrix has every task try every other by address, and every service by name, and a client every published port on every host, until each
-// that should gets through, to where it should, and nobody else does. Last is when the last one did that should.
+// that should gets through, to where it should, and nobody else does. Last is when the last one did that should. It ends with errReplaced where
+// other tasks run by then.
 func (c *chaos) matrix(tasks []chaosTask) (last time.Duration, err error) {
 	var open, closed []func() error
 	for _, from := range tasks {
@@ -146,18 +147,52 @@ func (c *chaos) matrix(tasks []chaosTask) (last time.Duration, err error) {
 			}
 		}
 	}
-	if last, err = untilAll(c.t, open); err == nil {
-		_, err = untilAll(c.t, closed)
+	ctx, cancel := context.WithCancelCause(c.t.Context())
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel(nil)
+	watching.Go(func() {
+		for c.sameRun(ctx, tasks) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(500 * time.Millisecond):
+			}
+		}
+		cancel(errReplaced)
+	})
+	if last, err = untilAll(ctx, c.t, open); err == nil {
+		_, err = untilAll(ctx, c.t, closed)
 	}
 	if err != nil {
 		return last, err
 	}
-	again, err := untilAll(c.t, open) // they all still do, at one time
+	again, err := untilAll(ctx, c.t, open) // they all still do, at one time
 	return max(last, again), err
 }
 
-// untilAll tries each until it is well, for atLast at most. Last is when the last one was.
-func untilAll(t testing.TB, checks []func() error) (last time.Duration, err error) {
+// errReplaced says that other tasks run than those that were looked at.
+var errReplaced = errors.New("tasks were replaced meanwhile")
+
+// sameRun tells whether these are the tasks that are to run, as far as a manager answers. It ends with ctx.
+func (c *chaos) sameRun(ctx context.Context, tasks []chaosTask) bool {
+	api, were, are := c.client(c.Hosts[0]), make(map[string]bool), make(map[string]bool)
+	for _, t := range tasks {
+		were[t.task.Meta.ID] = true
+	}
+	for name := range c.services {
+		all, err := live(ctx, api, name)
+		if err != nil {
+			return ctx.Err() == nil
+		}
+		for _, t := range all {
+			are[t.Meta.ID] = true
+		}
+	}
+	return maps.Equal(were, are)
+}
+
+// untilAll tries each until it is well, for atLast at most, or until ctx ends. Last is when the last one was.
+func untilAll(ctx context.Context, t testing.TB, checks []func() error) (last time.Duration, err error) {
 	began := time.Now()
 	var mu sync.Mutex
 	var group errgroup.Group
@@ -168,6 +203,9 @@ func untilAll(t testing.TB, checks []func() error) (last time.Duration, err erro
 			for {
 				err := check()
 				took := time.Since(began)
+				if err != nil && ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
 				if err != nil && took < atLast {
 					before = err
 					time.Sleep(20 * time.Millisecond)
