@@ -83,9 +83,14 @@ func labDelay(t *testing.T, l *Lab) {
 	}
 	must(t, l.Heal())
 	must(t, l.Delay(w1, 0))
-	if took, err := ask(m.Namespace, w1); err != nil || took >= 200*time.Millisecond {
-		t.Errorf("over a link that is fast again: %v after %s", err, took)
-	}
+	// A packet may be lost on a busy machine, and is sent again a second later; over a slow link no answer is as quick as this.
+	must(t, Await(30*time.Second, func() error {
+		took, err := ask(m.Namespace, w1)
+		if err == nil && took >= 200*time.Millisecond {
+			err = fmt.Errorf("over a link that is fast again an answer took %s", took)
+		}
+		return err
+	}))
 }
 
 func labPower(t *testing.T, l *Lab, h *Host) {
