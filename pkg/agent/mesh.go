@@ -47,7 +47,7 @@ func (p *peers) meshPorts() []meshPort {
 		p.mesh.whole = p.mesh.whole || p.mesh.contested || !p.followTasks(id)
 	}
 	if p.mesh.whole {
-		p.mesh = p.newMesh()
+		p.mesh = p.wholeMesh()
 	}
 	clear(p.mesh.changed)
 	return p.mesh.ports
@@ -87,8 +87,8 @@ func (p *peers) followTasks(id string) (ok bool) {
 	})
 }
 
-// newMesh works out all of it. Of two services that have one port, the first by ID has it that has tasks which are ready.
-func (p *peers) newMesh() mesh {
+// wholeMesh works out all of it. Of two services that have one port, the first by ID has it that has tasks which are ready.
+func (p *peers) wholeMesh() mesh {
 	services := make([]*v1.PeerService, 0, len(p.services))
 	for id, s := range p.services {
 		if len(s.Ports) > 0 && (p.gateways[id] != nil || p.resting[id] != nil) {

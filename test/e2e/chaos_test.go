@@ -160,7 +160,7 @@ func (c *chaos) round(number int) {
 	})
 	runs := time.Now()
 	talks, err := c.matrix(tasks)
-	for errors.Is(err, errReplaced) { // a node may be missed just then, which was back too late: everything runs once more
+	if errors.Is(err, errReplaced) { // a node may be missed just then, which was back too late: everything runs once more, and no oftener
 		for _, t := range tasks {
 			t.inside.Leave()
 		}
@@ -169,6 +169,7 @@ func (c *chaos) round(number int) {
 			return err
 		})
 		runs = time.Now()
+		c.t.Logf("tasks were replaced while they were looked at, after: %s", what)
 		talks, err = c.matrix(tasks)
 	}
 	if err != nil {

@@ -214,7 +214,7 @@ func untilAll(ctx context.Context, t testing.TB, checks []func() error) (last ti
 				mu.Lock()
 				defer mu.Unlock()
 				if last = max(last, took); err == nil && took > soon {
-					t.Logf("%s passed before it was over that %v", took.Round(10*time.Millisecond), before)
+					t.Logf("a check was well after %s; what it said before (nothing where it took one try): %v", took.Round(10*time.Millisecond), before)
 				}
 				return err
 			}

@@ -34,7 +34,7 @@ func TestRestart(t *testing.T) {
 	s.settled(first, generous, "web")
 }
 
-// away is for how long a daemon is stopped: longer than a silent node is waited for, and not as long as one is that stopped in order: it stops and starts in that time, too.
+// away is for how long a daemon is stopped: longer than a silent node is waited for, and not as long as one is that stopped in order, which has to end and to start in that time as well.
 const away = 5 * time.Second
 
 // keepAsking asks port 8080 of every host that runs a container, from outside, until the function that it returns is called. Every
