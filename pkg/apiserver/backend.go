@@ -22,14 +22,15 @@ type backend struct {
 	cancel  context.CancelCauseFunc
 	work    sync.WaitGroup
 
-	sessions *sessions
-	reports  *reporter
-	streams  *streams
-	meetings *meetings
-	relays   *relays
-	departs  gate // waits of tasks that are to stop, and of other managers for the nodes here
-	counts   *counts
-	guests   *guests
+	sessions  *sessions
+	reports   *reporter
+	streams   *streams
+	meetings  *meetings
+	relays    *relays
+	departs   gate // waits of tasks that are to stop, and of other managers for the nodes here
+	departing *departing
+	counts    *counts
+	guests    *guests
 
 	allowances *allowances
 	ready      atomic.Bool // the first snapshot was seen
@@ -49,6 +50,7 @@ func newBackend(s *Server, st store.Store, backing Backing) *backend {
 	b.streams, b.meetings = newStreams(), newMeetings()
 	b.relays = newRelays(backing)
 	b.departs = newGate(maxDeparts, "waits for nodes that follow")
+	b.departing = &departing{tasks: make(map[string]bool)}
 	b.guests = newGuests(b)
 	b.allowances = newAllowances(s.now)
 	b.work.Go(b.follow)

@@ -31,10 +31,37 @@ const (
 	maxFollowBody  = 1 << 20
 )
 
-// depart waits for all that may send to the tasks, which are to stop since the revision, and has their nodes told then.
+// departing are the tasks that are waited for.
+type departing struct {
+	mu    sync.Mutex
+	tasks map[string]bool
+}
+
+// begin is those of the tasks that are to stop and that nobody waits for yet.
+func (d *departing) begin(tasks []*v1.Task) (begun []*v1.Task) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range tasks {
+		if leaves(t) && !d.tasks[t.Meta.ID] {
+			d.tasks[t.Meta.ID] = true
+			begun = append(begun, t)
+		}
+	}
+	return begun
+}
+
+func (d *departing) end(tasks []*v1.Task) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range tasks {
+		delete(d.tasks, t.Meta.ID)
+	}
+}
+
+// depart waits for all that may send to those of the tasks that are to stop since the revision, and has their nodes told then. It may be
+// asked more than once: by the batch that says so, and by a session that begins or compares all.
 func (b *backend) depart(revision int64, tasks []*v1.Task) {
-	tasks = slices.DeleteFunc(slices.Clone(tasks), func(t *v1.Task) bool { return !leaves(t) })
-	if len(tasks) == 0 {
+	if tasks = b.departing.begin(tasks); len(tasks) == 0 {
 		return
 	}
 	b.spawn(func() {
@@ -42,24 +69,30 @@ func (b *backend) depart(revision int64, tasks []*v1.Task) {
 		defer cancel()
 		snapshot, err := b.store.Snapshot(ctx, revision)
 		if err != nil {
+			b.departing.end(tasks)
 			return
 		}
 		var all sync.WaitGroup
 		for _, alike := range reachedAlike(snapshot, tasks) {
-			leave, err := b.departs.enter()
-			if err != nil {
-				b.server.log.Warn("tasks that are to stop are not waited for by name", "tasks", len(alike), "error", err)
-				continue
-			}
-			all.Go(func() {
-				defer leave()
-				if b.await(ctx, revision, senders(snapshot, alike[0])) {
-					b.release(alike)
-				}
-			})
+			all.Go(func() { b.departAlike(ctx, revision, snapshot, alike) })
 		}
 		all.Wait()
 	})
+}
+
+// departAlike is depart for tasks that the same nodes send to.
+func (b *backend) departAlike(ctx context.Context, revision int64, s *store.Snapshot, alike []*v1.Task) {
+	followed := false
+	if leave, err := b.departs.enter(); err != nil {
+		b.server.log.Warn("tasks that are to stop are not waited for by name", "tasks", len(alike), "error", err)
+	} else {
+		followed = b.await(ctx, revision, senders(s, alike[0]))
+		leave()
+	}
+	b.departing.end(alike) // first: a session that begins after the word was said asks for it again
+	if followed {
+		b.release(alike)
+	}
 }
 
 // reachedAlike are the tasks in groups that the same nodes send to.

@@ -1,6 +1,7 @@
 package apiserver_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -93,6 +94,29 @@ func TestReleased(t *testing.T) {
 	again.take()
 	if again.last.Peers == nil || again.last.Peers.Number != 0 {
 		t.Errorf("a task that begins to run: %+v", again.last.Peers)
+	}
+}
+
+// TestReleasedOnce: a task that is waited for as a session of its node begins is waited for once, and the new session has the word.
+func TestReleasedOnce(t *testing.T) {
+	f := serve(t, unhurried)
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3))
+	webOnNetA(f)
+	one, two := f.connect("node1"), f.connect("node2")
+	two.follow()
+	f.commit(stopOp("t1", "sA", "node1", "netA"))
+	one.take()
+	two.take()
+	one.stop()
+	again := f.connect("node1")
+	again.follow()
+	two.follow()
+	again.takeReleased("t1")
+	for i := range 5 {
+		f.commit(taskOp(fmt.Sprintf("t1%d", i), "sA", "node1", "r-sA", uint64(10+i)))
+		if again.take(); len(again.last.Released) > 0 {
+			t.Fatalf("and again: %v", again.last.Released)
+		}
 	}
 }
 
