@@ -100,7 +100,9 @@ func (b *backend) followFrom() error {
 	}
 	b.counts.reset(snapshot)
 	b.sessions.reset(snapshot)
-	b.guests.reset(snapshot)
+	if err := b.guests.reset(snapshot.Revision()); err != nil {
+		return err
+	}
 	b.ready.Store(true)
 	for batch, err := range b.store.Watch(b.ctx, snapshot.Revision()) {
 		if err != nil {

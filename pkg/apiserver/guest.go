@@ -170,10 +170,10 @@ func (d *guests) concerned(batch store.Batch) []*guest {
 	return touched
 }
 
-// reset looks at all rights.
-func (d *guests) reset(s *store.Snapshot) {
+// reset looks at all rights, in what there is now: a stream may have begun since the revision, by a right that is newer.
+func (d *guests) reset(revision int64) error {
 	d.mu.Lock()
-	d.seen = max(d.seen, s.Revision())
+	d.seen = max(d.seen, revision)
 	var all []*guest
 	for _, some := range d.open {
 		for g := range some {
@@ -181,7 +181,12 @@ func (d *guests) reset(s *store.Snapshot) {
 		}
 	}
 	d.mu.Unlock()
-	for _, g := range all {
-		g.check(s)
+	snapshot, err := d.backend.store.Snapshot(d.backend.ctx, revision)
+	if err != nil {
+		return err
 	}
+	for _, g := range all {
+		g.check(snapshot)
+	}
+	return nil
 }
