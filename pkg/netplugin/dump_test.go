@@ -15,6 +15,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -97,7 +98,7 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 		if !ours(a.Name) {
 			continue
 		}
-		line("link %s %s %s mtu %d %s alias %q", a.Name, one.Type(), a.HardwareAddr, a.MTU, a.Flags&^net.FlagRunning, a.Alias) // the kernel is late with that one
+		line("link %s %s %s mtu %d %s alias %q master %q", a.Name, one.Type(), a.HardwareAddr, a.MTU, a.Flags&^net.FlagRunning, a.Alias, names[a.MasterIndex]) // the kernel is late with that one
 		if identities {
 			line("link %s index %d peer %d", a.Name, a.Index, a.ParentIndex)
 		}
@@ -121,6 +122,9 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 			for one := range forwards {
 				line("forward %s %s %s", a.Name, one.addr, one.mac)
 			}
+			for _, one := range elsewheres(t, n, a.Index) {
+				line("forward %s elsewhere: %s", a.Name, one)
+			}
 		}
 	}
 	for v := range overlayFamilies {
@@ -132,7 +136,7 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 			}
 		}
 	}
-	for _, table := range []int{replyTable, unix.RT_TABLE_LOCAL} {
+	for _, table := range []int{replyTable, unix.RT_TABLE_LOCAL, unix.RT_TABLE_MAIN} {
 		var list []netlink.Route
 		for v := range overlayFamilies {
 			some, err := dump(func() ([]netlink.Route, error) {
@@ -142,8 +146,11 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 			list = append(list, some...)
 		}
 		for _, r := range list {
-			if r.Protocol != unix.RTPROT_KERNEL && ours(names[r.LinkIndex]) {
-				line("route of table %d %s via %s dev %s src %s", table, prefixOf(r.Dst), r.Gw, names[r.LinkIndex], r.Src)
+			if table == unix.RT_TABLE_MAIN && (r.Protocol != unix.RTPROT_KERNEL || prefixOf(r.Dst).Addr().IsLoopback()) {
+				continue // is above, or comes and goes with IPv6
+			}
+			if ours(names[r.LinkIndex]) {
+				line("route of table %d %s via %s dev %s src %s protocol %d type %d", table, prefixOf(r.Dst), r.Gw, names[r.LinkIndex], r.Src, r.Protocol, r.Type)
 			}
 		}
 	}
@@ -179,6 +186,29 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 	slices.Sort(lines)
 	fmt.Fprintln(w, strings.Join(lines, "\n"))
 	dumpTables(t, w, n, identities)
+}
+
+// elsewheres are the forwarding entries of a VXLAN link that name a port or a VNI, which the kernel tells where they are not the link's.
+func elsewheres(t testing.TB, n *namespace, link int) (found []string) {
+	t.Helper()
+	req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
+	req.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(link)})
+	messages, err := n.query(unix.NETLINK_ROUTE, req)
+	must(t, err)
+	for _, m := range messages {
+		attrs, err := nl.ParseRouteAttr(m[12:]) // struct ndmsg
+		must(t, err)
+		var mac net.HardwareAddr
+		for _, a := range attrs {
+			switch a.Attr.Type {
+			case netlink.NDA_LLADDR:
+				mac = a.Value
+			case netlink.NDA_PORT, netlink.NDA_VNI:
+				found = append(found, fmt.Sprintf("%s by %x", mac, a.Value))
+			}
+		}
+	}
+	return found
 }
 
 func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool) {
@@ -232,6 +262,9 @@ func dumpTables(t testing.TB, w *strings.Builder, n *namespace, identities bool)
 		return cmp.Or(cmp.Compare(a.Family, b.Family), strings.Compare(a.Name, b.Name))
 	})
 	for _, table := range tables {
+		if table.Flags != 0 {
+			fmt.Fprintf(w, "table %d %s is dormant\n", table.Family, table.Name)
+		}
 		sets, err := c.GetSets(table)
 		must(t, err)
 		slices.SortFunc(sets, func(a, b *nftables.Set) int { return strings.Compare(a.Name, b.Name) })

@@ -37,7 +37,7 @@ const (
 // facts are what is known of a link, by which a message about it is news.
 type facts struct {
 	up, carrier bool
-	mtu         int
+	mtu, master int
 	mac, alias  string
 }
 
@@ -66,7 +66,7 @@ func (s *scene) judge(m *syscall.NetlinkMessage) string {
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		return s.judgeAddress(m)
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		return s.judgeRoute(m.Data)
+		return s.judgeRoute(m)
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
 		if s.inner {
 			return kindRule
@@ -142,7 +142,7 @@ func (s *scene) judgeLink(m *syscall.NetlinkMessage) string {
 
 func factsOf(l netlink.Link) facts {
 	a := l.Attrs()
-	return facts{a.RawFlags&unix.IFF_UP != 0, a.RawFlags&unix.IFF_LOWER_UP != 0, a.MTU, a.HardwareAddr.String(), a.Alias}
+	return facts{a.RawFlags&unix.IFF_UP != 0, a.RawFlags&unix.IFF_LOWER_UP != 0, a.MTU, a.MasterIndex, a.HardwareAddr.String(), a.Alias}
 }
 
 // judgeAddress heeds addresses that go, and IPv4 ones that come; that an IPv6 address is no duplicate is told like that it came.
@@ -159,13 +159,14 @@ func (s *scene) judgeAddress(m *syscall.NetlinkMessage) string {
 	return ""
 }
 
-// judgeRoute heeds routes that the kernel does not make itself.
-func (s *scene) judgeRoute(data []byte) string {
+// judgeRoute heeds routes, those that the kernel makes itself only where somebody asked for the change.
+func (s *scene) judgeRoute(m *syscall.NetlinkMessage) string {
+	data := m.Data
 	if len(data) < unix.SizeofRtMsg {
 		return ""
 	}
 	r := nl.DeserializeRtMsg(data)
-	if r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA || r.Flags&routeCloned != 0 {
+	if r.Flags&routeCloned != 0 || r.Protocol == unix.RTPROT_KERNEL && (s.task || m.Header.Pid == 0) {
 		return ""
 	}
 	if s.inner && len(s.going) == 0 {

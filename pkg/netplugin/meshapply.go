@@ -169,7 +169,7 @@ func (l *Linux) leave(want *desired) error {
 			}
 		}
 		if !stays {
-			errs = append(errs, l.router.leaveNode(l.vx, vtepMAC(node), old.Underlay))
+			errs = append(errs, l.router.leaveNode(l.vx, vtepMAC(node)))
 		}
 	}
 	l.have.peers = want.peers
@@ -177,13 +177,13 @@ func (l *Linux) leave(want *desired) error {
 }
 
 // leaveNode forgets the connections by way of a node, and then the way to it, by which a next start would see that there was one.
-func (n *namespace) leaveNode(vx int, mac net.HardwareAddr, underlay netip.Addr) error {
+func (n *namespace) leaveNode(vx int, mac net.HardwareAddr) error {
 	if len(mac) == 6 && bytes.Equal(mac[:2], vtepMAC(0)[:2]) {
 		if err := n.forgetMark(binary.BigEndian.Uint32(mac[2:])); err != nil {
 			return err
 		}
 	}
-	return n.removeForward(vx, mac, underlay)
+	return n.dropForward(vx, mac)
 }
 
 // What the netlink package does not name; see linux/netfilter/nfnetlink_conntrack.h.

@@ -10,8 +10,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	mdlayher "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,6 +33,13 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 		tx.replaceTable(nil, []chain{wrong})
 		must(t, tx.commit())
 	},
+	"zones dormant":     func(t *testing.T, b *lab) { putToSleep(t, b.linux.router, four.zoneTable()) },
+	"egress dormant":    func(t *testing.T, b *lab) { putToSleep(t, b.linux.router, egressTable()) },
+	"data port dormant": func(t *testing.T, b *lab) { putToSleep(t, b.host, dataTable()) },
+	"router's table dormant": func(t *testing.T, b *lab) {
+		putToSleep(t, b.linux.router, four.newTransaction(nil).table)
+	},
+	"host's table dormant":  func(t *testing.T, b *lab) { putToSleep(t, b.host, four.newTransaction(nil).table) },
 	"egress deleted":        func(t *testing.T, b *lab) { removeTable(t, b.linux.router, egressTable()) },
 	"egress's rule deleted": func(t *testing.T, b *lab) { removeRules(t, b.linux.router, egressTable(), "egress") },
 	"data port open":        func(t *testing.T, b *lab) { removeTable(t, b.host, dataTable()) },
@@ -58,6 +68,20 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 		bridge.Name = meshLink
 		must(t, b.linux.router.LinkAdd(bridge))
 	},
+	"resolver's address deaf": func(t *testing.T, b *lab) { deafen(t, b.host, Resolver.Addr()) },
+	"host's address deaf":     func(t *testing.T, b *lab) { deafen(t, b.host, hostAddress) },
+	"router's addresses deaf": func(t *testing.T, b *lab) {
+		deafen(t, b.linux.router, routerAddress, b.linux.have.base.gateway(), netip.MustParseAddr("127.0.0.1"))
+	},
+	"route in the kernel's name":       func(t *testing.T, b *lab) { inKernelsName(t, b.linux.router, unix.RT_TABLE_MAIN, meshAddr(0, 99)) },
+	"local route in the kernel's name": func(t *testing.T, b *lab) { inKernelsName(t, b.linux.router, unix.RT_TABLE_LOCAL, meshAddr(0, 0)) },
+	"another's link": func(t *testing.T, b *lab) {
+		bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+		bridge.Name = "br7"
+		must(t, b.linux.router.LinkAdd(bridge))
+	},
+	"link to others in a bridge": func(t *testing.T, b *lab) { bridged(t, b.linux.router, meshLink) },
+	"task's link in a bridge":    func(t *testing.T, b *lab) { bridged(t, b.linux.router, linkName(meshAddr(0, 0))) },
 	"link's MTU": func(t *testing.T, b *lab) {
 		l, err := b.linux.router.LinkByName(meshLink)
 		must(t, err)
@@ -81,6 +105,12 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 	},
 	"way to nobody": func(t *testing.T, b *lab) {
 		must(t, b.linux.router.setForward(b.linux.vx, vtepMAC(9), clientAddr))
+	},
+	"way to a node by another port": func(t *testing.T, b *lab) {
+		elsewhere(t, b.linux.router, unix.NLM_F_REPLACE, b.linux.vx, vtepMAC(2), nodeAddr(1))
+	},
+	"way for unknown addresses by another port": func(t *testing.T, b *lab) {
+		elsewhere(t, b.linux.router, unix.NLM_F_APPEND, b.linux.vx, make(net.HardwareAddr, 6), clientAddr)
 	},
 	"way for unknown addresses": func(t *testing.T, b *lab) {
 		all := forward(b.linux.vx, net.HardwareAddr{0, 0, 0, 0, 0, 0}, clientAddr)
@@ -191,6 +221,64 @@ func strayInto(t *testing.T, n *namespace, to netip.Prefix, link int) {
 }
 
 // strangeTables makes tables of somebody else's, of several families, that drop what is forwarded, and one of our own name.
+// putToSleep makes a table do nothing, as nft's "add table … { flags dormant; }" does.
+func putToSleep(t *testing.T, n *namespace, table *nftables.Table) {
+	t.Helper()
+	data, err := mdlayher.MarshalAttributes([]mdlayher.Attribute{
+		{Type: unix.NFTA_TABLE_NAME, Data: []byte(table.Name + "\x00")},
+		{Type: unix.NFTA_TABLE_FLAGS, Data: binaryutil.BigEndian.PutUint32(unix.NFT_TABLE_F_DORMANT)},
+	})
+	must(t, err)
+	must(t, n.batch(mdlayher.Message{
+		Header: mdlayher.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE, Flags: mdlayher.Request | mdlayher.Acknowledge},
+		Data:   append([]byte{byte(table.Family), unix.NFNETLINK_V0, 0, 0}, data...),
+	}))
+}
+
+// bridged makes a bridge that takes a link in.
+func bridged(t *testing.T, n *namespace, name string) {
+	t.Helper()
+	bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+	bridge.Name = "br0"
+	must(t, n.LinkAdd(bridge))
+	l, err := n.LinkByName(name)
+	must(t, err)
+	must(t, n.LinkSetMaster(l, bridge))
+	must(t, n.LinkSetUp(bridge))
+}
+
+// deafen takes the kernel's routes away by which it answers at addresses.
+func deafen(t *testing.T, n *namespace, addresses ...netip.Addr) {
+	t.Helper()
+	for _, a := range addresses {
+		must(t, n.RouteDel(&netlink.Route{Dst: ipNet(host(a)), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST}))
+	}
+}
+
+// inKernelsName makes a route that says that the kernel made it.
+func inKernelsName(t *testing.T, n *namespace, table int, to netip.Addr) {
+	t.Helper()
+	lo, err := n.LinkByName("lo")
+	must(t, err)
+	r := &netlink.Route{Dst: ipNet(host(to)), Table: table, Type: unix.RTN_UNICAST, Scope: netlink.SCOPE_LINK, LinkIndex: lo.Attrs().Index, Protocol: unix.RTPROT_KERNEL}
+	if table == unix.RT_TABLE_LOCAL {
+		r.Type, r.Scope = unix.RTN_LOCAL, netlink.SCOPE_HOST
+	}
+	must(t, n.RouteAdd(r))
+}
+
+// elsewhere makes frames to a link address go to another UDP port, which the netlink package has no word for. How is whether that takes the place
+// of what there is.
+func elsewhere(t *testing.T, n *namespace, how int, link int, mac net.HardwareAddr, to netip.Addr) {
+	t.Helper()
+	req := nl.NewNetlinkRequest(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|how|unix.NLM_F_ACK)
+	req.AddData(&netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(link), State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF})
+	req.AddData(nl.NewRtAttr(netlink.NDA_DST, to.AsSlice()))
+	req.AddData(nl.NewRtAttr(netlink.NDA_LLADDR, mac))
+	req.AddData(nl.NewRtAttr(netlink.NDA_PORT, []byte{0x12, 0x34}))
+	must(t, n.request(unix.NETLINK_ROUTE, req))
+}
+
 func strangeTables(t *testing.T, n *namespace) {
 	t.Helper()
 	c, err := n.firewall()

@@ -178,27 +178,17 @@ func (l *Linux) syncForwarding(want *desired) error {
 	if err != nil {
 		return fmt.Errorf("list forwarding entries of link %s in %s: %w", meshLink, l.router.name, err)
 	}
-	wanted := map[string]Peer{}
-	for p := range maps.Values(want.peers) {
-		wanted[vtepMAC(p.Node).String()] = p
-	}
+	known := map[string]bool{}
 	var errs []error
-	for _, one := range list {
-		a, _ := netip.AddrFromSlice(one.IP)
-		mac := one.HardwareAddr.String()
-		p, stays := wanted[mac]
-		if stays && a.Unmap() == p.Underlay && one.State&netlink.NUD_PERMANENT != 0 {
-			delete(wanted, mac)
-			continue
-		}
-		if !stays {
-			errs = append(errs, l.router.leaveNode(l.vx, one.HardwareAddr, a.Unmap()))
-		} else if one.State&netlink.NUD_PERMANENT == 0 {
-			errs = append(errs, l.router.removeForward(l.vx, one.HardwareAddr, a.Unmap()))
-		}
+	for p := range maps.Values(want.peers) {
+		mac := vtepMAC(p.Node)
+		known[mac.String()] = true
+		errs = append(errs, l.router.setForward(l.vx, mac, p.Underlay)) // the port and the VNI of what is there are not in the list
 	}
-	for p := range maps.Values(wanted) {
-		errs = append(errs, l.router.setForward(l.vx, vtepMAC(p.Node), p.Underlay))
+	for _, one := range list {
+		if !known[one.HardwareAddr.String()] {
+			errs = append(errs, l.router.leaveNode(l.vx, one.HardwareAddr))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -197,6 +197,9 @@ var overlayDamage = map[string]func(t *testing.T, f *fleet, n *namespace){
 		must(t, c.DelRule(rules[1]))
 		must(t, c.Flush())
 	},
+	"table dormant": func(t *testing.T, f *fleet, n *namespace) {
+		putToSleep(t, n, &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4})
+	},
 	"another's tables": func(t *testing.T, f *fleet, n *namespace) { strangeTables(t, n) },
 	"another's rules": func(t *testing.T, f *fleet, n *namespace) {
 		for v := range overlayFamilies {
@@ -207,8 +210,10 @@ var overlayDamage = map[string]func(t *testing.T, f *fleet, n *namespace){
 			must(t, n.RuleDel(&main))
 		}
 	},
-	"link to other nodes deleted": func(t *testing.T, f *fleet, n *namespace) { must(t, n.removeLink(overlayLink)) },
-	"link to other nodes down":    func(t *testing.T, f *fleet, n *namespace) { setDown(t, n, overlayLink) },
+	"link to other nodes deleted":     func(t *testing.T, f *fleet, n *namespace) { must(t, n.removeLink(overlayLink)) },
+	"link to other nodes down":        func(t *testing.T, f *fleet, n *namespace) { setDown(t, n, overlayLink) },
+	"link to other nodes in a bridge": func(t *testing.T, f *fleet, n *namespace) { bridged(t, n, overlayLink) },
+	"task's link in a bridge":         func(t *testing.T, f *fleet, n *namespace) { bridged(t, n, linkName(testAddr(1))) },
 	"link to other nodes renamed": func(t *testing.T, f *fleet, n *namespace) {
 		setDown(t, n, overlayLink)
 		one, err := n.LinkByName(overlayLink)
@@ -288,6 +293,24 @@ var overlayDamage = map[string]func(t *testing.T, f *fleet, n *namespace){
 	"forwarding entry changed": func(t *testing.T, f *fleet, n *namespace) {
 		must(t, n.setForward(linkOf(t, n, overlayLink), vtepMAC(2), netip.MustParseAddr("10.78.0.99")))
 		must(t, n.setForward(linkOf(t, n, overlayLink), vtepMAC(9), netip.MustParseAddr("10.78.0.99")))
+	},
+	"forwarding entry with another port": func(t *testing.T, f *fleet, n *namespace) {
+		elsewhere(t, n, unix.NLM_F_REPLACE, linkOf(t, n, overlayLink), vtepMAC(2), f.underlay(1, false))
+	},
+	"forwarding entry with another VNI": func(t *testing.T, f *fleet, n *namespace) {
+		one := forward(linkOf(t, n, overlayLink), vtepMAC(2), f.underlay(1, false))
+		one.VNI = 99
+		must(t, n.NeighSet(one))
+	},
+	"gateway's addresses deaf": func(t *testing.T, f *fleet, n *namespace) {
+		for _, s := range f.nets[0].Subnets {
+			deafen(t, n, s.Gateway)
+		}
+	},
+	"routes in the kernel's name": func(t *testing.T, f *fleet, n *namespace) {
+		inKernelsName(t, n, unix.RT_TABLE_LOCAL, f.numbered(0, 11, false))
+		inKernelsName(t, n, unix.RT_TABLE_LOCAL, f.numbered(0, 11, true))
+		inKernelsName(t, n, unix.RT_TABLE_MAIN, f.numbered(0, 99, true))
 	},
 	"gateway's addresses deleted": func(t *testing.T, f *fleet, n *namespace) {
 		lo, err := n.LinkByName("lo")

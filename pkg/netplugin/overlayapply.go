@@ -450,8 +450,3 @@ func (l *Linux) removeOverlays() error {
 	}
 	return errors.Join(errs...)
 }
-
-// removable tells links that we, or somebody else, made from those that each namespace has.
-func removable(one netlink.Link) bool {
-	return slices.Contains([]string{"veth", "vxlan", "wireguard", "tuntap"}, one.Type())
-}

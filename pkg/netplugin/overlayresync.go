@@ -118,27 +118,13 @@ func (l *Linux) ensureOverlayRouter(o *overlay, w *wanted) (made bool, err error
 
 // syncGateways makes the loopback's addresses the gateways', on which the router answers pings and tells errors.
 func (o *overlay) syncGateways(w *wanted, lo netlink.Link) error {
-	have, err := o.space.addressesOf(lo, unix.AF_UNSPEC)
-	if err != nil {
-		return err
-	}
-	want := map[netip.Prefix]bool{}
+	var gateways [2][]netip.Prefix
 	for _, s := range w.subnets {
-		want[host(s.Gateway)] = true
+		v := version(s.Gateway)
+		gateways[v] = append(gateways[v], host(s.Gateway))
 	}
-	for p, a := range have {
-		if want[p] || p.Addr().IsLoopback() {
-			continue
-		}
-		if err := o.space.AddrDel(lo, &a); err != nil {
-			return fmt.Errorf("remove address %s from link lo in %s: %w", p, o.space.name, err)
-		}
-	}
-	for p := range want {
-		if _, there := have[p]; there {
-			continue
-		}
-		if err := o.space.addAddress(lo, p); err != nil {
+	for _, v := range kernelVersions() {
+		if err := o.space.syncAddress(lo, v, gateways[v]...); err != nil {
 			return err
 		}
 	}
@@ -342,14 +328,14 @@ func (o *overlay) syncNeighbours(near, forwards map[neighbour]bool, keep map[int
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	for n := range there {
-		if !forwards[n] {
-			errs = append(errs, o.space.removeForward(n.link, hardware(n.mac), n.addr))
-		}
-	}
+	known := map[string]bool{}
 	for n := range forwards {
-		if !there[n] {
-			errs = append(errs, o.space.setForward(n.link, hardware(n.mac), n.addr))
+		known[n.mac] = true
+		errs = append(errs, o.space.setForward(n.link, hardware(n.mac), n.addr)) // its port and VNI were not read
+	}
+	for n := range there {
+		if !known[n.mac] {
+			errs = append(errs, o.space.dropForward(n.link, hardware(n.mac)))
 		}
 	}
 	return errors.Join(errs...)

@@ -169,8 +169,12 @@ func (l *Linux) adopt(want *desired) error {
 	routes := append(routerRoutes(sides, linkIndex(links, routerLink), l.hostSix), meshRoutes(sides, want.peers, l.vx)...)
 	var broken []netlink.Link
 	for _, one := range links {
-		a, ours := linkAddress(one.Attrs().Name)
+		name := one.Attrs().Name
+		a, ours := linkAddress(name)
 		if !ours {
+			if removable(one) && name != routerLink && name != meshLink {
+				broken = append(broken, one)
+			}
 			continue
 		}
 		t, whole, err := l.adoptLink(want, one, a)

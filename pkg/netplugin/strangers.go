@@ -87,14 +87,22 @@ func (l *Linux) clearStrangers(n *namespace) error {
 	return nil
 }
 
+// standingLinks are what the kernel puts into every namespace, those but the loopback where their modules are loaded. They cannot be removed.
+var standingLinks = []string{"lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"}
+
+// removable tells links that we, or somebody else, made from those that each namespace has, and from machines' cards that somebody put there.
+func removable(one netlink.Link) bool {
+	return !slices.Contains(standingLinks, one.Attrs().Name) && one.Type() != "device"
+}
+
 // usualMetrics are the metrics of routes that are given none, by IP version.
 var usualMetrics = [2]int{0, 1024}
 
-// isStrange tells whether a route of a router was made in another way than ours are. One that looks like ours is compared with what is wanted. To
-// tables besides these no rule leads.
-func isStrange(r netlink.Route, v int) bool {
-	if r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA || r.Protocol == unix.RTPROT_REDIRECT {
-		return false
+// isStrange tells whether a route of a router was made in another way than ours, and the kernel's own for these addresses, are. One that looks like
+// ours is compared with what is wanted. To tables besides these no rule leads.
+func isStrange(r netlink.Route, v int, addresses map[netip.Addr]bool) bool {
+	if r.Protocol == unix.RTPROT_KERNEL {
+		return !kernelMade(r, addresses)
 	}
 	switch r.Table {
 	case unix.RT_TABLE_MAIN:
@@ -109,6 +117,10 @@ func isStrange(r netlink.Route, v int) bool {
 // strangeRoutes are those of a router.
 func (n *namespace) strangeRoutes() (strange []netlink.Route, err error) {
 	for _, v := range kernelVersions() {
+		addresses, err := n.addressesOfAll(v)
+		if err != nil {
+			return nil, err
+		}
 		all, err := dump(func() ([]netlink.Route, error) {
 			return n.RouteListFiltered(family(v), &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 		})
@@ -116,7 +128,7 @@ func (n *namespace) strangeRoutes() (strange []netlink.Route, err error) {
 			return nil, fmt.Errorf("list routes in %s: %w", n.name, err)
 		}
 		for _, r := range all {
-			if isStrange(r, v) {
+			if isStrange(r, v, addresses) {
 				if r.Dst == nil {
 					r.Dst = ipNet([2]netip.Prefix{anywhere, anywhere6}[v])
 				}
@@ -231,6 +243,13 @@ func (n *namespace) compareStrangers(ours []tableID, more func(v int) []netlink.
 		say("%s has %d routes of somebody else's, one of them to %s", n.name, len(routes), routes[0].Dst)
 	}
 	for _, v := range kernelVersions() {
+		deaf, err := n.deaf(nil, v)
+		if err != nil {
+			return err
+		}
+		for _, a := range deaf {
+			say("%s does not answer at its address %s: somebody took the kernel's route away", n.name, a.IPNet.IP)
+		}
 		have, err := n.rules(family(v))
 		if err != nil {
 			return err

@@ -28,9 +28,14 @@ func dump[T any](list func() ([]T, error)) ([]T, error) {
 	return list()
 }
 
-// syncLink brings up a link of the namespace with the MTU and link address that it should have.
+// syncLink brings up a link of the namespace with the MTU and link address that it should have, and out of a bridge that took it in.
 func (n *namespace) syncLink(l netlink.Link, mac net.HardwareAddr, mtu int) error {
 	a := l.Attrs()
+	if a.MasterIndex != 0 {
+		if err := n.LinkSetNoMaster(l); err != nil {
+			return fmt.Errorf("free link %s in %s, which is part of another: %w", a.Name, n.name, err)
+		}
+	}
 	if !bytes.Equal(a.HardwareAddr, mac) {
 		if err := n.LinkSetHardwareAddr(l, mac); err != nil {
 			return fmt.Errorf("set address %s of link %s in %s: %w", mac, a.Name, n.name, err)
@@ -80,7 +85,7 @@ func (n *namespace) settleAddress(a netip.Addr) error {
 	return nil
 }
 
-// syncAddress makes the link's addresses of an IP version those; the loopback's own is let be.
+// syncAddress makes the link's addresses of an IP version those, and has the kernel answer at them; the loopback's own is let be.
 func (n *namespace) syncAddress(l netlink.Link, v int, want ...netip.Prefix) error {
 	have, err := n.addressesOf(l, family(v))
 	if err != nil {
@@ -102,7 +107,7 @@ func (n *namespace) syncAddress(l netlink.Link, v int, want ...netip.Prefix) err
 			return err
 		}
 	}
-	return nil
+	return n.mendDeaf(l, v)
 }
 
 // ensureAddress adds an address to the link if it does not have it.

@@ -220,8 +220,16 @@ func readTable(c *nftables.Conn, s side, sets []*nftables.Set, chains []chain) (
 	return have, ok, err
 }
 
-// chainsOf are a table's chains by their names.
+// chainsOf are a table's chains by their names; none where it was made dormant, so that they do nothing.
 func chainsOf(c *nftables.Conn, table *nftables.Table) (map[string]*nftables.Chain, error) {
+	tables, err := c.ListTablesOfFamily(table.Family)
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	awake := func(one *nftables.Table) bool { return one.Name == table.Name && one.Flags == 0 }
+	if !slices.ContainsFunc(tables, awake) {
+		return nil, nil
+	}
 	all, err := c.ListChainsOfTableFamily(table.Family)
 	if err != nil {
 		return nil, fmt.Errorf("list chains: %w", err)

@@ -190,18 +190,9 @@ func (f overlayFamily) replace(c *nftables.Conn, slots map[netip.Addr][]netip.Ad
 
 // read reads the table. The result is nil where it is not as it should be.
 func (f overlayFamily) read(c *nftables.Conn) (*balance, error) {
-	all, err := c.ListChainsOfTableFamily(f.table)
-	if err != nil {
-		return nil, fmt.Errorf("list chains: %w", err)
-	}
-	found := map[string]*nftables.Chain{}
-	for _, one := range all {
-		if one.Table.Name == tableName {
-			found[one.Name] = one
-		}
-	}
-	if len(found) == 0 {
-		return nil, nil
+	found, err := chainsOf(c, &nftables.Table{Name: tableName, Family: f.table})
+	if err != nil || len(found) == 0 {
+		return nil, err
 	}
 	elements := f.readMaps(c)
 	if elements == nil {

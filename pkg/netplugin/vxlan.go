@@ -199,7 +199,7 @@ func (n *namespace) linkOfVNI(vni, port int) (netlink.Link, error) {
 	return nil, nil
 }
 
-// setForward makes frames to a link address go to another node.
+// setForward makes frames to a link address go to another node. It is no change, and nobody is told of one, where they do.
 func (n *namespace) setForward(link int, mac net.HardwareAddr, to netip.Addr) error {
 	if err := n.NeighSet(forward(link, mac, to)); err != nil {
 		return fmt.Errorf("enter that %s is at %s in %s: %w", mac, to, n.name, err)
@@ -210,6 +210,14 @@ func (n *namespace) setForward(link int, mac net.HardwareAddr, to netip.Addr) er
 func (n *namespace) removeForward(link int, mac net.HardwareAddr, to netip.Addr) error {
 	if err := n.NeighDel(forward(link, mac, to)); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove that %s is at %s in %s: %w", mac, to, n.name, err)
+	}
+	return nil
+}
+
+// dropForward makes frames to a link address go nowhere, whatever the entry says: the unspecified address stands for all.
+func (n *namespace) dropForward(link int, mac net.HardwareAddr) error {
+	if err := n.NeighDel(forward(link, mac, netip.IPv4Unspecified())); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove where %s is in %s: %w", mac, n.name, err)
 	}
 	return nil
 }

@@ -1,0 +1,83 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The kernel makes routes of its own, for the addresses and links that there are. Somebody may make others in its name, or take its own away,
+// so that nobody answers at an address that is there all the same.
+
+// kernelMade tells whether the kernel itself makes such a route where these addresses are. Those of ours are single ones, without a subnet.
+func kernelMade(r netlink.Route, addresses map[netip.Addr]bool) bool {
+	if len(r.Gw) > 0 || len(r.MultiPath) > 0 || r.Encap != nil {
+		return false
+	}
+	dst := prefixOf(r.Dst)
+	a := dst.Addr()
+	switch {
+	case a.IsLoopback():
+		return r.LinkIndex == loopbackIndex
+	case a.Is6() && (a.IsMulticast() || a.IsLinkLocalUnicast()):
+		return true // every link has them
+	}
+	return dst.IsSingleIP() && addresses[a] && (r.Type == unix.RTN_LOCAL || a.Is6())
+}
+
+// addressesOfAll are those of all links, of an IP version.
+func (n *namespace) addressesOfAll(v int) (map[netip.Addr]bool, error) {
+	list, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(nil, family(v)) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses in %s: %w", n.name, err)
+	}
+	all := map[netip.Addr]bool{}
+	for _, a := range list {
+		all[prefixOf(a.IPNet).Addr()] = true
+	}
+	return all, nil
+}
+
+// deaf are the addresses of a link, or of all for nil, without the route by which the kernel takes in what comes for them.
+func (n *namespace) deaf(l netlink.Link, v int) (found []netlink.Addr, err error) {
+	all, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(l, family(v)) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses in %s: %w", n.name, err)
+	}
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return n.RouteListFiltered(family(v), &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes in %s: %w", n.name, err)
+	}
+	local := map[netip.Prefix]bool{}
+	for _, r := range routes {
+		local[prefixOf(r.Dst)] = true
+	}
+	return slices.DeleteFunc(all, func(a netlink.Addr) bool { return local[host(prefixOf(a.IPNet).Addr())] }), nil
+}
+
+// mendDeaf has the kernel make these routes anew: it makes them with the address.
+func (n *namespace) mendDeaf(l netlink.Link, v int) error {
+	deaf, err := n.deaf(l, v)
+	if err != nil {
+		return err
+	}
+	for _, a := range deaf {
+		again := &netlink.Addr{IPNet: a.IPNet, Scope: a.Scope}
+		if v == 1 {
+			again.Flags = unix.IFA_F_NODAD
+		}
+		if err := n.AddrDel(l, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("remove address %s of link %s in %s, whose route is gone: %w", a.IPNet, l.Attrs().Name, n.name, err)
+		}
+		if err := n.AddrAdd(l, again); err != nil {
+			return fmt.Errorf("add address %s to link %s in %s again: %w", a.IPNet, l.Attrs().Name, n.name, err)
+		}
+	}
+	return nil
+}
