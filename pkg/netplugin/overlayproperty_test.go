@@ -48,7 +48,7 @@ func drawOverlays(r *rapid.T) Config {
 	for i := range rapid.IntRange(0, 3).Draw(r, "tasks") {
 		c.Tasks = append(c.Tasks, TaskLink{ID: fmt.Sprintf("t%d", i), Address: testAddr(rapid.IntRange(0, 1).Draw(r, "block")*10 + i)})
 	}
-	for n := range 2 {
+	for n := range 3 {
 		if rapid.IntRange(0, 4).Draw(r, "network") > 0 {
 			drawOverlay(r, &c, n)
 		}
@@ -58,12 +58,14 @@ func drawOverlays(r *rapid.T) Config {
 
 func drawOverlay(r *rapid.T, c *Config, n int) {
 	o := &Overlay{ID: fmt.Sprintf("net%d", n), VNI: uint32(4096 + 2*n + rapid.IntRange(0, 1).Draw(r, "VNI")), Encrypted: rapid.IntRange(0, 5).Draw(r, "encrypted") == 0}
-	o.Subnets = []Subnet{{netip.MustParsePrefix("10.0.1.0/24"), netip.MustParseAddr("10.0.1.1")}}
+	// The first two have the same subnet, so that no task can be on both.
+	apart := n == 2
+	four := func(host int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(1 + n/2), byte(host)}) }
+	o.Subnets = []Subnet{{netip.PrefixFrom(four(0), 24), four(1)}}
 	six := n == 0
 	if six {
 		o.Subnets = append(o.Subnets, Subnet{netip.MustParsePrefix("fd00:1::/64"), netip.MustParseAddr("fd00:1::1")})
 	}
-	four := func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 1, byte(n)}) }
 	pair := func(n int) []netip.Addr {
 		if six {
 			return []netip.Addr{four(n), netip.AddrFrom16([16]byte{0: 0xfd, 3: 1, 15: byte(n)})}
@@ -72,7 +74,7 @@ func drawOverlay(r *rapid.T, c *Config, n int) {
 	}
 	free := rapid.Permutation([]int{11, 12, 13, 14, 15, 16}).Draw(r, "addresses")
 	for i := range c.Tasks {
-		if rapid.Bool().Draw(r, "attached") {
+		if (apart || len(c.Tasks[i].Networks) == 0) && rapid.Bool().Draw(r, "attached") {
 			c.Tasks[i].Networks = append(c.Tasks[i].Networks, Attachment{o.ID, pair(free[i])})
 		}
 	}
