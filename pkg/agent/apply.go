@@ -90,8 +90,8 @@ const (
 // must not have this machine do nothing but repair.
 const (
 	repairGap    = 100 * time.Millisecond
-	repairBudget = 6 * time.Second
-	repairShare  = 20
+	repairBudget = 9 * time.Second
+	repairShare  = 6
 	// secondLook is how long after a repair of what was noticed another comes: what somebody did while the first went on may have been taken for
 	// its own.
 	secondLook = 500 * time.Millisecond
@@ -105,19 +105,29 @@ func (a *Agent) watchNetwork() {
 	for {
 		select {
 		case <-a.o.Network.Disturbed():
-			a.post(func() { a.links.disturbed(a.o.Now()) })
+			a.post(a.networkDisturbed)
 		case <-a.ctx.Done():
 			return
 		}
 	}
 }
 
-// disturbed puts on a repair.
-func (l *links) disturbed(now time.Time) {
+// networkDisturbed puts on a repair, and says so where it has to wait.
+func (a *Agent) networkDisturbed() {
+	now := a.o.Now()
+	if at := a.links.disturbed(now); at.Sub(now) > repairGap {
+		a.log.Warn("the network is not repaired at once, for repairs took much of the last minute: find out what changes it", "in", at.Sub(now))
+	}
+}
+
+// disturbed puts on a repair, and is when it may be.
+func (l *links) disturbed(now time.Time) time.Time {
 	l.noticed = true
-	if at := l.mayRepair(now); l.resyncAt.IsZero() || at.Before(l.resyncAt) {
+	at := l.mayRepair(now)
+	if l.resyncAt.IsZero() || at.Before(l.resyncAt) {
 		l.resyncAt = at
 	}
+	return at
 }
 
 // repair is one that was done.

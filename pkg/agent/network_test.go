@@ -292,8 +292,8 @@ func TestDisturbedNetworkIsRepaired(t *testing.T) {
 			}
 			settle(100 * time.Millisecond)
 		}
-		if n := l.net.resyncs - before; n < 25 || n > 60 {
-			t.Errorf("read back %d times in three minutes in which somebody never stops, want a dozen a minute at half a second each", n)
+		if n := l.net.resyncs - before; n < 40 || n > 80 {
+			t.Errorf("read back %d times in three minutes in which somebody never stops, want twenty a minute at half a second each", n)
 		}
 	})
 }
