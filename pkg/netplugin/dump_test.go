@@ -146,6 +146,9 @@ func dumpNamespace(t testing.TB, w *strings.Builder, label string, n *namespace,
 			list = append(list, some...)
 		}
 		for _, r := range list {
+			if hasMetrics(r) {
+				line("metrics of the route to %s", prefixOf(r.Dst))
+			}
 			if table == unix.RT_TABLE_MAIN && (r.Protocol != unix.RTPROT_KERNEL || prefixOf(r.Dst).Addr().IsLoopback()) {
 				continue // is above, or comes and goes with IPv6
 			}

@@ -188,13 +188,14 @@ func (s *scene) judgeRoute(m *syscall.NetlinkMessage) string {
 	return ""
 }
 
-// judgeNeighbour heeds neighbours that go or become others. Ours are permanent: what the kernel learns and forgets is not ours.
+// judgeNeighbour heeds neighbours that go or become others, and whatever somebody asked for. Ours are permanent: what the kernel learns and forgets
+// is not ours.
 func (s *scene) judgeNeighbour(m *syscall.NetlinkMessage) string {
 	const size = 12 // struct ndmsg
 	if len(m.Data) < size || !s.inner && nativeUint32(m.Data[4:]) != s.own || s.going[nativeUint32(m.Data[4:])] {
 		return ""
 	}
-	if m.Data[0] == unix.AF_BRIDGE {
+	if m.Data[0] == unix.AF_BRIDGE || m.Header.Pid != 0 {
 		return kindNeighbour // where a node is: nothing is learnt there
 	}
 	state := binary.NativeEndian.Uint16(m.Data[8:])

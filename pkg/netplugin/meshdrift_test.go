@@ -122,6 +122,19 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 	"next hop elsewhere": func(t *testing.T, b *lab) {
 		must(t, b.linux.router.setNeighbour(b.linux.vx, nodeBlock(1).Addr().Next(), vtepMAC(3)))
 	},
+	"next hop for a while": func(t *testing.T, b *lab) {
+		fleeting(t, b.linux.router, b.linux.vx, nodeBlock(1).Addr().Next(), netlink.NUD_NOARP)
+	},
+	"host's router for a while": func(t *testing.T, b *lab) {
+		gw, err := b.host.LinkByName(hostLink)
+		must(t, err)
+		fleeting(t, b.host, gw.Attrs().Index, routerAddress, netlink.NUD_REACHABLE)
+	},
+	"metric of a route to a node": func(t *testing.T, b *lab) {
+		r := four.peerRoute(b.linux.have.peers[2], b.linux.vx).message()
+		r.MTU, r.MTULock = 600, true
+		must(t, b.linux.router.RouteReplace(r))
+	},
 	"next hop of replies deleted": func(t *testing.T, b *lab) { removeNeighbour(t, b.linux.router, meshLink, replyHop) },
 	"route to a node deleted": func(t *testing.T, b *lab) {
 		must(t, b.linux.router.removeRoute(four.peerRoute(b.linux.have.peers[2], b.linux.vx)))
@@ -265,6 +278,12 @@ func inKernelsName(t *testing.T, n *namespace, table int, to netip.Addr) {
 		r.Type, r.Scope = unix.RTN_LOCAL, netlink.SCOPE_HOST
 	}
 	must(t, n.RouteAdd(r))
+}
+
+// fleeting has an address be that of another machine, as an entry that the kernel may have learnt.
+func fleeting(t *testing.T, n *namespace, link int, a netip.Addr, state int) {
+	t.Helper()
+	must(t, n.NeighSet(&netlink.Neigh{LinkIndex: link, Family: familyOf(a), State: state, IP: a.AsSlice(), HardwareAddr: vtepMAC(7)}))
 }
 
 // elsewhere makes frames to a link address go to another UDP port, which the netlink package has no word for. How is whether that takes the place

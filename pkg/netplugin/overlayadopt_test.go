@@ -302,6 +302,15 @@ var overlayDamage = map[string]func(t *testing.T, f *fleet, n *namespace){
 		one.VNI = 99
 		must(t, n.NeighSet(one))
 	},
+	"neighbours for a while": func(t *testing.T, f *fleet, n *namespace) {
+		fleeting(t, n, linkOf(t, n, linkName(testAddr(1))), f.address(f.tasks[1], 0, false), netlink.NUD_REACHABLE)
+		fleeting(t, n, linkOf(t, n, overlayLink), nextHop(2, 0), netlink.NUD_NOARP)
+	},
+	"metrics of routes": func(t *testing.T, f *fleet, n *namespace) {
+		r := route{dst: host(f.address(f.tasks[1], 0, false)), link: linkOf(t, n, linkName(testAddr(1)))}.message()
+		r.Hoplimit = 1
+		must(t, n.RouteReplace(r))
+	},
 	"gateway's addresses deaf": func(t *testing.T, f *fleet, n *namespace) {
 		for _, s := range f.nets[0].Subnets {
 			deafen(t, n, s.Gateway)

@@ -107,11 +107,17 @@ func isStrange(r netlink.Route, v int, addresses map[netip.Addr]bool) bool {
 	switch r.Table {
 	case unix.RT_TABLE_MAIN:
 		return r.Type != unix.RTN_UNICAST && r.Type != unix.RTN_UNREACHABLE || r.Protocol != unix.RTPROT_STATIC || r.Tos != 0 ||
-			r.Priority != usualMetrics[v] || len(r.MultiPath) > 0 || r.Encap != nil
+			r.Priority != usualMetrics[v] || len(r.MultiPath) > 0 || r.Encap != nil || hasMetrics(r)
 	case unix.RT_TABLE_LOCAL, unix.RT_TABLE_DEFAULT:
 		return true
 	}
 	return false
+}
+
+// hasMetrics tells whether a route says more of how packets are sent than ours do.
+func hasMetrics(r netlink.Route) bool {
+	return r.MTU|r.Window|r.Rtt|r.RttVar|r.Ssthresh|r.Cwnd|r.AdvMSS|r.Reordering|r.Hoplimit|r.InitCwnd|r.Features|r.RtoMin|r.InitRwnd|r.QuickACK|r.FastOpenNoCookie|r.Realm != 0 ||
+		r.Congctl != ""
 }
 
 // strangeRoutes are those of a router.
