@@ -112,10 +112,10 @@ func (a *Agent) watchNetwork() {
 	}
 }
 
-// networkDisturbed puts on a repair, and says so where it has to wait.
+// networkDisturbed puts on a repair, and says so, once for each, where it has to wait.
 func (a *Agent) networkDisturbed() {
-	now := a.o.Now()
-	if at := a.links.disturbed(now); at.Sub(now) > repairGap {
+	now, known := a.o.Now(), a.links.noticed
+	if at := a.links.disturbed(now); !known && at.Sub(now) > repairGap {
 		a.log.Warn("the network is not repaired at once, for repairs took much of the last minute: find out what changes it", "in", at.Sub(now))
 	}
 }

@@ -45,6 +45,7 @@ func (a *agent) takeReleased(ids ...string) {
 
 // webOnNetA is a service on a network with a task on each of two nodes, which run; node3 and tB have nothing to do with it.
 func webOnNetA(f *fixture) {
+	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3))
 	f.commit(append(networkOps("netA", "a", 4096), networkOps("netB", "b", 4097)...)...)
 	f.commit(addrOp("node1", "10.0.0.1"), addrOp("node2", "10.0.0.2"), addrOp("node3", "10.0.0.3"))
 	f.commit(serviceOp("sA", "web", onNetworks("a")), peerTaskOp("t1", "sA", "node1", "netA"), peerTaskOp("t2", "sA", "node2", "netA"),
@@ -56,7 +57,6 @@ func webOnNetA(f *fixture) {
 // that has nothing to do with it is not asked.
 func TestReleased(t *testing.T) {
 	f := serve(t, unhurried)
-	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3))
 	webOnNetA(f)
 	one, two := f.connect("node1"), f.connect("node2")
 	f.connect("node3") // which never confirms anything
@@ -100,7 +100,6 @@ func TestReleased(t *testing.T) {
 // TestReleasedOnce: a task that is waited for as a session of its node begins is waited for once, and the new session has the word.
 func TestReleasedOnce(t *testing.T) {
 	f := serve(t, unhurried)
-	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3))
 	webOnNetA(f)
 	one, two := f.connect("node1"), f.connect("node2")
 	two.follow()
@@ -145,7 +144,6 @@ func TestReleasedBehindPorts(t *testing.T) {
 // TestReleasedWithoutTheLost: a node that is gone is not waited for.
 func TestReleasedWithoutTheLost(t *testing.T) {
 	f := serve(t, unhurried)
-	f.commit(nodeOp("node1", 1), nodeOp("node2", 2), nodeOp("node3", 3))
 	webOnNetA(f)
 	one, two := f.connect("node1"), f.connect("node2")
 	one.follow()

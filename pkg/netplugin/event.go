@@ -195,8 +195,8 @@ func (s *scene) judgeNeighbour(m *syscall.NetlinkMessage) string {
 	if len(m.Data) < size || !s.inner && nativeUint32(m.Data[4:]) != s.own || s.going[nativeUint32(m.Data[4:])] {
 		return ""
 	}
-	if m.Data[0] == unix.AF_BRIDGE || m.Header.Pid != 0 {
-		return kindNeighbour // where a node is: nothing is learnt there
+	if m.Header.Pid != 0 || m.Data[0] == unix.AF_BRIDGE { // of where a node is, the kernel learns nothing
+		return kindNeighbour
 	}
 	state := binary.NativeEndian.Uint16(m.Data[8:])
 	if state&netlink.NUD_NOARP != 0 {

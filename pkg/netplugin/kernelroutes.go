@@ -29,11 +29,20 @@ func kernelMade(r netlink.Route, addresses map[netip.Addr]bool) bool {
 	return dst.IsSingleIP() && addresses[a] && (r.Type == unix.RTN_LOCAL || a.Is6())
 }
 
-// addressesOfAll are those of all links, of an IP version.
-func (n *namespace) addressesOfAll(v int) (map[netip.Addr]bool, error) {
-	list, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(nil, family(v)) })
+// addresses lists those of a link, or of all for nil, of an IP version.
+func (n *namespace) addresses(l netlink.Link, v int) ([]netlink.Addr, error) {
+	all, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(l, family(v)) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses in %s: %w", n.name, err)
+	}
+	return all, nil
+}
+
+// addressesOfAll are those of all links.
+func (n *namespace) addressesOfAll(v int) (map[netip.Addr]bool, error) {
+	list, err := n.addresses(nil, v)
+	if err != nil {
+		return nil, err
 	}
 	all := map[netip.Addr]bool{}
 	for _, a := range list {
@@ -44,9 +53,9 @@ func (n *namespace) addressesOfAll(v int) (map[netip.Addr]bool, error) {
 
 // deaf are the addresses of a link, or of all for nil, without the route by which the kernel takes in what comes for them.
 func (n *namespace) deaf(l netlink.Link, v int) (found []netlink.Addr, err error) {
-	all, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(l, family(v)) })
+	all, err := n.addresses(l, v)
 	if err != nil {
-		return nil, fmt.Errorf("list addresses in %s: %w", n.name, err)
+		return nil, err
 	}
 	routes, err := dump(func() ([]netlink.Route, error) {
 		return n.RouteListFiltered(family(v), &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
