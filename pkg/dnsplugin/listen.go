@@ -138,7 +138,20 @@ type listener struct {
 // caller is one asker's connections, and when they may be read.
 type caller struct {
 	connections int
-	reads       *rate.Limiter
+	reads       *pace
+}
+
+// pace is how fast an asker is read, on all its connections.
+type pace struct {
+	mu sync.Mutex // the limiter looks at the clock before its own lock, and counts time twice where two do so in another order
+	*rate.Limiter
+}
+
+// next is how long to wait before the next read.
+func (p *pace) next() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Reserve().Delay()
 }
 
 // Accept implements net.Listener. Where the system has nothing left to accept with, it waits a little before it says so: who calls tries again at
@@ -166,7 +179,7 @@ func (l *listener) take(asker netip.Addr) *caller {
 	defer l.mu.Unlock()
 	by := l.by[asker]
 	if by == nil {
-		by = &caller{reads: rate.NewLimiter(readsPerQuestion*maxByTCP, readsPerQuestion*burstByTCP)}
+		by = &caller{reads: &pace{Limiter: rate.NewLimiter(readsPerQuestion*maxByTCP, readsPerQuestion*burstByTCP)}}
 	}
 	if l.all >= maxConnections || by.connections >= maxConnectionsPerAsker {
 		return nil
@@ -189,13 +202,13 @@ func (l *listener) give(asker netip.Addr) {
 // connection is read no faster than its asker's may be, and tells its listener when it is closed.
 type connection struct {
 	net.Conn
-	reads *rate.Limiter
+	reads *pace
 	done  func()
 }
 
 // Read implements net.Conn. It waits some milliseconds at most: the asker's other connections are few.
 func (c *connection) Read(b []byte) (int, error) {
-	time.Sleep(c.reads.Reserve().Delay())
+	time.Sleep(c.reads.next())
 	return c.Conn.Read(b)
 }
 
