@@ -36,9 +36,11 @@ const (
 
 // facts are what is known of a link, by which a message about it is news.
 type facts struct {
-	up, carrier bool
-	mtu, master int
-	mac, alias  string
+	name             string
+	up               bool
+	carrier, carried bool // it carries packets, or did once
+	mtu, master      int
+	mac, alias       string
 }
 
 // scene is a namespace as its messages are judged: the machine's own, in which little is ours, or a router's, in which all is.
@@ -130,9 +132,10 @@ func (s *scene) judgeLink(m *syscall.NetlinkMessage) string {
 	}
 	now := factsOf(link)
 	was, known := s.links[index]
+	now.carried = now.carried || was.carried
 	s.links[index] = now
 	if now.carrier {
-		was.carrier = true
+		was.carrier, was.carried = true, true
 	}
 	if known && was == now || !known && s.task && now.up {
 		return ""
@@ -142,7 +145,8 @@ func (s *scene) judgeLink(m *syscall.NetlinkMessage) string {
 
 func factsOf(l netlink.Link) facts {
 	a := l.Attrs()
-	return facts{a.RawFlags&unix.IFF_UP != 0, a.RawFlags&unix.IFF_LOWER_UP != 0, a.MTU, a.MasterIndex, a.HardwareAddr.String(), a.Alias}
+	carrier := a.RawFlags&unix.IFF_LOWER_UP != 0
+	return facts{a.Name, a.RawFlags&unix.IFF_UP != 0, carrier, carrier, a.MTU, a.MasterIndex, a.HardwareAddr.String(), a.Alias}
 }
 
 // judgeAddress heeds addresses that go, and IPv4 ones that come; that an IPv6 address is no duplicate is told like that it came.

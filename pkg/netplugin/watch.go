@@ -15,6 +15,7 @@ import (
 // The kernel tells of every change to links, addresses, routes, rules, neighbours, tables and the settings of forwarding, and of most
 // also whose request it was. What is of something of ours, and comes between two Applies or by a socket of another process, somebody
 // else did; what comes while Apply runs is else taken to be Apply's own: the kernel has told of a change before it answers who asked for it.
+// Of links it does not tell who asked: see missLinks.
 //
 // Nothing is told of other settings in /proc/sys and of mounts, and tasks that may change their own links are not listened to, as they may
 // do so all day (see insides). For these there is reading back now and then (see Resync).
@@ -42,6 +43,8 @@ type observed struct {
 	sockets []*nl.NetlinkSocket
 	ours    map[port]bool // the sockets of this process by which something may be asked for, as far as they are known
 	inside  *insides      // the tasks of the router that it is, if it is one
+	// Of an Apply: relinked tells that there was news of links, and lost that some news was lost.
+	relinked, lost bool
 }
 
 // groups are what is listened to, by protocol.
@@ -126,6 +129,8 @@ func (w *watcher) readOwn() (own, others map[string]int) {
 	for space, o := range w.spaces {
 		gone := space.sweeper.idle() // before what was told of the links that went is read
 		o.read(w.buffer, func(kind string, m *syscall.NetlinkMessage) {
+			o.lost = o.lost || m == nil
+			o.relinked = o.relinked || kind == kindLink
 			if m != nil && m.Header.Pid != 0 && !o.asked(space, m) {
 				others[kind]++
 			} else {
@@ -189,26 +194,24 @@ func receive(s *nl.NetlinkSocket, buffer, control []byte) (messages []syscall.Ne
 // settleWatch is the end of an Apply: what the kernel told meanwhile is the Apply's own, and is returned; what is new is listened to
 // from now on.
 func (l *Linux) settleWatch() (did map[string]int) {
+	others := map[string]int{}
 	if w := l.watch; w != nil {
-		var others map[string]int
 		did, others = w.readOwn()
 		l.readOwnInside(did, others)
-		l.disturb(others)
 	}
 	if err := l.keepWatching(); err != nil {
 		l.log.Warn("changes by others are noticed late", "err", err)
-		return did
+	} else {
+		l.observeAll()
+		l.missLinks(others)
 	}
-	spaces := []*namespace{l.host}
-	if l.router != nil {
-		spaces = append(spaces, l.router)
-	}
-	for _, o := range l.overlays {
-		if o.space != nil {
-			spaces = append(spaces, o.space)
-		}
-	}
-	for _, space := range spaces {
+	l.disturb(others)
+	return did
+}
+
+// observeAll listens to what is not listened to yet.
+func (l *Linux) observeAll() {
+	for space := range l.linked() {
 		if err := l.watch.observe(space, space != l.host); err != nil {
 			l.log.Warn("changes by others are noticed late", "in", space.name, "err", err)
 		}
@@ -221,7 +224,6 @@ func (l *Linux) settleWatch() (did map[string]int) {
 	if o := l.watch.spaces[l.host]; o != nil {
 		o.byLinks = l.hostSix && l.kept
 	}
-	return did
 }
 
 // keepWatching begins to listen again where that has ended, or never began.
@@ -270,7 +272,7 @@ func (w *watcher) observe(space *namespace, inner bool) error {
 		}
 		return nil
 	}
-	if _, known := o.links[o.own]; !inner && !known {
+	if _, known := o.links[o.own]; o.lost || !inner && !known {
 		return o.learn(space)
 	}
 	return nil
@@ -282,6 +284,7 @@ func (o *observed) learn(space *namespace) error {
 	if err != nil {
 		return fmt.Errorf("list links in %s: %w", space.name, err)
 	}
+	clear(o.links)
 	for _, one := range links {
 		index := uint32(one.Attrs().Index)
 		if o.inner {
@@ -290,6 +293,7 @@ func (o *observed) learn(space *namespace) error {
 			o.own, o.links[index] = index, factsOf(one)
 		}
 	}
+	o.relinked, o.lost = true, false
 	return nil
 }
 

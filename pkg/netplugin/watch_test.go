@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -254,23 +255,41 @@ func netlinkSockets(t *testing.T) (n int) {
 	return n
 }
 
-// stranger is set in a process that a test starts to delete a route as somebody else.
+// stranger is set in a process that a test starts to do something as somebody else: what it does, and where.
 const stranger = "SWARMD_TEST_STRANGER"
 
 // TestStranger is that process, and passes where it is none.
 func TestStranger(t *testing.T) {
-	path := os.Getenv(stranger)
-	if path == "" {
+	deed, path, is := strings.Cut(os.Getenv(stranger), " ")
+	if !is {
 		return
 	}
 	n, err := openNamespace("it", path)
 	must(t, err)
 	defer n.close()
-	if eth, err := n.LinkByName(taskLink); err == nil {
+	strangeDeeds[deed](t, n)
+}
+
+// strangeDeeds are what a stranger may do in a namespace.
+var strangeDeeds = map[string]func(t *testing.T, n *namespace){
+	"cut-off": func(t *testing.T, n *namespace) { cutOff(t, n, testAddr(0)) },
+	"way-out": func(t *testing.T, n *namespace) {
+		eth, err := n.LinkByName(taskLink)
+		must(t, err)
 		must(t, n.removeRoute(route{dst: side{}.anywhere(), link: eth.Attrs().Index, via: base{block: testBlock}.gateway()}))
-		return
-	}
-	cutOff(t, n, testAddr(0))
+	},
+	"link": func(t *testing.T, n *namespace) {
+		eth, err := n.LinkByName(taskLink)
+		must(t, err)
+		must(t, n.LinkDel(eth))
+	},
+	"neighbours": func(t *testing.T, n *namespace) {
+		all, err := n.NeighList(0, 0)
+		must(t, err)
+		for _, one := range all {
+			must(t, n.NeighDel(&one))
+		}
+	},
 }
 
 // TestOthersWhileApplying: what another process does while Apply runs is noticed as well, and what Apply does itself is not.
@@ -282,17 +301,21 @@ func TestOthersWhileApplying(t *testing.T) {
 	b.linux.settleWatch()
 	b.linux.mu.Unlock()
 	b.calm(t)
-	for _, path := range []string{b.linux.routerPath(), b.linux.Namespace("t0")} {
+	task := b.linux.Namespace("t0")
+	for _, one := range []struct{ deed, path string }{
+		{"cut-off", b.linux.routerPath()}, {"neighbours", b.linux.routerPath()}, {"way-out", task}, {"link", task},
+	} {
 		b.linux.mu.Lock()
 		child := exec.Command(os.Args[0], "-test.run=^TestStranger$")
-		child.Env = append(os.Environ(), stranger+"="+path)
+		child.Env = append(os.Environ(), stranger+"="+one.deed+" "+one.path)
 		if out, err := child.CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
 		b.linux.settleWatch()
 		b.linux.mu.Unlock()
 		if !b.disturbed(time.Second) {
-			t.Errorf("what another process did in %s while Apply ran is not noticed", path)
+			t.Errorf("%s in %s by another process while Apply ran is not noticed", one.deed, one.path)
+			b.linux.Resync()
 		}
 		b.apply(testConfig(2))
 	}
