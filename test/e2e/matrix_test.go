@@ -10,11 +10,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/google/nftables"
@@ -160,13 +160,13 @@ func (c *chaos) matrix(tasks []chaosTask) (last time.Duration, err error) {
 		}
 		cancel(errReplaced)
 	})
-	if last, err = untilAll(ctx, c.t, open); err == nil {
-		_, err = untilAll(ctx, c.t, closed)
+	if last, err = c.untilAll(ctx, open); err == nil {
+		_, err = c.untilAll(ctx, closed)
 	}
 	if err != nil {
 		return last, err
 	}
-	again, err := untilAll(ctx, c.t, open) // they all still do, at one time
+	again, err := c.untilAll(ctx, open) // they all still do, at one time
 	return max(last, again), err
 }
 
@@ -191,10 +191,12 @@ func (c *chaos) sameRun(ctx context.Context, tasks []chaosTask) bool {
 	return maps.Equal(were, are)
 }
 
-// untilAll tries each until it is well, for atLast at most, or until ctx ends. Last is when the last one was.
-func untilAll(ctx context.Context, t testing.TB, checks []func() error) (last time.Duration, err error) {
+// untilAll tries each until it is well, for atLast at most, or until ctx ends. Last is when the last one was. What the hosts have once one is not well
+// in time is recorded.
+func (c *chaos) untilAll(ctx context.Context, checks []func() error) (last time.Duration, err error) {
 	began := time.Now()
 	var mu sync.Mutex
+	var recorded sync.Once
 	var group errgroup.Group
 	group.SetLimit(32)
 	for _, check := range checks {
@@ -206,6 +208,9 @@ func untilAll(ctx context.Context, t testing.TB, checks []func() error) (last ti
 				if err != nil && ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
+				if err != nil && took > soon {
+					recorded.Do(func() { c.record(err) })
+				}
 				if err != nil && took < atLast {
 					before = err
 					time.Sleep(20 * time.Millisecond)
@@ -214,7 +219,7 @@ func untilAll(ctx context.Context, t testing.TB, checks []func() error) (last ti
 				mu.Lock()
 				defer mu.Unlock()
 				if last = max(last, took); err == nil && took > soon {
-					t.Logf("a check was well after %s; what it said before (nothing where it took one try): %v", took.Round(10*time.Millisecond), before)
+					c.t.Logf("a check was well after %s; what it said before (nothing where it took one try): %v", took.Round(10*time.Millisecond), before)
 				}
 				return err
 			}
@@ -222,6 +227,15 @@ func untilAll(ctx context.Context, t testing.TB, checks []func() error) (last ti
 	}
 	err = group.Wait()
 	return last, err
+}
+
+// record keeps what the hosts have where it outlives the lab, for somebody to find out why a check is not well.
+func (c *chaos) record(why error) {
+	dir := filepath.Join(c.Bin, "chaos", time.Now().Format("20060102-150405"))
+	if err := errors.Join(c.Record(dir), os.WriteFile(filepath.Join(dir, "why"), []byte(why.Error()+"\n"), 0o600)); err != nil {
+		c.t.Logf("record: %v", err)
+	}
+	c.t.Logf("what the hosts have is in %s: %v", dir, why)
 }
 
 // strangers has every task look up the services that it shares no network with: their names are not known to it. That takes as long as
