@@ -32,6 +32,7 @@ const (
 	configIndex, configForwarding, configForce = 1, 2, 9
 	configOfAll                                = -1
 	loopbackIndex                              = 1 // in every namespace
+	sizeofNetconf                              = 4 // struct netconfmsg, aligned
 )
 
 // facts are what is known of a link, by which a message about it is news.
@@ -216,14 +217,13 @@ func (s *scene) judgeNeighbour(m *syscall.NetlinkMessage) string {
 // the machine's own, only that it forwards is needed. That IPv6's force_forwarding of a link changed, the kernel tells with the link and
 // nothing else, not even how it is now.
 func (s *scene) judgeSetting(data []byte) string {
-	const size = 4 // struct netconfmsg, aligned
-	if len(data) < size {
+	if len(data) < sizeofNetconf {
 		return ""
 	}
 	if s.inner {
 		return kindSetting
 	}
-	attrs, err := nl.ParseRouteAttr(data[size:])
+	attrs, err := nl.ParseRouteAttr(data[sizeofNetconf:])
 	if err != nil {
 		return ""
 	}

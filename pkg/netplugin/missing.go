@@ -1,7 +1,14 @@
 package netplugin
 
-// The kernel does not tell who took a link away, or down. While an Apply runs that may be the Apply itself: so where there was news of links
-// meanwhile, those are looked for at its end that it leaves there.
+import (
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// The kernel does not tell who took a link away, or down, or made a setting. While an Apply runs that may be the Apply itself: so where there was
+// news of links meanwhile, those are looked for at its end that it leaves there; and it never has a namespace forward nothing.
 
 // linked are the namespaces that are listened to, each with what says which links it has as far as is known.
 func (l *Linux) linked() map[*namespace]func() []string {
@@ -77,4 +84,25 @@ func (s *scene) missing(names []string) (n int) {
 		}
 	}
 	return n
+}
+
+// stopsForwarding tells whether a message says that the namespace forwards nothing any more. The machine itself may forward IPv6 by its links alone.
+func (s *scene) stopsForwarding(m *syscall.NetlinkMessage) bool {
+	if m.Header.Type != unix.RTM_NEWNETCONF || len(m.Data) < sizeofNetconf || !s.inner && m.Data[0] != unix.AF_INET {
+		return false
+	}
+	attrs, err := nl.ParseRouteAttr(m.Data[sizeofNetconf:])
+	if err != nil {
+		return false
+	}
+	all, stops := false, false
+	for _, a := range attrs {
+		if len(a.Value) < 4 {
+			continue
+		}
+		value := int32(nativeUint32(a.Value))
+		all = all || a.Attr.Type == configIndex && value == configOfAll
+		stops = stops || a.Attr.Type == configForwarding && value == 0
+	}
+	return all && stops
 }

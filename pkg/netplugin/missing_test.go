@@ -36,7 +36,7 @@ func deleteLink(t *testing.T, n *namespace, name string) func() {
 	}
 }
 
-// TestLinksGoWhileApplying: the kernel does not say who took a link away, or down. While an Apply runs, it may have been the Apply.
+// TestLinksGoWhileApplying: the kernel does not say who took a link away, or down, or stopped forwarding. While an Apply runs, it may have been the Apply.
 func TestLinksGoWhileApplying(t *testing.T) {
 	f := withTwoNetworks(t)
 	f.serve()
@@ -54,6 +54,15 @@ func TestLinksGoWhileApplying(t *testing.T) {
 		"the link to other nodes down":            down(router, overlayLink),
 		"the machine's link removed":              deleteLink(t, b.host, hostLink),
 		"the machine's link down":                 down(b.host, hostLink),
+		"a router's forwarding stopped": func() {
+			must(t, router.within(func() error { return setSysctls(setting{name: "net.ipv4.ip_forward", value: "0"}) }))
+		},
+		"a router's forwarding of IPv6 stopped": func() {
+			must(t, b.overlay("net0").within(func() error { return setSysctls(setting{name: "net.ipv6.conf.all.forwarding", value: "0"}) }))
+		},
+		"the machine's forwarding stopped": func() {
+			must(t, b.host.within(func() error { return setSysctls(setting{name: "net.ipv4.ip_forward", value: "0"}) }))
+		},
 		"the router's end made part of a bridge": func() {
 			bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br", TxQLen: -1}}
 			must(t, router.LinkAdd(bridge))

@@ -15,7 +15,7 @@ import (
 // The kernel tells of every change to links, addresses, routes, rules, neighbours, tables and the settings of forwarding, and of most
 // also whose request it was. What is of something of ours, and comes between two Applies or by a socket of another process, somebody
 // else did; what comes while Apply runs is else taken to be Apply's own: the kernel has told of a change before it answers who asked for it.
-// Of links it does not tell who asked: see missLinks.
+// Of links and settings it does not tell who asked: see missLinks.
 //
 // Nothing is told of other settings in /proc/sys and of mounts, and tasks that may change their own links are not listened to, as they may
 // do so all day (see insides). For these there is reading back now and then (see Resync).
@@ -131,7 +131,7 @@ func (w *watcher) readOwn() (own, others map[string]int) {
 		o.read(w.buffer, func(kind string, m *syscall.NetlinkMessage) {
 			o.lost = o.lost || m == nil
 			o.relinked = o.relinked || kind == kindLink
-			if m != nil && m.Header.Pid != 0 && !o.asked(space, m) {
+			if m != nil && (m.Header.Pid != 0 && !o.asked(space, m) || o.stopsForwarding(m)) {
 				others[kind]++
 			} else {
 				own[kind]++
