@@ -13,8 +13,8 @@ import (
 // between their tasks. A handshake that comes before the other node knows of who sends it comes to nothing, and so do two that cross: each
 // side answers, and by that has forgotten what it asked itself. WireGuard begins the next one after five seconds, on both sides at about the
 // same time, so they may cross again. Therefore one of the two, the first, begins at once, and anew again and again until there was a handshake;
-// the other one seldom, for the case that the first knows of none that is needed: it may have a session from before the other's device
-// was made anew.
+// the other one seldom, for the case that the first knows of none that is needed: it may have a session from before the other was started anew.
+// A node that made its device once more, since somebody took it away, knows that it is so, and acts as a first for some looks.
 
 // keepalive is how often two nodes say that they are there, and begin a handshake where there is no session. One is there before it is
 // needed, and again after one of the two was started anew.
@@ -30,6 +30,8 @@ const (
 	// secondLook is when the first begins anew, if it has to, and the other one at all. Afterwards that does so at each look of seldom, so
 	// that twice in a row the first has the time for itself.
 	secondLook, seldom = 1, 3
+	// leading is up to which look a device that was made once more has its node act as the first.
+	leading = 4
 )
 
 // lookAfter is how long after the one before a look comes.
@@ -60,8 +62,8 @@ func turnOf(look int, first bool) turn {
 // first tells whether this node, and not the other one, begins at once.
 func (have *wires) first(other wgtypes.Key) bool { return bytes.Compare(have.self[:], other[:]) < 0 }
 
-// greetLater looks again at nodes that the device of an overlay newly knows.
-func (l *Linux) greetLater(o *overlay, look int, nodes []wgtypes.Key) {
+// greetLater looks again at nodes that the device of an overlay newly knows, which was made once more or not.
+func (l *Linux) greetLater(o *overlay, look int, again bool, nodes []wgtypes.Key) {
 	if look == looks || len(nodes) == 0 {
 		return
 	}
@@ -70,13 +72,13 @@ func (l *Linux) greetLater(o *overlay, look int, nodes []wgtypes.Key) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.lock >= 0 && l.overlays[o.id] == o && o.tunnel == device && o.wires != nil {
-			l.greet(o, look, nodes)
+			l.greet(o, look, again, nodes)
 		}
 	})
 }
 
 // greet begins a handshake with those of the nodes with which there was none, if it is this node's turn.
-func (l *Linux) greet(o *overlay, look int, nodes []wgtypes.Key) {
+func (l *Linux) greet(o *overlay, look int, again bool, nodes []wgtypes.Key) {
 	have, err := o.tunnel.read()
 	if err != nil {
 		return // which is for the next Apply to see, after Resync
@@ -92,7 +94,7 @@ func (l *Linux) greet(o *overlay, look int, nodes []wgtypes.Key) {
 		if !wanted {
 			continue
 		}
-		switch turnOf(look, o.wires.first(k)) {
+		switch turnOf(look, o.wires.first(k) || again && look <= leading) {
 		case waits:
 		case begins:
 			list = append(list, wgtypes.PeerConfig{PublicKey: k, UpdateOnly: true, PersistentKeepaliveInterval: &keepalive})
@@ -110,5 +112,5 @@ func (l *Linux) greet(o *overlay, look int, nodes []wgtypes.Key) {
 	if len(list) > 0 && o.tunnel.change(wgtypes.Config{Peers: list}) != nil {
 		return // as well
 	}
-	l.greetLater(o, look+1, nodes)
+	l.greetLater(o, look+1, again, nodes)
 }

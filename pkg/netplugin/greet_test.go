@@ -21,6 +21,7 @@ type meeting struct {
 
 type meetingSide struct {
 	knows bool          // the other
+	again bool          // its device was made once more
 	own   int           // the handshake that it began and waits for, 0 for none
 	last  time.Duration // when it began one or answered one
 	met   bool
@@ -96,7 +97,7 @@ func (m *meeting) look(x, look int) {
 	if look == looks || s.met {
 		return
 	}
-	switch turnOf(look, x == 0) {
+	switch turnOf(look, x == 0 || s.again && look <= leading) {
 	case begins:
 		m.begin(x)
 	case beginsAnew:
@@ -139,6 +140,7 @@ func (m *meeting) arrange() (later time.Duration) {
 	for x := range m.sides {
 		s := &m.sides[x]
 		s.last = -rekeyTimeout
+		s.again = m.rand.IntN(4) == 0
 		m.after(heard[x], func() {
 			s.knows = true
 			if x == 0 {

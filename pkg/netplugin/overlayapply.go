@@ -218,7 +218,7 @@ func (l *Linux) addRemote(o *overlay, w *wanted, s shape) error {
 	if o.tunnel != nil {
 		want, err := l.wiresOf(w, s)
 		if err == nil {
-			err = l.addWires(o, want)
+			err = l.addWires(o, want, false)
 		}
 		if err != nil {
 			return err

@@ -149,8 +149,8 @@ func (have *wires) lose(want *wires) (list []wgtypes.PeerConfig, err error) {
 	return append(list, wgtypes.PeerConfig{PublicKey: nobody, AllowedIPs: stale}, wgtypes.PeerConfig{PublicKey: nobody, Remove: true}), nil
 }
 
-// addWires has the device of an overlay know what is new, beside what is old.
-func (l *Linux) addWires(o *overlay, want *wires) error {
+// addWires has the device of an overlay know what is new, beside what is old. It was made once more just now, or not.
+func (l *Linux) addWires(o *overlay, want *wires, again bool) error {
 	if list := o.wires.gain(want); len(list) > 0 {
 		if err := o.tunnel.change(wgtypes.Config{Peers: list}); err != nil {
 			return fmt.Errorf("change the nodes of link %s in %s: %w", overlayLink, o.space.name, err)
@@ -162,7 +162,7 @@ func (l *Linux) addWires(o *overlay, want *wires) error {
 			fresh = append(fresh, k)
 		}
 	}
-	l.greetLater(o, 0, fresh)
+	l.greetLater(o, 0, again, fresh)
 	maps.Copy(o.wires.peers, want.peers)
 	maps.Copy(o.wires.owner, want.owner)
 	return nil
@@ -188,14 +188,16 @@ func (l *Linux) ensureTunnel(o *overlay, w *wanted, s shape) error {
 	if err != nil {
 		return err
 	}
+	had := o.tunnel != nil
 	link, err := l.adoptTunnel(o, want)
+	again := had && link == nil
 	if err == nil && link == nil {
 		link, err = l.makeTunnel(o, want)
 	}
 	if err != nil {
 		return err
 	}
-	if err := l.addWires(o, want); err != nil {
+	if err := l.addWires(o, want, again); err != nil {
 		return err
 	}
 	o.vx = link
