@@ -93,9 +93,7 @@ func TestGathered(t *testing.T) {
 // shakeHandsOn waits until the first task has reached the second on a network.
 func (f *fleet) shakeHandsOn(net int) {
 	f.t.Helper()
-	if _, _, err := ask(f.space(f.tasks[0]), "tcp", at(f.address(f.tasks[1], net, false), 80)); err != nil {
-		f.t.Fatal(err)
-	}
+	f.awaitAnswer(f.tasks[0], f.address(f.tasks[1], net, false))
 }
 
 // awaitGone waits until a router's link to other nodes is gone.
