@@ -302,6 +302,11 @@ func (n *network) Apply(ctx context.Context, c netplugin.Config) error {
 	n.applied = c
 	clear(n.links)
 	seen, on := map[netip.Addr]string{}, map[string]string{}
+	for _, o := range c.Overlays {
+		for _, v := range o.VIPs {
+			on[o.ID+" "+v.Address.String()] = "a service"
+		}
+	}
 	for _, t := range c.Tasks {
 		if other := seen[t.Address]; other != "" {
 			panic(fmt.Sprintf("%s and %s have one address, %s", other, t.ID, t.Address))

@@ -28,7 +28,7 @@ func (l *links) quick(c netplugin.Config) *netplugin.Config {
 	if have == nil || len(l.told.came) == 0 || slices.EqualFunc(have.Tasks, c.Tasks, sameLink) || have.Gateway != c.Gateway {
 		return nil
 	}
-	c.Tasks = have.Tasks
+	c.Tasks = leaving(have.Tasks, c.Tasks)
 	c.Overlays = slices.DeleteFunc(slices.Clone(c.Overlays), func(o *netplugin.Overlay) bool { return overlayOf(have.Overlays, o.ID) == nil })
 	for _, o := range have.Overlays {
 		if overlayOf(c.Overlays, o.ID) == nil {
@@ -37,6 +37,17 @@ func (l *links) quick(c netplugin.Config) *netplugin.Config {
 	}
 	slices.SortFunc(c.Overlays, func(a, b *netplugin.Overlay) int { return strings.Compare(a.ID, b.ID) })
 	return &c
+}
+
+// leaving are the links that there are, but on no network where they are to be on none: what others are given now may be their addresses.
+func leaving(have, want []netplugin.TaskLink) []netplugin.TaskLink {
+	all := slices.Clone(have)
+	for i, t := range all {
+		if j, there := slices.BinarySearchFunc(want, t, byID); !there || len(want[j].Networks) == 0 {
+			all[i].Networks = nil
+		}
+	}
+	return all
 }
 
 // sameLink tells whether a task's link is the same in two configs.

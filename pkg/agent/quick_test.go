@@ -79,6 +79,41 @@ func TestOthersDoNotWaitForLinks(t *testing.T) {
 	})
 }
 
+// TestAddressesOfEndedTasks: once a task is said to have ended, its addresses are others', though its container and its link are still there: also where
+// others change, and the links stay as they are for now.
+func TestAddressesOfEndedTasks(t *testing.T) {
+	slowly := func(op engine.FakeOp, _ string) time.Duration {
+		if op == engine.FakeRemove {
+			return time.Minute
+		}
+		return 0
+	}
+	bubble(t, engine.FakeOptions{Delay: slowly}, func(t *testing.T, l *lab) {
+		backend(l)
+		l.start(nil)
+		settle(3 * time.Second)
+		l.want("t1", v1.TaskRunning)
+		l.swarm.desire("t1", v1.TaskShutdown)
+		settle(15 * time.Second) // the others are waited for
+		l.want("t1", v1.TaskShutdown)
+		late := l.swarm.peers.Services[0]
+		late.ID, late.Name, late.Ports = "late", "late", nil
+		late.Networks = []v1.PeerServiceNetwork{{Network: "n1", VIPs: []string{"10.0.1.5"}}}
+		l.swarm.mu.Lock()
+		revision := l.swarm.revision
+		l.swarm.mu.Unlock()
+		l.swarm.send(v1.Assignment{Revision: revision, Peers: &v1.Peers{Services: []v1.PeerService{late},
+			Tasks: []v1.PeerTask{peerTask("task3", "late", "other", true, "n1", "10.0.1.10/24")}, Stamps: []time.Time{time.Now()}}})
+		settle(time.Second)
+		if _, there := l.net.links["t1"]; !there {
+			t.Fatal("the link is gone already")
+		}
+		if o := l.net.config().Overlays; len(o) != 1 || !slices.ContainsFunc(o[0].VIPs, func(v netplugin.VIP) bool { return v.Address.String() == "10.0.1.5" }) {
+			t.Errorf("the service has no address yet: %+v", o)
+		}
+	})
+}
+
 // TestSameLink: each field of a link, also one that is new, makes it another.
 func TestSameLink(t *testing.T) {
 	whole := func() netplugin.TaskLink {
