@@ -345,6 +345,31 @@ func TestMTUFollowsTheUplink(t *testing.T) {
 	check(9000)
 }
 
+// TestMTUBelowIPv6AndBack: with less than 1280 bytes the kernel takes IPv6 from a link, with all its settings; it comes back with the bytes.
+func TestMTUBelowIPv6AndBack(t *testing.T) {
+	b := newLab(t)
+	c := testConfig(2)
+	c.Prefix6 = netip.MustParsePrefix("fd12:3456:789a::/96")
+	b.apply(c)
+	if !b.linux.six {
+		t.Skip("this kernel has no IPv6")
+	}
+	before := b.dump(false)
+	out, err := b.host.LinkByName("out0")
+	must(t, err)
+	for _, mtu := range []int{1200, out.Attrs().MTU} {
+		must(t, b.host.LinkSetMTU(out, mtu))
+		b.linux.Resync()
+		b.apply(c)
+		if b.linux.six != (mtu >= leastMTU6) {
+			t.Errorf("with an MTU of %d, tasks have IPv6: %v", mtu, b.linux.six)
+		}
+	}
+	if diff := cmp.Diff(before, b.dump(false)); diff != "" {
+		t.Errorf("afterwards (-before +after):\n%s", diff)
+	}
+}
+
 func TestForeignLinkOfOurName(t *testing.T) {
 	b := newLab(t)
 	bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}

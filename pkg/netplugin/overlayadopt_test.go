@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -56,6 +57,28 @@ func (f *fleet) check() {
 			}
 		}
 	}
+}
+
+// TestOverlaysOverASmallMTU: a network of IPv6 needs more than fits between nodes for a while. The others go on, and it does afterwards.
+func TestOverlaysOverASmallMTU(t *testing.T) {
+	f := withTwoNetworks(t)
+	f.serve()
+	b, c := f.labs[0], f.config(0)
+	c.Prefix6 = netip.MustParsePrefix("fd12:3456:789a::/96")
+	b.apply(c)
+	setMTU(t, b.host, "lan0", 1320)
+	b.linux.Resync()
+	if err := b.linux.Apply(context.Background(), c); err == nil || !strings.Contains(err.Error(), "IPv6 needs 1280") {
+		t.Errorf("with too little for IPv6: %v", err)
+	}
+	to := f.address(f.tasks[3], 1, false)
+	if server, _, err := ask(f.space(f.tasks[1]), "tcp", at(to, 80)); err != nil || server != f.tasks[3].id {
+		t.Errorf("the other network meanwhile: answered by %q, %v", server, err)
+	}
+	setMTU(t, b.host, "lan0", 1500)
+	b.linux.Resync()
+	b.apply(c)
+	f.check()
 }
 
 func TestOverlayRestartIsInvisible(t *testing.T) {

@@ -210,16 +210,17 @@ func (l *Linux) adoptLink(want *desired, outer netlink.Link, a netip.Addr) (t Ta
 	if _, twice := l.have.tasks[id]; twice {
 		return t, false, nil
 	}
-	err = l.router.within(func() error { return setSysctls(linkSettings(outer.Attrs().Name, l.six)...) })
-	if err != nil {
-		return t, false, err
-	}
 	t, wanted := want.tasks[id]
 	if !wanted || t.Address != a {
 		// It goes in this Apply, after the ports that lead to it, or stays as it is if its task was refused.
 		return TaskLink{ID: id, Address: a}, true, nil
 	}
+	// With an MTU below 1280 a link has no settings of IPv6 at all: that comes first.
 	if err := l.router.syncLink(outer, taskSideMAC, l.taskMTU); err != nil {
+		return t, false, err
+	}
+	err = l.router.within(func() error { return setSysctls(linkSettings(outer.Attrs().Name, l.six)...) })
+	if err != nil {
 		return t, false, err
 	}
 	whole, err = l.repairInside(want.base, t, outer)
