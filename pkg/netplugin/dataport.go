@@ -74,7 +74,8 @@ func dataChains(w underlay) []chain {
 		}},
 		// VXLAN's socket takes what comes to any address of the machine.
 		{name: "input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, prio: nftables.ChainPriorityFilter, rules: []rule{
-			{"from nodes", join(fromPeer, w.own(), accept())},
+			// Who sends with a peer's address on this machine does it by the loopback.
+			{"from nodes elsewhere", join(inLink("lo", false), fromPeer, w.own(), accept())},
 			{"from nobody else", join(port, drop())},
 			{"encrypted from nodes", join(wireFromPeer, w.own(), accept())},
 			{"encrypted from nobody else", join(wires, drop())},

@@ -71,6 +71,25 @@ func send(t testing.TB, n *namespace, to netip.AddrPort, data []byte) {
 	}
 }
 
+// sendForged sends a datagram of IPv4 with any source, as who may open raw sockets can.
+func sendForged(t testing.TB, n *namespace, from, to netip.AddrPort, data []byte) {
+	t.Helper()
+	p := make([]byte, 28, 28+len(data))
+	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_UDP // the kernel fills in length and checksum; UDP may have none
+	copy(p[12:], from.Addr().AsSlice())
+	copy(p[16:], to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(p[20:], from.Port())
+	binary.BigEndian.PutUint16(p[22:], to.Port())
+	binary.BigEndian.PutUint16(p[24:], uint16(8+len(data)))
+	must(t, n.within(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Sendto(fd, append(p, data...), 0, &unix.SockaddrInet4{Addr: to.Addr().As4()}), unix.Close(fd))
+	}))
+}
+
 func sendUDP(n *namespace, to netip.AddrPort, data []byte) (int, error) {
 	c, err := dial(n, "udp", to.String())
 	if err != nil {
@@ -121,14 +140,24 @@ func TestNobodyInjects(t *testing.T) {
 		to     netip.Addr
 		node   int // that has the rule
 		chains []string
+		source netip.Addr // that it pretends to have
 	}{
-		{"a program of another node", f.nodes[0].host, nodeAddr(1), 0, []string{"output"}},
-		{"a task of another node", f.nodes[0].task("n1t0"), nodeAddr(1), 0, []string{"forward"}},
-		{"another machine", f.client, nodeAddr(1), 1, []string{"input"}},
-		{"a program of the node", f.nodes[1].host, nodeAddr(1), 1, []string{"input"}},
-		{"a program of the node by loopback", f.nodes[1].host, netip.MustParseAddr("127.0.0.1"), 1, []string{"input"}},
-		{"a task of the node", f.nodes[1].task("n2t1"), nodeAddr(1), 1, []string{"input"}},
+		{"a program of another node", f.nodes[0].host, nodeAddr(1), 0, []string{"output"}, netip.Addr{}},
+		{"a task of another node", f.nodes[0].task("n1t0"), nodeAddr(1), 0, []string{"forward"}, netip.Addr{}},
+		{"another machine", f.client, nodeAddr(1), 1, []string{"input"}, netip.Addr{}},
+		{"a program of the node", f.nodes[1].host, nodeAddr(1), 1, []string{"input"}, netip.Addr{}},
+		{"a program of the node by loopback", f.nodes[1].host, netip.MustParseAddr("127.0.0.1"), 1, []string{"input"}, netip.Addr{}},
+		{"a task of the node", f.nodes[1].task("n2t1"), nodeAddr(1), 1, []string{"input"}, netip.Addr{}},
+		{"a program of the node with another's address", f.nodes[1].host, nodeAddr(1), 1, []string{"input"}, nodeAddr(0)},
 	} {
+		send := func(t testing.TB, n *namespace, to netip.AddrPort, data []byte) {
+			t.Helper()
+			if tt.source.IsValid() {
+				sendForged(t, n, netip.AddrPortFrom(tt.source, 99), to, data)
+			} else {
+				send(t, n, to, data)
+			}
+		}
 		send(t, tt.from, port(tt.to), frame("refused: "+tt.name))
 		for _, name := range tt.chains {
 			removeRules(t, f.nodes[tt.node].host, dataTable(), name)
