@@ -72,6 +72,8 @@ type desired struct {
 	targets map[target]bool
 	// internal are the addresses of tasks that have no way out.
 	internal map[netip.Addr]bool
+	// sealed is where tasks are sent to by no other way than an encrypted network.
+	sealed map[seal]bool
 	// refused are tasks that cannot be linked as the Config says. Nothing of theirs is made or removed.
 	refused map[string]bool
 	// overlays are the networks by ID; kept are those that cannot be as the Config says, and why, which are left as they are.
@@ -96,7 +98,7 @@ type checked struct {
 func check(c Config, before checked) (*desired, error) {
 	d := &desired{
 		base: base{block: c.Gateway, pool: c.Pool, prefix: c.Prefix6}, tasks: make(map[string]TaskLink, len(c.Tasks)), refused: map[string]bool{}, publication: newPublication(), six: newPublication(), draining: ports{},
-		peers: map[uint32]Peer{}, underlays: map[netip.Addr]bool{}, blocks: []netip.Prefix{c.Gateway}, targets: map[target]bool{}, internal: map[netip.Addr]bool{},
+		peers: map[uint32]Peer{}, underlays: map[netip.Addr]bool{}, blocks: []netip.Prefix{c.Gateway}, targets: map[target]bool{}, internal: map[netip.Addr]bool{}, sealed: map[seal]bool{},
 		underlay: underlayOf(c), wires: map[uint16]bool{},
 	}
 	d.addWirePorts(c)

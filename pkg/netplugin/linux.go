@@ -85,6 +85,7 @@ type state struct {
 	wires     map[uint16]bool // ports of encrypted networks that the data port's table has
 	targets   map[target]bool
 	internal  map[netip.Addr]bool
+	sealed    map[seal]bool
 }
 
 // answers are the publication of an IP version.

@@ -132,6 +132,12 @@ func (d *desired) join(t TaskLink) error {
 		for _, one := range a.Addresses {
 			w.owner[one] = t.ID
 		}
+		if !w.source.Encrypted {
+			continue
+		}
+		for _, s := range w.subnets {
+			d.sealed[seal{t.Address, s.Prefix}] = true
+		}
 	}
 	return nil
 }

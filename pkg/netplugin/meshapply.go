@@ -17,7 +17,7 @@ import (
 
 // ensureRouterTables makes the router's tables, with the tasks that have no way out, and the targets of connections by way of other nodes.
 func (l *Linux) ensureRouterTables(want *desired) error {
-	l.have.internal, l.have.targets = want.internal, want.targets
+	l.have.internal, l.have.sealed, l.have.targets = want.internal, want.sealed, want.targets
 	for _, s := range l.routerSides(want.base) {
 		if err := l.ensureRouterTable(want, s); err != nil {
 			return err
@@ -45,7 +45,8 @@ func (l *Linux) ensureRouterTable(want *desired, s side) error {
 	if err != nil {
 		return fmt.Errorf("read table %s of %s: %w", tableName, l.router.name, err)
 	}
-	sets, members := []*nftables.Set{internalSet(t.table, s)}, []map[string]bool{s.keys(want.internal)}
+	sets := []*nftables.Set{internalSet(t.table, s), sealedSet(t.table, s)}
+	members := []map[string]bool{s.keys(want.internal), s.sealKeys(want.sealed)}
 	if want.wire.up() {
 		sets, members = append(sets, targetSet(t.table, s)), append(members, s.targetKeys(want.targets))
 	}
@@ -115,7 +116,7 @@ func (l *Linux) admit(want *desired) error {
 
 // reach makes the way to nodes and backends that are new, before any port leads there. What is old stays beside it.
 func (l *Linux) reach(want *desired) error {
-	if err := l.changeInternal(want.internal); err != nil {
+	if err := errors.Join(l.changeInternal(want.internal), l.changeSealed(want.sealed)); err != nil {
 		return err
 	}
 	if !want.wire.up() {

@@ -169,7 +169,7 @@ var kernelSix = sync.OnceValue(func() error {
 		s := trial.side(1)
 		for _, chains := range [][]chain{hostChains(s), routerChains(s)} {
 			t := s.newTransaction(c)
-			t.replaceTable(append(t.maps, internalSet(t.table, s), targetSet(t.table, s)), chains)
+			t.replaceTable(append(t.maps, internalSet(t.table, s), sealedSet(t.table, s), targetSet(t.table, s)), chains)
 			if err := t.commit(); err != nil {
 				return fmt.Errorf("this kernel lacks parts of nftables for IPv6: %w", err)
 			}

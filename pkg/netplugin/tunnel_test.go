@@ -82,6 +82,12 @@ func (s *sniffer) judge(p []byte, vxlan uint16) string {
 	return "other UDP"
 }
 
+func (s *sniffer) count(what string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen[what]
+}
+
 // check fails the test if anything was readable. sealed tells whether there was to be encrypted traffic.
 func (s *sniffer) check(when string, sealed bool) {
 	s.t.Helper()

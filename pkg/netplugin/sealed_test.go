@@ -1,0 +1,77 @@
+package netplugin
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+)
+
+// TestNothingGoesAroundAnEncryptedNetwork: where a task's link to an encrypted network is gone, or its route, what it sends there does not go
+// by its way out instead. Nothing is repaired meanwhile, as while no daemon runs.
+func TestNothingGoesAroundAnEncryptedNetwork(t *testing.T) {
+	f := sealedFleet(t, 2, true)
+	b := f.labs[0]
+	configs := []Config{f.config(0), f.config(1)}
+	configs[0].Prefix6 = netip.MustParsePrefix("fd12:3456:789a::/96")
+	apply := func() {
+		t.Helper()
+		for i, c := range configs {
+			must(t, f.labs[i].linux.Apply(context.Background(), c))
+		}
+	}
+	f.apply()
+	for i := range configs { // with the keys that the machines have by now
+		prefix := configs[i].Prefix6
+		configs[i] = f.config(i)
+		configs[i].Prefix6 = prefix
+	}
+	apply()
+	f.serve()
+	f.shakeHands()
+	from, router := f.space(f.tasks[0]), b.overlay("net0")
+	outer := linkName(f.tasks[0].gateway)
+	all := sniff(t, b.host, f.ports)
+	damages := map[string]func(){
+		"nothing":                  func() {},
+		"its own end removed":      deleteLink(t, from, "eth1"),
+		"its own end down":         func() { setDown(t, from, "eth1") },
+		"the router's end removed": deleteLink(t, router, outer),
+		"its routes removed": func() {
+			for v := range overlayFamilies {
+				all, err := from.routesOf(linkOf(t, from, "eth1"), family(v))
+				must(t, err)
+				for r := range all {
+					must(t, from.removeRoute(r))
+				}
+			}
+		},
+	}
+	for _, name := range slices.Sorted(maps.Keys(damages)) {
+		damages[name]()
+		for _, to := range f.addresses(f.tasks[2], 0) {
+			for range 3 {
+				_ = all.tries(from, at(to, 80)) // refused or not
+			}
+		}
+		all.check(name, false)
+		b.linux.Resync()
+		apply()
+	}
+	other := sniff(t, b.host, f.ports)
+	must(t, other.tries(from, at(clientAddr, 80)))
+	for end := deadline(); other.count("in the clear") == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("what goes out in the clear is not seen")
+		}
+	}
+	c := configs[0]
+	c.Tasks = slices.Clone(c.Tasks)
+	c.Tasks[0].Networks = nil
+	must(t, b.linux.Apply(context.Background(), c))
+	if n := len(b.linux.have.sealed); n != 2 { // of the other task, for both versions
+		t.Errorf("%d ways are closed, want 2: %v", n, b.linux.have.sealed)
+	}
+}
