@@ -3,6 +3,8 @@ package netplugin
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -47,7 +49,7 @@ func TestExamine(t *testing.T) {
 			f.awaitGone(f.labs[0].overlay("net1"))
 		}, []string{"link net1 2: the task", "rules net1 0: link vx in router of network net1 is gone"}},
 		{"the encrypting process stopped", func(f *fleet) {
-			must(f.t, syscall.Kill(processOf(f.t, f.labs[0], "net1"), syscall.SIGSTOP))
+			stopProcess(f.t, processOf(f.t, f.labs[0], "net1"))
 		}, []string{"encrypted net1 0: what encrypts it on this node does not answer", "link net1 2: the task"}},
 		{"a route removed", func(f *fleet) {
 			must(f.t, f.labs[0].overlay("net0").removeRoute(route{dst: host(f.address(f.tasks[1], 0, false)), link: f.labs[0].linux.overlays["net0"].vx.Attrs().Index, via: nextHop(2, 0)}))
@@ -94,6 +96,26 @@ func TestGathered(t *testing.T) {
 func (f *fleet) shakeHandsOn(net int) {
 	f.t.Helper()
 	f.awaitAnswer(f.tasks[0], f.address(f.tasks[1], net, false))
+}
+
+// stopProcess returns once all threads of a process are stopped, which the kernel does some time after it was asked.
+func stopProcess(t testing.TB, pid int) {
+	t.Helper()
+	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	runs := func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		must(t, err)
+		return slices.ContainsFunc(threads, func(path string) bool {
+			text, err := os.ReadFile(path)
+			_, state, _ := strings.Cut(string(text), ") ")
+			return err == nil && !strings.HasPrefix(state, "T")
+		})
+	}
+	for end := deadline(); runs(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+	}
 }
 
 // awaitGone waits until a router's link to other nodes is gone.

@@ -330,7 +330,7 @@ func TestEncryptedNetworkIsRepaired(t *testing.T) {
 func TestEncryptedNetworkIsReadBack(t *testing.T) {
 	damages := map[string]func(t *testing.T, f *fleet, p process){
 		"process stopped": func(t *testing.T, f *fleet, p process) {
-			must(t, syscall.Kill(processOf(t, f.labs[0], "net0"), syscall.SIGSTOP))
+			stopProcess(t, processOf(t, f.labs[0], "net0"))
 		},
 		"socket removed": func(t *testing.T, _ *fleet, p process) { must(t, os.Remove(p.path)) },
 		"nodes removed": func(t *testing.T, _ *fleet, p process) {
