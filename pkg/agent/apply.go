@@ -36,7 +36,9 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 	}
 	number, resync, followed, first := l.want, l.resync, l.told, l.have == 0
 	config, names := a.config()
+	giveUp(&config, a.hasEnded)
 	if quick := l.quick(config); quick != nil && !l.wasQuick {
+		giveUp(quick, a.hasEnded)
 		config, number, l.wasQuick = *quick, l.have, true
 	} else {
 		l.wasQuick = false // others may change without end

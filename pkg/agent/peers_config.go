@@ -99,12 +99,8 @@ func (t *task) onNetworks() []netplugin.Attachment {
 	return t.parsed.all
 }
 
-// attachments are those of them that a manager has told of. A task that has ended is on no network: its addresses may be others' from then on, another
-// task's or a service's.
+// attachments are those of them that a manager has told of.
 func (a *Agent) attachments(t *task) []netplugin.Attachment {
-	if t.phase >= phaseEnded {
-		return nil
-	}
 	unknown := func(at netplugin.Attachment) bool { return a.peers.networks[at.Overlay] == nil }
 	all := t.onNetworks()
 	if !slices.ContainsFunc(all, unknown) {

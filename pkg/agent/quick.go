@@ -28,7 +28,7 @@ func (l *links) quick(c netplugin.Config) *netplugin.Config {
 	if have == nil || len(l.told.came) == 0 || slices.EqualFunc(have.Tasks, c.Tasks, sameLink) || have.Gateway != c.Gateway {
 		return nil
 	}
-	c.Tasks = leaving(have.Tasks, c.Tasks)
+	c.Tasks = slices.Clone(have.Tasks)
 	c.Overlays = slices.DeleteFunc(slices.Clone(c.Overlays), func(o *netplugin.Overlay) bool { return overlayOf(have.Overlays, o.ID) == nil })
 	for _, o := range have.Overlays {
 		if overlayOf(c.Overlays, o.ID) == nil {
@@ -39,15 +39,24 @@ func (l *links) quick(c netplugin.Config) *netplugin.Config {
 	return &c
 }
 
-// leaving are the links that there are, but on no network where they are to be on none: what others are given now may be their addresses.
-func leaving(have, want []netplugin.TaskLink) []netplugin.TaskLink {
-	all := slices.Clone(have)
-	for i, t := range all {
-		if j, there := slices.BinarySearchFunc(want, t, byID); !there || len(want[j].Networks) == 0 {
-			all[i].Networks = nil
+// giveUp has tasks that have ended be on no network where a service has one of their addresses by now: those are free from when a task is said to have
+// ended, and its link goes a moment later.
+func giveUp(c *netplugin.Config, ended func(task string) bool) {
+	given := func(at netplugin.Attachment) bool {
+		o := overlayOf(c.Overlays, at.Overlay)
+		return o != nil && slices.ContainsFunc(o.VIPs, func(v netplugin.VIP) bool { return slices.Contains(at.Addresses, v.Address) })
+	}
+	for i, t := range c.Tasks {
+		if ended(t.ID) && slices.ContainsFunc(t.Networks, given) {
+			c.Tasks[i].Networks = nil
 		}
 	}
-	return all
+}
+
+// hasEnded tells whether a task that has a link is over.
+func (a *Agent) hasEnded(id string) bool {
+	t := a.tasks[id]
+	return t == nil || !t.linked || t.phase >= phaseEnded
 }
 
 // sameLink tells whether a task's link is the same in two configs.
