@@ -17,7 +17,7 @@ import (
 
 // ensureRouterTables makes the router's tables, with the tasks that have no way out, and the targets of connections by way of other nodes.
 func (l *Linux) ensureRouterTables(want *desired) error {
-	l.have.internal, l.have.sealed, l.have.targets = want.internal, want.sealed, want.targets
+	l.have.internal, l.have.targets = want.internal, want.targets
 	for _, s := range l.routerSides(want.base) {
 		if err := l.ensureRouterTable(want, s); err != nil {
 			return err
@@ -46,7 +46,7 @@ func (l *Linux) ensureRouterTable(want *desired, s side) error {
 		return fmt.Errorf("read table %s of %s: %w", tableName, l.router.name, err)
 	}
 	sets := []*nftables.Set{internalSet(t.table, s), sealedSet(t.table, s)}
-	members := []map[string]bool{s.keys(want.internal), s.sealKeys(want.sealed)}
+	members := []map[string]bool{s.keys(want.internal), s.sealKeys(l.have.sealed)}
 	if want.wire.up() {
 		sets, members = append(sets, targetSet(t.table, s)), append(members, s.targetKeys(want.targets))
 	}
@@ -116,7 +116,7 @@ func (l *Linux) admit(want *desired) error {
 
 // reach makes the way to nodes and backends that are new, before any port leads there. What is old stays beside it.
 func (l *Linux) reach(want *desired) error {
-	if err := errors.Join(l.changeInternal(want.internal), l.changeSealed(want.sealed)); err != nil {
+	if err := errors.Join(l.changeInternal(want.internal), l.changeSealed(besides(l.have.sealed, want.sealed))); err != nil {
 		return err
 	}
 	if !want.wire.up() {
@@ -148,7 +148,7 @@ func (l *Linux) reach(want *desired) error {
 
 // leave removes the way to nodes and backends that are gone, after no port leads there any more, and their connections.
 func (l *Linux) leave(want *desired) error {
-	errs := []error{l.changePeers(l.have.underlays, want.underlays), l.changeWires(want.wires)}
+	errs := []error{l.changePeers(l.have.underlays, want.underlays), l.changeWires(want.wires), l.changeSealed(want.sealed)}
 	l.have.underlays = want.underlays
 	if !want.wire.up() {
 		return errors.Join(errs...)

@@ -82,6 +82,14 @@ func TestLinksGoWhileApplying(t *testing.T) {
 	}
 }
 
+// TestTeardownIsCalm: what a Teardown takes away is nobody's damage, and so is that the machine does not forward any more.
+func TestTeardownIsCalm(t *testing.T) {
+	b := newLab(t)
+	b.apply(testConfig(2))
+	must(t, b.linux.Teardown(t.Context()))
+	b.calm(t)
+}
+
 // TestMeshLinkGoesWhileApplying: nor of the link that published ports lead to other nodes by.
 func TestMeshLinkGoesWhileApplying(t *testing.T) {
 	f := newFabric(t, 2, 1)

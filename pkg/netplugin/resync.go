@@ -41,7 +41,8 @@ func (l *Linux) resync(want *desired) error {
 		l.yielding.led = [2]ports{l.have.ports, l.have.six.ports}
 	}
 	l.yielding.looked = false
-	l.have = state{base: want.base, tasks: map[string]TaskLink{}, peers: want.peers, underlays: want.underlays, wires: want.wires, publication: newPublication(), six: newPublication()}
+	l.have = state{base: want.base, tasks: map[string]TaskLink{}, peers: want.peers, underlays: want.underlays, wires: want.wires,
+		sealed: besides(l.have.sealed, want.sealed), publication: newPublication(), six: newPublication()}
 	if err := l.ensureRouter(want.base); err != nil {
 		return err
 	}

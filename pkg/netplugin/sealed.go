@@ -47,6 +47,13 @@ func (s side) sealKeys(all map[seal]bool) map[string]bool {
 	return keys
 }
 
+// besides are the seals of both. What is sealed stays so until what is gone is gone, which has a way out for as long.
+func besides(have, want map[seal]bool) map[seal]bool {
+	all := maps.Clone(want)
+	maps.Copy(all, have)
+	return all
+}
+
 // changeSealed has just these be sealed.
 func (l *Linux) changeSealed(want map[seal]bool) error {
 	if maps.Equal(l.have.sealed, want) {

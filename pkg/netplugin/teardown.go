@@ -24,7 +24,7 @@ func (l *Linux) Teardown(ctx context.Context) error {
 		return err
 	}
 	l.synced, l.last = false, nil
-	defer l.settleWatch()
+	defer l.watch.ignoreAll()
 	errs := []error{l.openRouter(), l.removeUplink(), l.host.removeTables(base{}.side(0)), l.removeDataPort()}
 	if kernelSix() == nil {
 		errs = append(errs, l.host.removeTables(base{}.side(1)))

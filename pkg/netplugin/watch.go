@@ -209,6 +209,13 @@ func (l *Linux) settleWatch() (did map[string]int) {
 	return did
 }
 
+// ignoreAll is the end of a Teardown: what was told meanwhile is of what goes.
+func (w *watcher) ignoreAll() {
+	if w != nil {
+		w.readOwn()
+	}
+}
+
 // observeAll listens to what is not listened to yet.
 func (l *Linux) observeAll() {
 	for space := range l.linked() {
