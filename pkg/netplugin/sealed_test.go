@@ -60,17 +60,34 @@ func TestNothingGoesAroundAnEncryptedNetwork(t *testing.T) {
 		b.linux.Resync()
 		apply()
 	}
-	other := sniff(t, b.host, f.ports)
-	must(t, other.tries(from, at(clientAddr, 80)))
-	for end := deadline(); other.count("in the clear") == 0; time.Sleep(time.Millisecond) {
+	c := configs[0]
+	c.Tasks = slices.Delete(slices.Clone(c.Tasks), 0, 1)
+	end, sent := make(chan struct{}), make(chan int)
+	go func() { // what is still in the namespace sends while the task is taken away
+		for n := 0; ; n++ {
+			select {
+			case <-end:
+				sent <- n
+				return
+			default:
+				_ = all.tries(from, at(f.address(f.tasks[2], 0, false), 80))
+			}
+		}
+	}()
+	must(t, b.linux.Apply(context.Background(), c))
+	b.linux.swept()
+	close(end)
+	if <-sent == 0 {
+		t.Error("nothing was sent meanwhile")
+	}
+	all.check("the task taken away", false)
+	if n := len(b.linux.have.sealed); n != 2 { // of the other task, for both versions
+		t.Errorf("%d ways are closed, want 2: %v", n, b.linux.have.sealed)
+	}
+	must(t, all.tries(f.space(f.tasks[1]), at(clientAddr, 80)))
+	for end := deadline(); all.count("in the clear") == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("what goes out in the clear is not seen")
 		}
-	}
-	c := configs[0]
-	c.Tasks = slices.Delete(slices.Clone(c.Tasks), 0, 1)
-	must(t, b.linux.Apply(context.Background(), c))
-	if n := len(b.linux.have.sealed); n != 2 { // of the other task, for both versions
-		t.Errorf("%d ways are closed, want 2: %v", n, b.linux.have.sealed)
 	}
 }
