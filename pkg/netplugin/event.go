@@ -223,31 +223,38 @@ func (s *scene) judgeSetting(data []byte) string {
 	if s.inner {
 		return kindSetting
 	}
-	attrs, err := nl.ParseRouteAttr(data[sizeofNetconf:])
-	if err != nil {
+	settings := readSettings(data)
+	if settings == nil {
 		return ""
 	}
-	all, forwards, force := false, false, s.byLinks && data[0] == unix.AF_INET6
-	for _, a := range attrs {
-		if len(a.Value) < 4 {
-			continue
-		}
-		switch value := int32(nativeUint32(a.Value)); a.Attr.Type {
-		case configIndex:
-			all = value == configOfAll
-			force = force && value != loopbackIndex
-		case configForwarding:
-			forwards, force = true, false
-		case configForce:
-		default:
-			force = false
-		}
+	_, forwards := settings[configForwarding]
+	all, force := settings[configIndex] == configOfAll, s.byLinks && data[0] == unix.AF_INET6 && settings[configIndex] != loopbackIndex
+	for kind := range settings {
+		force = force && (kind == configIndex || kind == configForce)
 	}
 	// Of IPv6 also that it forwards: what else comes to be forwarded then is not kept from it.
 	if force || all && (forwards && data[0] == unix.AF_INET || data[0] == unix.AF_INET6) {
 		return kindSetting
 	}
 	return ""
+}
+
+// readSettings are the numbers in a message about settings, by their attributes; nil where it cannot be read.
+func readSettings(data []byte) map[uint16]int32 {
+	if len(data) < sizeofNetconf {
+		return nil
+	}
+	attrs, err := nl.ParseRouteAttr(data[sizeofNetconf:])
+	if err != nil {
+		return nil
+	}
+	found := map[uint16]int32{}
+	for _, a := range attrs {
+		if len(a.Value) >= 4 {
+			found[a.Attr.Type] = int32(nativeUint32(a.Value))
+		}
+	}
+	return found
 }
 
 func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

@@ -1,8 +1,6 @@
 package netplugin
 
 import (
-	"fmt"
-	"maps"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -32,22 +30,5 @@ func internalRules(s side, fromTask []expr.Any) []rule {
 
 // changeInternal has just these tasks be without a way out.
 func (l *Linux) changeInternal(want map[netip.Addr]bool) error {
-	if maps.Equal(l.have.internal, want) {
-		return nil
-	}
-	c, err := l.router.firewall()
-	if err != nil {
-		return err
-	}
-	var all transactions
-	for _, s := range l.routerSides(l.have.base) {
-		t := s.newTransaction(c)
-		t.members(internalSet(t.table, s), s.keys(l.have.internal), s.keys(want))
-		all = append(all, t)
-	}
-	if err := all.commit(); err != nil {
-		return fmt.Errorf("change tasks without a way out in table %s of %s: %w", tableName, l.router.name, err)
-	}
-	l.have.internal = want
-	return nil
+	return changeRouterSet(l, "tasks without a way out", internalSet, side.keys, &l.have.internal, want)
 }

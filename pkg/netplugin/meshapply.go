@@ -80,8 +80,13 @@ func (s side) targetKeys(all map[target]bool) map[string]bool {
 
 // changeTargets lets connections by way of other nodes lead elsewhere than before.
 func (l *Linux) changeTargets(want map[target]bool) error {
-	have := l.have.targets
-	if maps.Equal(have, want) {
+	return changeRouterSet(l, "targets", targetSet, side.targetKeys, &l.have.targets, want)
+}
+
+// changeRouterSet makes the elements of a set in the router's tables those of want, in all at once, if they are not what it has.
+func changeRouterSet[T comparable](l *Linux, what string, set func(*nftables.Table, side) *nftables.Set, keys func(side, map[T]bool) map[string]bool,
+	have *map[T]bool, want map[T]bool) error {
+	if maps.Equal(*have, want) {
 		return nil
 	}
 	c, err := l.router.firewall()
@@ -91,13 +96,13 @@ func (l *Linux) changeTargets(want map[target]bool) error {
 	var all transactions
 	for _, s := range l.routerSides(l.have.base) {
 		t := s.newTransaction(c)
-		t.members(targetSet(t.table, s), s.targetKeys(have), s.targetKeys(want))
+		t.members(set(t.table, s), keys(s, *have), keys(s, want))
 		all = append(all, t)
 	}
 	if err := all.commit(); err != nil {
-		return fmt.Errorf("change targets in table %s of %s: %w", tableName, l.router.name, err)
+		return fmt.Errorf("change %s in table %s of %s: %w", what, tableName, l.router.name, err)
 	}
-	l.have.targets = want
+	*have = want
 	return nil
 }
 

@@ -30,7 +30,8 @@ func routerChains(s side) []chain {
 	if s.v == 0 {
 		chains = append(chains, chain{name: "dns", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, prio: nftables.ChainPriorityNATDest, rules: resolverTranslation(fromTask)})
 	}
-	forward := append(append(sealedRules(s, fromTask), internalRules(s, fromTask)...), rule{"nothing back to where it came from", join(inLink(routerLink, true), outLink(routerLink, true), drop())})
+	forward := append([]rule{sealedRule(s, fromTask)}, internalRules(s, fromTask)...)
+	forward = append(forward, rule{"nothing back to where it came from", join(inLink(routerLink, true), outLink(routerLink, true), drop())})
 	if s.base.wire.up() {
 		chains[0].rules = append(chains[0].rules, rule{"none of our tasks elsewhere", join(inLink(meshLink, true), source(s.block), drop())})
 		chains = append(chains,

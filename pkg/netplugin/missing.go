@@ -3,7 +3,6 @@ package netplugin
 import (
 	"syscall"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -88,21 +87,10 @@ func (s *scene) missing(names []string) (n int) {
 
 // stopsForwarding tells whether a message says that the namespace forwards nothing any more. The machine itself may forward IPv6 by its links alone.
 func (s *scene) stopsForwarding(m *syscall.NetlinkMessage) bool {
-	if m.Header.Type != unix.RTM_NEWNETCONF || len(m.Data) < sizeofNetconf || !s.inner && m.Data[0] != unix.AF_INET {
+	if m.Header.Type != unix.RTM_NEWNETCONF {
 		return false
 	}
-	attrs, err := nl.ParseRouteAttr(m.Data[sizeofNetconf:])
-	if err != nil {
-		return false
-	}
-	all, stops := false, false
-	for _, a := range attrs {
-		if len(a.Value) < 4 {
-			continue
-		}
-		value := int32(nativeUint32(a.Value))
-		all = all || a.Attr.Type == configIndex && value == configOfAll
-		stops = stops || a.Attr.Type == configForwarding && value == 0
-	}
-	return all && stops
+	settings := readSettings(m.Data)
+	forwards, told := settings[configForwarding]
+	return told && forwards == 0 && settings[configIndex] == configOfAll && (s.inner || m.Data[0] == unix.AF_INET)
 }

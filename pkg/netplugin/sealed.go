@@ -1,7 +1,6 @@
 package netplugin
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 
@@ -26,12 +25,12 @@ func sealedSet(t *nftables.Table, s side) *nftables.Set {
 	return &nftables.Set{Table: t, Name: setSealed, Interval: true, Concatenation: true, KeyType: nftables.MustConcatSetType(s.address, s.address)}
 }
 
-func sealedRules(s side, fromTask []expr.Any) []rule {
-	return []rule{{"no way around an encrypted network", join(fromTask, []expr.Any{
+func sealedRule(s side, fromTask []expr.Any) rule {
+	return rule{"no way around an encrypted network", join(fromTask, []expr.Any{
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: s.source, Len: s.size},
 		&expr.Payload{DestRegister: register + s.words(), Base: expr.PayloadBaseNetworkHeader, Offset: s.dest, Len: s.size},
 		&expr.Lookup{SourceRegister: register, SetName: setSealed},
-	}, s.reject())}}
+	}, s.reject())}
 }
 
 // sealKeys are the elements of the set of an IP version: the first of a range, and the last.
@@ -49,6 +48,9 @@ func (s side) sealKeys(all map[seal]bool) map[string]bool {
 
 // besides are the seals of both. What is sealed stays so until what is gone is gone, which has a way out for as long.
 func besides(have, want map[seal]bool) map[seal]bool {
+	if maps.Equal(have, want) {
+		return want
+	}
 	all := maps.Clone(want)
 	maps.Copy(all, have)
 	return all
@@ -56,22 +58,5 @@ func besides(have, want map[seal]bool) map[seal]bool {
 
 // changeSealed has just these be sealed.
 func (l *Linux) changeSealed(want map[seal]bool) error {
-	if maps.Equal(l.have.sealed, want) {
-		return nil
-	}
-	c, err := l.router.firewall()
-	if err != nil {
-		return err
-	}
-	var all transactions
-	for _, s := range l.routerSides(l.have.base) {
-		t := s.newTransaction(c)
-		t.members(sealedSet(t.table, s), s.sealKeys(l.have.sealed), s.sealKeys(want))
-		all = append(all, t)
-	}
-	if err := all.commit(); err != nil {
-		return fmt.Errorf("change what leads to encrypted networks alone in table %s of %s: %w", tableName, l.router.name, err)
-	}
-	l.have.sealed = want
-	return nil
+	return changeRouterSet(l, "what leads to encrypted networks alone", sealedSet, side.sealKeys, &l.have.sealed, want)
 }

@@ -43,8 +43,9 @@ type observed struct {
 	sockets []*nl.NetlinkSocket
 	ours    map[port]bool // the sockets of this process by which something may be asked for, as far as they are known
 	inside  *insides      // the tasks of the router that it is, if it is one
-	// Of an Apply: relinked tells that there was news of links, and lost that some news was lost.
-	relinked, lost bool
+	lost    bool          // news was lost: what links there are has to be learnt again
+	// relinked tells that there was news of links during an Apply.
+	relinked bool
 }
 
 // groups are what is listened to, by protocol.
@@ -129,7 +130,6 @@ func (w *watcher) readOwn() (own, others map[string]int) {
 	for space, o := range w.spaces {
 		gone := space.sweeper.idle() // before what was told of the links that went is read
 		o.read(w.buffer, func(kind string, m *syscall.NetlinkMessage) {
-			o.lost = o.lost || m == nil
 			o.relinked = o.relinked || kind == kindLink
 			if m != nil && (m.Header.Pid != 0 && !o.asked(space, m) || o.stopsForwarding(m)) {
 				others[kind]++
@@ -160,6 +160,7 @@ func (o *observed) receive(s *nl.NetlinkSocket, buffer []byte, yield func(kind s
 	case errors.Is(err, errNoMore):
 		return false
 	case err != nil:
+		o.lost = true
 		yield(kindUnknown, nil)
 		return true
 	}
