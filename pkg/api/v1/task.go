@@ -104,7 +104,7 @@ type TaskDesired struct {
 	// Pending is why there are no addresses, or no node, yet, for the user to read.
 	Pending string `json:"pending,omitempty"`
 	// Behind is the ID of the task of the slot that holds what this one needs: no node takes both, and its own takes this one once
-	// that has stopped. It is the scheduler's word, and stays.
+	// that has stopped; or a network has no address for both. It is of who writes Pending, and stays.
 	Behind string `json:"behind,omitempty"`
 	// Reason is why the rules stop a task that the user did not ask to stop, for the user to read.
 	Reason string `json:"reason,omitempty"`

@@ -149,6 +149,11 @@ func (r *span) free(from netip.Addr) netip.Addr {
 	return a
 }
 
+// room tells whether there is an address for one more, and gives none.
+func (p *pool) room() bool {
+	return len(p.ranges) > 0 && !slices.ContainsFunc(p.ranges, func(r *span) bool { return r.full || !r.inside(r.free(r.low)) })
+}
+
 // exhausted says that a network has no free address, with numbers.
 func (p *pool) exhausted() string {
 	var parts []string

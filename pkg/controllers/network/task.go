@@ -25,6 +25,28 @@ func (d *decision) tasks() {
 	}
 }
 
+// behind finds the task of the same slot that a task stands behind: one that runs what is older, and holds an address on each of the
+// networks that have none left. So start-first never waits for an address that only the old task could give up.
+func (d *decision) behind(t *v1.Task, r *revision) string {
+	if t.Desired.Attachment != nil || t.Desired.Move != nil {
+		return ""
+	}
+	for old := range d.snapshot.TasksOfService(d.key) {
+		if old.Desired.Slot != t.Desired.Slot || old.Desired.Attempt >= t.Desired.Attempt || !v1.Live(old) || v1.TaskNode(old) == "" {
+			continue
+		}
+		if !slices.ContainsFunc(r.pools, func(p *pool) bool { return !holds(old, p) && !p.room() }) {
+			return old.Meta.ID
+		}
+	}
+	return ""
+}
+
+// holds tells whether a task has an address on a network.
+func holds(t *v1.Task, p *pool) bool {
+	return slices.ContainsFunc(t.Desired.Networks, func(on v1.NetworkAddress) bool { return on.Network == p.id && len(on.Addresses) > 0 })
+}
+
 // right tells whether a task has all that its revision asks for, and nothing else.
 func (d *decision) right(t *v1.Task, r *revision) bool {
 	if r.why != "" || len(t.Desired.Networks) != len(r.pools) {
@@ -40,7 +62,7 @@ func (d *decision) right(t *v1.Task, r *revision) bool {
 
 // task gives a task its addresses, on all networks or none.
 func (d *decision) task(t *v1.Task, r *revision) {
-	why := r.why
+	why, behind := r.why, t.Desired.Behind
 	var networks []v1.NetworkAddress
 	for _, p := range r.pools {
 		if why != "" {
@@ -48,7 +70,7 @@ func (d *decision) task(t *v1.Task, r *revision) {
 		}
 		on, ok := d.addresses(p, store.Holder{Kind: v1.KindTask, ID: t.Meta.ID}, t.Desired.Networks)
 		if !ok {
-			why = p.exhausted()
+			why, behind = p.exhausted(), cmp.Or(behind, d.behind(t, r))
 		}
 		networks = append(networks, on)
 	}
@@ -56,14 +78,14 @@ func (d *decision) task(t *v1.Task, r *revision) {
 		networks = nil
 	}
 	next := *t.Desired
-	next.Networks = networks
+	next.Networks, next.Behind = networks, behind
 	switch {
 	case why != "" || d.portless != "":
 		next.Pending = cmp.Or(why, d.portless)
 	case !sameNetworks(networks, t.Desired.Networks):
 		next.Pending = "" // it waits for a node now
 	}
-	if next.Pending != t.Desired.Pending || !sameNetworks(next.Networks, t.Desired.Networks) {
+	if next.Pending != t.Desired.Pending || next.Behind != t.Desired.Behind || !sameNetworks(next.Networks, t.Desired.Networks) {
 		d.set(t, &next)
 	}
 }

@@ -183,7 +183,7 @@ func (r *rollout) say(u *v1.UpdateStatus) bool {
 	}
 	said, _ := withoutNotes(u.Message)
 	if crowded > 0 {
-		said += messageCrowded + count(crowded, "slot") + ", where no node takes the new task beside the old one"
+		said += messageCrowded + count(crowded, "slot") + ", where there is no room for the new task beside the old one"
 	}
 	if len(r.unfit) > 0 {
 		said += messageUnfit + count(len(r.unfit), "task")
