@@ -11,20 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the netlink package does not name; see linux/netfilter/nfnetlink_conntrack.h.
-const (
-	ctaFilter           = 25
-	ctaFilterOrigFlags  = 1
-	ctaFilterReplyFlags = 2
-
-	filterSource      = 1 << 0
-	filterDest        = 1 << 1
-	filterProtocol    = 1 << 3
-	filterSourcePort  = 1 << 4
-	filterDestPort    = 1 << 5
-	subsystemTracking = 1
-)
-
 // flows are connections that pass through the machine, all that have what is set.
 type flows struct {
 	// from is the address that the first packet came from.
@@ -48,6 +34,14 @@ func (f flows) family() int {
 func (f flows) request() *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(subsystemTracking<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	for _, a := range f.filter() {
+		req.AddData(a)
+	}
+	return req
+}
+
+// filter is what the kernel looks for them by, and none where they are all that there are.
+func (f flows) filter() (all []*nl.RtAttr) {
 	var orig, reply uint32
 	if f.from.IsValid() {
 		orig |= filterSource
@@ -63,62 +57,33 @@ func (f flows) request() *nl.NetlinkRequest {
 		reply |= filterSourcePort
 	}
 	if orig != 0 {
-		req.AddData(tuple(nl.CTA_TUPLE_ORIG, uint8(f.published.protocol), leg{netip.AddrPortFrom(f.from, 0), netip.AddrPortFrom(netip.Addr{}, f.published.port)}))
+		all = append(all, tuple(nl.CTA_TUPLE_ORIG, uint8(f.published.protocol), leg{netip.AddrPortFrom(f.from, 0), netip.AddrPortFrom(netip.Addr{}, f.published.port)}))
 	}
 	if reply != 0 {
-		req.AddData(tuple(nl.CTA_TUPLE_REPLY, uint8(f.published.protocol), leg{src: netip.AddrPortFrom(f.to, f.toPort)}))
+		all = append(all, tuple(nl.CTA_TUPLE_REPLY, uint8(f.published.protocol), leg{src: netip.AddrPortFrom(f.to, f.toPort)}))
 	}
-	req.AddData(filterBy(orig, reply))
-	return req
+	if len(all) == 0 {
+		return nil
+	}
+	return append(all, filterBy(orig, reply))
 }
 
-// filterBy says which parts of the tuples of a message flows are to have.
-func filterBy(orig, reply uint32) *nl.RtAttr {
-	filter := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
-	filter.AddRtAttr(ctaFilterOrigFlags, nl.Uint32Attr(orig))
-	filter.AddRtAttr(ctaFilterReplyFlags, nl.Uint32Attr(reply))
-	return filter
+// match tells whether a flow is one of them.
+func (f flows) match(one flow) bool {
+	return (!f.from.IsValid() || one.sent.src.Addr() == f.from) && (!f.to.IsValid() || one.answer.src.Addr() == f.to) &&
+		(f.toPort == 0 || one.answer.src.Port() == f.toPort) &&
+		(f.published.port == 0 || uint16(one.protocol) == f.published.protocol && one.sent.dst.Port() == f.published.port)
 }
 
-// tuple is one direction of a flow, with what is known of it.
-func tuple(kind int, protocol uint8, l leg) *nl.RtAttr {
-	t := nl.NewRtAttr(unix.NLA_F_NESTED|kind, nil)
-	if l.src.Addr().IsValid() || l.dst.Addr().IsValid() {
-		ip := t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil)
-		if a := l.src.Addr(); a.IsValid() {
-			ip.AddRtAttr([2]int{nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC}[version(a)], a.AsSlice())
-		}
-		if a := l.dst.Addr(); a.IsValid() {
-			ip.AddRtAttr([2]int{nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST}[version(a)], a.AsSlice())
-		}
-	}
-	if protocol != 0 {
-		p := t.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_PROTO, nil)
-		p.AddRtAttr(nl.CTA_PROTO_NUM, []byte{protocol})
-		if port := l.src.Port(); port != 0 {
-			p.AddRtAttr(nl.CTA_PROTO_SRC_PORT, nl.BEUint16Attr(port))
-		}
-		if port := l.dst.Port(); port != 0 {
-			p.AddRtAttr(nl.CTA_PROTO_DST_PORT, nl.BEUint16Attr(port))
-		}
-	}
-	return t
-}
-
-// MatchConntrackFlow implements netlink.CustomConntrackFilter, for kernels that do not filter themselves.
-func (f flows) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
-	from, _ := netip.AddrFromSlice(c.Forward.SrcIP)
-	to, _ := netip.AddrFromSlice(c.Reverse.SrcIP)
-	return (!f.from.IsValid() || from.Unmap() == f.from) && (!f.to.IsValid() || to.Unmap() == f.to) &&
-		(f.toPort == 0 || c.Reverse.SrcPort == f.toPort) &&
-		(f.published.port == 0 || uint16(c.Forward.Protocol) == f.published.protocol && c.Forward.DstPort == f.published.port)
-}
+// listsAtOnce bounds how many lists of flows are asked for one after the other, each of some ports', for which the kernel goes through all
+// that it tracks.
+const listsAtOnce = 4
 
 // forget removes flows from what the namespace tracks. Their next packet is taken for a new connection's: a TCP client is
 // reset at once, by another backend or the machine itself, instead of waiting for one that is gone.
 func (n *namespace) forget(all []flows) error {
 	var errs []error
-	var six anyOf
+	var six []flows
 	for _, f := range all {
 		if f.family() == unix.AF_INET6 {
 			six = append(six, f)
@@ -129,45 +94,28 @@ func (n *namespace) forget(all []flows) error {
 			continue
 		}
 		// Kernels before 5.8 do not know the filter, and take the request for one about a single flow.
-		if err = n.forgetOneByOne(f); err != nil {
-			errs = append(errs, fmt.Errorf("forget connections to %s: %w", f.to, err))
-		}
+		errs = append(errs, n.forgetEach(unix.AF_INET, f.match))
 	}
-	if len(six) > 0 {
-		// Kernels up to 6.18 at least take the filter's IPv6 addresses for those of connections to keep: all others would go.
-		if err := n.forgetFamily(unix.AF_INET6, six); err != nil {
-			errs = append(errs, fmt.Errorf("forget connections to %s: %w", six[0].to, err))
-		}
+	return errors.Join(append(errs, n.forgetSix(six))...)
+}
+
+// forgetSix is forget for IPv6. Kernels up to 6.18 at least take the filter's IPv6 addresses for those of connections to keep: all others
+// would go. So they are asked for those with the ports, and what they have is looked at here.
+func (n *namespace) forgetSix(all []flows) error {
+	byPorts := map[flows][]flows{}
+	for _, f := range all {
+		ports := flows{toPort: f.toPort, published: f.published}
+		byPorts[ports] = append(byPorts[ports], f)
+	}
+	if _, any := byPorts[flows{}]; any || len(byPorts) > listsAtOnce {
+		byPorts = map[flows][]flows{{}: all}
+	}
+	var errs []error
+	for ports, some := range byPorts {
+		match := func(one flow) bool { return slices.ContainsFunc(some, func(f flows) bool { return f.match(one) }) }
+		errs = append(errs, n.forgetEach(unix.AF_INET6, match, ports.filter()...))
 	}
 	return errors.Join(errs...)
-}
-
-// anyOf matches what any of the flows does.
-type anyOf []flows
-
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (a anyOf) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
-	return slices.ContainsFunc(a, func(f flows) bool { return f.MatchConntrackFlow(c) })
-}
-
-// forgetOneByOne lists what the namespace tracks and removes what matches.
-func (n *namespace) forgetOneByOne(filter netlink.CustomConntrackFilter) error {
-	return n.forgetFamily(unix.AF_INET, filter)
-}
-
-func (n *namespace) forgetFamily(family int, filter netlink.CustomConntrackFilter) (err error) {
-	if n.tracking == nil {
-		if n.tracking, err = netlink.NewHandleAt(n.fd, unix.NETLINK_NETFILTER); err != nil {
-			return err
-		}
-	}
-	// What a list that changed meanwhile left out is in the next one.
-	for range dumpAttempts {
-		if _, err = n.tracking.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), filter); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return err
 }
 
 // strangers matches the flows of addresses of the block that no task has: those whose task went while nobody looked.
@@ -177,11 +125,8 @@ type strangers struct {
 	tasks map[netip.Addr]bool // by their IPv4 addresses
 }
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (s strangers) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
-	from, _ := netip.AddrFromSlice(c.Forward.SrcIP)
-	to, _ := netip.AddrFromSlice(c.Reverse.SrcIP)
-	return s.stranger(from.Unmap()) || s.stranger(to.Unmap())
+func (s strangers) match(f flow) bool {
+	return s.stranger(f.sent.src.Addr()) || s.stranger(f.answer.src.Addr())
 }
 
 func (s strangers) stranger(a netip.Addr) bool {
@@ -199,11 +144,9 @@ type untranslated struct {
 	own   map[netip.Addr]bool
 }
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (u untranslated) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
-	to, _ := netip.AddrFromSlice(c.Forward.DstIP)
-	return u.ports[portKey{uint16(c.Forward.Protocol), c.Forward.DstPort}] && c.Reverse.SrcIP.Equal(c.Forward.DstIP) &&
-		(to.Unmap().IsLoopback() || u.own[to.Unmap()])
+func (u untranslated) match(f flow) bool {
+	to := f.sent.dst
+	return u.ports[portKey{uint16(f.protocol), to.Port()}] && f.answer.src.Addr() == to.Addr() && (to.Addr().IsLoopback() || u.own[to.Addr()])
 }
 
 // forgetUntranslated removes flows that would keep clients from ports that are published now and were not before, or not there.
@@ -224,7 +167,7 @@ func (n *namespace) forgetUntranslated(s side, before, now publication) error {
 	for _, a := range list {
 		u.own[prefixOf(a.IPNet).Addr()] = true
 	}
-	if err := n.forgetFamily(s.family(), u); err != nil {
+	if err := n.forgetEach(s.family(), u.match); err != nil {
 		return fmt.Errorf("forget connections to ports not published before: %w", err)
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 func TestForgetTakesWhatIsMeant(t *testing.T) {
 	ways := map[string]func(*namespace, flows) error{
 		"by the kernel": func(n *namespace, f flows) error { return n.request(unix.NETLINK_NETFILTER, f.request()) },
-		"one by one":    func(n *namespace, f flows) error { return n.forgetOneByOne(f) },
+		"one by one":    func(n *namespace, f flows) error { return n.forgetEach(unix.AF_INET, f.match) },
 	}
 	for name, forget := range ways {
 		t.Run(name, func(t *testing.T) {

@@ -1,10 +1,8 @@
 package netplugin
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -21,92 +19,51 @@ import (
 
 // What the netlink package does not name; see linux/netfilter/nfnetlink_conntrack.h and nf_conntrack_common.h.
 const (
-	messageStats    = 5 // IPCTNL_MSG_CT_GET_STATS
-	ctaStatsEntries = 1
-	ctaNatSource    = 6
-	ctaNatDest      = 13
-	ctaTupleZone    = 3
-	ctaNatV4        = 1
-	ctaNatPort      = 3
-	ctaNatV6        = 4
-	ctaNatPortLow   = 1
-	statusAnswered  = 1 << 1 // IPS_SEEN_REPLY: its packets are an established connection's
-	statusEntered   = 1 << 3 // IPS_CONFIRMED
+	ctaNatSource   = 6
+	ctaNatDest     = 13
+	ctaNatV4       = 1
+	ctaNatPort     = 3
+	ctaNatV6       = 4
+	ctaNatPortLow  = 1
+	statusAnswered = 1 << 1 // IPS_SEEN_REPLY: its packets are an established connection's
+	statusEntered  = 1 << 3 // IPS_CONFIRMED
 )
 
 // answersFor is how long a backend may take to answer what it got before it left, and what the kernel waits for the next datagram of a
 // flow that went both ways.
 const answersFor = 120 // seconds
 
-// leg is one direction of a flow.
-type leg struct{ src, dst netip.AddrPort }
-
-// udpFlow is one that is tracked: what the client sends, and what comes back before that is translated.
-type udpFlow struct {
-	sent, answer leg
-	id, mark     []byte
-	zoned        bool // in a zone, and so an administrator's, or what was left behind here
-}
-
 // handover is of the flows that were sent to some places, and which of them are to go elsewhere.
 type handover struct {
 	family int
 	// to is the only place, where there is one: an address, a port, or both.
 	to   netip.AddrPort
-	left func(udpFlow) bool
+	left func(flow) bool
 }
 
-// request lists the flows.
-func (h handover) request() *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(subsystemTracking<<8|nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(h.family), Version: nl.NFNETLINK_V0})
+// filter is what the kernel looks for the flows by.
+func (h handover) filter() []*nl.RtAttr {
 	flags := uint32(filterProtocol)
-	if h.to.Addr().Is4() { // see forget: not with IPv6
+	if h.to.Addr().Is4() { // see forgetSix
 		flags |= filterDest
 	}
 	if h.to.Port() != 0 {
 		flags |= filterDestPort
 	}
-	req.AddData(tuple(nl.CTA_TUPLE_ORIG, unix.IPPROTO_UDP, leg{dst: h.to}))
-	req.AddData(filterBy(flags, 0))
-	return req
+	return []*nl.RtAttr{tuple(nl.CTA_TUPLE_ORIG, unix.IPPROTO_UDP, leg{dst: h.to}), filterBy(flags, 0)}
 }
 
-// tracks tells whether the namespace tracks anything. To list what there is, the kernel goes through a table that all namespaces share.
-func (n *namespace) tracks() (bool, error) {
-	req := nl.NewNetlinkRequest(subsystemTracking<<8|messageStats, unix.NLM_F_ACK) // the answer says that more follows
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
-	list, err := n.query(unix.NETLINK_NETFILTER, req)
-	if err != nil {
-		return false, fmt.Errorf("count what is tracked in %s: %w", n.name, err)
-	}
-	for _, message := range list {
-		for kind, value := range attributes(message[min(nl.SizeofNfgenmsg, len(message)):]) {
-			if kind == ctaStatsEntries {
-				return !slices.Equal(value, make([]byte, 4)), nil
-			}
-		}
-	}
-	return true, nil
-}
-
-// handOver does so. Kernels before 5.8 list all flows.
 func (n *namespace) handOver(h handover) error {
-	if some, err := n.tracks(); !some {
-		return err
-	}
-	list, err := dump(func() ([][]byte, error) { return n.query(unix.NETLINK_NETFILTER, h.request()) })
+	list, err := n.flowsOf(h.family, func(f flow) bool {
+		return f.protocol == unix.IPPROTO_UDP && !f.zoned && f.answer.src != f.sent.dst && h.left(f)
+	}, h.filter()...)
 	if err != nil {
-		return fmt.Errorf("list flows of UDP in %s: %w", n.name, err)
+		return err
 	}
 	// No packet is in it. Of one client's flow that is handed over time and again, what is left behind must not look the same.
 	zone := uint16(1 + rand.IntN(1<<16-1))
 	var errs []error
-	for _, message := range list {
-		f, ok := parseUDP(message)
-		if !ok || f.zoned || f.answer.src == f.sent.dst || !h.left(f) {
-			continue
-		}
+	for _, f := range list {
 		if err := n.request(unix.NETLINK_NETFILTER, removal(f.sent, f.id)); err != nil {
 			if !errors.Is(err, unix.ENOENT) { // else it ended meanwhile
 				errs = append(errs, fmt.Errorf("forget the flow of UDP from %s to %s in %s: %w", f.sent.src, f.answer.src, n.name, err))
@@ -137,7 +94,7 @@ func removal(sent leg, id []byte) *nl.NetlinkRequest {
 // answers is the message that makes the flow of a backend's answers: from where it answers, to whom it takes the client for, and
 // translated to what the client sent to and from. The way back of it is in a zone of its own, in which the kernel looks for no packet:
 // what the client sends is not led by it.
-func (f udpFlow) answers(zone uint16) *nl.NetlinkRequest {
+func (f flow) answers(zone uint16) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(subsystemTracking<<8|nl.IPCTNL_MSG_CT_NEW, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(familyOf(f.answer.src.Addr())), Version: nl.NFNETLINK_V0})
 	req.AddData(tuple(nl.CTA_TUPLE_ORIG, unix.IPPROTO_UDP, f.answer))
@@ -162,69 +119,6 @@ func translation(kind int, to netip.AddrPort) *nl.RtAttr {
 	return t
 }
 
-// parseUDP reads a flow as the kernel tells it. ok is false for those of other protocols.
-func parseUDP(message []byte) (f udpFlow, ok bool) {
-	if len(message) < nl.SizeofNfgenmsg {
-		return f, false
-	}
-	for kind, value := range attributes(message[nl.SizeofNfgenmsg:]) {
-		switch kind {
-		case nl.CTA_TUPLE_ORIG:
-			f.parse(&f.sent, value)
-		case nl.CTA_TUPLE_REPLY:
-			f.parse(&f.answer, value)
-		case nl.CTA_ID:
-			f.id = value
-		case nl.CTA_MARK:
-			f.mark = value
-		case nl.CTA_ZONE:
-			f.zoned = true
-		}
-	}
-	return f, f.sent.whole() && f.answer.whole()
-}
-
-// parse reads one direction, which stays without ports where it is not UDP's.
-func (f *udpFlow) parse(l *leg, tuple []byte) {
-	var src, dst netip.Addr
-	var ports [2]uint16
-	udp := false
-	for part, all := range attributes(tuple) {
-		for kind, value := range attributes(all) {
-			switch {
-			case part == nl.CTA_TUPLE_IP && (kind == nl.CTA_IP_V4_SRC || kind == nl.CTA_IP_V6_SRC):
-				src, _ = netip.AddrFromSlice(value)
-			case part == nl.CTA_TUPLE_IP && (kind == nl.CTA_IP_V4_DST || kind == nl.CTA_IP_V6_DST):
-				dst, _ = netip.AddrFromSlice(value)
-			case part == nl.CTA_TUPLE_PROTO && kind == nl.CTA_PROTO_NUM:
-				udp = slices.Equal(value, []byte{unix.IPPROTO_UDP})
-			case part == nl.CTA_TUPLE_PROTO && len(value) == 2 && (kind == nl.CTA_PROTO_SRC_PORT || kind == nl.CTA_PROTO_DST_PORT):
-				ports[kind-nl.CTA_PROTO_SRC_PORT] = binary.BigEndian.Uint16(value)
-			}
-		}
-		f.zoned = f.zoned || part == ctaTupleZone
-	}
-	if udp {
-		*l = leg{netip.AddrPortFrom(src, ports[0]), netip.AddrPortFrom(dst, ports[1])}
-	}
-}
-
-func (l leg) whole() bool { return l.src.IsValid() && l.dst.IsValid() }
-
-// attributes are those in a message or in one of its attributes, by kind. The netlink package makes a list of them, which takes several
-// times as long, for each of many flows.
-func attributes(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofRtAttr {
-			size := int(binary.NativeEndian.Uint16(b))
-			if size < unix.SizeofRtAttr || size > len(b) || !yield(binary.NativeEndian.Uint16(b[2:])&nl.NLA_TYPE_MASK, b[unix.SizeofRtAttr:size]) {
-				return
-			}
-			b = b[min((size+3)&^3, len(b)):]
-		}
-	}
-}
-
 // handOverPorts has flows to published ports go elsewhere whose backend left them and left others.
 func (l *Linux) handOverPorts(s side, before, resting ports, want *desired) error {
 	now := want.answers(s.v).ports
@@ -246,7 +140,7 @@ func (l *Linux) handOverPorts(s side, before, resting ports, want *desired) erro
 	if len(some) > 1 {
 		h.to = netip.AddrPort{}
 	}
-	h.left = func(f udpFlow) bool {
+	h.left = func(f flow) bool {
 		backends, one := some[f.sent.dst.Port()]
 		own, _ := s.gatewayOf(f.answer.src.Addr())
 		_, stays := slices.BinarySearchFunc(backends, netip.AddrPortFrom(own, f.answer.src.Port()), netip.AddrPort.Compare)
@@ -274,7 +168,7 @@ func (o *overlay) handOver(w *wanted, edits []edit) error {
 		if len(some) > 1 {
 			h.to = netip.AddrPort{}
 		}
-		h.left = func(f udpFlow) bool {
+		h.left = func(f flow) bool {
 			backends, one := some[f.sent.dst.Addr()]
 			return one && !backends()[f.answer.src.Addr()]
 		}

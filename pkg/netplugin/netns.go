@@ -25,16 +25,15 @@ const nsfs = 0x6e736673
 // a hundred times as long as the change. All but the route socket are for one goroutine at a time.
 type namespace struct {
 	*netlink.Handle
-	name     string // for errors, such as "host" or "task x"
-	foreign  bool   // somebody's own: what is there is never replaced
-	fd       netns.NsHandle
-	tables   *nftables.Conn           // see firewall
-	tracking *netlink.Handle          // see forgetOneByOne
-	sockets  map[int]*nl.SocketHandle // by protocol, see request
-	passing  []port                   // the latest sockets that were opened for one request each, and closed
-	sweeper  *sweeper                 // nil until it is needed
-	going    map[uint32]bool          // links that are to go, by index, until the watcher knows that they went
-	ignore   func()                   // ends what the watcher has in the namespace, if it is watched
+	name    string // for errors, such as "host" or "task x"
+	foreign bool   // somebody's own: what is there is never replaced
+	fd      netns.NsHandle
+	tables  *nftables.Conn           // see firewall
+	sockets map[int]*nl.SocketHandle // by protocol, see request
+	passing []port                   // the latest sockets that were opened for one request each, and closed
+	sweeper *sweeper                 // nil until it is needed
+	going   map[uint32]bool          // links that are to go, by index, until the watcher knows that they went
+	ignore  func()                   // ends what the watcher has in the namespace, if it is watched
 }
 
 // openNamespace opens the namespace at a path, such as a bind mount.
@@ -76,13 +75,10 @@ func (n *namespace) reset() {
 	if n.tables != nil {
 		_ = n.tables.CloseLasting()
 	}
-	if n.tracking != nil {
-		n.tracking.Close()
-	}
 	for _, s := range n.sockets {
 		s.Close()
 	}
-	n.tables, n.tracking, n.sockets = nil, nil, nil
+	n.tables, n.sockets = nil, nil
 }
 
 // within runs f on a thread that is in the namespace. f must not start goroutines that rely on it.

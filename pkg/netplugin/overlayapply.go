@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -367,7 +366,7 @@ func (o *overlay) forgetLost(w *wanted, lost []netip.Addr) error {
 func (o *overlay) forgetStrangers(w *wanted) error {
 	for _, v := range w.versions() {
 		filter := absent{prefixes(w.subnets), o.present(w)}
-		if err := o.space.forgetFamily(family(v), filter); err != nil {
+		if err := o.space.forgetEach(family(v), filter.match); err != nil {
 			return fmt.Errorf("forget connections of tasks that are gone in %s: %w", o.space.name, err)
 		}
 	}
@@ -400,13 +399,11 @@ type absent struct {
 	present func(netip.Addr) bool
 }
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (f absent) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
-	return f.absent(c.Forward.SrcIP) || f.absent(c.Reverse.SrcIP)
+func (f absent) match(one flow) bool {
+	return f.absent(one.sent.src.Addr()) || f.absent(one.answer.src.Addr())
 }
 
-func (f absent) absent(ip net.IP) bool {
-	a := addrOf(ip)
+func (f absent) absent(a netip.Addr) bool {
 	return slices.ContainsFunc(f.subnets, func(p netip.Prefix) bool { return p.Contains(a) }) && !f.present(a)
 }
 

@@ -262,7 +262,7 @@ func (l *Linux) forgetStrangers(want *desired) error {
 		tasks[t.Address] = true
 	}
 	for _, s := range l.hostSides(want.base) {
-		if err := l.host.forgetFamily(s.family(), strangers{s, s.swarm(), tasks}); err != nil {
+		if err := l.host.forgetEach(s.family(), strangers{s, s.swarm(), tasks}.match); err != nil {
 			return fmt.Errorf("forget connections of tasks that are gone: %w", err)
 		}
 	}

@@ -53,7 +53,7 @@ func (l *Linux) Teardown(ctx context.Context) error {
 	}
 	if l.have.block.IsValid() {
 		for _, s := range l.hostSides(l.have.base) {
-			errs = append(errs, l.host.forgetFamily(s.family(), strangers{side: s, block: s.swarm()}))
+			errs = append(errs, l.host.forgetEach(s.family(), strangers{side: s, block: s.swarm()}.match))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

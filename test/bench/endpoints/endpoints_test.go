@@ -83,6 +83,8 @@ type layout struct {
 	services  int
 	published bool
 	six       bool // published over IPv6 too
+	// connections are so many of each IP version that the node tracks besides.
+	connections int
 }
 
 // peersOf are the tasks of a hundred other nodes, on one network, which a task of this one is on as well.
@@ -123,7 +125,7 @@ func start(b *testing.B, l layout) *bench {
 		b.Skip("needs root: it makes network namespaces")
 	}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	network, err := host.NewNetwork(underlay, netplugin.Options{Dir: b.TempDir(), Log: quiet})
+	network, err := host.NewNetwork(underlay, l.connections, netplugin.Options{Dir: b.TempDir(), Log: quiet})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -181,7 +183,9 @@ func (x *bench) change(there bool) {
 // BenchmarkOneEndpoint changes one of ten thousand: in a row, and one each second, as on a swarm where little happens; then the state on disk
 // is written after each.
 func BenchmarkOneEndpoint(b *testing.B) {
-	for _, l := range []layout{{"1000services", 1000, false, false}, {"1service", 1, false, false}, {"1000ports", 1000, true, false}, {"1000ports6", 1000, true, true}} {
+	for _, l := range []layout{{name: "1000services", services: 1000}, {name: "1service", services: 1}, {name: "1000ports", services: 1000, published: true},
+		{name: "1000ports6", services: 1000, published: true, six: true},
+		{name: "1000ports6and10000connections", services: 1000, published: true, six: true, connections: 10_000}} {
 		for _, pause := range []time.Duration{0, 1200 * time.Millisecond} {
 			b.Run(fmt.Sprintf("%s/pause=%s", l.name, pause), func(b *testing.B) {
 				x := start(b, l)

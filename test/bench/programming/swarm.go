@@ -87,7 +87,7 @@ func startNode(ctx context.Context, c *client.Client, number int, address, dir s
 	}
 	n := &node{done: make(chan error, 1)}
 	var err error
-	if n.network, err = host.NewNetwork(underlay, netplugin.Options{Dir: filepath.Join(dir, "network"), Log: log}); err != nil {
+	if n.network, err = host.NewNetwork(underlay, 0, netplugin.Options{Dir: filepath.Join(dir, "network"), Log: log}); err != nil {
 		return nil, err
 	}
 	if n.client, err = client.New(address); err != nil {
