@@ -269,6 +269,37 @@ func ask(n *namespace, network, to string) (server string, seen netip.AddrPort, 
 	return answer(c)
 }
 
+// answerer tells who answers, or "" for nobody.
+func answerer(from *namespace, network string, to netip.Addr, port uint16) string {
+	server, _, err := ask(from, network, at(to, port))
+	if err != nil {
+		return ""
+	}
+	return server
+}
+
+// closed is a place where nobody is to answer, and what it would be.
+type closed struct {
+	what string
+	from *namespace
+	to   netip.Addr
+	port uint16
+}
+
+// nobodyAnswers asks at all of them by TCP, at the same time: each takes as long as one waits for what is dropped.
+func nobodyAnswers(t testing.TB, all ...closed) {
+	t.Helper()
+	var asked sync.WaitGroup
+	for _, c := range all {
+		asked.Go(func() {
+			if got := answerer(c.from, "tcp", c.to, c.port); got != "" {
+				t.Errorf("%s: %s answers at %s", c.what, got, at(c.to, c.port))
+			}
+		})
+	}
+	asked.Wait()
+}
+
 func answer(c net.Conn) (server string, seen netip.AddrPort, err error) {
 	if err := c.SetReadDeadline(deadline()); err != nil {
 		return "", seen, err

@@ -2,6 +2,7 @@ package netplugin
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/netip"
 	"os"
@@ -59,15 +60,6 @@ func (f *fabric) serveSix() {
 			serveOf(f.t, f.nodes[i].task(task.ID), task.ID, 80, 1)
 		}
 	}
-}
-
-// answerer tells who answers, or "" for nobody.
-func answerer(from *namespace, network string, to netip.Addr, port uint16) string {
-	server, _, err := ask(from, network, at(to, port))
-	if err != nil {
-		return ""
-	}
-	return server
 }
 
 func TestMeshOfIPv6(t *testing.T) {
@@ -205,25 +197,17 @@ func TestIPv6IsClosedAndHasAWayOut(t *testing.T) {
 	task := s.of(meshAddr(0, 0))
 	for _, n := range []int{0, 1} {
 		must(t, f.client.addRoute(route{dst: s.pool, link: linkOf(t, f.client, "out0"), via: nodeSix(n)}))
+		var all []closed
 		for _, to := range []netip.Addr{task, s.of(meshAddr(0, 1)), s.of(meshAddr(1, 0))} {
-			if got := answerer(f.client, "tcp", to, 80); got != "" {
-				t.Errorf("by node %d, %s is open to everybody", n+1, to)
-			}
+			all = append(all, closed{fmt.Sprintf("to everybody by node %d", n+1), f.client, to, 80})
 		}
-	}
-	if got := answerer(f.nodes[1].task("n2t0"), "tcp", task, 80); got != "" {
-		t.Errorf("a task is open to another node's")
-	}
-	if got := answerer(home.task("n1t1"), "tcp", task, 80); got != "" {
-		t.Errorf("a task is open to another one of its node")
+		nobodyAnswers(t, append(all, closed{"to another node's task", f.nodes[1].task("n2t0"), task, 80}, closed{"to another task of the node", home.task("n1t1"), task, 80},
+			closed{"out of a task without a way out", home.task("n1t1"), clientSix, 9000})...)
 	}
 	for _, network := range []string{"tcp", "udp"} {
 		if server, seen, err := ask(home.task("n1t0"), network, at(clientSix, 9000)); err != nil || server != "client" || seen.Addr() != nodeSix(0) {
 			t.Errorf("the way out by %s: %q saw %s, %v; want it to see the node's %s", network, server, seen, err, nodeSix(0))
 		}
-	}
-	if got := answerer(home.task("n1t1"), "tcp", clientSix, 9000); got != "" {
-		t.Errorf("a task without a way out has one")
 	}
 	if server, seen, err := ask(f.client, "tcp", at(nodeSix(1), 8080)); err != nil || server != "n1t1" || seen.Addr() != clientSix {
 		t.Errorf("a published port of a task without a way out: %q saw %s, %v", server, seen, err)
