@@ -14,7 +14,8 @@ import (
 // side answers, and by that has forgotten what it asked itself. WireGuard begins the next one after five seconds, on both sides at about the
 // same time, so they may cross again. Therefore one of the two, the first, begins at once, and anew again and again until there was a handshake;
 // the other one seldom, for the case that the first knows of none that is needed: it may have a session from before the other was started anew.
-// A node that made its device once more, since somebody took it away, knows that it is so, and acts as a first for some looks.
+// A node that made its device once more, since somebody took it away, knows that it is so, and acts as a first for some looks; and so does one that
+// comes back without any, as after a loss of power, with keys that it had before.
 
 // keepalive is how often two nodes say that they are there, and begin a handshake where there is no session. One is there before it is
 // needed, and again after one of the two was started anew.

@@ -53,8 +53,16 @@ const keyAge = 12 * time.Hour
 type keyring struct {
 	path string
 
-	mu sync.Mutex
-	k  *keyFile // nil until it was read
+	mu    sync.Mutex
+	k     *keyFile // nil until it was read
+	found bool     // an earlier start had made them
+}
+
+// older tells whether an earlier start of the node had the keys that are in use.
+func (r *keyring) older() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.found
 }
 
 // keyFile is what is in the file.
@@ -149,7 +157,7 @@ func (r *keyring) load(now time.Time) error {
 	}
 	var k keyFile
 	if err == nil && json.Unmarshal(data, &k) == nil && k.usable() {
-		r.k = &k
+		r.k, r.found = &k, true
 		return nil
 	}
 	k = keyFile{Since: now}
@@ -199,7 +207,7 @@ func (r *keyring) save(k *keyFile) error {
 func (r *keyring) forget() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.k = nil
+	r.k, r.found = nil, false
 	if err := os.Remove(r.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

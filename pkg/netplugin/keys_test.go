@@ -45,3 +45,24 @@ func TestKeysTurn(t *testing.T) {
 		t.Error("the key is used for longer than twelve hours")
 	}
 }
+
+// TestKeysOfAnEarlierStart: a node that comes back knows that it had its keys before, and one that is new or whose keys were removed does not.
+func TestKeysOfAnEarlierStart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	now := time.Unix(1_800_000_000, 0)
+	start := func() *keyring {
+		t.Helper()
+		r := &keyring{path: path}
+		_, _, err := r.current(now)
+		must(t, err)
+		return r
+	}
+	first, second := start(), start()
+	if first.older() || !second.older() {
+		t.Errorf("the first start had keys before: %t, the second: %t", first.older(), second.older())
+	}
+	must(t, second.forget())
+	if second.older() || start().older() {
+		t.Error("there are keys of before after they were removed")
+	}
+}

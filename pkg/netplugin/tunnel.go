@@ -190,7 +190,7 @@ func (l *Linux) ensureTunnel(o *overlay, w *wanted, s shape) error {
 	}
 	had := o.tunnel != nil
 	link, err := l.adoptTunnel(o, want)
-	again := had && link == nil
+	again := link == nil && (had || l.last == nil && l.keys.older())
 	if err == nil && link == nil {
 		link, err = l.makeTunnel(o, want)
 	}
