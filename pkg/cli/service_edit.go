@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -221,9 +222,20 @@ func (f *editFlags) editPlacement(t *v1.TaskSpec) {
 	}
 }
 
+// inOrder are the elements after an edit in order, or as they were if they are the same: another order would be an update.
+func inOrder[T any](before, after []T, compare func(x, y T) int) []T {
+	was := slices.Clone(before)
+	slices.SortStableFunc(was, compare)
+	slices.SortStableFunc(after, compare)
+	if reflect.DeepEqual(was, after) {
+		return before
+	}
+	return after
+}
+
 // editPorts removes ports by target, protocol and mode, and adds ports that are not there yet.
 func (f *editFlags) editPorts(s *v1.ServiceSpec) {
-	if !f.changed("publish-add", "publish-rm") {
+	if !f.changed("publish-add", "publish-rm") || s.Endpoint == nil && len(f.published.all) == 0 {
 		return
 	}
 	e := endpoint(s)
@@ -243,7 +255,7 @@ func (f *editFlags) editPorts(s *v1.ServiceSpec) {
 			ports = append(ports, add)
 		}
 	}
-	slices.SortStableFunc(ports, func(x, y v1.PortConfig) int {
+	ports = inOrder(e.Ports, ports, func(x, y v1.PortConfig) int {
 		return cmp.Or(cmp.Compare(x.Published, y.Published), cmp.Compare(x.Target, y.Target), cmp.Compare(x.Protocol, y.Protocol))
 	})
 	if len(ports) == 0 {
@@ -264,8 +276,7 @@ func (f *editFlags) editMounts(c *v1.ContainerSpec) error {
 		}
 		seen[m.Target] = true
 	}
-	c.Mounts = editKeyed(c.Mounts, f.mounts, target)
-	slices.SortStableFunc(c.Mounts, func(x, y v1.Mount) int {
+	c.Mounts = inOrder(c.Mounts, editKeyed(c.Mounts, f.mounts, target), func(x, y v1.Mount) int {
 		return cmp.Or(strings.Compare(x.Source, y.Source), strings.Compare(x.Target, y.Target))
 	})
 	return nil
