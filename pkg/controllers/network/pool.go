@@ -151,14 +151,16 @@ func (r *span) free(from netip.Addr) netip.Addr {
 
 // room tells whether there is an address for one more, and gives none.
 func (p *pool) room() bool {
-	return len(p.ranges) > 0 && !slices.ContainsFunc(p.ranges, func(r *span) bool { return r.full || !r.inside(r.free(r.low)) })
+	return len(p.ranges) > 0 && !slices.ContainsFunc(p.ranges, (*span).exhausted)
 }
+
+func (r *span) exhausted() bool { return r.full || !r.inside(r.free(r.low)) }
 
 // exhausted says that a network has no free address, with numbers.
 func (p *pool) exhausted() string {
 	var parts []string
 	for _, r := range p.ranges {
-		if !r.full {
+		if !r.exhausted() {
 			continue
 		}
 		all := r.size

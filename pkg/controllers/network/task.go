@@ -3,6 +3,7 @@ package network
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 	"github.com/swarmd/swarmd/pkg/store"
@@ -42,6 +43,17 @@ func (d *decision) behind(t *v1.Task, r *revision) string {
 	return ""
 }
 
+// exhausted says of each of the networks that has no address left that it has none, the first of which is one of them.
+func exhausted(pools []*pool) string {
+	why := []string{pools[0].exhausted()}
+	for _, p := range pools[1:] {
+		if !p.room() {
+			why = append(why, p.exhausted())
+		}
+	}
+	return strings.Join(why, "; ")
+}
+
 // holds tells whether a task has an address on a network.
 func holds(t *v1.Task, p *pool) bool {
 	return slices.ContainsFunc(t.Desired.Networks, func(on v1.NetworkAddress) bool { return on.Network == p.id && len(on.Addresses) > 0 })
@@ -64,13 +76,13 @@ func (d *decision) right(t *v1.Task, r *revision) bool {
 func (d *decision) task(t *v1.Task, r *revision) {
 	why, behind := r.why, t.Desired.Behind
 	var networks []v1.NetworkAddress
-	for _, p := range r.pools {
+	for i, p := range r.pools {
 		if why != "" {
 			break
 		}
 		on, ok := d.addresses(p, store.Holder{Kind: v1.KindTask, ID: t.Meta.ID}, t.Desired.Networks)
 		if !ok {
-			why, behind = p.exhausted(), cmp.Or(behind, d.behind(t, r))
+			why, behind = exhausted(r.pools[i:]), cmp.Or(behind, d.behind(t, r))
 		}
 		networks = append(networks, on)
 	}
