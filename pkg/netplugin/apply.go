@@ -96,7 +96,7 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	for _, t := range made {
 		l.have.tasks[t.ID] = t
 	}
-	err = errors.Join(broken, err, l.attachTasks(want), l.applySettings(want))
+	err = errors.Join(broken, err, l.attachTasks(want), l.sealTasks(want), l.applySettings(want))
 	if _, alone := TaskErrors(err); !alone {
 		return err
 	}
@@ -171,7 +171,7 @@ func (l *Linux) remove(tasks map[string]TaskLink) error {
 	errs := []error{l.router.sweep(l.unlink(tasks), l.notSwept)}
 	for id, t := range tasks {
 		if t.guest() {
-			l.leaveGuest(t)
+			errs = append(errs, l.leaveGuest(t))
 		}
 		errs = append(errs, unpin(l.Namespace(id)))
 	}

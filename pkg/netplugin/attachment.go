@@ -3,6 +3,7 @@ package netplugin
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -65,6 +66,9 @@ func (l *Linux) attach(want *desired, t TaskLink, inside *namespace) error {
 		o.members[t.ID] = m
 		o.mu.Unlock()
 	}
+	if subnets := sealsOf(want.sealed, t.Address); len(subnets) > 0 {
+		return inside.syncSeals(t, subnets)
+	}
 	return nil
 }
 
@@ -110,6 +114,9 @@ func (o *overlay) attach(w *wanted, task string, m member, inside *namespace) er
 	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: m.eth(), PeerHardwareAddr: taskMAC(m.link), PeerNamespace: netlink.NsFd(inside.fd)}
 	pair.Name, pair.HardwareAddr, pair.MTU, pair.Flags = linkName(m.link), taskSideMAC, o.shape.mtu, net.FlagUp
 	if err := o.space.LinkAdd(pair); err != nil {
+		if err := inside.inTheWay(m.eth(), err); err != nil {
+			return err
+		}
 		return fmt.Errorf("make link %s in %s with %s in %s: %w", pair.Name, o.space.name, m.eth(), inside.name, err)
 	}
 	eth, err := inside.LinkByName(m.eth())
@@ -169,9 +176,7 @@ func (n *namespace) syncAttachment(w *wanted, m member, eth netlink.Link) error 
 		if err != nil {
 			return err
 		}
-		for r := range some {
-			routes[r] = true
-		}
+		maps.Copy(routes, some)
 	}
 	for _, a := range m.addresses {
 		s, err := w.subnet(a)

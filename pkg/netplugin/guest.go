@@ -63,21 +63,44 @@ func (l *Linux) joinGuest(want *desired, t TaskLink) error {
 	if err := netns.Set(inside.fd); err != nil {
 		return fmt.Errorf("enter network namespace of %s: %w", inside.name, err)
 	}
-	err = l.connect(want.base, t, inside)
+	err = inside.syncSeals(t, sealsOf(want.sealed, t.Address))
+	if err == nil {
+		err = l.connect(want.base, t, inside)
+	}
 	if err == nil {
 		err = l.attach(want, t, inside)
 	}
 	if err != nil {
-		return errors.Join(err, l.cut(t.Address), l.detach(t))
+		return errors.Join(err, l.cut(t.Address), l.detach(t), inside.syncSeals(t, nil))
 	}
 	return nil
 }
 
-// leaveGuest returns once none of a guest's links is there any more: its namespace stays, and whoever has it sees them.
-func (l *Linux) leaveGuest(t TaskLink) {
+// isGuest tells whether a link of the gateway's router leads to a guest, by the name that its other end has.
+func (l *Linux) isGuest(task string, outer netlink.Link) bool {
+	inside, err := openNamespace("task "+task, l.Namespace(task))
+	if err != nil {
+		return false
+	}
+	defer inside.close()
+	end, err := inside.LinkByIndex(outer.Attrs().ParentIndex)
+	return err == nil && end.Attrs().Name == TaskLink{Guest: l.Namespace(task)}.gatewayEnd()
+}
+
+// inTheWay is what keeps a link from being made in a guest, where that is another one of the name.
+func (n *namespace) inTheWay(name string, err error) error {
+	if !n.foreign || !errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return fmt.Errorf("there is another link %s in the network namespace: rename that first", name)
+}
+
+// leaveGuest returns once nothing of ours is in a guest any more: its namespace stays, and whoever has it sees it.
+func (l *Linux) leaveGuest(t TaskLink) error {
 	for _, n := range l.routers() {
 		n.sweeper.await(t.Address)
 	}
+	return l.reseal(t, nil)
 }
 
 // pinGuest mounts the network namespace at a path that somebody named at one of ours. It is opened once, and what was looked at is what is

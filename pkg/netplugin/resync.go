@@ -214,7 +214,11 @@ func (l *Linux) adoptLink(want *desired, outer netlink.Link, a netip.Addr) (t Ta
 	t, wanted := want.tasks[id]
 	if !wanted || t.Address != a {
 		// It goes in this Apply, after the ports that lead to it, or stays as it is if its task was refused.
-		return TaskLink{ID: id, Address: a}, true, nil
+		t = TaskLink{ID: id, Address: a}
+		if l.isGuest(id, outer) {
+			t.Guest = l.Namespace(id)
+		}
+		return t, true, nil
 	}
 	// With an MTU below 1280 a link has no settings of IPv6 at all: that comes first.
 	if err := l.router.syncLink(outer, taskSideMAC, l.taskMTU); err != nil {
@@ -224,7 +228,7 @@ func (l *Linux) adoptLink(want *desired, outer netlink.Link, a netip.Addr) (t Ta
 	if err != nil {
 		return t, false, err
 	}
-	whole, err = l.repairInside(want.base, t, outer)
+	whole, err = l.repairInside(want, t, outer)
 	return t, whole, err
 }
 
@@ -239,7 +243,7 @@ func (l *Linux) pruneMounts(want *desired) error {
 		_, linked := l.have.tasks[e.Name()]
 		_, wanted := want.tasks[e.Name()]
 		if !linked && !want.refused[e.Name()] && (!wanted || !pinned(l.Namespace(e.Name()))) {
-			errs = append(errs, unpin(l.Namespace(e.Name())))
+			errs = append(errs, l.reseal(TaskLink{ID: e.Name()}, nil), unpin(l.Namespace(e.Name())))
 		}
 	}
 	return errors.Join(errs...)

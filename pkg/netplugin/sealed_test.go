@@ -2,11 +2,14 @@ package netplugin
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestNothingGoesAroundAnEncryptedNetwork: where a task's link to an encrypted network is gone, or its route, what it sends there does not go
@@ -35,7 +38,20 @@ func TestNothingGoesAroundAnEncryptedNetwork(t *testing.T) {
 	outer := linkName(f.tasks[0].gateway)
 	all := sniff(t, b.host, f.ports)
 	damages := map[string]func(){
-		"nothing":                  func() {},
+		"nothing": func() {},
+		"its own end removed, and the rules": func() {
+			deleteLink(t, from, "eth1")()
+			flushRuleset(t, b.linux.router)
+		},
+		"all its routes removed": func() {
+			all, err := from.allRoutes()
+			must(t, err)
+			for r := range all {
+				if r.dst != anywhere && r.dst != anywhere6 {
+					must(t, from.removeRoute(r))
+				}
+			}
+		},
 		"its own end removed":      deleteLink(t, from, "eth1"),
 		"its own end down":         func() { setDown(t, from, "eth1") },
 		"the router's end removed": deleteLink(t, router, outer),
@@ -89,5 +105,60 @@ func TestNothingGoesAroundAnEncryptedNetwork(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("what goes out in the clear is not seen")
 		}
+	}
+}
+
+// TestNothingOfAnAttachmentGoesAround: the way out of somebody's own namespace is never the way to an encrypted network that it is on, and no route
+// of ours is left in it, whichever way it leaves.
+func TestNothingOfAnAttachmentGoesAround(t *testing.T) {
+	b := newLab(t)
+	guest, path := newGuest(t)
+	before, err := guest.allRoutes()
+	must(t, err)
+	withGuest := func(path string) Config {
+		c := guestConfig(path)
+		c.Overlays[0].Encrypted = true
+		key, err := b.linux.PublicKey()
+		must(t, err)
+		c.Key = key
+		return c
+	}
+	goes := func() bool {
+		t.Helper()
+		_, err := guest.RouteGet([]byte{10, 9, 0, 99})
+		if err != nil && !errors.Is(err, unix.EHOSTUNREACH) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	must(t, b.linux.Apply(t.Context(), withGuest(path)))
+	for name, damage := range map[string]func(){
+		"link removed": func() { deleteLink(t, guest, "swarm1")() },
+		"link down":    func() { setDown(t, guest, "swarm1") },
+		"route removed": func() {
+			must(t, guest.removeRoute(route{dst: netip.MustParsePrefix("10.9.0.0/24"), link: indexOf(guest, "swarm1"), via: netip.MustParseAddr("10.9.0.1"),
+				src: netip.MustParseAddr("10.9.0.20")}))
+		},
+		"the router's end removed": deleteLink(t, b.overlay("back"), linkName(testAddr(7))),
+	} {
+		if !goes() {
+			t.Fatalf("before %s nothing leads there", name)
+		}
+		if damage(); goes() {
+			t.Errorf("%s: what is for the network leaves by another way", name)
+		}
+		b.linux.Resync()
+		must(t, b.linux.Apply(t.Context(), withGuest(path)))
+	}
+	for name, leave := range map[string]func() error{
+		"it leaves":                   func() error { return b.linux.Apply(t.Context(), withGuest("")) },
+		"it left while no daemon ran": func() error { b.restart(); return b.linux.Apply(t.Context(), withGuest("")) },
+		"the node leaves":             func() error { return b.linux.Teardown(t.Context()) },
+	} {
+		must(t, leave())
+		if now, err := guest.allRoutes(); err != nil || !maps.Equal(now, before) {
+			t.Errorf("%s: its routes are %v, %v; were %v", name, now, err, before)
+		}
+		must(t, b.linux.Apply(t.Context(), withGuest(path)))
 	}
 }

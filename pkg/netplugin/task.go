@@ -97,7 +97,7 @@ func (l *Linux) linkTask(want *desired, t TaskLink) error {
 	}
 	defer inside.close()
 	if there {
-		err = inside.removeOldLink()
+		err = errors.Join(inside.removeOldLink(), inside.syncSeals(t, sealsOf(want.sealed, t.Address)))
 	} else {
 		err = setSysctls(taskSettings...)
 	}
@@ -158,6 +158,9 @@ func (l *Linux) connect(b base, t TaskLink, inside *namespace) error {
 	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: t.gatewayEnd(), PeerHardwareAddr: taskMAC(t.Address), PeerNamespace: netlink.NsFd(inside.fd)}
 	pair.Name, pair.HardwareAddr, pair.MTU, pair.Flags = linkName(t.Address), taskSideMAC, l.taskMTU, net.FlagUp
 	if err := l.router.LinkAdd(pair); err != nil {
+		if err := inside.inTheWay(pair.PeerName, err); err != nil {
+			return err
+		}
 		return fmt.Errorf("make link %s in %s with %s in %s: %w", pair.Name, l.router.name, pair.PeerName, inside.name, err)
 	}
 	eth, err := inside.LinkByName(pair.PeerName)
@@ -285,7 +288,7 @@ func (n *namespace) cutAll(links []netlink.Link) error {
 
 // repairInside puts right what is missing of a task's link within its namespace. ok tells that the link is the other end of
 // the router's; where it is not, it must be made anew.
-func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, err error) {
+func (l *Linux) repairInside(want *desired, t TaskLink, outer netlink.Link) (ok bool, err error) {
 	inside, err := openNamespace("task "+t.ID, l.Namespace(t.ID))
 	if err != nil {
 		return false, err
@@ -295,9 +298,10 @@ func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, e
 	if err != nil || eth.Attrs().Name != t.gatewayEnd() || eth.Attrs().ParentIndex != outer.Attrs().Index {
 		return false, nil
 	}
+	b, seals := want.base, sealsOf(want.sealed, t.Address)
 	if t.guest() {
 		inside.foreign = true // what stands in the way there is the guest's matter: it is linked anew, and told alone why it cannot be
-		return errors.Join(inside.syncLink(eth, taskMAC(t.Address), l.taskMTU), inside.welcome(b, t, eth)) == nil, nil
+		return errors.Join(inside.syncLink(eth, taskMAC(t.Address), l.taskMTU), inside.welcome(b, t, eth), inside.syncSeals(t, seals)) == nil, nil
 	}
 	lo, err := inside.LinkByName("lo")
 	if err != nil {
@@ -314,6 +318,7 @@ func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, e
 			return false, err
 		}
 	}
-	err = errors.Join(inside.within(func() error { return setSysctls(resolverSettings...) }), inside.ensureResolverRoute(b, t.Address, eth.Attrs().Index))
+	err = errors.Join(inside.within(func() error { return setSysctls(resolverSettings...) }), inside.ensureResolverRoute(b, t.Address, eth.Attrs().Index),
+		inside.syncSeals(t, seals))
 	return err == nil, err
 }

@@ -257,7 +257,13 @@ func (p process) ask(request string) (lines []string, err error) {
 		}
 		lines = append(lines, line)
 	}
-	return nil, errors.Join(answer.Err(), fmt.Errorf("%s: the answer has no end", p.path))
+	switch err := answer.Err(); {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fmt.Errorf("%s does not answer within %s", p.path, answerPatience)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", p.path, err)
+	}
+	return nil, fmt.Errorf("%s: the answer has no end", p.path)
 }
 
 // change implements tunnel.
