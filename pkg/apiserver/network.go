@@ -61,15 +61,14 @@ func subnetsOf(n *v1.Network) []netip.Prefix {
 // checkSubnets refuses subnets that hold addresses of the gateway network: every task is on that too, and could not tell which
 // of the two an address is on. Networks may have the same subnets, because they are apart.
 func checkSubnets(s *store.Snapshot, n *v1.NetworkSpec) error {
-	pool, err := netip.ParsePrefix(gatewayPool(s))
-	if err != nil {
-		return nil //nolint:nilerr // a pool that is none was refused when the swarm was made
-	}
 	var errs v1.FieldErrors
 	for i, subnet := range n.Subnets {
-		if p, err := netip.ParsePrefix(subnet.Subnet); err == nil && p.Overlaps(pool) {
-			errs = append(errs, v1.FieldError{Field: "spec.subnets[" + strconv.Itoa(i) + "].subnet",
-				Message: fmt.Sprintf("%s overlaps %s, the pool of the gateway network that every task is on: want another", p, pool)})
+		p, err := netip.ParsePrefix(subnet.Subnet)
+		for _, text := range []string{gatewayPool(s), gatewayPrefix6(s)} {
+			if pool, poolErr := netip.ParsePrefix(text); err == nil && poolErr == nil && p.Overlaps(pool) {
+				errs = append(errs, v1.FieldError{Field: "spec.subnets[" + strconv.Itoa(i) + "].subnet",
+					Message: fmt.Sprintf("%s overlaps %s, the pool of the gateway network that every task is on: want another", p, pool)})
+			}
 		}
 	}
 	if len(errs) > 0 {

@@ -3,6 +3,7 @@ package apiserver_test
 import (
 	"errors"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -294,4 +295,19 @@ func TestPortsOfEncryptedNetworks(t *testing.T) {
 	if err := publishing("tcp", v1.PortConfig{Protocol: v1.TCP, Target: 53, Published: 61005}); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestSubnetsOfTheGateway: what every task has addresses of is no network's, in either IP version.
+func TestSubnetsOfTheGateway(t *testing.T) {
+	f := serve(t)
+	f.commit(store.Op{Kind: v1.KindAuthority, ID: v1.AuthorityName, If: store.Absent(), Value: &v1.AuthoritySpec{ClusterID: "swarm1"}})
+	prefix := v1.GatewayPrefix6("swarm1")
+	for _, subnet := range []string{"100.64.7.0/24", "100.0.0.0/8", prefix.String(), netip.PrefixFrom(prefix.Addr(), 64).String(), netip.PrefixFrom(prefix.Addr(), 112).String()} {
+		n := &v1.Network{Meta: v1.Meta{Name: "taken"}, Spec: &v1.NetworkSpec{IPv6: true, Subnets: []v1.SubnetSpec{{Subnet: subnet}}}}
+		_, _, err := client.Create(f.ctx, f.client, v1.Networks, n)
+		if problem, ok := errors.AsType[*v1.Problem](err); !ok || problem.Status != http.StatusBadRequest || !strings.Contains(err.Error(), "the pool of the gateway network") {
+			t.Errorf("%s: %v", subnet, err)
+		}
+	}
+	f.network("beside", "10.1.0.0/24")
 }
