@@ -321,6 +321,7 @@ func TestTasksAndMachinesMove(t *testing.T) {
 	must(t, f.labs[1].host.AddrDel(lan0, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(f.underlay(1, false), 24))}))
 	f.moved = map[int]netip.Addr{1: netip.MustParseAddr("10.78.0.77")}
 	must(t, f.labs[1].host.addAddress(lan0, netip.PrefixFrom(f.underlay(1, false), 24)))
+	f.labs[0].linux.swept() // of the task that moved away
 	changes := writes(t, f.labs[0].overlay("net0"))
 	f.apply()
 	if n := changes(); n == 0 || n > 4 {
