@@ -47,8 +47,8 @@ func (l *Linux) linkGuest(want *desired, t TaskLink) error {
 		}
 	}
 	err := l.joinGuest(want, t)
-	if err != nil && !there {
-		err = errors.Join(err, unpin(path))
+	if err != nil && !there { // one that was linked before is to be again, and stays sealed until then
+		err = errors.Join(err, l.reseal(t, nil), unpin(path))
 	}
 	return err
 }
@@ -71,7 +71,7 @@ func (l *Linux) joinGuest(want *desired, t TaskLink) error {
 		err = l.attach(want, t, inside)
 	}
 	if err != nil {
-		return errors.Join(err, l.cut(t.Address), l.detach(t), inside.syncSeals(t, nil))
+		return errors.Join(err, l.cut(t.Address), l.detach(t))
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 
 // What comes to a task by a published port has its client's own address, and that may be one of a network's subnet too: subnets are chosen
 // without looking at what else is in the world. Answers go back the way that the question came all the same: what is sent from the task's
-// gateway address is routed by a table of its own, whose route is the way out: for all but encrypted networks, see sealWithin.
+// gateway address is routed by a table of its own, whose route is the way out: for all but encrypted networks, see syncSeals.
 const (
 	homeTable    = 100
 	homePriority = 100 // of the rule, after that of local addresses

@@ -6,9 +6,11 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -150,6 +152,18 @@ func TestNothingOfAnAttachmentGoesAround(t *testing.T) {
 		b.linux.Resync()
 		must(t, b.linux.Apply(t.Context(), withGuest(path)))
 	}
+	link, err := guest.LinkByName("swarm0")
+	must(t, err)
+	must(t, guest.LinkDel(link))
+	own := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "swarm0"}}
+	must(t, guest.LinkAdd(own))
+	b.linux.Resync()
+	if err := b.linux.Apply(t.Context(), withGuest(path)); err == nil || !strings.Contains(err.Error(), "rename that first") || goes() {
+		t.Errorf("it cannot be linked again: %v, and what is for the network leaves by another way: %t", err, goes())
+	}
+	must(t, guest.LinkDel(own))
+	b.linux.Resync()
+	must(t, b.linux.Apply(t.Context(), withGuest(path)))
 	for name, leave := range map[string]func() error{
 		"it leaves":                   func() error { return b.linux.Apply(t.Context(), withGuest("")) },
 		"it left while no daemon ran": func() error { b.restart(); return b.linux.Apply(t.Context(), withGuest("")) },
