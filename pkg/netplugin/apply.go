@@ -96,7 +96,7 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	for _, t := range made {
 		l.have.tasks[t.ID] = t
 	}
-	err = errors.Join(broken, err, l.attachTasks(want), l.sealTasks(want), l.applySettings(want))
+	err = errors.Join(broken, err, l.attachTasks(want), l.confineTasks(want), l.applySettings(want))
 	if _, alone := TaskErrors(err); !alone {
 		return err
 	}

@@ -66,9 +66,6 @@ func (l *Linux) attach(want *desired, t TaskLink, inside *namespace) error {
 		o.members[t.ID] = m
 		o.mu.Unlock()
 	}
-	if subnets := sealsOf(want.sealed, t.Address); len(subnets) > 0 {
-		return inside.syncSeals(t, subnets)
-	}
 	return nil
 }
 

@@ -47,8 +47,8 @@ func (l *Linux) linkGuest(want *desired, t TaskLink) error {
 		}
 	}
 	err := l.joinGuest(want, t)
-	if err != nil && !there { // one that was linked before is to be again, and stays sealed until then
-		err = errors.Join(err, l.reseal(t, nil), unpin(path))
+	if err != nil && !there { // one that was linked before is to be again, and stays confined until then
+		err = errors.Join(err, l.confineWithin(t.ID, nil), unpin(path))
 	}
 	return err
 }
@@ -63,10 +63,7 @@ func (l *Linux) joinGuest(want *desired, t TaskLink) error {
 	if err := netns.Set(inside.fd); err != nil {
 		return fmt.Errorf("enter network namespace of %s: %w", inside.name, err)
 	}
-	err = inside.syncSeals(t, sealsOf(want.sealed, t.Address))
-	if err == nil {
-		err = l.connect(want.base, t, inside)
-	}
+	err = l.connect(want.base, t, inside)
 	if err == nil {
 		err = l.attach(want, t, inside)
 	}
@@ -100,7 +97,7 @@ func (l *Linux) leaveGuest(t TaskLink) error {
 	for _, n := range l.routers() {
 		n.sweeper.await(t.Address)
 	}
-	return l.reseal(t, nil)
+	return l.confineWithin(t.ID, nil)
 }
 
 // pinGuest mounts the network namespace at a path that somebody named at one of ours. It is opened once, and what was looked at is what is

@@ -11,7 +11,7 @@ import (
 
 // What comes to a task by a published port has its client's own address, and that may be one of a network's subnet too: subnets are chosen
 // without looking at what else is in the world. Answers go back the way that the question came all the same: what is sent from the task's
-// gateway address is routed by a table of its own, whose route is the way out: for all but encrypted networks, see syncSeals.
+// gateway address is routed by a table of its own, whose one route is the way out.
 const (
 	homeTable    = 100
 	homePriority = 100 // of the rule, after that of local addresses
@@ -23,7 +23,12 @@ func (n *namespace) addHome(s side, t TaskLink, eth netlink.Link) error {
 }
 
 func (n *namespace) addHomeRoute(s side, eth netlink.Link) error {
-	return n.addRouteTo(homeTable, s.taskRoute(eth.Attrs().Index))
+	r := s.taskRoute(eth.Attrs().Index).message()
+	r.Table = homeTable
+	if err := n.RouteReplace(r); err != nil {
+		return fmt.Errorf("add route of answers in %s: %w", n.name, err)
+	}
+	return nil
 }
 
 func (n *namespace) addHomeRule(s side, t TaskLink) error {

@@ -86,6 +86,7 @@ type state struct {
 	targets   map[target]bool
 	internal  map[netip.Addr]bool
 	sealed    map[seal]bool
+	confined  map[string]map[confine]bool // by task; one that is not there may be confined in any way
 }
 
 // answers are the publication of an IP version.

@@ -228,7 +228,7 @@ func (l *Linux) adoptLink(want *desired, outer netlink.Link, a netip.Addr) (t Ta
 	if err != nil {
 		return t, false, err
 	}
-	whole, err = l.repairInside(want, t, outer)
+	whole, err = l.repairInside(want.base, t, outer)
 	return t, whole, err
 }
 
@@ -243,7 +243,7 @@ func (l *Linux) pruneMounts(want *desired) error {
 		_, linked := l.have.tasks[e.Name()]
 		_, wanted := want.tasks[e.Name()]
 		if !linked && !want.refused[e.Name()] && (!wanted || !pinned(l.Namespace(e.Name()))) {
-			errs = append(errs, l.reseal(TaskLink{ID: e.Name()}, nil), unpin(l.Namespace(e.Name())))
+			errs = append(errs, l.confineWithin(e.Name(), nil), unpin(l.Namespace(e.Name())))
 		}
 	}
 	return errors.Join(errs...)

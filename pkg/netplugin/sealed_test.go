@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -45,7 +46,13 @@ func TestNothingGoesAroundAnEncryptedNetwork(t *testing.T) {
 			deleteLink(t, from, "eth1")()
 			flushRuleset(t, b.linux.router)
 		},
-		"all its routes removed": func() {
+		"its own end and the loopback down, and the rules removed": func() {
+			setDown(t, from, "lo")
+			setDown(t, from, "eth1")
+			flushRuleset(t, b.linux.router)
+		},
+		"all its routes removed, and the rules": func() {
+			flushRuleset(t, b.linux.router)
 			all, err := from.allRoutes()
 			must(t, err)
 			for r := range all {
@@ -115,8 +122,18 @@ func TestNothingGoesAroundAnEncryptedNetwork(t *testing.T) {
 func TestNothingOfAnAttachmentGoesAround(t *testing.T) {
 	b := newLab(t)
 	guest, path := newGuest(t)
+	rules := func() (all []netlink.Rule) {
+		t.Helper()
+		for v := range overlayFamilies {
+			some, err := guest.rules(family(v))
+			must(t, err)
+			all = append(all, some...)
+		}
+		return all
+	}
 	before, err := guest.allRoutes()
 	must(t, err)
+	rulesBefore := rules()
 	withGuest := func(path string) Config {
 		c := guestConfig(path)
 		c.Overlays[0].Encrypted = true
@@ -128,7 +145,7 @@ func TestNothingOfAnAttachmentGoesAround(t *testing.T) {
 	goes := func() bool {
 		t.Helper()
 		_, err := guest.RouteGet([]byte{10, 9, 0, 99})
-		if err != nil && !errors.Is(err, unix.EHOSTUNREACH) {
+		if err != nil && !errors.Is(err, unix.ENETUNREACH) {
 			t.Fatal(err)
 		}
 		return err == nil
@@ -137,6 +154,10 @@ func TestNothingOfAnAttachmentGoesAround(t *testing.T) {
 	for name, damage := range map[string]func(){
 		"link removed": func() { deleteLink(t, guest, "swarm1")() },
 		"link down":    func() { setDown(t, guest, "swarm1") },
+		"loopback down, and the link removed": func() {
+			setDown(t, guest, "lo")
+			deleteLink(t, guest, "swarm1")()
+		},
 		"route removed": func() {
 			must(t, guest.removeRoute(route{dst: netip.MustParsePrefix("10.9.0.0/24"), link: indexOf(guest, "swarm1"), via: netip.MustParseAddr("10.9.0.1"),
 				src: netip.MustParseAddr("10.9.0.20")}))
@@ -172,6 +193,9 @@ func TestNothingOfAnAttachmentGoesAround(t *testing.T) {
 		must(t, leave())
 		if now, err := guest.allRoutes(); err != nil || !maps.Equal(now, before) {
 			t.Errorf("%s: its routes are %v, %v; were %v", name, now, err, before)
+		}
+		if now := rules(); !reflect.DeepEqual(now, rulesBefore) {
+			t.Errorf("%s: its rules are %v, were %v", name, now, rulesBefore)
 		}
 		must(t, b.linux.Apply(t.Context(), withGuest(path)))
 	}

@@ -180,14 +180,12 @@ func (n *namespace) removeNeighbour(link int, a netip.Addr) error {
 	return nil
 }
 
-// route is one of ours. It has no link if it is unreachable, and no gateway if what it leads to is on the link itself. One with a metric
-// counts where no other leads there.
+// route is one of ours. It has no link if it is unreachable, and no gateway if what it leads to is on the link itself.
 type route struct {
-	dst    netip.Prefix
-	link   int
-	via    netip.Addr
-	src    netip.Addr
-	metric int
+	dst  netip.Prefix
+	link int
+	via  netip.Addr
+	src  netip.Addr
 }
 
 // routes lists those of the main table that the kernel did not make itself, only a link's unless it is 0.
@@ -219,9 +217,6 @@ func (n *namespace) routesIn(table, link, family int) (map[route]bool, error) {
 		if one.Type == unix.RTN_UNREACHABLE {
 			r.link = 0
 		}
-		if one.Priority != usualMetrics[version(r.dst.Addr())] {
-			r.metric = one.Priority
-		}
 		have[r] = true
 	}
 	return have, nil
@@ -241,15 +236,12 @@ func (n *namespace) routesOfAll(sides []side) (map[route]bool, error) {
 }
 
 // addRoute adds a route, or puts it in the place of one with the same destination.
-func (n *namespace) addRoute(r route) error { return n.addRouteTo(unix.RT_TABLE_MAIN, r) }
-
-// addRouteTo does so with another table than the main one.
-func (n *namespace) addRouteTo(table int, r route) error {
-	set, m := n.RouteReplace, r.message()
-	if m.Table = table; n.foreign {
+func (n *namespace) addRoute(r route) error {
+	set := n.RouteReplace
+	if n.foreign {
 		set = n.RouteAdd
 	}
-	err := set(m)
+	err := set(r.message())
 	if n.foreign && errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("there is another route to %s in the network namespace: remove that first", r.dst)
 	}
@@ -259,12 +251,8 @@ func (n *namespace) addRouteTo(table int, r route) error {
 	return nil
 }
 
-func (n *namespace) removeRoute(r route) error { return n.removeRouteFrom(unix.RT_TABLE_MAIN, r) }
-
-func (n *namespace) removeRouteFrom(table int, r route) error {
-	m := r.message()
-	m.Table = table
-	if err := n.RouteDel(m); err != nil && !errors.Is(err, unix.ESRCH) {
+func (n *namespace) removeRoute(r route) error {
+	if err := n.RouteDel(r.message()); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("remove route %s in %s: %w", r, n.name, err)
 	}
 	return nil
@@ -275,7 +263,7 @@ func (n *namespace) syncRoutes(have map[route]bool, want ...route) error {
 	var errs []error
 	for r := range have {
 		// Adding replaces what has the same destination.
-		if !slices.ContainsFunc(want, func(w route) bool { return w.dst == r.dst && w.metric == r.metric }) {
+		if !slices.ContainsFunc(want, func(w route) bool { return w.dst == r.dst }) {
 			errs = append(errs, n.removeRoute(r))
 		}
 	}
@@ -288,7 +276,7 @@ func (n *namespace) syncRoutes(have map[route]bool, want ...route) error {
 }
 
 func (r route) message() *netlink.Route {
-	m := &netlink.Route{Dst: ipNet(r.dst), LinkIndex: r.link, Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_STATIC, Priority: r.metric}
+	m := &netlink.Route{Dst: ipNet(r.dst), LinkIndex: r.link, Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_STATIC}
 	switch {
 	case r.link == 0:
 		m.Type = unix.RTN_UNREACHABLE

@@ -97,7 +97,7 @@ func (l *Linux) linkTask(want *desired, t TaskLink) error {
 	}
 	defer inside.close()
 	if there {
-		err = errors.Join(inside.removeOldLink(), inside.syncSeals(t, sealsOf(want.sealed, t.Address)))
+		err = inside.removeOldLink()
 	} else {
 		err = setSysctls(taskSettings...)
 	}
@@ -288,7 +288,7 @@ func (n *namespace) cutAll(links []netlink.Link) error {
 
 // repairInside puts right what is missing of a task's link within its namespace. ok tells that the link is the other end of
 // the router's; where it is not, it must be made anew.
-func (l *Linux) repairInside(want *desired, t TaskLink, outer netlink.Link) (ok bool, err error) {
+func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, err error) {
 	inside, err := openNamespace("task "+t.ID, l.Namespace(t.ID))
 	if err != nil {
 		return false, err
@@ -298,10 +298,9 @@ func (l *Linux) repairInside(want *desired, t TaskLink, outer netlink.Link) (ok 
 	if err != nil || eth.Attrs().Name != t.gatewayEnd() || eth.Attrs().ParentIndex != outer.Attrs().Index {
 		return false, nil
 	}
-	b, seals := want.base, sealsOf(want.sealed, t.Address)
 	if t.guest() {
 		inside.foreign = true // what stands in the way there is the guest's matter: it is linked anew, and told alone why it cannot be
-		return errors.Join(inside.syncLink(eth, taskMAC(t.Address), l.taskMTU), inside.welcome(b, t, eth), inside.syncSeals(t, seals)) == nil, nil
+		return errors.Join(inside.syncLink(eth, taskMAC(t.Address), l.taskMTU), inside.welcome(b, t, eth)) == nil, nil
 	}
 	lo, err := inside.LinkByName("lo")
 	if err != nil {
@@ -318,7 +317,6 @@ func (l *Linux) repairInside(want *desired, t TaskLink, outer netlink.Link) (ok 
 			return false, err
 		}
 	}
-	err = errors.Join(inside.within(func() error { return setSysctls(resolverSettings...) }), inside.ensureResolverRoute(b, t.Address, eth.Attrs().Index),
-		inside.syncSeals(t, seals))
+	err = errors.Join(inside.within(func() error { return setSysctls(resolverSettings...) }), inside.ensureResolverRoute(b, t.Address, eth.Attrs().Index))
 	return err == nil, err
 }

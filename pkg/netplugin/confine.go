@@ -1,0 +1,151 @@
+package netplugin
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// What a task sends to a network goes by its link to that, or nowhere. Routing rules of its namespace say so: addresses of the network are looked
+// for among routes that are at least as narrow, and then are unreachable. Without them a task whose link is gone for a moment would begin
+// connections by its way out, which never come to anything. Rules outlive links, routes and the loopback.
+
+// confine is a subnet that a task reaches in no other way.
+type confine struct {
+	subnet netip.Prefix
+	// encrypted networks are reached with no address in another way; others are, with the gateway's, for answers (see home.go).
+	encrypted bool
+}
+
+// The priorities of the rules: before and after those of answers. The rule by which a subnet is unreachable follows.
+const (
+	sealPriority    = homePriority - 10
+	confinePriority = homePriority + 10
+)
+
+func (c confine) priority() int {
+	if c.encrypted {
+		return sealPriority
+	}
+	return confinePriority
+}
+
+// rules are the two that confine a task.
+func (c confine) rules() (all [2]netlink.Rule) {
+	for i := range all {
+		all[i] = *netlink.NewRule()
+		all[i].Family, all[i].Priority, all[i].Dst = familyOf(c.subnet.Addr()), c.priority()+i, ipNet(c.subnet)
+	}
+	all[0].Table, all[0].SuppressPrefixlen = unix.RT_TABLE_MAIN, c.subnet.Bits()-1
+	all[1].Type = unix.RTN_UNREACHABLE
+	return all
+}
+
+// listed is how the kernel tells of a rule, without its type.
+func listed(r netlink.Rule) netlink.Rule {
+	r.Type = 0
+	return r
+}
+
+// isConfine tells whether a rule is one of such a pair.
+func isConfine(r netlink.Rule) bool {
+	if r.Dst == nil {
+		return false
+	}
+	for _, encrypted := range []bool{true, false} {
+		for _, one := range (confine{prefixOf(r.Dst), encrypted}).rules() {
+			if hasRule([]netlink.Rule{listed(one)}, r) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// confinesOf are what a task is to be confined by. Of a guest, whose way out is its own, encrypted networks are.
+func (d *desired) confinesOf(t TaskLink) map[confine]bool {
+	all := map[confine]bool{}
+	for _, a := range t.Networks {
+		w := d.overlays[a.Overlay]
+		if w == nil || t.guest() && !w.source.Encrypted {
+			continue
+		}
+		for _, s := range w.subnets {
+			all[confine{s.Prefix.Masked(), w.source.Encrypted}] = true
+		}
+	}
+	return all
+}
+
+// syncConfines makes the rules in a namespace those.
+func (n *namespace) syncConfines(all map[confine]bool) error {
+	var errs []error
+	for _, v := range kernelVersions() {
+		have, err := n.rules(family(v))
+		if err != nil {
+			return err
+		}
+		var want []netlink.Rule
+		for c := range all {
+			if version(c.subnet.Addr()) != v {
+				continue
+			}
+			for _, r := range c.rules() {
+				want = append(want, listed(r))
+				if hasRule(have, listed(r)) {
+					continue
+				}
+				if err := n.RuleAdd(&r); err != nil && !errors.Is(err, unix.EEXIST) {
+					errs = append(errs, fmt.Errorf("add routing rule %s in %s: %w", r, n.name, err))
+				}
+			}
+		}
+		for _, r := range have {
+			if hasRule(want, r) || !isConfine(r) {
+				continue
+			}
+			if err := n.RuleDel(&r); err != nil && !errors.Is(err, unix.ENOENT) {
+				errs = append(errs, fmt.Errorf("remove routing rule %s in %s: %w", r, n.name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// confineTasks confines those of the tasks that are linked that are not yet as they should be.
+func (l *Linux) confineTasks(want *desired) error {
+	var errs []error
+	confined := make(map[string]map[confine]bool, len(want.tasks))
+	for id, t := range want.tasks {
+		if l.have.tasks[id].Address != t.Address {
+			continue // it is linked later, and until then as it was
+		}
+		all := want.confinesOf(t)
+		if have, known := l.have.confined[id]; !known || !maps.Equal(have, all) {
+			if err := l.confineWithin(id, all); err != nil {
+				errs = append(errs, &TaskError{id, err})
+				continue
+			}
+		}
+		confined[id] = all
+	}
+	l.have.confined = confined
+	return errors.Join(errs...)
+}
+
+// confineWithin is syncConfines for the namespace of a task. One without has no rules.
+func (l *Linux) confineWithin(task string, all map[confine]bool) error {
+	if !pinned(l.Namespace(task)) {
+		return nil
+	}
+	inside, err := openNamespace("task "+task, l.Namespace(task))
+	if err != nil {
+		return err
+	}
+	defer inside.close()
+	return inside.syncConfines(all)
+}
