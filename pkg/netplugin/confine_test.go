@@ -56,7 +56,9 @@ func TestNothingBeginsBesideANetwork(t *testing.T) {
 			must(t, task.RuleDel(&r))
 		}
 	}
-	b.disturbed(1 << 30)
+	if !b.disturbed(soon) {
+		t.Error("that its rules were taken away is not noticed")
+	}
 	b.apply(c)
 	if n := confined(); n != 2 {
 		t.Errorf("after a repair there are %d rules, want 2", n)

@@ -2,8 +2,8 @@
 // services and the addresses of tasks, and the numbers of published ports that a service left open.
 //
 // It owns the desired section of networks, ServiceDesired.VIPs and Ports, and TaskDesired.Networks; and it says in Pending what a
-// task waits for before it may be placed, and in Behind whom. It never decides what is on a network, and never gives away what somebody still holds:
-// a task holds its addresses until it is observed to have ended, a service until it is gone.
+// task waits for before it may be placed, and in Behind whom. It never decides what is on a network, and never gives away what
+// somebody still holds: a task holds its addresses until it is observed to have ended, a service until it is gone.
 //
 // There are two rules, for networks come and go on their own, and a network is there before what is on it. Rule is keyed by
 // network, Addresses by service. See docs/design/009-network-addresses.md for why no address has two holders.

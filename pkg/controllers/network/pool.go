@@ -151,16 +151,17 @@ func (r *span) free(from netip.Addr) netip.Addr {
 
 // room tells whether there is an address for one more, and gives none.
 func (p *pool) room() bool {
-	return len(p.ranges) > 0 && !slices.ContainsFunc(p.ranges, (*span).exhausted)
+	return len(p.ranges) > 0 && !slices.ContainsFunc(p.ranges, (*span).spent)
 }
 
-func (r *span) exhausted() bool { return r.full || !r.inside(r.free(r.low)) }
+// spent tells whether it has no address left.
+func (r *span) spent() bool { return r.full || !r.inside(r.free(r.low)) }
 
 // exhausted says that a network has no free address, with numbers.
 func (p *pool) exhausted() string {
 	var parts []string
 	for _, r := range p.ranges {
-		if !r.exhausted() {
+		if !r.spent() {
 			continue
 		}
 		all := r.size
