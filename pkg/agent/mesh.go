@@ -110,11 +110,13 @@ func (p *peers) wholeMesh() mesh {
 			}
 			other := one.at.service != "" && one.at.service != s.ID
 			m.contested = m.contested || other
+			ready := p.gateways.behind(s.ID, port)
 			if other && one.ready != nil {
-				continue
+				ready = nil
+			} else {
+				one.at.add(s.ID, port)
 			}
-			one.at.add(s.ID, port)
-			one.lead(p.gateways.behind(s.ID, port), p.resting.behind(s.ID, port))
+			one.lead(ready, p.resting.behind(s.ID, port))
 		}
 	}
 	for key, one := range ports {
@@ -130,13 +132,14 @@ func (p *peers) wholeMesh() mesh {
 	return m
 }
 
-// lead has a port lead to what there is of tasks.
+// lead has a port lead to what there is of tasks. Those that rest may be of several services: one that is being deleted, and the one that
+// has its port by then.
 func (p *meshPort) lead(ready, resting []reached) {
 	if ready != nil {
 		p.ready = toTargets(ready)
 	}
 	if resting != nil {
-		p.resting = toTargets(resting)
+		p.resting = joined(p.resting, toTargets(resting))
 	}
 }
 

@@ -86,6 +86,23 @@ func TestTargetsOfTasks(t *testing.T) {
 		leads("a task is made without it", tasks(elsewhere(6, true, udp(53))), "udp/8080 [100.64.7.2:53 100.64.9.3:53 100.64.9.5:53 100.64.9.6:53] resting []")
 		leads("and it is there again, at another", services(http(82), udp(53)), "tcp/8080 [100.64.7.2:80 100.64.9.3:80 100.64.9.5:81] resting []",
 			"udp/8080 [100.64.7.2:53 100.64.9.3:53 100.64.9.5:53 100.64.9.6:53] resting []")
+
+		// It is removed, and another one has its port by then: tasks of both are known for a moment.
+		resting := tasks(elsewhere(3, false, before...), elsewhere(5, false, after...))
+		resting.Services = []v1.PeerService{{ID: "web", Ports: before}}
+		resting.Gone = []string{"far6"}
+		leads("it is being removed", resting, "tcp/8080 [100.64.7.2:80] resting [100.64.9.3:80 100.64.9.5:81]", "udp/8080 [100.64.7.2:53] resting [100.64.9.3:53 100.64.9.5:53]")
+		for i, id := range []string{"a web", "xweb"} {
+			next := elsewhere(7+i, true, http(90))
+			next.Service = id
+			rests := elsewhere(9+i, false, http(90))
+			rests.Service = id
+			leads(id+" has its port", &v1.Peers{Services: []v1.PeerService{{ID: id, Name: id, Ports: []v1.PortConfig{http(90)}}}, Tasks: []v1.PeerTask{next, rests}},
+				fmt.Sprintf("tcp/8080 [100.64.7.2:80 %s:90] resting [100.64.9.3:80 100.64.9.5:81 %s:90]", next.Gateway, rests.Gateway),
+				"udp/8080 [100.64.7.2:53] resting [100.64.9.3:53 100.64.9.5:53]")
+			leads(id+" goes", &v1.Peers{Gone: []string{id, next.ID, rests.ID}}, "tcp/8080 [100.64.7.2:80] resting [100.64.9.3:80 100.64.9.5:81]",
+				"udp/8080 [100.64.7.2:53] resting [100.64.9.3:53 100.64.9.5:53]")
+		}
 	})
 }
 

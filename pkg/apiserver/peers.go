@@ -134,17 +134,22 @@ func (v *peerView) tellNetwork(id string) *told {
 // tellService is a service on one of the node's networks, or one that publishes ports on every node.
 func (v *peerView) tellService(id string) *told {
 	s, ok := store.Get(v.Snapshot, v1.Services, id)
-	if !ok || s.Spec == nil || !s.Meta.Deleting.IsZero() {
-		return nil // one that is being deleted has lost its name and its ports already
+	if !ok || s.Spec == nil {
+		return nil
 	}
-	networks := v.serviceNetworks(s)
-	if len(networks) == 0 && !publishes(s) {
+	// One that is being deleted has lost its name and its addresses already; its tasks keep the connections by its ports until they end.
+	deleting := !s.Meta.Deleting.IsZero()
+	name, networks := s.Meta.Name, v.serviceNetworks(s)
+	if deleting {
+		name, networks = "", nil
+	}
+	if len(networks) == 0 && !store.PublishesIngress(s) {
 		return nil
 	}
 	key := peerKey{id: id, spec: s.Meta.Revisions[v1.SectionSpec], desired: s.Meta.Revisions[v1.SectionDesired],
-		of: join(networks, func(n v1.PeerServiceNetwork) string { return n.Network })}
+		of: join(networks, func(n v1.PeerServiceNetwork) string { return n.Network }), deleting: deleting}
 	return v.kept.of(key, func() *told {
-		return tellPeer(&v1.PeerService{ID: id, Name: s.Meta.Name, Networks: networks, Ports: ingressPorts(s)})
+		return tellPeer(&v1.PeerService{ID: id, Name: name, Networks: networks, Ports: ingressPorts(s)})
 	})
 }
 
@@ -194,9 +199,6 @@ func withoutLength(address string) string {
 	address, _, _ = strings.Cut(address, "/")
 	return address
 }
-
-// publishes tells whether a service publishes ports on every node.
-func publishes(s *v1.Service) bool { return store.PublishesIngress(s) && s.Meta.Deleting.IsZero() }
 
 // ingressPorts are the ports that a service publishes on every node. One whose number is still to be chosen is left out.
 func ingressPorts(s *v1.Service) []v1.PortConfig {
@@ -251,7 +253,7 @@ func unreachable(t *v1.Task) bool { return v1.Observed(t).Terminal() || v1.TaskN
 
 func (v *peerView) ingress(service string) bool {
 	s, ok := store.Get(v.Snapshot, v1.Services, service)
-	return ok && publishes(s)
+	return ok && store.PublishesIngress(s)
 }
 
 // peerTask is a task with its addresses on the node's networks.
@@ -309,13 +311,13 @@ func join[T any](all []T, text func(T) string) string {
 	return b.String()
 }
 
-// peerKey is all that the JSON of a peer depends on: the revisions of its sections, which of its networks are told, and whether
-// its node is lost, or its address is another node's.
+// peerKey is all that the JSON of a peer depends on: the revisions of its sections, which of its networks are told, whether
+// its node is lost, or its address is another node's, and whether it is being deleted.
 type peerKey struct {
 	id                    string
 	spec, desired, status int64
 	of                    string
-	lost                  bool
+	lost, deleting        bool
 }
 
 // peerCache keeps the JSON of peers: the same goes to many nodes.

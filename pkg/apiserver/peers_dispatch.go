@@ -56,9 +56,7 @@ func (a *audience) forget(se *session) {
 func (a *audience) reset(s *store.Snapshot) {
 	clear(a.ingress)
 	for service := range s.IngressServices() {
-		if publishes(service) {
-			a.ingress[service.Meta.ID] = true
-		}
+		a.ingress[service.Meta.ID] = true
 	}
 	a.seen = s.Revision()
 }
@@ -162,7 +160,7 @@ func stampOf(old, now *v1.Task) time.Time {
 func (t *peerTouch) service(c *store.Change) {
 	old, _ := c.Old.(*v1.Service)
 	now, _ := c.New.(*v1.Service)
-	did, does := old != nil && publishes(old), now != nil && publishes(now)
+	did, does := store.PublishesIngress(old), store.PublishesIngress(now)
 	if does {
 		t.d.audience.ingress[c.ID] = true
 	} else {

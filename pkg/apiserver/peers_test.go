@@ -157,6 +157,44 @@ func TestPublishedPortsAreOnEveryNode(t *testing.T) {
 	}
 }
 
+// TestPortsOfAServiceThatIsRemoved: until its tasks have ended, nodes are told of its ports, and neither of its name nor of its addresses. Who
+// comes later is told the same.
+func TestPortsOfAServiceThatIsRemoved(t *testing.T) {
+	f := serve(t)
+	f.commit(append(networkOps("netA", "a", 4096), nodeOp("node1", 1), nodeOp("node2", 2), addrOp("node1", "10.0.0.1"), addrOp("node2", "10.0.0.2"))...)
+	spec := onNetworks("a")
+	spec.Endpoint = publishing(v1.PortConfig{Target: 80, Published: 8080, Mode: v1.PublishIngress}).Endpoint
+	f.commit(serviceOp("sI", "lb", spec), serviceOp("sA", "web", onNetworks("a")), peerTaskOp("tI", "sI", "node2", "netA"), peerTaskOp("tA", "sA", "node1", "netA"),
+		statusOp("tI", v1.TaskRunning, "100.64.2.3"))
+	a := f.connect("node1")
+	a.knows("node2", "netA", "sI", "sA", "tI", "tA")
+
+	removed := serviceOp("sI", "", spec)
+	removed.Meta = &v1.Meta{Deleting: time.Unix(1, 0)}
+	stopping := peerTaskOp("tI", "sI", "node2", "netA")
+	stopping.Value.(*v1.TaskDesired).State = v1.TaskShutdown
+	f.commit(removed, stopping)
+	for _, late := range []bool{false, true} {
+		if late {
+			a.stop()
+			a = f.connect("node1")
+		} else {
+			a.take()
+		}
+		a.knows("node2", "netA", "sI", "sA", "tI", "tA")
+		want := v1.PeerService{ID: "sI", Ports: spec.Endpoint.Ports}
+		if diff := cmp.Diff(want, a.peers["sI"]); diff != "" {
+			t.Errorf("late %t: the service (-want +got):\n%s", late, diff)
+		}
+		if task := a.peers["tI"].(v1.PeerTask); task.Ready || task.Gateway != "100.64.2.3" {
+			t.Errorf("late %t: its task is %+v", late, task)
+		}
+	}
+	f.commit(statusOp("tI", v1.TaskShutdown, "100.64.2.3"), store.Op{Kind: v1.KindService, ID: "sI", If: store.Always()})
+	a.take()
+	a.knows("node2", "netA", "sA", "tA")
+}
+
 func (a *agent) peerReady(id string, ready bool, op store.Op) {
 	a.Helper()
 	a.commit(op)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -75,6 +76,40 @@ func TestConnectionsKept(t *testing.T) {
 	askAll(t, "with short memories", idle) // the timers count from the next packet on
 	time.Sleep(2 * shortMemory)            // it is what is tested: nothing is said for so long
 	askAll(t, "after being idle", idle)
+}
+
+// TestConnectionsOutliveTheirService removes a service: its ports and its name lead nowhere from then on, on every node, and the connections that
+// its tasks have, here or elsewhere, by a port or the virtual address, go on through the drain delay.
+func TestConnectionsOutliveTheirService(t *testing.T) {
+	s := form(t, 1, 1)
+	first := s.Hosts[0]
+	s.network(first, "back")
+	s.serve(first, "from", 1, "--network", "back", "--constraint", "node.hostname=="+first.Name)
+	s.serve(first, "going", 2, "--network", "back", "--replicas-max-per-node", "1", "--publish", "8080:8080", "--stop-drain-delay", "10s")
+	from, vip := s.tasksOf(first, "from", 1)[0].Namespace, s.vip(first, "going")
+	conns := dialMany(t, from, vip+":8080", 20)
+	for _, h := range s.Hosts {
+		conns = append(conns, dialMany(t, s.Client, h.Addr.String()+":8080", 20)...)
+	}
+	askAll(t, "before", conns)
+	first.Must("service", "rm", "going")
+	refused := func(n *lab.Namespace, to string) {
+		s.Eventually(5*time.Second, to+" leads nowhere", func() error {
+			return n.Do(func() error {
+				conn, err := net.DialTimeout("tcp4", to, time.Second)
+				if err == nil {
+					conn.Close()
+					return errors.New("a new connection")
+				}
+				return nil
+			})
+		})
+	}
+	for _, h := range s.Hosts {
+		refused(s.Client, h.Addr.String()+":8080")
+	}
+	refused(from, vip+":8080")
+	askAll(t, "once nothing leads to it any more", conns)
 }
 
 // dialMany makes connections to a web server in a namespace, without a packet of their own while nothing is said.

@@ -57,7 +57,9 @@ type PeerNetwork struct {
 
 // PeerService is a service as others reach it.
 type PeerService struct {
-	ID       string               `json:"id"`
+	ID string `json:"id"`
+	// Name and Networks are empty where it is being deleted: it is found no more, and its ports are told for the connections that its tasks
+	// keep until they end.
 	Name     string               `json:"name"`
 	Networks []PeerServiceNetwork `json:"networks,omitempty"`
 	// Ports are those published through the routing mesh, with their numbers.
