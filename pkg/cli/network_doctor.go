@@ -107,8 +107,7 @@ func (a *app) networkDoctor(ctx context.Context, f *doctorFlags, network string)
 	for _, n := range all {
 		dead[n.Meta.ID] = n.Status == nil || n.Status.State != v1.NodeReady
 	}
-	// That who is down is not reached is no news.
-	d.Findings = slices.DeleteFunc(d.Findings, func(f v1.Finding) bool { return f.Check != v1.CheckNode && dead[f.Peer] })
+	d.Findings = causes(d.Findings, dead)
 	if f.output == "json" {
 		return a.writeDiagnosis(d)
 	}
@@ -120,6 +119,25 @@ func (a *app) networkDoctor(ctx context.Context, f *doctorFlags, network string)
 		names[n.Meta.ID] = n.Meta.Name
 	}
 	return a.printDiagnosis(d, names)
+}
+
+// causes are findings without those that follow from others: that who is down is not reached is no news, and where a node cannot encrypt a
+// network, nothing comes through there from or to it, whatever ports are open.
+func causes(all []v1.Finding, dead map[string]bool) []v1.Finding {
+	type part struct{ node, network string }
+	mute := make(map[part]bool)
+	for _, f := range all {
+		if f.Check == v1.CheckEncrypted && f.Peer == "" {
+			mute[part{f.Node, f.Network}] = true
+		}
+	}
+	return slices.DeleteFunc(all, func(f v1.Finding) bool {
+		if f.Peer == "" || f.Check == v1.CheckNode {
+			return false
+		}
+		through := f.Check == v1.CheckLink || f.Check == v1.CheckMTU || f.Check == v1.CheckEncrypted
+		return dead[f.Peer] || through && (mute[part{f.Node, f.Network}] || mute[part{f.Peer, f.Network}])
+	})
 }
 
 // foundErr ends a command that found something.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
 
@@ -17,5 +19,29 @@ func TestDoctorNamesNodesThatLeft(t *testing.T) {
 	}
 	if got, want := out.String(), "node manager1, to node worker1: one\nnode manager1, to node n3, which left: two\n"; got != want {
 		t.Errorf("it says %q, want %q", got, want)
+	}
+}
+
+// TestDoctorTellsCauses: what follows from a node that is down, or that cannot encrypt a network, is not told beside it, and all else is.
+func TestDoctorTellsCauses(t *testing.T) {
+	told := []v1.Finding{
+		{Check: v1.CheckEncrypted, Node: "n1", Network: "sealed", Text: "what encrypts it on this node does not answer"},
+		{Check: v1.CheckEncrypted, Node: "n3", Network: "other", Peer: "n1", Text: "there never was a handshake"},
+		{Check: v1.CheckLink, Node: "n1", Network: "open", Peer: "n2"},
+		{Check: v1.CheckLink, Node: "n2", Network: "sealed", Peer: "n3"},
+		{Check: v1.CheckNode, Node: "n4", Text: "it cannot be examined: it is down"},
+		{Check: v1.CheckRules, Node: "n1", Network: "sealed"},
+		{Check: v1.CheckUnderlay, Node: "n2", Peer: "n1"},
+	}
+	follows := []v1.Finding{
+		{Check: v1.CheckLink, Node: "n1", Network: "sealed", Peer: "n2"},
+		{Check: v1.CheckMTU, Node: "n1", Network: "sealed", Peer: "n2"},
+		{Check: v1.CheckLink, Node: "n2", Network: "sealed", Peer: "n1"},
+		{Check: v1.CheckEncrypted, Node: "n2", Network: "sealed", Peer: "n1"},
+		{Check: v1.CheckUnderlay, Node: "n2", Peer: "n4"},
+	}
+	got := causes(append(append([]v1.Finding{}, follows...), told...), map[string]bool{"n4": true})
+	if diff := cmp.Diff(told, got); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
 	}
 }
