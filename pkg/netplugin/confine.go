@@ -34,6 +34,9 @@ func (c confine) priority() int {
 	return confinePriority
 }
 
+// isSealPriority tells whether a rule of that priority in a guest is one of ours.
+func isSealPriority(p int) bool { return p == sealPriority || p == sealPriority+1 }
+
 // rules are the two that confine a task.
 func (c confine) rules() (all [2]netlink.Rule) {
 	for i := range all {

@@ -9,9 +9,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // guestConfig is a machine with a task and, where there is a path, a guest on one overlay.
@@ -109,6 +113,128 @@ func TestGuest(t *testing.T) {
 	}
 	if _, err := os.Stat(b.linux.Namespace("guest")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its namespace is still mounted: %v", err)
+	}
+}
+
+// TestTakenFromAGuest: what somebody takes away of ours in a guest's namespace is noticed at once, and put back; what is done there to anything
+// else is not looked at.
+func TestTakenFromAGuest(t *testing.T) {
+	b := newLab(t)
+	guest, path := newGuest(t)
+	c := guestConfig(path)
+	c.Overlays[0].Encrypted = true
+	c.Overlays[0].Subnets = append(c.Overlays[0].Subnets, Subnet{netip.MustParsePrefix("fd09::/64"), netip.MustParseAddr("fd09::1")})
+	c.Tasks[1].Networks[0].Addresses = append(c.Tasks[1].Networks[0].Addresses, netip.MustParseAddr("fd09::20"))
+	key, err := b.linux.PublicKey()
+	must(t, err)
+	c.Key = key
+	counted := map[string]int{}
+	b.linux.repaired = func(kind string, n int) { counted[kind] += n }
+	apply := func() { // its socket there is to be this process's only one
+		t.Helper()
+		guest.Handle.Close()
+		applied := b.linux.Apply(t.Context(), c)
+		guest.Handle, err = netlink.NewHandleAt(guest.fd, unix.NETLINK_ROUTE)
+		must(t, errors.Join(applied, err))
+	}
+	apply()
+	b.calm(t)
+
+	eth, err := guest.LinkByName("eth0")
+	must(t, err)
+	own := netlink.NewRule()
+	own.Priority, own.Table, own.Dst = 300, 7, ipNet(netip.MustParsePrefix("198.51.100.0/24"))
+	for range 500 {
+		more := netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("192.0.2.3/32"))}
+		must(t, guest.AddrAdd(eth, &more))
+		r := route{dst: netip.MustParsePrefix("198.51.100.0/24"), link: eth.Attrs().Index, src: netip.MustParseAddr("192.0.2.3")}
+		must(t, guest.addRoute(r))
+		must(t, guest.RuleAdd(own))
+		must(t, guest.RuleDel(own))
+		must(t, guest.removeRoute(r))
+		must(t, guest.AddrDel(eth, &more))
+	}
+	b.calm(t)
+
+	state := func() string {
+		t.Helper()
+		routes, err := guest.allRoutes()
+		must(t, err)
+		var all []string
+		for r := range routes {
+			all = append(all, fmt.Sprint(r))
+		}
+		for v := range overlayFamilies {
+			rules, err := guest.rules(family(v))
+			must(t, err)
+			for _, r := range rules {
+				all = append(all, fmt.Sprint(r))
+			}
+		}
+		for _, name := range []string{"swarm0", "swarm1"} {
+			list, err := guest.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: indexOf(guest, name)}}, unix.AF_UNSPEC)
+			must(t, err)
+			for _, a := range list {
+				all = append(all, fmt.Sprint(name, a.IPNet))
+			}
+		}
+		slices.Sort(all)
+		return strings.Join(all, "\n")
+	}
+	whole := state()
+	linked := func(name string) netlink.Link {
+		t.Helper()
+		one, err := guest.LinkByName(name)
+		must(t, err)
+		return one
+	}
+	via := func(subnet, gateway, src string) route {
+		return route{dst: netip.MustParsePrefix(subnet), link: indexOf(guest, "swarm1"), via: netip.MustParseAddr(gateway), src: netip.MustParseAddr(src)}
+	}
+	for name, damage := range map[string]struct {
+		do   func() error
+		kind string
+	}{
+		"a route":     {func() error { return guest.removeRoute(via("10.9.0.0/24", "10.9.0.1", "10.9.0.20")) }, kindRoute},
+		"one of IPv6": {func() error { return guest.removeRoute(via("fd09::/64", "fd09::1", "fd09::20")) }, kindRoute},
+		"the way to the resolver": {func() error {
+			return guest.removeRoute(guestRoute(b.linux.have.base, testAddr(7), indexOf(guest, "swarm0")))
+		}, kindRoute},
+		"an address": {func() error {
+			return guest.AddrDel(linked("swarm1"), &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("10.9.0.20/24"))})
+		}, kindAddress},
+		"one of IPv6 as well": {func() error {
+			return guest.AddrDel(linked("swarm1"), &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("fd09::20/64"))})
+		}, kindAddress},
+		"that of its names": {func() error { return guest.AddrDel(linked("swarm0"), &netlink.Addr{IPNet: ipNet(host(testAddr(7)))}) }, kindAddress},
+		"a rule": {func() error {
+			r := confine{netip.MustParsePrefix("10.9.0.0/24"), true}.rules()[0]
+			return guest.RuleDel(&r)
+		}, kindRule},
+		"one of a rule of IPv6": {func() error {
+			r := confine{netip.MustParsePrefix("fd09::/64"), true}.rules()[1]
+			return guest.RuleDel(&r)
+		}, kindRule},
+		"a link":        {func() error { return guest.LinkDel(linked("swarm1")) }, kindLink},
+		"that it is up": {func() error { return guest.LinkSetDown(linked("swarm1")) }, kindRoute}, // which go with it,
+	} {
+		clear(counted)
+		must(t, damage.do())
+		if state() == whole {
+			t.Errorf("%s was not taken away", name)
+		}
+		if !b.disturbed(time.Second) {
+			t.Errorf("%s was taken away, which is not noticed", name)
+		}
+		apply()
+		b.disturbed(time.Millisecond) // by damage that was done in several steps
+		if now := state(); now != whole {
+			t.Errorf("%s was taken away, and then there is\n%s\nbefore\n%s", name, now, whole)
+		}
+		if counted[damage.kind] == 0 {
+			t.Errorf("%s was put back, and counted are %v", name, counted)
+		}
+		b.calm(t)
 	}
 }
 

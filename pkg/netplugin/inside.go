@@ -3,7 +3,9 @@ package netplugin
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -12,7 +14,8 @@ import (
 )
 
 // What happens in the namespaces of tasks, the kernel tells in the router's namespace as well: each has a number there, for a link leads to
-// it. One socket hears of all. A task that may change its own links does so as often as it likes, and is let be.
+// it. One socket hears of all. A task that may change its own links does so as often as it likes, and is let be. Of a guest's namespace, heed is
+// taken of what is taken away of ours alone.
 
 // insides are the namespaces of tasks as they are listened to.
 type insides struct {
@@ -79,14 +82,78 @@ func (i *insides) scene(number int32) *scene {
 	return s
 }
 
-// byTask is what was done inside tasks, by the numbers of their namespaces and by kind.
-type byTask map[int32]map[string]int
+// byTask is what was done inside tasks, by the numbers of their namespaces.
+type byTask map[int32]*deeds
 
-func (b byTask) add(number int32, kind string) {
-	if b[number] == nil {
-		b[number] = map[string]int{}
+// deeds are what was done in one namespace: all of it by kind, and what was taken away of what may be ours in a guest's.
+type deeds struct {
+	kinds map[string]int
+	taken map[taking]int
+}
+
+// taking is that an address went, or a route by which it is the source, or a rule with a priority of ours, which has no address.
+type taking struct {
+	kind    string
+	address netip.Addr
+}
+
+func (b byTask) add(number int32, kind string, m *syscall.NetlinkMessage) {
+	d := b[number]
+	if d == nil {
+		d = &deeds{map[string]int{}, map[taking]int{}}
+		b[number] = d
 	}
-	b[number][kind]++
+	d.kinds[kind]++
+	if address, taken := takes(m); taken {
+		d.taken[taking{kind, address}]++
+	}
+}
+
+// takes tells whether a message says that an address, a route from one or a rule of ours went, and which address that was.
+func takes(m *syscall.NetlinkMessage) (address netip.Addr, taken bool) {
+	const sizeofRule, attrPriority = 12, 6 // struct fib_rule_hdr and FRA_PRIORITY, see linux/fib_rules.h
+	var header int
+	var attr uint16
+	switch m.Header.Type {
+	case unix.RTM_DELADDR:
+		header, attr = unix.SizeofIfAddrmsg, unix.IFA_ADDRESS
+	case unix.RTM_DELROUTE:
+		header, attr = unix.SizeofRtMsg, unix.RTA_PREFSRC
+	case unix.RTM_DELRULE:
+		header, attr = sizeofRule, attrPriority
+	default:
+		return address, false
+	}
+	if len(m.Data) < header {
+		return address, false
+	}
+	attrs, err := nl.ParseRouteAttr(m.Data[header:])
+	if err != nil {
+		return address, false
+	}
+	for _, a := range attrs {
+		switch {
+		case a.Attr.Type&attributeType != attr:
+		case m.Header.Type == unix.RTM_DELRULE:
+			return address, len(a.Value) >= 4 && isSealPriority(int(nativeUint32(a.Value)))
+		default:
+			return netip.AddrFromSlice(a.Value)
+		}
+	}
+	return address, false
+}
+
+// from are the kinds of what was taken from a guest, with how often.
+func (d *deeds) from(t TaskLink, found map[string]int) {
+	for what, n := range d.taken {
+		own := what.kind == kindRule || what.address == t.Address
+		for _, a := range t.Networks {
+			own = own || slices.Contains(a.Addresses, what.address)
+		}
+		if own {
+			found[what.kind] += n
+		}
+	}
 }
 
 // inside are the tasks as they are listened to; nil where they are not.
@@ -103,7 +170,7 @@ func (l *Linux) readInside(found map[string]int) {
 	if inside == nil {
 		return
 	}
-	inside.read(l.watch.buffer, func(number int32, kind string, _ *syscall.NetlinkMessage) { done.add(number, kind) })
+	inside.read(l.watch.buffer, done.add)
 	l.heed(inside, done, found)
 }
 
@@ -121,7 +188,7 @@ func (l *Linux) readOwnInside(own, others map[string]int) {
 			own[kind]++
 		case 0: // what the kernel makes of a change has no sender
 		default:
-			done.add(number, kind)
+			done.add(number, kind, m)
 		}
 	})
 	clear(inside.letBe)
@@ -131,7 +198,7 @@ func (l *Linux) readOwnInside(own, others map[string]int) {
 	l.heed(inside, done, others)
 }
 
-// heed adds to what was found what somebody did inside tasks that do not change their links themselves.
+// heed adds to what was found what somebody did inside tasks that do not change their links themselves, and took from guests.
 func (l *Linux) heed(inside *insides, done byTask, found map[string]int) {
 	if len(done) == 0 {
 		return
@@ -141,28 +208,32 @@ func (l *Linux) heed(inside *insides, done byTask, found map[string]int) {
 		found[kindUnknown]++
 		return
 	}
-	for number, kinds := range done {
-		if !watched[number] {
+	for number, d := range done {
+		t, there := watched[number]
+		switch {
+		case !there:
 			inside.letBe[number] = true
-			continue
-		}
-		for kind, n := range kinds {
-			found[kind] += n
+		case t.guest():
+			d.from(t, found)
+		default:
+			for kind, n := range d.kinds {
+				found[kind] += n
+			}
 		}
 	}
 }
 
-// watchedTasks are the tasks that are linked and do not change their links themselves, by their namespaces' numbers.
-func (l *Linux) watchedTasks() (map[int32]bool, error) {
+// watchedTasks are the tasks that are linked and do not change their links themselves, and the guests, by their namespaces' numbers.
+func (l *Linux) watchedTasks() (map[int32]TaskLink, error) {
 	links, err := dump(l.router.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links in %s: %w", l.router.name, err)
 	}
-	watched := map[int32]bool{}
+	watched := map[int32]TaskLink{}
 	for _, one := range links {
 		t, there := l.have.tasks[one.Attrs().Alias]
-		if there && one.Attrs().Name == linkName(t.Address) && !t.guest() && !t.Administers {
-			watched[int32(one.Attrs().NetNsID)] = true
+		if there && one.Attrs().Name == linkName(t.Address) && (t.guest() || !t.Administers) {
+			watched[int32(one.Attrs().NetNsID)] = t
 		}
 	}
 	return watched, nil

@@ -17,8 +17,8 @@ import (
 // else did; what comes while Apply runs is else taken to be Apply's own: the kernel has told of a change before it answers who asked for it.
 // Of links and settings it does not tell who asked: see missLinks.
 //
-// Nothing is told of other settings in /proc/sys and of mounts, and tasks that may change their own links are not listened to, as they may
-// do so all day (see insides). For these there is reading back now and then (see Resync).
+// Nothing is told of other settings in /proc/sys and of mounts, tasks that may change their own links are not listened to, as they may
+// do so all day, and of guests only what is taken away is heeded (see insides). For these there is reading back now and then (see Resync).
 
 // watchPause is between two looks at what the kernel told: what comes together is one disturbance, and a machine on which much
 // happens that is not ours is not looked at more often.
