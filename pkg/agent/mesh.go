@@ -26,11 +26,11 @@ type mesh struct {
 	ports   []meshPort // in order
 	whole   bool       // all is to be worked out anew
 	changed map[string]bool
-	// contested tells that services have a port in common: which has it depends on what tasks there are.
-	contested bool
+	// contested are the services that have a port in common with another: which has it depends on what tasks there are.
+	contested map[string]bool
 }
 
-func newMesh() mesh { return mesh{changed: map[string]bool{}} }
+func newMesh() mesh { return mesh{changed: map[string]bool{}, contested: map[string]bool{}} }
 
 // find is where a port is, or would be.
 func (m *mesh) find(key portKey) (i int, there bool) {
@@ -44,7 +44,7 @@ func byNumber(a, b portKey) int {
 // meshPorts are the ports that lead to tasks of others, in order. Nobody changes them.
 func (p *peers) meshPorts() []meshPort {
 	for id := range p.mesh.changed {
-		p.mesh.whole = p.mesh.whole || p.mesh.contested || !p.followTasks(id)
+		p.mesh.whole = p.mesh.whole || p.mesh.contested[id] || !p.followTasks(id)
 	}
 	if p.mesh.whole {
 		p.mesh = p.wholeMesh()
@@ -109,7 +109,9 @@ func (p *peers) wholeMesh() mesh {
 				ports[key] = one
 			}
 			other := one.at.service != "" && one.at.service != s.ID
-			m.contested = m.contested || other
+			if other {
+				m.contested[s.ID], m.contested[one.at.service] = true, true
+			}
 			ready := p.gateways.behind(s.ID, port)
 			if other && one.ready != nil {
 				ready = nil
