@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +23,8 @@ import (
 const (
 	// soon is how long after everything runs again the last pair should take to talk; how often it took longer is told.
 	soon = 2 * time.Second
+	// madeAnew is after how many rounds each the hosts' networks are made from nothing, to compare them.
+	madeAnew = 20
 	// atLast is how long it may take on a machine that does much else. What only reading all back would mend takes longer.
 	atLast = 20 * time.Second
 )
@@ -36,6 +40,8 @@ type chaos struct {
 	making, changing []func() error
 	late             int // rounds in which a pair took longer than soon
 	slowest          time.Duration
+	// addresses are those that tasks had when they were last looked at.
+	addresses atomic.Pointer[[]string]
 }
 
 // chaosService is a service as it is wanted.
@@ -85,7 +91,11 @@ func TestNetworkChaos(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("round %d of seed %d", i, seed)
 		}
+		if i%madeAnew == madeAnew-1 {
+			c.allSameWhenMade()
+		}
 	}
+	c.allSameWhenMade()
 	stop()
 	t.Logf("%d rounds: the last pair talked %s after everything ran at the latest; in %d rounds later than %s", *faultRounds, c.slowest.Round(time.Millisecond), c.late, soon)
 	for name := range c.services {
@@ -96,6 +106,27 @@ func TestNetworkChaos(t *testing.T) {
 	}
 	clear(c.services)
 	c.Eventually(generous, "nothing is left of networks on any host", func() error { return c.asWanted(nil) })
+	c.allSameWhenMade()
+}
+
+// allSameWhenMade does sameWhenMade with each host, after which everybody talks.
+func (c *chaos) allSameWhenMade() {
+	for _, h := range c.Hosts {
+		c.sameWhenMade(h)
+	}
+	var tasks []chaosTask
+	c.Eventually(generous, "everything runs once all was made anew", func() (err error) {
+		tasks, err = c.running()
+		return err
+	})
+	defer func() {
+		for _, t := range tasks {
+			t.inside.Leave()
+		}
+	}()
+	if _, err := c.matrix(tasks); err != nil {
+		c.t.Fatalf("everybody talks once all was made anew: %v", err)
+	}
 }
 
 func (c *chaos) makeNetwork(name string) {
@@ -135,6 +166,9 @@ func (c *chaos) round(number int) {
 			continue
 		}
 		what, err := one.do()
+		if errors.Is(err, errNobody) {
+			what, err = "nothing: there was nobody to "+what, nil
+		}
 		did = append(did, what)
 		if err != nil {
 			c.t.Errorf("%s: %v", what, err)
@@ -189,6 +223,9 @@ func (c *chaos) round(number int) {
 	c.t.Logf("round %d: %s; ran %s after it was mended, everybody talked %s later", number, what, runs.Sub(mended).Round(10*time.Millisecond), talks.Round(10*time.Millisecond))
 }
 
+// errNobody is of a fault that found nothing to hurt.
+var errNobody = errors.New("there is nobody to do it to")
+
 // fault is one random thing; one that asks the manager is left out where another fault keeps it from answering.
 type fault struct {
 	asks bool
@@ -228,7 +265,7 @@ func (c *chaos) faults() []fault {
 
 func (c *chaos) hurtHost(h *lab.Host, how func() error) error {
 	if h.Namespace == nil {
-		return nil
+		return errNobody
 	}
 	return h.Do(how)
 }
@@ -237,11 +274,11 @@ func (c *chaos) hurtHost(h *lab.Host, how func() error) error {
 func (c *chaos) hurtOneOf(h *lab.Host, kind string, how func() error) error {
 	spaces := spacesOf(h, kind)
 	if h.Namespace == nil || len(spaces) == 0 {
-		return nil
+		return errNobody
 	}
 	n, err := lab.Inside(spaces[c.random.IntN(len(spaces))])
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // it went meanwhile
+		return errNobody // it went meanwhile
 	}
 	if err != nil {
 		return err
@@ -273,7 +310,7 @@ func flushRuleset() error {
 func (c *chaos) deleteRoute() error {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil || len(routes) == 0 {
-		return err
+		return cmp.Or(err, errNobody)
 	}
 	return ignoreGone(netlink.RouteDel(&routes[c.random.IntN(len(routes))]))
 }
@@ -282,7 +319,7 @@ func (c *chaos) deleteLink() error {
 	links, err := netlink.LinkList()
 	links = slices.DeleteFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == "lo" })
 	if err != nil || len(links) == 0 {
-		return err
+		return cmp.Or(err, errNobody)
 	}
 	return ignoreGone(netlink.LinkDel(links[c.random.IntN(len(links))]))
 }
@@ -305,7 +342,11 @@ func ignoreGone(err error) error {
 
 // killWires kills the processes that encrypt on a host.
 func (c *chaos) killWires(h *lab.Host) error {
-	for _, pid := range wiresOn(c.t, h) {
+	wires := wiresOn(c.t, h)
+	if len(wires) == 0 {
+		return errNobody
+	}
+	for _, pid := range wires {
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
@@ -318,7 +359,7 @@ func (c *chaos) exhaust(h *lab.Host) error {
 	r := h.Ctl("service", "create", "--quiet", "--detach", "--name", "many", "--replicas", "9", "--network", "tiny", "--endpoint-mode", "dnsrr",
 		"--restart-delay", "100ms", "hello:1")
 	if r.Err != nil {
-		return nil // another fault keeps the manager from it
+		return errNobody // another fault keeps the manager from it
 	}
 	told := lab.Await(generous, func() error {
 		if out := h.Ctl("service", "ps", "--no-trunc", "many"); !strings.Contains(out.Stdout, "are in use") {

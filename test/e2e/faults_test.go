@@ -84,6 +84,9 @@ func (f *faults) round(number int, random *rand.Rand) error {
 	var did []string
 	for range 1 + random.IntN(2) {
 		what, err := f.fault(random)
+		if errors.Is(err, errNobody) {
+			what, err = "nothing: there was nobody to "+what, nil
+		}
 		if err != nil {
 			l.stop()
 			return fmt.Errorf("%s: %w", what, err)

@@ -19,7 +19,7 @@ func (m *mending) do(err error, undo func() error) error {
 // down ends a host's daemon in some way; mending starts it again.
 func (m *mending) down(h *lab.Host, how func() error) error {
 	if h.Namespace == nil || !h.Alive() {
-		return nil // by an earlier fault of this round
+		return errNobody // by an earlier fault of this round
 	}
 	if err := how(); err != nil {
 		return err
