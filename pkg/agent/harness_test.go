@@ -423,7 +423,11 @@ type plainZone struct {
 }
 
 func plain(z *dnsplugin.Zone) plainZone {
-	return plainZone{z.Name, maps.Collect(z.Hosts.All()), maps.Collect(z.Reverse.All()), z.Ports}
+	ports := make(map[string][]dnsplugin.Port, len(z.Ports))
+	for name, of := range z.Ports { // of services with one name, in any order
+		ports[name] = slices.SortedFunc(slices.Values(of), func(a, b dnsplugin.Port) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	}
+	return plainZone{z.Name, maps.Collect(z.Hosts.All()), maps.Collect(z.Reverse.All()), ports}
 }
 
 // shown are the newest names, as people read them.

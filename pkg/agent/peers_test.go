@@ -60,7 +60,8 @@ func backend(l *lab) {
 		Nodes:    []v1.PeerNode{{ID: "other", Index: 9, Addr: "192.0.2.9", DataKey: dataKeyOf(1), IPv6: true}, {ID: nodeID, Index: 7, DataKey: dataKeyOf(2)}, {ID: "mute", Index: 3}},
 		Networks: []v1.PeerNetwork{peerNetwork("n1", 4096)},
 		Services: []v1.PeerService{{ID: "web", Name: "Web", Ports: []v1.PortConfig{{Name: "http", Target: 80, Published: 8080, Mode: v1.PublishIngress}},
-			Networks: []v1.PeerServiceNetwork{{Network: "n1", VIPs: []string{"10.0.1.2"}, Aliases: []string{"front"}}}}},
+			HostPorts: []v1.PortConfig{{Name: "admin", Target: 9000, Published: 9001, Mode: v1.PublishHost}}, // which the mesh does not lead to
+			Networks:  []v1.PeerServiceNetwork{{Network: "n1", VIPs: []string{"10.0.1.2"}, Aliases: []string{"front"}}}}},
 		Tasks: []v1.PeerTask{peerTask("task2", "web", "other", true, "n1", "10.0.1.9/24")},
 	}
 	l.swarm.peers.Tasks[0].Gateway, l.swarm.peers.Tasks[0].Name = "100.64.9.2", "web.2"
@@ -128,7 +129,7 @@ func TestConfigFromPeers(t *testing.T) {
 			`"tasks.front":["10.0.1.5","10.0.1.9"],"tasks.web":["10.0.1.5","10.0.1.9"],"web":["10.0.1.2"],"web.1":["10.0.1.5"],` +
 			`"web.1.t1":["10.0.1.5"],"web.2":["10.0.1.9"],"web.2.task2":["10.0.1.9"]},` +
 			`"Reverse":{"10.0.1.2":"Web.name-n1","10.0.1.5":"web.1.t1.name-n1","10.0.1.9":"web.2.task2.name-n1"},` +
-			`"Ports":{"web":[{"Name":"http","Protocol":"tcp","Port":80}]}}}}`
+			`"Ports":{"web":[{"Name":"admin","Protocol":"tcp","Port":9000},{"Name":"http","Protocol":"tcp","Port":80}]}}}}`
 		if diff := cmp.Diff(names, l.names.shown(t)); diff != "" {
 			t.Errorf("names (-want +got):\n%s", diff)
 		}
@@ -442,6 +443,9 @@ func randomPeers(random *rand.Rand, known *peers) (m v1.Peers) {
 		}
 		if random.IntN(2) == 0 { // another, or the same one at some place more
 			s.Ports = append(s.Ports, v1.PortConfig{Name: "http", Target: 80, Published: uint16(8080 + random.IntN(2)), HostIP: "10.0.0." + s.ID[1:]})
+		}
+		if random.IntN(2) == 0 {
+			s.HostPorts = []v1.PortConfig{{Target: uint16(9000 + random.IntN(2)), Mode: v1.PublishHost}}
 		}
 		m.Services = append(m.Services, s)
 	case 3:

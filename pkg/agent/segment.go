@@ -307,7 +307,7 @@ func (s *segment) resolver(n *v1.PeerNetwork) *dnsplugin.Zone {
 	return s.zone
 }
 
-// servicePorts are the ports of the services that are known, by their names.
+// servicePorts are the ports of the services that are known, by their names, whichever nodes publish them: who asks goes to a task itself.
 func (s *segment) servicePorts() map[string][]dnsplugin.Port {
 	ports := make(map[string][]dnsplugin.Port)
 	for _, m := range s.services {
@@ -315,7 +315,7 @@ func (s *segment) servicePorts() map[string][]dnsplugin.Port {
 			continue
 		}
 		name := strings.ToLower(m.peer.Name)
-		for _, p := range m.peer.Ports {
+		for _, p := range slices.Concat(m.peer.Ports, m.peer.HostPorts) {
 			ports[name] = append(ports[name], dnsplugin.Port{Name: p.Name, Protocol: string(cmp.Or(p.Protocol, v1.TCP)), Port: p.Target})
 		}
 	}

@@ -146,10 +146,14 @@ func (v *peerView) tellService(id string) *told {
 	if len(networks) == 0 && !store.PublishesIngress(s) {
 		return nil
 	}
+	var hostPorts []v1.PortConfig // only names use them
+	if len(networks) > 0 {
+		hostPorts = portsOfHosts(s)
+	}
 	key := peerKey{id: id, spec: s.Meta.Revisions[v1.SectionSpec], desired: s.Meta.Revisions[v1.SectionDesired],
 		of: join(networks, func(n v1.PeerServiceNetwork) string { return n.Network }), deleting: deleting}
 	return v.kept.of(key, func() *told {
-		return tellPeer(&v1.PeerService{ID: id, Name: name, Networks: networks, Ports: ingressPorts(s)})
+		return tellPeer(&v1.PeerService{ID: id, Name: name, Networks: networks, Ports: ingressPorts(s), HostPorts: hostPorts})
 	})
 }
 
@@ -206,6 +210,19 @@ func ingressPorts(s *v1.Service) []v1.PortConfig {
 	for _, p := range v1.PublishedPorts(s) {
 		if p.Mode != v1.PublishHost && p.Published != 0 {
 			ports = append(ports, p)
+		}
+	}
+	return ports
+}
+
+// portsOfHosts are the ports that a service publishes by the nodes of its tasks alone, each once. Where they answer is left out: it is each
+// task's own, and no change of it is news to names.
+func portsOfHosts(s *v1.Service) []v1.PortConfig {
+	var ports []v1.PortConfig
+	for _, p := range v1.PublishedPorts(s) {
+		told := v1.PortConfig{Name: p.Name, Protocol: p.Protocol, Target: p.Target, Mode: p.Mode}
+		if p.Mode == v1.PublishHost && !slices.Contains(ports, told) {
+			ports = append(ports, told)
 		}
 	}
 	return ports

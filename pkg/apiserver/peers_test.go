@@ -163,7 +163,7 @@ func TestPortsOfAServiceThatIsRemoved(t *testing.T) {
 	f := serve(t)
 	f.commit(append(networkOps("netA", "a", 4096), nodeOp("node1", 1), nodeOp("node2", 2), addrOp("node1", "10.0.0.1"), addrOp("node2", "10.0.0.2"))...)
 	spec := onNetworks("a")
-	spec.Endpoint = publishing(v1.PortConfig{Target: 80, Published: 8080, Mode: v1.PublishIngress}).Endpoint
+	spec.Endpoint = publishing(v1.PortConfig{Target: 80, Published: 8080, Mode: v1.PublishIngress}, v1.PortConfig{Target: 90, Mode: v1.PublishHost}).Endpoint
 	f.commit(serviceOp("sI", "lb", spec), serviceOp("sA", "web", onNetworks("a")), peerTaskOp("tI", "sI", "node2", "netA"), peerTaskOp("tA", "sA", "node1", "netA"),
 		statusOp("tI", v1.TaskRunning, "100.64.2.3"))
 	a := f.connect("node1")
@@ -182,7 +182,7 @@ func TestPortsOfAServiceThatIsRemoved(t *testing.T) {
 			a.take()
 		}
 		a.knows("node2", "netA", "sI", "sA", "tI", "tA")
-		want := v1.PeerService{ID: "sI", Ports: spec.Endpoint.Ports}
+		want := v1.PeerService{ID: "sI", Ports: spec.Endpoint.Ports[:1]}
 		if diff := cmp.Diff(want, a.peers["sI"]); diff != "" {
 			t.Errorf("late %t: the service (-want +got):\n%s", late, diff)
 		}
@@ -193,6 +193,41 @@ func TestPortsOfAServiceThatIsRemoved(t *testing.T) {
 	f.commit(statusOp("tI", v1.TaskShutdown, "100.64.2.3"), store.Op{Kind: v1.KindService, ID: "sI", If: store.Always()})
 	a.take()
 	a.knows("node2", "netA", "sA", "tA")
+}
+
+// TestHostPortsAreForNames: a node is told which ports the services on its networks publish by the nodes of their tasks, each once and apart
+// from those of the mesh. Of services that are on none of its networks it is not.
+func TestHostPortsAreForNames(t *testing.T) {
+	f := serve(t)
+	f.commit(append(networkOps("netA", "a", 4096), nodeOp("node1", 1), nodeOp("node2", 2), addrOp("node1", "10.0.0.1"), addrOp("node2", "10.0.0.2"))...)
+	mesh, host := v1.PortConfig{Target: 80, Published: 8080, Mode: v1.PublishIngress}, func(name string, target, published uint16, at string) v1.PortConfig {
+		return v1.PortConfig{Name: name, Protocol: v1.TCP, Target: target, Published: published, Mode: v1.PublishHost, HostIP: at}
+	}
+	both, rr := onNetworks("a"), onNetworks("a")
+	both.Endpoint = publishing(host("admin", 9000, 8071, "127.0.0.1"), mesh, host("admin", 9000, 8071, "10.0.0.1"), host("any", 9001, 0, "")).Endpoint
+	rr.Endpoint = publishing(host("", 9000, 8072, "")).Endpoint
+	rr.Endpoint.Mode = v1.EndpointDNSRR
+	f.commit(serviceOp("sBoth", "web", both), serviceOp("sRR", "rr", rr), serviceOp("sAlone", "alone", publishing(host("", 9000, 8073, ""))),
+		peerTaskOp("tA", "sBoth", "node1", "netA"))
+	told := func(a *agent, id string, ports, hostPorts []v1.PortConfig) {
+		t.Helper()
+		got := a.peers[id].(v1.PeerService)
+		if diff := cmp.Diff([][]v1.PortConfig{ports, hostPorts}, [][]v1.PortConfig{got.Ports, got.HostPorts}); diff != "" {
+			t.Errorf("%s, the ports of %s (-want +got):\n%s", a.name, id, diff)
+		}
+	}
+	a := f.connect("node1")
+	a.knows("node2", "netA", "sBoth", "sRR", "tA")
+	told(a, "sBoth", []v1.PortConfig{mesh}, []v1.PortConfig{host("admin", 9000, 0, ""), host("any", 9001, 0, "")})
+	told(a, "sRR", nil, []v1.PortConfig{host("", 9000, 0, "")})
+	other := f.connect("node2")
+	other.knows("node1", "sBoth")
+	told(other, "sBoth", []v1.PortConfig{mesh}, nil)
+
+	rr.Endpoint = publishing(host("", 9002, 8072, "")).Endpoint
+	f.commit(serviceOp("sRR", "rr", rr))
+	a.take()
+	told(a, "sRR", nil, []v1.PortConfig{host("", 9002, 0, "")})
 }
 
 func (a *agent) peerReady(id string, ready bool, op store.Op) {

@@ -87,6 +87,10 @@ func TestAnswers(t *testing.T) {
 		{one, "_5060._udp.rr", dns.TypeSRV, "NOERROR\n" + // one of three has a name that leads nowhere
 			"_5060._udp.rr. SRV 0 0 5060 rr.\n_5060._udp.rr. SRV 0 0 5060 rr.1.\n_5060._udp.rr. SRV 0 0 5060 rr.2.\n" +
 			"extra rr. A 10.0.1.23\nextra rr.1. A 10.0.1.21\nextra rr.2. A 10.0.1.22"},
+		{one, "_9000._tcp.rr.front", dns.TypeSRV, "NOERROR\n" + // once, though it is published in two ways
+			"_9000._tcp.rr.front. SRV 0 0 9000 rr.1.\n_9000._tcp.rr.front. SRV 0 0 9000 rr.2.\n_9000._tcp.rr.front. SRV 0 0 9000 rr.front.\n" +
+			"extra rr.1. A 10.0.1.21\nextra rr.2. A 10.0.1.22\nextra rr.front. A 10.0.1.23"},
+		{one, "_admin._tcp.rr.1", dns.TypeSRV, "NXDOMAIN\nns rr.1. SOA"},
 		{one, "_http._tcp.web", dns.TypeA, "NOERROR\nns _http._tcp.web. SOA"},
 		{one, "_http._tcp.gone", dns.TypeSRV, "NOERROR\nns _http._tcp.gone. SOA"},
 		{one, "_nosuch._tcp.web", dns.TypeSRV, "NXDOMAIN\nns web. SOA"},

@@ -64,7 +64,7 @@ func sample() *Names {
 		}),
 		Ports: map[string][]Port{
 			"web":  {{Name: "http", Protocol: "tcp", Port: 80}, {Name: "http", Protocol: "udp", Port: 443}, {Protocol: "tcp", Port: 9090}},
-			"rr":   {{Name: "sip", Protocol: "udp", Port: 5060}, {Name: "alt", Protocol: "udp", Port: 5060}},
+			"rr":   {{Name: "sip", Protocol: "udp", Port: 5060}, {Name: "alt", Protocol: "udp", Port: 5060}, {Name: "admin", Protocol: "tcp", Port: 9000}, {Protocol: "tcp", Port: 9000}},
 			"gone": {{Name: "http", Protocol: "tcp", Port: 80}},
 		},
 	}

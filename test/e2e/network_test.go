@@ -118,15 +118,16 @@ func (s *swarm) network(h *lab.Host, name string, args ...string) {
 	h.Must(append([]string{"network", "create", "--driver", "overlay"}, append(args, name)...)...)
 }
 
-// TestNetworks: two networks with the same subnet over three hosts. Names, virtual addresses, round robin, aliases and reverse names are
-// right from every task, nothing leads from one network to the other, and published ports keep the client's address on every node.
+// TestNetworks: two networks with the same subnet over three hosts. Names, virtual addresses, round robin, aliases, reverse names and
+// ports' records are right from every task, nothing leads from one network to the other, and published ports keep the client's address on every node.
 func TestNetworks(t *testing.T) {
 	s := form(t, 1, 2)
 	first := s.Hosts[0]
 	s.network(first, "red", "--subnet", "10.20.0.0/24")
 	s.network(first, "blue", "--subnet", "10.20.0.0/24")
-	s.serve(first, "web", 3, "--network", "name=red,alias=front", "--publish", "8080:8080", "--replicas-max-per-node", "1")
-	s.serve(first, "db", 3, "--network", "red", "--endpoint-mode", "dnsrr", "--replicas-max-per-node", "1")
+	s.serve(first, "web", 3, "--network", "name=red,alias=front", "--publish", "8080:8080",
+		"--publish", "mode=host,target=9000,published=8061", "--replicas-max-per-node", "1")
+	s.serve(first, "db", 3, "--network", "red", "--endpoint-mode", "dnsrr", "--publish", "mode=host,target=8080,published=8060", "--replicas-max-per-node", "1")
 	s.serve(first, "other", 3, "--network", "blue", "--replicas-max-per-node", "1")
 	webs, dbs, others := s.tasksOf(first, "web", 3), s.tasksOf(first, "db", 3), s.tasksOf(first, "other", 3)
 	vip := s.vip(first, "web")
@@ -144,6 +145,9 @@ func TestNetworks(t *testing.T) {
 			s.resolves(from, one.name, one.address(0))
 			s.named(from, one)
 		}
+		s.serves(from, "web", 8080, "web.red.")
+		s.serves(from, "web", 9000, "web.red.")
+		s.serves(from, "db", 8080, fullNames(dbs, "red")...)
 		s.unknown(from, "other")
 		s.spreads(from, "web", webs)
 		s.spreads(from, "db", dbs)
@@ -300,6 +304,34 @@ func (s *swarm) resolves(from inside, name string, want ...string) {
 		}
 		return nil
 	})
+}
+
+// serves waits until the record of a service's port, which it publishes in whichever mode, leads to just these names, and to the port itself.
+func (s *swarm) serves(from inside, service string, port uint16, want ...string) {
+	s.t.Helper()
+	s.Eventually(10*time.Second, fmt.Sprintf("%s on %s finds port %d of %s", from.name, from.host.Name, port, service), func() error {
+		_, records, err := from.resolver().LookupSRV(s.t.Context(), fmt.Sprint(port), "tcp", service+".")
+		var got []string
+		for _, r := range records {
+			if got = append(got, r.Target); r.Port != port {
+				return fmt.Errorf("%s has port %d", r.Target, r.Port)
+			}
+		}
+		if slices.Sort(got); err != nil || !slices.Equal(got, want) {
+			return fmt.Errorf("%v, %v, want %v", got, err, want)
+		}
+		return nil
+	})
+}
+
+// fullNames are the names of tasks' containers on a network, with a dot at the end, sorted.
+func fullNames(tasks []inside, network string) []string {
+	var all []string
+	for _, t := range tasks {
+		all = append(all, fmt.Sprintf("%s.%s.%s.", t.name, t.task.Meta.ID, network))
+	}
+	slices.Sort(all)
+	return all
 }
 
 func (s *swarm) unknown(from inside, name string) {

@@ -64,6 +64,9 @@ type PeerService struct {
 	Networks []PeerServiceNetwork `json:"networks,omitempty"`
 	// Ports are those published through the routing mesh, with their numbers.
 	Ports []PortConfig `json:"ports,omitempty"`
+	// HostPorts are those published by the nodes of its tasks alone, without their numbers and places, which are each task's own. They are
+	// told where Networks are, for names; the mesh has nothing to do with them.
+	HostPorts []PortConfig `json:"hostPorts,omitempty"`
 }
 
 // PeerServiceNetwork is a service on one network.
