@@ -42,10 +42,14 @@ func (v view) answer(q dns.Question, most int) *reply {
 	}
 }
 
-// pointer answers for the name of an address, such as 7.0.0.10.in-addr.arpa.
+// pointer answers for the name of an address, such as 7.0.0.10.in-addr.arpa. What can be read as an address and is not its name, such as one
+// with a label more, is none of ours.
 func (v view) pointer(q dns.Question, name string) *reply {
 	address, err := netip.ParseAddr(dnsutil.ExtractAddressFromReverse(name + "."))
 	if err != nil {
+		return nil
+	}
+	if arpa, err := dns.ReverseAddr(address.String()); err != nil || arpa != name+"." {
 		return nil
 	}
 	host, ok := v.reverse(address)
@@ -62,8 +66,8 @@ func (v view) pointer(q dns.Question, name string) *reply {
 // service answers for the name of a service's port, such as _http._tcp.web. What lies below a service of ours in this way is ours as
 // well, so that a port that does not exist does not exist, and nobody else is asked.
 func (v view) service(q dns.Question, name string, most int) *reply {
-	port, rest, _ := strings.Cut(name, ".")
-	protocol, service, _ := strings.Cut(rest, ".")
+	port, rest := cutLabel(name)
+	protocol, service := cutLabel(rest)
 	if !strings.HasPrefix(protocol, "_") {
 		return nil
 	}
@@ -93,6 +97,15 @@ func (v view) service(q dns.Question, name string, most int) *reply {
 		return existing(q, q.Name, nil)
 	}
 	return r
+}
+
+// cutLabel is the first label of a name, which may have a dot of its own behind a backslash, and the name without it.
+func cutLabel(name string) (label, rest string) {
+	next, end := dns.NextLabel(name, 0)
+	if end {
+		return name, ""
+	}
+	return name[:next-1], name[next:]
 }
 
 // existing is the reply for a name that is there: its records, or that it has none of the type that was asked for. Who asks for

@@ -62,10 +62,9 @@ func (z *Zone) ports(service, label, protocol string) []uint16 {
 	if short, qualified := z.short(service); !ok && qualified {
 		all = z.Ports[strings.TrimPrefix(short, "tasks.")]
 	}
-	number, _ := strconv.ParseUint(label, 10, 16)
 	var found []uint16
 	for _, p := range all {
-		named := p.Name != "" && strings.EqualFold(p.Name, label) || p.Port != 0 && uint64(p.Port) == number
+		named := p.Name != "" && strings.EqualFold(p.Name, label) || p.Port != 0 && strconv.Itoa(int(p.Port)) == label
 		if named && strings.EqualFold(p.Protocol, protocol) && !slices.Contains(found, p.Port) {
 			found = append(found, p.Port)
 		}
