@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,7 +27,8 @@ var (
 		"Back-End", "other", "example", "com", "_http", "_tcp", "_udp", "_80", "_", "in-addr", "ip6", "arpa", "10", "0", "11", "WEB", "", "xn--x"}
 	known = []string{"web", "tasks.web", "www", "web.1", "web.1.abc", "rr", "dual", "six", "gone", "both", "big", "db", "secret", "nothing",
 		"web.front", "web.back-end", "WEB.Back-End", "db.back-end", "secret.other", "11.1.0.10.in-addr.arpa", "3.2.0.10.in-addr.arpa",
-		"_http._tcp.web", "_80._tcp.tasks.web", "_no._tcp.web", "example.com", "nosuch"}
+		"1.3.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.0.d.f.ip6.arpa", "x.11.1.0.10.in-addr.arpa",
+		"_http._tcp.web", "_9090._tcp.web.front", "_5060._udp.rr", "_http._tcp.gone", "_80._tcp.tasks.web", "_no._tcp.web", "example.com", "nosuch"}
 	types = []uint16{dns.TypeA, dns.TypeA, dns.TypeA, dns.TypeAAAA, dns.TypeAAAA, dns.TypeSRV, dns.TypePTR, dns.TypeANY, dns.TypeSOA, dns.TypeTXT,
 		dns.TypeAXFR, dns.TypeOPT, dns.TypeTSIG, 0, 65, 65535}
 )
@@ -83,33 +85,115 @@ func (g generator) question() []byte {
 	return wire
 }
 
-// model knows by itself, and in the plainest way, which addresses a name has for whom.
-type model map[netip.Addr]map[string]map[netip.Addr]bool
+// model knows by itself, and in the plainest way, what each asker is to be told: it writes out every name that there is.
+type model map[netip.Addr]*told
+
+// told is what there is for one asker, by name in lower case.
+type told struct {
+	hosts    map[string]host
+	pointers map[string]string        // the name of an address, by its name in the tree of addresses
+	records  map[string]map[lead]bool // of ports, such as _http._tcp.web
+}
+
+// host are the addresses of a name, and the network that it is found in.
+type host struct {
+	addresses map[netip.Addr]bool
+	zone      *Zone
+}
+
+// lead is what a port's record leads to.
+type lead struct {
+	target string
+	port   uint16
+}
 
 func newModel(n *Names) model {
 	m := model{}
 	for from, asker := range n.Askers {
-		sees := map[string]map[netip.Addr]bool{}
+		to := &told{map[string]host{}, map[string]string{}, map[string]map[lead]bool{}}
 		for _, id := range asker.Zones {
-			z := n.Zones[id]
-			if z == nil {
+			if z := n.Zones[id]; z != nil {
+				to.learn(z)
+			}
+		}
+		for name, at := range to.hosts {
+			to.learnPorts(name, at)
+		}
+		m[from] = to
+	}
+	return m
+}
+
+// learn writes down the names of a network, where none before it has them.
+func (to *told) learn(z *Zone) {
+	for text, all := range z.Hosts.All() {
+		for _, name := range []string{text, text + "." + strings.ToLower(z.Name)} {
+			if before, there := to.hosts[name]; there && (len(before.addresses) > 0 || len(all) == 0) {
 				continue
 			}
-			for host, all := range z.Hosts.All() {
-				for _, name := range []string{host, host + "." + strings.ToLower(z.Name)} {
-					if len(sees[name]) > 0 {
-						continue
-					}
-					sees[name] = map[netip.Addr]bool{}
-					for _, a := range all {
-						sees[name][a] = true
-					}
+			at := host{map[netip.Addr]bool{}, z}
+			for _, a := range all {
+				at.addresses[a] = true
+			}
+			to.hosts[name] = at
+		}
+	}
+	for text, name := range z.Reverse.All() {
+		if arpa := arpaOf(netip.MustParseAddr(text)); to.pointers[arpa] == "" {
+			to.pointers[arpa] = name
+		}
+	}
+}
+
+// arpaOf is the name of an address in the tree of addresses: its bytes, or halves of them, the last one first.
+func arpaOf(a netip.Addr) string {
+	text := "in-addr.arpa"
+	if a.Is6() {
+		text = "ip6.arpa"
+	}
+	for _, b := range a.AsSlice() {
+		if a.Is4() {
+			text = fmt.Sprintf("%d.%s", b, text)
+		} else {
+			text = fmt.Sprintf("%x.%x.%s", b&15, b>>4, text)
+		}
+	}
+	return text
+}
+
+// learnPorts writes down the records of a name, if it is one of a service with ports in the network that it is found in.
+func (to *told) learnPorts(name string, at host) {
+	for service, ports := range at.zone.Ports {
+		behind := "." + strings.ToLower(at.zone.Name)
+		if !slices.Contains([]string{service, "tasks." + service, service + behind, "tasks." + service + behind}, name) {
+			continue
+		}
+		for _, p := range ports {
+			for _, label := range []string{p.Name, fmt.Sprint(p.Port)} {
+				record := strings.ToLower(fmt.Sprintf("_%s._%s.%s", label, p.Protocol, name))
+				if label == "" {
+					continue
+				}
+				if to.records[record] == nil {
+					to.records[record] = map[lead]bool{}
+				}
+				for a := range at.addresses {
+					to.records[record][lead{targetOf(a, name, at.zone), p.Port}] = true
 				}
 			}
 		}
-		m[from] = sees
 	}
-	return m
+}
+
+// targetOf is the name by which a record leads to an address: the address's own, where that leads back to it, or the name that was asked for.
+func targetOf(a netip.Addr, asked string, z *Zone) string {
+	own, _ := z.Reverse.Get(a.String())
+	for _, name := range []string{own, strings.TrimSuffix(own, "."+z.Name)} {
+		if back, _ := z.Hosts.Get(name); slices.Contains(back, a) {
+			return own
+		}
+	}
+	return asked
 }
 
 // throw hands a packet to CoreDNS's server as its reader does, and returns what comes back: nil for nothing.
@@ -155,8 +239,7 @@ func (m model) wrong(from netip.Addr, wire []byte, question, answer *dns.Msg) er
 		size = min(max(int(opt.UDPSize()), 512), maxUDPSize)
 	}
 	q := question.Question[0]
-	sees, known := m[from]
-	want, ours := sees[strings.TrimSuffix(strings.ToLower(q.Name), ".")]
+	to, known := m[from]
 	plain := question.Opcode == dns.OpcodeQuery && q.Qclass == dns.ClassINET && (question.IsEdns0() == nil || question.IsEdns0().Version() == 0)
 	switch {
 	case len(wire) > size:
@@ -169,15 +252,92 @@ func (m model) wrong(from netip.Addr, wire []byte, question, answer *dns.Msg) er
 		return nil
 	case !known:
 		return expect(q, answer, dns.RcodeRefused)
-	case ours:
-		return addressesWrong(q, want, answer)
-	case answer.Rcode == dns.RcodeServerFailure || answer.Rcode == dns.RcodeNotImplemented: // it was to be forwarded
-		return none(q, answer)
-	case !strings.HasPrefix(q.Name, "_") && !strings.HasSuffix(strings.ToLower(q.Name), ".arpa."):
-		return fmt.Errorf("%v: is not ours: %v", q, answer)
 	default:
-		return nil
+		return to.wrong(q, answer)
 	}
+}
+
+// wrong says what is wrong with an answer to who may ask.
+func (to *told) wrong(q dns.Question, answer *dns.Msg) error {
+	name := strings.TrimSuffix(strings.ToLower(q.Name), ".")
+	at, isHost := to.hosts[name]
+	records, isPort := to.records[name]
+	pointer, isAddress := to.pointers[name]
+	switch {
+	case isHost:
+		return addressesWrong(q, at.addresses, answer)
+	case isPort:
+		return to.recordsWrong(q, records, answer)
+	case isAddress:
+		want := map[string]bool{}
+		if q.Qtype == dns.TypePTR {
+			want[pointer+"."] = true
+		}
+		return textsWrong(q, want, answer, func(rr dns.RR) string { return rr.(*dns.PTR).Ptr })
+	}
+	if labels := dns.SplitDomainName(name); len(labels) > 2 && labels[0][0] == '_' && labels[1][0] == '_' {
+		if _, below := to.hosts[strings.Join(labels[2:], ".")]; below {
+			if len(answer.Answer) > 0 {
+				return fmt.Errorf("%v: a port that does not exist has %v", q, answer)
+			}
+			return expect(q, answer, dns.RcodeNameError)
+		}
+	}
+	if answer.Rcode != dns.RcodeServerFailure && answer.Rcode != dns.RcodeNotImplemented { // it was to be forwarded
+		return fmt.Errorf("%v: is not ours: %v", q, answer)
+	}
+	return none(q, answer)
+}
+
+// recordsWrong says what is wrong with the records of a port, and with the addresses that come with them.
+func (to *told) recordsWrong(q dns.Question, records map[lead]bool, answer *dns.Msg) error {
+	want := map[string]bool{}
+	for r := range records {
+		if q.Qtype == dns.TypeSRV {
+			want[fmt.Sprintf("%s. %d", r.target, r.port)] = true
+		}
+	}
+	for _, rr := range answer.Extra {
+		var a netip.Addr
+		switch rr := rr.(type) {
+		case *dns.A:
+			a, _ = netip.AddrFromSlice(rr.A.To4())
+		case *dns.AAAA:
+			a, _ = netip.AddrFromSlice(rr.AAAA)
+		default:
+			continue
+		}
+		if !to.hosts[strings.TrimSuffix(rr.Header().Name, ".")].addresses[a] {
+			return fmt.Errorf("%v: %v comes with it", q, rr)
+		}
+	}
+	return textsWrong(q, want, answer, func(rr dns.RR) string {
+		srv := rr.(*dns.SRV)
+		return fmt.Sprintf("%s %d", srv.Target, srv.Port)
+	})
+}
+
+// textsWrong says what is wrong with an answer that is to have just these records, of the type that was asked for. Who asks for all types is
+// told that nobody answers that.
+func textsWrong(q dns.Question, want map[string]bool, answer *dns.Msg, text func(dns.RR) string) error {
+	seen := map[string]bool{}
+	for _, rr := range answer.Answer {
+		switch {
+		case q.Qtype == dns.TypeANY && rr.Header().Rrtype == dns.TypeHINFO:
+			continue
+		case rr.Header().Rrtype != q.Qtype || !strings.EqualFold(rr.Header().Name, q.Name) || len(want) == 0:
+			return fmt.Errorf("%v: %v is wrong", q, rr)
+		}
+		is := text(rr)
+		if !want[is] || seen[is] {
+			return fmt.Errorf("%v: %v is wrong, or there twice: want %v", q, rr, want)
+		}
+		seen[is] = true
+	}
+	if answer.Rcode != dns.RcodeSuccess || len(seen) != len(want) && !answer.Truncated {
+		return fmt.Errorf("%v: %v, want %v", q, answer, want)
+	}
+	return nil
 }
 
 func expect(q dns.Question, answer *dns.Msg, rcode int) error {
