@@ -106,8 +106,27 @@ func (c *checker) within(entry string, s SubnetSpec, subnet netip.Prefix) {
 			c.fail(entry+".ipRange", "%q is not a part of %s", cut(s.IPRange), subnet)
 		case p != p.Masked():
 			c.fail(entry+".ipRange", "%s has bits beyond its mask: want %s", p, p.Masked())
+		case !hasRoom(s, subnet, p):
+			c.fail(entry+".ipRange", "%s has no room: want an address in it that is not the subnet's own, its gateway's or for broadcast", p)
 		}
 	}
+}
+
+// hasRoom tells whether a range of a subnet has an address that can be given. At most three of a subnet cannot: its first, which is its own,
+// the gateway's, and of IP version 4 the last, which is for broadcast.
+func hasRoom(s SubnetSpec, subnet, within netip.Prefix) bool {
+	own := subnet.Masked().Addr()
+	gateway := own.Next()
+	if s.Gateway != "" {
+		gateway, _ = netip.ParseAddr(s.Gateway) // one that is none takes no address, and is refused itself
+	}
+	for a := within.Addr(); within.Contains(a); a = a.Next() {
+		broadcast := a.Is4() && !subnet.Contains(a.Next())
+		if a != own && a != gateway && !broadcast {
+			return true
+		}
+	}
+	return false
 }
 
 // templateAt is how an error of a template that cannot be read begins.

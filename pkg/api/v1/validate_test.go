@@ -317,6 +317,22 @@ func TestValidate(t *testing.T) {
 		{"Network", "%s", `{"ipv6":true,"subnets":[{"subnet":"10.1.0.0/24"},{"subnet":"fd00::/64","gateway":"fd00::ffff:ffff:ffff:ffff"}]}`, ""},
 		{"Network", "%s", `{"subnets":[{"subnet":"10.1.0.0/24","ipRange":"10.1.0.130/25"}]}`,
 			"spec.subnets[0].ipRange: 10.1.0.130/25 has bits beyond its mask: want 10.1.0.128/25"},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","ipRange":"10.6.0.1/32"}]}`, noRoom("10.6.0.1/32")},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","ipRange":"10.6.0.0/32"}]}`, noRoom("10.6.0.0/32")},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","ipRange":"10.6.0.255/32"}]}`, noRoom("10.6.0.255/32")},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","ipRange":"10.6.0.0/31"}]}`, noRoom("10.6.0.0/31")},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","gateway":"10.6.0.1","ipRange":"10.6.0.0/31"}]}`, noRoom("10.6.0.0/31")},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","gateway":"10.6.0.9","ipRange":"10.6.0.9/32"}]}`, noRoom("10.6.0.9/32")},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","gateway":"10.6.0.254","ipRange":"10.6.0.254/31"}]}`, noRoom("10.6.0.254/31")},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","gateway":"10.6.0.254","ipRange":"10.6.0.0/31"}]}`, ""},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","gateway":"10.6.0.254","ipRange":"10.6.0.1/32"}]}`, ""},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","ipRange":"10.6.0.254/31"}]}`, ""},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/24","ipRange":"10.6.0.0/30"}]}`, ""},
+		{"Network", "%s", `{"subnets":[{"subnet":"10.6.0.0/30","ipRange":"10.6.0.0/30"}]}`, ""},
+		{"Network", "%s", `{"ipv6":true,"subnets":[{"subnet":"fd00::/64","ipRange":"fd00::/127"}]}`, noRoom("fd00::/127")},
+		{"Network", "%s", `{"ipv6":true,"subnets":[{"subnet":"fd00::/64","gateway":"fd00::9","ipRange":"fd00::9/128"}]}`, noRoom("fd00::9/128")},
+		{"Network", "%s", `{"ipv6":true,"subnets":[{"subnet":"fd00::/64","gateway":"fd00::9","ipRange":"fd00::/127"}]}`, ""},
+		{"Network", "%s", `{"ipv6":true,"subnets":[{"subnet":"fd00::/64","ipRange":"fd00::ffff:ffff:ffff:ffff/128"}]}`, ""},
 		{"Network", "%s", `{"options":{"encrypted":"","com.docker.network.driver.overlay.vxlanid_list":"4096,8631"}}`, ""},
 		{"Network", "%s", `{"options":{"encrypted":"","com.docker.network.driver.overlay.vxlanid_list":"4095, 8632"}}`,
 			"spec.options[\"com.docker.network.driver.overlay.vxlanid_list\"]: 4095 cannot be an encrypted network's: want 4096 to 8631, from which its UDP port follows\n" +
@@ -340,6 +356,11 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%s %.200s:\ngot  %s\nwant %s", test.kind, test.in, text, test.want)
 		}
 	}
+}
+
+// noRoom is the refusal of a range without an address to give.
+func noRoom(within string) string {
+	return "spec.subnets[0].ipRange: " + within + " has no room: want an address in it that is not the subnet's own, its gateway's or for broadcast"
 }
 
 func errorText(errs FieldErrors) string {
