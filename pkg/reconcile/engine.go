@@ -32,6 +32,8 @@ type Options struct {
 	MaxOps  int
 	// Resync is how often every key is decided again though nothing changed.
 	Resync time.Duration
+	// Awake is the process's, which outlasts the engine; nil is one that never stands still.
+	Awake *Awake
 }
 
 // Engine runs the rules of a pipeline, in order, over its keys in a store.
@@ -103,7 +105,7 @@ func AllKeys(s *store.Snapshot) []string {
 //
 // Once there are Options.MaxOps operations, the keys that are left are not decided: they are in again, at now.
 func (e *Engine) Step(now time.Time, s *store.Snapshot, keys []string) (ops []store.Op, again map[string]time.Time) {
-	b := newBatch(e, now, s)
+	b := newBatch(e, now, time.Time{}, s)
 	for _, key := range keys {
 		b.decide(key)
 	}

@@ -6,7 +6,7 @@
 //
 // Reading order: reconcile.go (what a rule is), engine.go (Step, the pure part), step.go (how plans become one write),
 // commit.go (in what order that is written where it is too much for one), run.go and watch.go (Run, the part with
-// goroutines), queue.go (what comes when). wake.go is what rules share.
+// goroutines), queue.go (what comes when), awake.go (when the process stood still). wake.go is what rules share.
 package reconcile
 
 import (
@@ -47,4 +47,7 @@ type Plan struct {
 	Ops []store.Op
 	// Again is when the key is to be decided again though nothing changed; zero for never.
 	Again time.Time
+	// Awake is for how long the process must have been awake for the operations to be right, where they follow from somebody's
+	// silence. Where it was not, they are not done, and the key is decided again once it was.
+	Awake time.Duration
 }

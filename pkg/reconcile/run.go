@@ -136,7 +136,9 @@ func (r *run) step(ctx context.Context, keys []string) error {
 		}
 		return r.retry(ctx, keys, err)
 	}
-	b := newBatch(r.engine, time.Now().UTC().Truncate(time.Millisecond), s)
+	// After the snapshot: what that lacks because of a stall is not decided before the stall is known.
+	awake := r.engine.options.Awake.Since()
+	b := newBatch(r.engine, time.Now().UTC().Truncate(time.Millisecond), awake, s)
 	decided := make([]string, 0, len(keys))
 	for _, key := range keys {
 		if r.decide(b, key) {

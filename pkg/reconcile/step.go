@@ -12,6 +12,7 @@ import (
 type batch struct {
 	engine *Engine
 	now    time.Time
+	awake  time.Time // since when the process is; zero for always
 	// snapshot is what the next key sees: the base with what was decided so far. pending was decided and is not in it
 	// yet: it is put in when a rule asks, which after the last key none does.
 	snapshot *store.Snapshot
@@ -20,8 +21,8 @@ type batch struct {
 	again    map[string]time.Time
 }
 
-func newBatch(e *Engine, now time.Time, s *store.Snapshot) *batch {
-	return &batch{engine: e, now: now, snapshot: s, again: make(map[string]time.Time)}
+func newBatch(e *Engine, now, awake time.Time, s *store.Snapshot) *batch {
+	return &batch{engine: e, now: now, awake: awake, snapshot: s, again: make(map[string]time.Time)}
 }
 
 // full tells whether the batch takes no more keys.
@@ -41,7 +42,7 @@ func (b *batch) decide(key string) {
 			snapshot = overlay(snapshot, pending)
 		}
 		start := time.Now()
-		plan := rule.Decide(b.now, snapshot, key)
+		plan := b.heard(rule.Decide(b.now, snapshot, key))
 		b.engine.metrics.decided(rule.Name(), time.Since(start))
 		d.add(plan.Ops)
 		pending = plan.Ops
@@ -54,6 +55,17 @@ func (b *batch) decide(key string) {
 	if !again.IsZero() {
 		b.again[key] = again
 	}
+}
+
+// heard is a plan, or where the process was not awake for as long as that asks for, when to ask again.
+func (b *batch) heard(p Plan) Plan {
+	if p.Awake == 0 || b.awake.IsZero() {
+		return p
+	}
+	if until := b.awake.Add(p.Awake); b.now.Before(until) {
+		return Plan{Again: Sooner(p.Again, until)}
+	}
+	return p
 }
 
 // overlay is the snapshot with operations that were not committed yet.
