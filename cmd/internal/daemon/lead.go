@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +33,13 @@ func (m *manager) lead(ctx context.Context, s *etcd.Store, metrics *prometheus.R
 
 // leadWhile runs the rules whenever this process is the leader, until ctx ends, and something else beside them.
 func leadWhile(ctx context.Context, s *etcd.Store, d *Daemon, name string, metrics prometheus.Registerer, beside func(context.Context, store.Lead) error) {
-	options := reconcile.Options{Logger: d.log, Registry: asRegistry(metrics)}
+	awake := reconcile.NewAwake() // from before the campaign: who comes to lead after a stall stood still as well
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching.Go(func() { awake.Run(ctx) })
+	options := reconcile.Options{Logger: d.log, Registry: asRegistry(metrics), Awake: awake}
 	for ctx.Err() == nil {
 		lead, err := s.Campaign(ctx, name)
 		if err == nil {

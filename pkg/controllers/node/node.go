@@ -1,8 +1,8 @@
 // Package node decides which nodes are there, and since when they take tasks.
 //
 // It owns the desired section of nodes. A node is there while its Presence is, which the manager that it has a session with
-// keeps alive. The package never looks at clocks to find a node missing, never touches a task, and never judges a node that
-// was not there yet: that one is unknown, and takes no tasks.
+// keeps alive. The package never looks at clocks to find a node missing: it says for how long the leader must have been awake to
+// take one for missing. It never touches a task, and never judges a node that was not there yet: that one is unknown, and takes no tasks.
 package node
 
 import (
@@ -57,11 +57,13 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 		next = *n.Desired
 	}
 	before := next
+	plan := reconcile.Plan{}
 	switch {
 	case present && !next.Down.IsZero():
 		next.Down = time.Time{}
 	case !present && next.Down.IsZero() && wasReady(n):
 		next.Down = now
+		plan.Awake = grace(s)
 	}
 	as := *n
 	as.Desired = &next
@@ -74,8 +76,22 @@ func (Rule) Decide(now time.Time, s *store.Snapshot, key string) reconcile.Plan 
 	if next == before {
 		return reconcile.Plan{}
 	}
-	return reconcile.Plan{Ops: []store.Op{{Kind: v1.KindNode, ID: key, Section: v1.SectionDesired, Value: &next,
-		If: store.AtRevision(n.Meta.Revisions[v1.SectionDesired])}}}
+	plan.Ops = []store.Op{{Kind: v1.KindNode, ID: key, Section: v1.SectionDesired, Value: &next,
+		If: store.AtRevision(n.Meta.Revisions[v1.SectionDesired])}}
+	return plan
+}
+
+// minGrace is the least time that a node has to be heard of: two attempts to open a session, and the time that one takes.
+const minGrace = 3 * time.Second
+
+// grace is how long a leader that stood still waits for nodes whose leases ran out meanwhile, or whose connections broke: a lease
+// knows of no stall. It is as long as a silent node is waited for.
+func grace(s *store.Snapshot) time.Duration {
+	var spec *v1.ClusterSpec
+	if c, ok := store.Get(s, v1.Clusters, v1.ClusterName); ok {
+		spec = c.Spec
+	}
+	return max(minGrace, v1.HeartbeatGrace*v1.HeartbeatPeriod(spec, s.Count(v1.KindNode)))
 }
 
 // wasReady tells whether the node ever had a session: its agent has said something of it. Early versions wrote there, too,
