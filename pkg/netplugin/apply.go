@@ -79,9 +79,11 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	var unrepaired error
 	if !l.synced || l.have.base != want.base || l.underlay != want.underlay {
-		if err := l.resync(want); err != nil {
-			return err
+		unrepaired = l.resync(want)
+		if _, alone := TaskErrors(unrepaired); !alone {
+			return unrepaired
 		}
 	}
 	gone, moved, missing := l.difference(want)
@@ -96,7 +98,7 @@ func (l *Linux) apply(ctx context.Context, want *desired) error {
 	for _, t := range made {
 		l.have.tasks[t.ID] = t
 	}
-	err = errors.Join(broken, err, l.attachTasks(want), l.confineTasks(want), l.applySettings(want))
+	err = errors.Join(unrepaired, broken, err, l.attachTasks(want), l.confineTasks(want), l.applySettings(want))
 	if _, alone := TaskErrors(err); !alone {
 		return err
 	}

@@ -230,7 +230,7 @@ func (n *namespace) addTaskAddress(eth netlink.Link, p netip.Prefix) error {
 }
 
 // repairAttachment puts right what is missing of a task's end. ok tells that the link is the other end of the router's; where it is
-// not, it must be made anew.
+// not, it must be made anew. An error is the task's own, as in repairInside.
 func (l *Linux) repairAttachment(w *wanted, task string, m member, outer netlink.Link, mtu int) (ok bool, err error) {
 	inside, err := openNamespace("task "+task, l.Namespace(task))
 	if err != nil {
@@ -242,13 +242,14 @@ func (l *Linux) repairAttachment(w *wanted, task string, m member, outer netlink
 	if err != nil || eth.Attrs().Name != m.eth() || eth.Attrs().ParentIndex != outer.Attrs().Index {
 		return false, nil
 	}
-	if err := inside.within(func() error { return setSysctls(attachmentSettings(m)...) }); err != nil {
-		return false, err
+	// With an MTU below 1280 a link has no settings of IPv6 at all: that comes first.
+	err = inside.syncLink(eth, taskMAC(m.link), mtu)
+	if err == nil {
+		err = inside.within(func() error { return setSysctls(attachmentSettings(m)...) })
 	}
-	if err := inside.syncLink(eth, taskMAC(m.link), mtu); err != nil {
-		return false, err
+	if err == nil {
+		err = inside.syncAttachment(w, m, eth)
 	}
-	err = inside.syncAttachment(w, m, eth)
 	if m.guest {
 		return err == nil, nil // as in repairInside
 	}

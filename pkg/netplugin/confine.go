@@ -84,8 +84,8 @@ func (d *desired) confinesOf(t TaskLink) map[confine]bool {
 	return all
 }
 
-// syncConfines makes the rules in a namespace those.
-func (n *namespace) syncConfines(all map[confine]bool) error {
+// syncConfines makes the rules in a namespace those. With plain it also puts back those that every namespace has, without which routes do not count.
+func (n *namespace) syncConfines(all map[confine]bool, plain bool) error {
 	var errs []error
 	for _, v := range kernelVersions() {
 		have, err := n.rules(family(v))
@@ -93,18 +93,20 @@ func (n *namespace) syncConfines(all map[confine]bool) error {
 			return err
 		}
 		var want []netlink.Rule
+		if plain {
+			want = plainRules(family(v))
+		}
 		for c := range all {
-			if version(c.subnet.Addr()) != v {
+			if rules := c.rules(); version(c.subnet.Addr()) == v {
+				want = append(want, rules[:]...)
+			}
+		}
+		for i, r := range want {
+			if want[i] = listed(r); hasRule(have, want[i]) {
 				continue
 			}
-			for _, r := range c.rules() {
-				want = append(want, listed(r))
-				if hasRule(have, listed(r)) {
-					continue
-				}
-				if err := n.RuleAdd(&r); err != nil && !errors.Is(err, unix.EEXIST) {
-					errs = append(errs, fmt.Errorf("add routing rule %s in %s: %w", r, n.name, err))
-				}
+			if err := n.RuleAdd(&r); err != nil && !errors.Is(err, unix.EEXIST) {
+				errs = append(errs, fmt.Errorf("add routing rule %s in %s: %w", r, n.name, err))
 			}
 		}
 		for _, r := range have {
@@ -129,7 +131,7 @@ func (l *Linux) confineTasks(want *desired) error {
 		}
 		all := want.confinesOf(t)
 		if have, known := l.have.confined[id]; !known || !maps.Equal(have, all) {
-			if err := l.confineWithin(id, all); err != nil {
+			if err := l.confineWithin(id, all, !t.guest() && !t.Administers); err != nil {
 				errs = append(errs, &TaskError{id, err})
 				continue
 			}
@@ -141,7 +143,7 @@ func (l *Linux) confineTasks(want *desired) error {
 }
 
 // confineWithin is syncConfines for the namespace of a task. One without has no rules.
-func (l *Linux) confineWithin(task string, all map[confine]bool) error {
+func (l *Linux) confineWithin(task string, all map[confine]bool, plain bool) error {
 	if !pinned(l.Namespace(task)) {
 		return nil
 	}
@@ -150,5 +152,5 @@ func (l *Linux) confineWithin(task string, all map[confine]bool) error {
 		return err
 	}
 	defer inside.close()
-	return inside.syncConfines(all)
+	return inside.syncConfines(all, plain)
 }

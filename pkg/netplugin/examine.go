@@ -385,7 +385,7 @@ func (l *Linux) compareWires(o *overlay, w *wanted) (found []Finding) {
 		case !there:
 			f.Text = "its key is not in the device" + mends
 		case p.met.IsZero():
-			f.Text = fmt.Sprintf("there never was a WireGuard handshake: let UDP port %d through between the nodes, both ways", have.port)
+			f.Text = fmt.Sprintf("there was no WireGuard handshake yet: where it says so again in ten seconds, let UDP port %d through between the nodes, both ways", have.port)
 		case time.Since(p.met) > sessionAge:
 			f.Text = fmt.Sprintf("the last WireGuard handshake was %s ago: see whether UDP port %d still comes through between the nodes", time.Since(p.met).Round(time.Second), have.port)
 		default:

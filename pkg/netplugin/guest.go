@@ -48,7 +48,7 @@ func (l *Linux) linkGuest(want *desired, t TaskLink) error {
 	}
 	err := l.joinGuest(want, t)
 	if err != nil && !there { // one that was linked before is to be again, and stays confined until then
-		err = errors.Join(err, l.confineWithin(t.ID, nil), unpin(path))
+		err = errors.Join(err, l.confineWithin(t.ID, nil, false), unpin(path))
 	}
 	return err
 }
@@ -97,7 +97,7 @@ func (l *Linux) leaveGuest(t TaskLink) error {
 	for _, n := range l.routers() {
 		n.sweeper.await(t.Address)
 	}
-	return l.confineWithin(t.ID, nil)
+	return l.confineWithin(t.ID, nil, false)
 }
 
 // pinGuest mounts the network namespace at a path that somebody named at one of ours. It is opened once, and what was looked at is what is

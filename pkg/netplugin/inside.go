@@ -183,10 +183,10 @@ func (l *Linux) readOwnInside(own, others map[string]int) {
 	}
 	self := uint32(os.Getpid())
 	inside.read(l.watch.buffer, func(number int32, kind string, m *syscall.NetlinkMessage) {
-		switch m.Header.Pid {
-		case self:
+		switch {
+		case m.Header.Pid == self || m.Header.Pid == 0 && kind == kindLink: // of links it is not told who asked
 			own[kind]++
-		case 0: // what the kernel makes of a change has no sender
+		case m.Header.Pid == 0: // what the kernel makes of a change has no sender
 		default:
 			done.add(number, kind, m)
 		}

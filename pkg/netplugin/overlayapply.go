@@ -112,9 +112,11 @@ func (l *Linux) prepareOverlays(want *desired) error {
 			o = &overlay{id: id}
 			l.overlays[id] = o
 		}
-		if err := l.prepareOverlay(o, w, want.refused); err != nil {
-			errs = append(errs, o.broken(err))
+		err := l.prepareOverlay(o, w, want.refused)
+		if _, alone := TaskErrors(err); !alone {
+			err = o.broken(err)
 		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -136,11 +138,12 @@ func (l *Linux) prepareOverlay(o *overlay, w *wanted, refused map[string]bool) e
 			l.log.Warn("a network has a smaller MTU than it asks for", "network", o.id, "why", text)
 		}
 		o.synced = false
-		if err := l.resyncOverlay(o, w, s, refused); err != nil {
+		err := l.resyncOverlay(o, w, s, refused)
+		if _, alone := TaskErrors(err); !alone {
 			return err
 		}
 		o.shape, o.source, o.synced = s, nil, true
-		return nil
+		return err
 	}
 	if o.same(w) {
 		return nil

@@ -51,7 +51,7 @@ func (l *Linux) openOverlay(o *overlay) error {
 }
 
 // resyncOverlay reads what an overlay's router has, adopts what is right, and makes or removes the rest, but for the links that
-// tasks have not yet, and the VIPs.
+// tasks have not yet, and the VIPs. Where it fails for single tasks alone, all else is done.
 func (l *Linux) resyncOverlay(o *overlay, w *wanted, s shape, refused map[string]bool) error {
 	made, err := l.ensureOverlayRouter(o, w)
 	if err != nil {
@@ -61,9 +61,9 @@ func (l *Linux) resyncOverlay(o *overlay, w *wanted, s shape, refused map[string
 		return err
 	}
 	o.space.sweeper.drain()
-	keep, err := l.adoptMembers(o, w, s, refused)
-	if err != nil {
-		return err
+	keep, unrepaired := l.adoptMembers(o, w, s, refused)
+	if _, alone := TaskErrors(unrepaired); !alone {
+		return unrepaired
 	}
 	if !made { // nobody has been in a new one
 		if err := o.space.removeStrangeRoutes(); err != nil {
@@ -81,7 +81,7 @@ func (l *Linux) resyncOverlay(o *overlay, w *wanted, s shape, refused map[string
 			return err
 		}
 	}
-	return o.forgetStrangers(w)
+	return errors.Join(unrepaired, o.forgetStrangers(w))
 }
 
 // ensureOverlayRouter makes the namespace, with its settings and the gateways' addresses. made is whether there was none.
@@ -169,7 +169,8 @@ func (l *Linux) ensureOverlayLink(o *overlay, w *wanted, s shape) error {
 }
 
 // adoptMembers goes through the router's links. Those of tasks that are whole, or can be made so, are taken over; so are, as they are,
-// those of refused tasks, whose links are returned. The others are cut.
+// those of refused tasks, whose links are returned. The others are cut. What cannot be put right within a task's own namespace is that task's
+// error: its link stays as it is.
 func (l *Linux) adoptMembers(o *overlay, w *wanted, s shape, refused map[string]bool) (keep map[int]bool, err error) {
 	links, err := dump(o.space.LinkList)
 	if err != nil {
@@ -177,6 +178,7 @@ func (l *Linux) adoptMembers(o *overlay, w *wanted, s shape, refused map[string]
 	}
 	o.members, keep = map[string]member{}, map[int]bool{}
 	var cut []netlink.Link
+	var unrepaired []error
 	for _, one := range links {
 		if !removable(one) || one.Attrs().Name == overlayLink && o.vx != nil {
 			continue
@@ -191,9 +193,8 @@ func (l *Linux) adoptMembers(o *overlay, w *wanted, s shape, refused map[string]
 			if err := o.space.syncLink(one, taskSideMAC, s.mtu); err != nil {
 				return nil, err
 			}
-			whole, err = l.repairAttachment(w, id, m, one, s.mtu)
-			if err != nil {
-				return nil, err
+			if whole, err = l.repairAttachment(w, id, m, one, s.mtu); err != nil {
+				whole, unrepaired = true, append(unrepaired, &TaskError{id, fmt.Errorf("network %s: %w", o.id, err)})
 			}
 		case whole && refused[id]:
 			keep[one.Attrs().Index] = true
@@ -209,7 +210,7 @@ func (l *Linux) adoptMembers(o *overlay, w *wanted, s shape, refused map[string]
 			cut = append(cut, one)
 		}
 	}
-	return keep, o.space.cutAll(cut)
+	return keep, errors.Join(o.space.cutAll(cut), errors.Join(unrepaired...))
 }
 
 // memberAsIs makes out what a task's link is.

@@ -109,7 +109,7 @@ func (l *Linux) overlayProbes(id string, w *wanted, s shape) (probes []probe) {
 			probe{l.Namespace(task), "task " + task, from, each, s.mtu, func(a netip.Addr, tooLarge bool) Finding {
 				text := fmt.Sprintf("packets of %d bytes, the network's MTU, do not come through to %s: the network between the nodes has a smaller MTU than the nodes' links say: make them the same, or make the network with a smaller one (--opt com.docker.network.driver.mtu)", s.mtu, a)
 				if tooLarge {
-					text = fmt.Sprintf("the link of a task here takes no packets of %d bytes, the network's MTU: the node's own MTU has changed, which it follows within a minute", s.mtu)
+					text = fmt.Sprintf("the link of a task here takes no packets of %d bytes, the network's MTU: the node's own MTU has changed, or somebody made the link's smaller, which is put right within a minute", s.mtu)
 				}
 				return Finding{About: AboutMTU, Overlay: id, Node: nodes[a], Text: text}
 			}})

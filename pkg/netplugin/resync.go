@@ -14,7 +14,8 @@ import (
 	"github.com/swarmd/swarmd/pkg/tmpfs"
 )
 
-// resync reads what the kernel has, makes what all tasks share, and repairs or cuts the links of tasks, so that have is whole.
+// resync reads what the kernel has, makes what all tasks share, and repairs or cuts the links of tasks, so that have is whole. Where it fails for
+// single tasks alone, it is all the same.
 func (l *Linux) resync(want *desired) error {
 	for _, dir := range []string{l.tasksDir(), filepath.Dir(l.routerPath())} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -56,8 +57,9 @@ func (l *Linux) resync(want *desired) error {
 	if err := errors.Join(l.enableForward(), l.enableForwardSix()); err != nil {
 		return err
 	}
-	if err := l.adopt(want); err != nil {
-		return err
+	unrepaired := l.adopt(want)
+	if _, alone := TaskErrors(unrepaired); !alone {
+		return unrepaired
 	}
 	if err := l.forgetStrangers(want); err != nil {
 		return err
@@ -70,7 +72,7 @@ func (l *Linux) resync(want *desired) error {
 		l.log.Warn(w)
 	}
 	l.synced = true
-	return nil
+	return unrepaired
 }
 
 // ensureTables adopts our tables where they are as they should be, and replaces them where not.
@@ -149,7 +151,8 @@ func (l *Linux) removeUplink() error {
 }
 
 // adopt goes through the router's links and the mounted namespaces. Links that are whole, or can be made so, are taken over;
-// others are cut, so that they are made anew. What nobody wants is taken over too, to be removed in its turn.
+// others are cut, so that they are made anew. What nobody wants is taken over too, to be removed in its turn. What cannot be put right within a
+// task's own namespace is that task's error: its link stays as it is.
 func (l *Linux) adopt(want *desired) error {
 	links, err := dump(l.router.LinkList)
 	if err != nil {
@@ -169,6 +172,7 @@ func (l *Linux) adopt(want *desired) error {
 	}
 	routes := append(routerRoutes(sides, linkIndex(links, routerLink), l.hostSix), meshRoutes(sides, want.peers, l.vx)...)
 	var broken []netlink.Link
+	var unrepaired []error
 	for _, one := range links {
 		name := one.Attrs().Name
 		a, ours := linkAddress(name)
@@ -179,9 +183,10 @@ func (l *Linux) adopt(want *desired) error {
 			continue
 		}
 		t, whole, err := l.adoptLink(want, one, a)
-		if err != nil {
+		if _, alone := TaskErrors(err); !alone {
 			return err
 		}
+		unrepaired = append(unrepaired, err)
 		if !whole {
 			broken = append(broken, one)
 			continue
@@ -199,10 +204,10 @@ func (l *Linux) adopt(want *desired) error {
 	if err := errors.Join(l.cutAll(broken), l.router.syncRoutes(have, routes...)); err != nil {
 		return err
 	}
-	return l.pruneMounts(want)
+	return errors.Join(l.pruneMounts(want), errors.Join(unrepaired...))
 }
 
-// adoptLink looks at a link of the router. whole is false where it must go.
+// adoptLink looks at a link of the router. whole is false where it must go. A TaskError is of a link that is taken over all the same.
 func (l *Linux) adoptLink(want *desired, outer netlink.Link, a netip.Addr) (t TaskLink, whole bool, err error) {
 	id := outer.Attrs().Alias
 	if !isID(id) || !pinned(l.Namespace(id)) {
@@ -228,8 +233,10 @@ func (l *Linux) adoptLink(want *desired, outer netlink.Link, a netip.Addr) (t Ta
 	if err != nil {
 		return t, false, err
 	}
-	whole, err = l.repairInside(want.base, t, outer)
-	return t, whole, err
+	if whole, err = l.repairInside(want.base, t, outer); err != nil {
+		return t, true, &TaskError{id, err}
+	}
+	return t, whole, nil
 }
 
 // pruneMounts removes what is mounted for no task that is wanted or has a link.
@@ -243,7 +250,7 @@ func (l *Linux) pruneMounts(want *desired) error {
 		_, linked := l.have.tasks[e.Name()]
 		_, wanted := want.tasks[e.Name()]
 		if !linked && !want.refused[e.Name()] && (!wanted || !pinned(l.Namespace(e.Name()))) {
-			errs = append(errs, l.confineWithin(e.Name(), nil), unpin(l.Namespace(e.Name())))
+			errs = append(errs, l.confineWithin(e.Name(), nil, false), unpin(l.Namespace(e.Name())))
 		}
 	}
 	return errors.Join(errs...)

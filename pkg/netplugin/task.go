@@ -287,7 +287,7 @@ func (n *namespace) cutAll(links []netlink.Link) error {
 }
 
 // repairInside puts right what is missing of a task's link within its namespace. ok tells that the link is the other end of
-// the router's; where it is not, it must be made anew.
+// the router's; where it is not, it must be made anew. An error is the task's own: what is in the way may be its doing.
 func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, err error) {
 	inside, err := openNamespace("task "+t.ID, l.Namespace(t.ID))
 	if err != nil {

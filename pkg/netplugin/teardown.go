@@ -43,7 +43,7 @@ func (l *Linux) Teardown(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	for _, e := range entries {
-		errs = append(errs, l.confineWithin(e.Name(), nil), unpin(l.Namespace(e.Name())))
+		errs = append(errs, l.confineWithin(e.Name(), nil, false), unpin(l.Namespace(e.Name())))
 	}
 	errs = append(errs, tmpfs.Unmount(l.tasksDir()), unpin(l.routerPath()), l.restoreForward(), l.restoreForwardSix())
 	for _, dir := range []string{l.tasksDir(), filepath.Dir(l.routerPath()), l.wiresDir()} {
