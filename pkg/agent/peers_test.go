@@ -129,7 +129,8 @@ func TestConfigFromPeers(t *testing.T) {
 			`"tasks.front":["10.0.1.5","10.0.1.9"],"tasks.web":["10.0.1.5","10.0.1.9"],"web":["10.0.1.2"],"web.1":["10.0.1.5"],` +
 			`"web.1.t1":["10.0.1.5"],"web.2":["10.0.1.9"],"web.2.task2":["10.0.1.9"]},` +
 			`"Reverse":{"10.0.1.2":"Web.name-n1","10.0.1.5":"web.1.t1.name-n1","10.0.1.9":"web.2.task2.name-n1"},` +
-			`"Ports":{"web":[{"Name":"admin","Protocol":"tcp","Port":9000},{"Name":"http","Protocol":"tcp","Port":80}]}}}}`
+			`"Ports":{"front":[{"Name":"admin","Protocol":"tcp","Port":9000},{"Name":"http","Protocol":"tcp","Port":80}],` +
+			`"web":[{"Name":"admin","Protocol":"tcp","Port":9000},{"Name":"http","Protocol":"tcp","Port":80}]}}}}`
 		if diff := cmp.Diff(names, l.names.shown(t)); diff != "" {
 			t.Errorf("names (-want +got):\n%s", diff)
 		}

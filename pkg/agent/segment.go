@@ -307,16 +307,18 @@ func (s *segment) resolver(n *v1.PeerNetwork) *dnsplugin.Zone {
 	return s.zone
 }
 
-// servicePorts are the ports of the services that are known, by their names, whichever nodes publish them: who asks goes to a task itself.
+// servicePorts are the ports of the services that are known, by their names and aliases, whichever nodes publish them: who asks goes to a task
+// itself.
 func (s *segment) servicePorts() map[string][]dnsplugin.Port {
 	ports := make(map[string][]dnsplugin.Port)
 	for _, m := range s.services {
 		if m.peer == nil {
 			continue
 		}
-		name := strings.ToLower(m.peer.Name)
 		for _, p := range slices.Concat(m.peer.Ports, m.peer.HostPorts) {
-			ports[name] = append(ports[name], dnsplugin.Port{Name: p.Name, Protocol: string(cmp.Or(p.Protocol, v1.TCP)), Port: p.Target})
+			for _, name := range m.names {
+				ports[name] = append(ports[name], dnsplugin.Port{Name: p.Name, Protocol: string(cmp.Or(p.Protocol, v1.TCP)), Port: p.Target})
+			}
 		}
 	}
 	return ports

@@ -32,7 +32,7 @@ type Zone struct {
 	Hosts *Table[[]netip.Addr]
 	// Reverse is the name of each address, by its text such as 10.0.1.2, without a dot at the end.
 	Reverse *Table[string]
-	// Ports are the services' ports, for SRV, by service name in lower case: _http._tcp.web where the port has a name, and _80._tcp.web.
+	// Ports are the services' ports, for SRV, by a service's name or alias in lower case: _http._tcp.web where the port has a name, and _80._tcp.web.
 	// A record for tasks.web leads to the name that Reverse has for each address, where Hosts has that with the address.
 	Ports map[string][]Port
 }
