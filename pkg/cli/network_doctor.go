@@ -202,7 +202,7 @@ func examineAll(ctx context.Context, c *client.Client, nodes []*v1.Node, start v
 			defer func() { <-room }()
 			one, err := examineNode(ctx, c, n, start)
 			if err != nil {
-				one = v1.Examination{Findings: []v1.Finding{{Check: v1.CheckNode, Node: n.Meta.ID, Text: "it cannot be examined: " + err.Error()}}}
+				one = v1.Examination{Findings: []v1.Finding{{Check: v1.CheckNode, Node: n.Meta.ID, Text: "it cannot be examined: " + strings.ReplaceAll(err.Error(), n.Meta.ID, nodeName(n))}}}
 			}
 			results[i] = one
 			mu.Lock()
