@@ -184,7 +184,7 @@ func (a *app) printDiagnosis(d *diagnosis, names map[string]string) error {
 		a.printf("%s: %s\n", strings.Join(where, ", "), cell(f.Text))
 	}
 	if len(d.Findings) == 0 {
-		a.printf("All is well: %d things were looked at on %d nodes\n", d.Checks, d.Nodes)
+		a.printf("All is well: %d things were looked at on %d %s\n", d.Checks, d.Nodes, plural("node", d.Nodes))
 	}
 	return foundErr(d)
 }
