@@ -308,7 +308,7 @@ func flushRuleset() error {
 }
 
 func (c *chaos) deleteRoute() error {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	routes, err := routesIn(unix.RT_TABLE_MAIN)
 	if err != nil || len(routes) == 0 {
 		return cmp.Or(err, errNobody)
 	}
@@ -316,7 +316,7 @@ func (c *chaos) deleteRoute() error {
 }
 
 func (c *chaos) deleteLink() error {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	links = slices.DeleteFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == "lo" })
 	if err != nil || len(links) == 0 {
 		return cmp.Or(err, errNobody)
@@ -325,7 +325,7 @@ func (c *chaos) deleteLink() error {
 }
 
 func deleteNeighbours() error {
-	all, err := netlink.NeighList(0, netlink.FAMILY_ALL)
+	all, err := whole(func() ([]netlink.Neigh, error) { return netlink.NeighList(0, netlink.FAMILY_ALL) })
 	for i := range all {
 		err = errors.Join(err, ignoreGone(netlink.NeighDel(&all[i])))
 	}

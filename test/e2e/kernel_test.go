@@ -73,7 +73,7 @@ func (d *dumped) line(format string, args ...any) {
 }
 
 func (d *dumped) links() error {
-	all, err := netlink.LinkList()
+	all, err := whole(netlink.LinkList)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (d *dumped) links() error {
 		if vx, is := one.(*netlink.Vxlan); is {
 			d.line("vxlan %s id %d local %s port %d", a.Name, vx.VxlanId, vx.SrcAddr, vx.Port)
 		}
-		addresses, err := netlink.AddrList(one, netlink.FAMILY_ALL)
+		addresses, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(one, netlink.FAMILY_ALL) })
 		if err != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func (d *dumped) links() error {
 }
 
 func (d *dumped) routes() error {
-	all, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	all, err := routesIn(unix.RT_TABLE_UNSPEC)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (d *dumped) routes() error {
 
 func (d *dumped) rules() error {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		all, err := netlink.RuleList(family)
+		all, err := whole(func() ([]netlink.Rule, error) { return netlink.RuleList(family) })
 		if err != nil {
 			return err
 		}
@@ -126,11 +126,11 @@ func (d *dumped) rules() error {
 }
 
 func (d *dumped) neighbours() error {
-	near, err := netlink.NeighList(0, netlink.FAMILY_ALL)
+	near, err := whole(func() ([]netlink.Neigh, error) { return netlink.NeighList(0, netlink.FAMILY_ALL) })
 	if err != nil {
 		return err
 	}
-	forwards, err := netlink.NeighList(0, unix.AF_BRIDGE)
+	forwards, err := whole(func() ([]netlink.Neigh, error) { return netlink.NeighList(0, unix.AF_BRIDGE) })
 	if err != nil {
 		return err
 	}
@@ -229,6 +229,23 @@ func (d *dumped) sets(c *nftables.Conn, table *nftables.Table) error {
 	return nil
 }
 
+// whole is a list of the kernel's that no change interrupted, as one may while a daemon works, or a namespace goes.
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 20 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
+// routesIn are the routes of a table, of both IP versions; of all tables where it is RT_TABLE_UNSPEC.
+func routesIn(table int) ([]netlink.Route, error) {
+	return whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	})
+}
+
 // linkNumber is in the comments of rules that are for one link.
 var linkNumber = regexp.MustCompile(`link [0-9]+`)
 
@@ -303,7 +320,7 @@ func wipe(h *lab.Host) error {
 
 // deleteLinks deletes all links of the namespace but some.
 func deleteLinks(but ...string) error {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	for _, one := range links {
 		if !slices.Contains(but, one.Attrs().Name) {
 			err = errors.Join(err, ignoreGone(netlink.LinkDel(one)))
@@ -316,7 +333,7 @@ func deleteLinks(but ...string) error {
 func deleteRules() error {
 	var errs []error
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		rules, err := netlink.RuleList(family)
+		rules, err := whole(func() ([]netlink.Rule, error) { return netlink.RuleList(family) })
 		errs = append(errs, err)
 		for _, r := range rules {
 			if own := r.Priority == 0 || r.Priority == 32766 || r.Priority == 32767; !own {

@@ -132,14 +132,14 @@ func (c *chaos) routerAsWanted(h *lab.Host, network *v1.Network, tasks []chaosTa
 		}
 	}
 	return n.Do(func() error {
-		all, err := netlink.LinkList()
+		all, err := whole(netlink.LinkList)
 		if err != nil {
 			return err
 		}
 		if len(all) != links {
 			return fmt.Errorf("%d links, want %d", len(all), links)
 		}
-		routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		routes, err := routesIn(unix.RT_TABLE_MAIN)
 		if err != nil {
 			return err
 		}
