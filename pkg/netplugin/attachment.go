@@ -103,6 +103,9 @@ func (o *overlay) attach(w *wanted, task string, m member, inside *namespace) er
 	if err := o.detach(m); err != nil {
 		return err
 	}
+	if err := inside.shadowed(w, m); err != nil {
+		return err
+	}
 	if inside.foreign = m.guest; !m.guest {
 		if err := inside.removeLink(m.eth()); err != nil {
 			return err
@@ -167,9 +170,9 @@ func (n *namespace) syncAttachment(w *wanted, m member, eth netlink.Link) error 
 	if err := n.removeStale(w, m, eth, have); err != nil {
 		return err
 	}
-	routes := map[route]bool{}
+	table, routes := w.tableOf(m), map[route]bool{}
 	for v := range overlayFamilies {
-		some, err := n.routesOf(eth.Attrs().Index, family(v))
+		some, err := n.routesIn(table, eth.Attrs().Index, family(v))
 		if err != nil {
 			return err
 		}
@@ -194,8 +197,38 @@ func (n *namespace) syncAttachment(w *wanted, m member, eth netlink.Link) error 
 			if other.Gateway.Is6() != a.Is6() || routes[r] {
 				continue
 			}
-			if err := n.addRoute(r); err != nil {
+			if err := n.addRouteIn(table, r); err != nil {
 				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tableOf is where a task's routes to a network are.
+func (w *wanted) tableOf(m member) int {
+	if m.guest && w.source.Encrypted {
+		return guestTable
+	}
+	return unix.RT_TABLE_MAIN
+}
+
+// shadowed is what keeps a guest from an encrypted network: a route of its own into it would not count any more.
+func (n *namespace) shadowed(w *wanted, m member) error {
+	if w.tableOf(m) != guestTable {
+		return nil
+	}
+	for v := range overlayFamilies {
+		all, err := dump(func() ([]netlink.Route, error) {
+			return n.RouteListFiltered(family(v), &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return fmt.Errorf("list routes in %s: %w", n.name, err)
+		}
+		for _, r := range all {
+			to := prefixOf(r.Dst)
+			if slices.ContainsFunc(w.subnets, func(s Subnet) bool { return s.Prefix.Contains(to.Addr()) && to.Bits() >= s.Prefix.Bits() }) {
+				return fmt.Errorf("there is another route to %s in the network namespace: remove that first", to)
 			}
 		}
 	}
@@ -246,6 +279,9 @@ func (l *Linux) repairAttachment(w *wanted, task string, m member, outer netlink
 	err = inside.syncLink(eth, taskMAC(m.link), mtu)
 	if err == nil {
 		err = inside.within(func() error { return setSysctls(attachmentSettings(m)...) })
+	}
+	if err == nil {
+		err = inside.removeDeaf(eth, m.addresses...)
 	}
 	if err == nil {
 		err = inside.syncAttachment(w, m, eth)

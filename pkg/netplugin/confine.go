@@ -13,13 +13,19 @@ import (
 // What a task sends to a network goes by its link to that, or nowhere. Routing rules of its namespace say so: addresses of the network are looked
 // for among routes that are at least as narrow, and then are unreachable. Without them a task whose link is gone for a moment would begin
 // connections by its way out, which never come to anything. Rules outlive links, routes and the loopback.
+//
+// A guest may have such routes of its own, so those to its encrypted networks are in a table of ours, and in no other.
 
 // confine is a subnet that a task reaches in no other way.
 type confine struct {
 	subnet netip.Prefix
 	// encrypted networks are reached with no address in another way; others are, with the gateway's, for answers (see home.go).
 	encrypted bool
+	guest     bool
 }
+
+// guestTable has a guest's routes to its encrypted networks.
+const guestTable = 101
 
 // The priorities of the rules: before and after those of answers. The rule by which a subnet is unreachable follows.
 const (
@@ -43,7 +49,9 @@ func (c confine) rules() (all [2]netlink.Rule) {
 		all[i] = *netlink.NewRule()
 		all[i].Family, all[i].Priority, all[i].Dst = familyOf(c.subnet.Addr()), c.priority()+i, ipNet(c.subnet)
 	}
-	all[0].Table, all[0].SuppressPrefixlen = unix.RT_TABLE_MAIN, c.subnet.Bits()-1
+	if all[0].Table = guestTable; !c.guest {
+		all[0].Table, all[0].SuppressPrefixlen = unix.RT_TABLE_MAIN, c.subnet.Bits()-1
+	}
 	all[1].Type = unix.RTN_UNREACHABLE
 	return all
 }
@@ -59,8 +67,9 @@ func isConfine(r netlink.Rule) bool {
 	if r.Dst == nil {
 		return false
 	}
-	for _, encrypted := range []bool{true, false} {
-		for _, one := range (confine{prefixOf(r.Dst), encrypted}).rules() {
+	to := prefixOf(r.Dst)
+	for _, c := range []confine{{subnet: to}, {subnet: to, encrypted: true}, {to, true, true}} {
+		for _, one := range c.rules() {
 			if hasRule([]netlink.Rule{listed(one)}, r) {
 				return true
 			}
@@ -78,7 +87,7 @@ func (d *desired) confinesOf(t TaskLink) map[confine]bool {
 			continue
 		}
 		for _, s := range w.subnets {
-			all[confine{s.Prefix.Masked(), w.source.Encrypted}] = true
+			all[confine{s.Prefix.Masked(), w.source.Encrypted, t.guest()}] = true
 		}
 	}
 	return all

@@ -171,7 +171,8 @@ func (s *scene) judgeRoute(m *syscall.NetlinkMessage) string {
 		return ""
 	}
 	r := nl.DeserializeRtMsg(data)
-	if r.Flags&routeCloned != 0 || r.Protocol == unix.RTPROT_KERNEL && (s.task || m.Header.Pid == 0) {
+	made := r.Protocol == unix.RTPROT_KERNEL && (m.Header.Pid == 0 || s.task && m.Header.Type == unix.RTM_NEWROUTE)
+	if r.Flags&routeCloned != 0 || made {
 		return ""
 	}
 	if s.inner && len(s.going) == 0 {

@@ -164,6 +164,11 @@ func (l *Linux) compare(only string) (findings []Finding, probes []probe, checks
 			wrong("", text)
 		}
 	}
+	for _, id := range slices.Sorted(maps.Keys(l.have.unrepaired)) {
+		if _, there := want.tasks[id]; there {
+			wrong("", fmt.Sprintf("something in the network namespace of task %s keeps its links from being put right (%v): replace the task, or undo it", id, l.have.unrepaired[id]))
+		}
+	}
 	probes = l.sharedProbes(want)
 	for _, id := range slices.Sorted(maps.Keys(want.overlays)) {
 		o := l.overlays[id]

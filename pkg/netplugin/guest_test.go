@@ -116,6 +116,13 @@ func TestGuest(t *testing.T) {
 	}
 }
 
+// removeOwn removes a route to an encrypted network.
+func removeOwn(n *namespace, r route) error {
+	m := r.message()
+	m.Table = guestTable
+	return n.RouteDel(m)
+}
+
 // TestTakenFromAGuest: what somebody takes away of ours in a guest's namespace is noticed at once, and put back; what is done there to anything
 // else is not looked at.
 func TestTakenFromAGuest(t *testing.T) {
@@ -161,6 +168,11 @@ func TestTakenFromAGuest(t *testing.T) {
 		routes, err := guest.allRoutes()
 		must(t, err)
 		var all []string
+		for v := range overlayFamilies {
+			sealed, err := guest.routesIn(guestTable, 0, family(v))
+			must(t, err)
+			maps.Copy(routes, sealed)
+		}
 		for r := range routes {
 			all = append(all, fmt.Sprint(r))
 		}
@@ -195,8 +207,8 @@ func TestTakenFromAGuest(t *testing.T) {
 		do   func() error
 		kind string
 	}{
-		"a route":     {func() error { return guest.removeRoute(via("10.9.0.0/24", "10.9.0.1", "10.9.0.20")) }, kindRoute},
-		"one of IPv6": {func() error { return guest.removeRoute(via("fd09::/64", "fd09::1", "fd09::20")) }, kindRoute},
+		"a route":     {func() error { return removeOwn(guest, via("10.9.0.0/24", "10.9.0.1", "10.9.0.20")) }, kindRoute},
+		"one of IPv6": {func() error { return removeOwn(guest, via("fd09::/64", "fd09::1", "fd09::20")) }, kindRoute},
 		"the way to the resolver": {func() error {
 			return guest.removeRoute(guestRoute(b.linux.have.base, testAddr(7), indexOf(guest, "swarm0")))
 		}, kindRoute},
@@ -208,11 +220,11 @@ func TestTakenFromAGuest(t *testing.T) {
 		}, kindAddress},
 		"that of its names": {func() error { return guest.AddrDel(linked("swarm0"), &netlink.Addr{IPNet: ipNet(host(testAddr(7)))}) }, kindAddress},
 		"a rule": {func() error {
-			r := confine{netip.MustParsePrefix("10.9.0.0/24"), true}.rules()[0]
+			r := confine{netip.MustParsePrefix("10.9.0.0/24"), true, true}.rules()[0]
 			return guest.RuleDel(&r)
 		}, kindRule},
 		"one of a rule of IPv6": {func() error {
-			r := confine{netip.MustParsePrefix("fd09::/64"), true}.rules()[1]
+			r := confine{netip.MustParsePrefix("fd09::/64"), true, true}.rules()[1]
 			return guest.RuleDel(&r)
 		}, kindRule},
 		"a link":        {func() error { return guest.LinkDel(linked("swarm1")) }, kindLink},

@@ -4,7 +4,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -72,6 +74,12 @@ func TestATaskHurtsItselfAlone(t *testing.T) {
 			if diff := cmp.Diff(tt.failed, slices.Sorted(maps.Keys(byTask))); diff != "" || !alone {
 				t.Fatalf("%v: alone %t, failed (-want +got):\n%s", err, alone, diff)
 			}
+			b.apply(dualConfig(3)) // which changes nothing inside it
+			found, _, err := b.linux.Examine(t.Context(), "")
+			told := slices.ContainsFunc(found, func(f Finding) bool { return strings.Contains(f.Text, "network namespace of task t0 keeps its links") })
+			if err != nil || told != (tt.failed != nil) {
+				t.Errorf("the examination finds %v, %v", found, err)
+			}
 			serve(t, b.task("t2"), "t2", 80)
 			serveOf(t, b.task("t2"), "t2", 80, 1)
 			for _, to := range []string{"10.9.0.12:80", "[fd09::c]:80"} {
@@ -132,5 +140,49 @@ func TestRulesOfTheKernelInATask(t *testing.T) {
 	}
 	if err := func() error { _, err := b.task("t1").RouteGet(Resolver.Addr().AsSlice()); return err }(); err != nil {
 		t.Errorf("no way to the resolver: %v", err)
+	}
+}
+
+// TestDeafInATask: the kernel's own routes, by which it takes in what comes for an address, are put back in tasks and guests.
+func TestDeafInATask(t *testing.T) {
+	b := newLab(t)
+	guest, path := newGuest(t)
+	c := dualConfig(2)
+	c.Tasks = append(c.Tasks, TaskLink{ID: "guest", Guest: path, Address: testAddr(7), Internal: true,
+		Networks: []Attachment{{"back", []netip.Addr{netip.MustParseAddr("10.9.0.20"), netip.MustParseAddr("fd09::20")}}}})
+	b.apply(c)
+	for name, n := range map[string]*namespace{"t1": b.task("t1"), "guest": guest} {
+		for _, link := range []string{"eth0", "eth1", "swarm0", "swarm1"} {
+			if name == "guest" && link == "eth0" || indexOf(n, link) == 0 {
+				continue
+			}
+			for v := range overlayFamilies {
+				routes, err := n.RouteListFiltered(family(v), &netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: indexOf(n, link), Type: unix.RTN_LOCAL},
+					netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_TYPE)
+				must(t, err)
+				for _, r := range routes {
+					if r.Dst.IP.IsLinkLocalUnicast() {
+						continue
+					}
+					must(t, n.RouteDel(&r))
+					if !b.disturbed(soon) {
+						t.Errorf("%s: that the route for %s went is not noticed", name, r.Dst)
+					}
+					b.apply(c)
+					one, err := n.LinkByName(link)
+					must(t, err)
+					if deaf, err := n.deaf(one, v); err != nil || len(deaf) > 0 {
+						t.Errorf("%s: nothing is taken in at %v, %v", name, deaf, err)
+					}
+					b.disturbed(50 * time.Millisecond)
+				}
+			}
+		}
+	}
+	for _, to := range []string{"10.9.0.11:80", "[fd09::b]:80"} {
+		serveOf(t, b.task("t1"), "t1", 80, version(netip.MustParseAddrPort(to).Addr()))
+		if server, _, err := ask(guest, "tcp", to); err != nil || server != "t1" {
+			t.Errorf("the guest asks at %s: %q, %v", to, server, err)
+		}
 	}
 }

@@ -91,7 +91,7 @@ type deeds struct {
 	taken map[taking]int
 }
 
-// taking is that an address went, or a route by which it is the source, or a rule with a priority of ours, which has no address.
+// taking is that an address went, or a route by which it is the source, or to it alone, or a rule with a priority of ours, which has no address.
 type taking struct {
 	kind    string
 	address netip.Addr
@@ -133,6 +133,8 @@ func takes(m *syscall.NetlinkMessage) (address netip.Addr, taken bool) {
 	}
 	for _, a := range attrs {
 		switch {
+		case m.Header.Type == unix.RTM_DELROUTE && a.Attr.Type&attributeType == unix.RTA_DST: // that of a single address counts where there is no source
+			address, taken = netip.AddrFromSlice(a.Value)
 		case a.Attr.Type&attributeType != attr:
 		case m.Header.Type == unix.RTM_DELRULE:
 			return address, len(a.Value) >= 4 && isSealPriority(int(nativeUint32(a.Value)))
@@ -140,7 +142,7 @@ func takes(m *syscall.NetlinkMessage) (address netip.Addr, taken bool) {
 			return netip.AddrFromSlice(a.Value)
 		}
 	}
-	return address, false
+	return address, taken
 }
 
 // from are the kinds of what was taken from a guest, with how often.

@@ -70,6 +70,28 @@ func (n *namespace) deaf(l netlink.Link, v int) (found []netlink.Addr, err error
 	return slices.DeleteFunc(all, func(a netlink.Addr) bool { return local[host(prefixOf(a.IPNet).Addr())] }), nil
 }
 
+// removeDeaf removes those of some addresses of a link that have no such route, for who adds them again.
+func (n *namespace) removeDeaf(l netlink.Link, addresses ...netip.Addr) error {
+	for v := range overlayFamilies {
+		if !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return version(a) == v }) {
+			continue
+		}
+		deaf, err := n.deaf(l, v)
+		if err != nil {
+			return err
+		}
+		for _, a := range deaf {
+			if !slices.Contains(addresses, prefixOf(a.IPNet).Addr()) {
+				continue
+			}
+			if err := n.AddrDel(l, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+				return fmt.Errorf("remove address %s of link %s in %s, whose route is gone: %w", a.IPNet, l.Attrs().Name, n.name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // mendDeaf has the kernel make these routes anew: it makes them with the address.
 func (n *namespace) mendDeaf(l netlink.Link, v int) error {
 	deaf, err := n.deaf(l, v)

@@ -87,6 +87,8 @@ type state struct {
 	internal  map[netip.Addr]bool
 	sealed    map[seal]bool
 	confined  map[string]map[confine]bool // by task; one that is not there may be confined in any way
+	// unrepaired is what could not be put right inside single tasks when all was read back, by task.
+	unrepaired map[string]error
 }
 
 // answers are the publication of an IP version.

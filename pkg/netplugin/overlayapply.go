@@ -113,9 +113,11 @@ func (l *Linux) prepareOverlays(want *desired) error {
 			l.overlays[id] = o
 		}
 		err := l.prepareOverlay(o, w, want.refused)
-		if _, alone := TaskErrors(err); !alone {
+		byTask, alone := TaskErrors(err)
+		if !alone {
 			err = o.broken(err)
 		}
+		maps.Copy(l.have.unrepaired, byTask)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

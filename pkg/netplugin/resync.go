@@ -72,6 +72,7 @@ func (l *Linux) resync(want *desired) error {
 		l.log.Warn(w)
 	}
 	l.synced = true
+	l.have.unrepaired, _ = TaskErrors(unrepaired)
 	return unrepaired
 }
 

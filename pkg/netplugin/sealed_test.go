@@ -159,7 +159,7 @@ func TestNothingOfAnAttachmentGoesAround(t *testing.T) {
 			deleteLink(t, guest, "swarm1")()
 		},
 		"route removed": func() {
-			must(t, guest.removeRoute(route{dst: netip.MustParsePrefix("10.9.0.0/24"), link: indexOf(guest, "swarm1"), via: netip.MustParseAddr("10.9.0.1"),
+			must(t, removeOwn(guest, route{dst: netip.MustParsePrefix("10.9.0.0/24"), link: indexOf(guest, "swarm1"), via: netip.MustParseAddr("10.9.0.1"),
 				src: netip.MustParseAddr("10.9.0.20")}))
 		},
 		"the router's end removed": deleteLink(t, b.overlay("back"), linkName(testAddr(7))),
@@ -173,6 +173,23 @@ func TestNothingOfAnAttachmentGoesAround(t *testing.T) {
 		b.linux.Resync()
 		must(t, b.linux.Apply(t.Context(), withGuest(path)))
 	}
+	var owned []*netlink.Route
+	for i, to := range []string{"10.9.0.0/24", "10.9.0.64/26"} {
+		r := route{dst: netip.MustParsePrefix(to), link: indexOf(guest, "eth0"), via: netip.MustParseAddr("192.0.2.1")}.message()
+		r.Priority = 100 + i
+		must(t, guest.RouteAdd(r))
+		owned = append(owned, r)
+	}
+	deleteLink(t, guest, "swarm1")()
+	b.linux.Resync()
+	if err := b.linux.Apply(t.Context(), withGuest(path)); err == nil || !strings.Contains(err.Error(), "another route to 10.9.0.") || goes() {
+		t.Errorf("with routes of its own into the network: %v, and what is for it leaves by another way: %t", err, goes())
+	}
+	for _, r := range owned {
+		must(t, guest.RouteDel(r))
+	}
+	b.linux.Resync()
+	must(t, b.linux.Apply(t.Context(), withGuest(path)))
 	link, err := guest.LinkByName("swarm0")
 	must(t, err)
 	must(t, guest.LinkDel(link))

@@ -236,12 +236,17 @@ func (n *namespace) routesOfAll(sides []side) (map[route]bool, error) {
 }
 
 // addRoute adds a route, or puts it in the place of one with the same destination.
-func (n *namespace) addRoute(r route) error {
+func (n *namespace) addRoute(r route) error { return n.addRouteIn(unix.RT_TABLE_MAIN, r) }
+
+// addRouteIn does so with another table.
+func (n *namespace) addRouteIn(table int, r route) error {
 	set := n.RouteReplace
 	if n.foreign {
 		set = n.RouteAdd
 	}
-	err := set(r.message())
+	m := r.message()
+	m.Table = table
+	err := set(m)
 	if n.foreign && errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("there is another route to %s in the network namespace: remove that first", r.dst)
 	}

@@ -217,7 +217,7 @@ func (n *namespace) repairSide(s side, t TaskLink, eth netlink.Link) error {
 			return err
 		}
 	}
-	if err := n.ensureAddress(eth, host(s.of(t.Address))); err != nil {
+	if err := errors.Join(n.removeDeaf(eth, s.of(t.Address)), n.ensureAddress(eth, host(s.of(t.Address)))); err != nil {
 		return err
 	}
 	if err := n.ensureNeighbour(eth.Attrs().Index, s.gateway, taskSideMAC); err != nil {
@@ -300,7 +300,7 @@ func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, e
 	}
 	if t.guest() {
 		inside.foreign = true // what stands in the way there is the guest's matter: it is linked anew, and told alone why it cannot be
-		return errors.Join(inside.syncLink(eth, taskMAC(t.Address), l.taskMTU), inside.welcome(b, t, eth)) == nil, nil
+		return errors.Join(inside.syncLink(eth, taskMAC(t.Address), l.taskMTU), inside.removeDeaf(eth, t.Address), inside.welcome(b, t, eth)) == nil, nil
 	}
 	lo, err := inside.LinkByName("lo")
 	if err != nil {
