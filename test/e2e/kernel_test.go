@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -53,7 +54,7 @@ func kernelOf(h *lab.Host) ([]string, error) {
 func linesIn(label string, n *lab.Namespace) ([]string, error) {
 	d := &dumped{label: label, names: map[int]string{0: "-"}}
 	err := n.Do(func() error {
-		return errors.Join(d.links(), d.routes(), d.rules(), d.neighbours(), d.tables())
+		return errors.Join(d.links(), d.routes(), d.rules(), d.neighbours(), d.tables(), d.settings())
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", label, err)
@@ -106,7 +107,7 @@ func (d *dumped) routes() error {
 	}
 	for _, r := range all {
 		if r.Protocol != unix.RTPROT_KERNEL { // those follow from addresses
-			d.line("route to %s via %v dev %s from %v table %d type %d metric %d", r.Dst, r.Gw, d.names[r.LinkIndex], r.Src, r.Table, r.Type, r.Priority)
+			d.line("route to %s via %v dev %s from %v table %d type %d metric %d mtu %d", r.Dst, r.Gw, d.names[r.LinkIndex], r.Src, r.Table, r.Type, r.Priority, r.MTU)
 		}
 	}
 	return nil
@@ -119,8 +120,20 @@ func (d *dumped) rules() error {
 			return err
 		}
 		for _, r := range all {
-			d.line("rule of family %d: %d from %v to %v mark %x table %d in %q", family, r.Priority, r.Src, r.Dst, r.Mark, r.Table, r.IifName)
+			d.line("rule of family %d: %d from %v to %v mark %x table %d but %d in %q", family, r.Priority, r.Src, r.Dst, r.Mark, r.Table, r.SuppressPrefixlen, r.IifName)
 		}
+	}
+	return nil
+}
+
+// settings are whether packets are forwarded.
+func (d *dumped) settings() error {
+	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		value, err := os.ReadFile("/proc/sys/net/" + name)
+		if err != nil {
+			return err
+		}
+		d.line("setting %s %s", name, bytes.TrimSpace(value))
 	}
 	return nil
 }
@@ -154,6 +167,9 @@ func (d *dumped) tables() error {
 	}
 	for _, one := range chains {
 		d.line("chain %d %s %s %s", one.Table.Family, one.Table.Name, one.Name, one.Type)
+		if one.Hooknum != nil {
+			d.line("chain %d %s %s at hook %d, priority %d, policy %d", one.Table.Family, one.Table.Name, one.Name, *one.Hooknum, *one.Priority, *one.Policy)
+		}
 	}
 	if err := d.chainRules(); err != nil {
 		return err
@@ -309,7 +325,7 @@ func wipe(h *lab.Host) error {
 	for _, path := range spacesOf(h, "netns") {
 		n, err := lab.Inside(path)
 		if err == nil {
-			err = n.Do(func() error { return errors.Join(deleteLinks("lo"), deleteRules(), flushRuleset()) })
+			err = n.Do(func() error { return errors.Join(deleteLinks("lo"), deleteRules(), deleteRoutes(), flushRuleset()) })
 			n.Leave()
 		}
 		errs = append(errs, err)
@@ -327,6 +343,27 @@ func deleteLinks(but ...string) error {
 		}
 	}
 	return err
+}
+
+// deleteRoutes deletes all routes of the namespace but the kernel's own, and all addresses of its loopback but that.
+func deleteRoutes() error {
+	routes, err := routesIn(unix.RT_TABLE_UNSPEC)
+	for _, r := range routes {
+		if r.Protocol != unix.RTPROT_KERNEL {
+			err = errors.Join(err, ignoreGone(netlink.RouteDel(&r)))
+		}
+	}
+	lo, findErr := netlink.LinkByName("lo")
+	if findErr != nil {
+		return errors.Join(err, findErr)
+	}
+	addresses, listErr := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(lo, netlink.FAMILY_ALL) })
+	for _, a := range addresses {
+		if !a.IP.IsLoopback() {
+			err = errors.Join(err, netlink.AddrDel(lo, &a))
+		}
+	}
+	return errors.Join(err, listErr)
 }
 
 // deleteRules deletes all routing rules of the namespace but the kernel's own, as every namespace has them.
