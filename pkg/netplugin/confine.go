@@ -24,8 +24,13 @@ type confine struct {
 	guest     bool
 }
 
-// guestTable has a guest's routes to its encrypted networks.
-const guestTable = 101
+// guestTable has a guest's routes to its encrypted networks. Its number is one that others seldom have, and below 256: for others the library leaves
+// the suppressed prefix out.
+const guestTable = 189
+
+// ruleProtocol is who made our rules, as the kernel keeps it: those that somebody else made are left alone, however much they look like ours. See
+// linux/rtnetlink.h for the numbers that others have.
+const ruleProtocol = 115
 
 // The priorities of the rules: before and after those of answers. The rule by which a subnet is unreachable follows.
 const (
@@ -49,8 +54,9 @@ func (c confine) rules() (all [2]netlink.Rule) {
 		all[i] = *netlink.NewRule()
 		all[i].Family, all[i].Priority, all[i].Dst = familyOf(c.subnet.Addr()), c.priority()+i, ipNet(c.subnet)
 	}
-	if all[0].Table = guestTable; !c.guest {
-		all[0].Table, all[0].SuppressPrefixlen = unix.RT_TABLE_MAIN, c.subnet.Bits()-1
+	all[0].Table, all[0].SuppressPrefixlen = unix.RT_TABLE_MAIN, c.subnet.Bits()-1
+	if c.guest {
+		all[0].Table = guestTable
 	}
 	all[1].Type = unix.RTN_UNREACHABLE
 	return all
@@ -60,22 +66,6 @@ func (c confine) rules() (all [2]netlink.Rule) {
 func listed(r netlink.Rule) netlink.Rule {
 	r.Type = 0
 	return r
-}
-
-// isConfine tells whether a rule is one of such a pair.
-func isConfine(r netlink.Rule) bool {
-	if r.Dst == nil {
-		return false
-	}
-	to := prefixOf(r.Dst)
-	for _, c := range []confine{{subnet: to}, {subnet: to, encrypted: true}, {to, true, true}} {
-		for _, one := range c.rules() {
-			if hasRule([]netlink.Rule{listed(one)}, r) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // confinesOf are what a task is to be confined by. Of a guest, whose way out is its own, encrypted networks are.
@@ -97,11 +87,18 @@ func (d *desired) confinesOf(t TaskLink) map[confine]bool {
 func (n *namespace) syncConfines(all map[confine]bool, plain bool) error {
 	var errs []error
 	for _, v := range kernelVersions() {
-		have, err := n.rules(family(v))
+		have, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(family(v)) })
 		if err != nil {
-			return err
+			return fmt.Errorf("list routing rules in %s: %w", n.name, err)
 		}
-		var want []netlink.Rule
+		var want, ours []netlink.Rule
+		for i := range have {
+			if have[i].Protocol == ruleProtocol {
+				have[i].Protocol = 0
+				ours = append(ours, have[i])
+			}
+			have[i].Protocol = 0
+		}
 		if plain {
 			want = plainRules(family(v))
 		}
@@ -114,12 +111,13 @@ func (n *namespace) syncConfines(all map[confine]bool, plain bool) error {
 			if want[i] = listed(r); hasRule(have, want[i]) {
 				continue
 			}
+			r.Protocol = ruleProtocol
 			if err := n.RuleAdd(&r); err != nil && !errors.Is(err, unix.EEXIST) {
 				errs = append(errs, fmt.Errorf("add routing rule %s in %s: %w", r, n.name, err))
 			}
 		}
-		for _, r := range have {
-			if hasRule(want, r) || !isConfine(r) {
+		for _, r := range ours {
+			if hasRule(want, r) {
 				continue
 			}
 			if err := n.RuleDel(&r); err != nil && !errors.Is(err, unix.ENOENT) {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -69,4 +70,20 @@ func TestNothingBeginsBesideANetwork(t *testing.T) {
 	if n := confined(); n != 0 {
 		t.Errorf("of a network that the task left %d rules are there", n)
 	}
+}
+
+// isConfine tells whether a rule is one of such a pair.
+func isConfine(r netlink.Rule) bool {
+	if r.Dst == nil {
+		return false
+	}
+	to := prefixOf(r.Dst)
+	for _, c := range []confine{{subnet: to}, {subnet: to, encrypted: true}, {to, true, true}} {
+		for _, one := range c.rules() {
+			if hasRule([]netlink.Rule{listed(one)}, r) {
+				return true
+			}
+		}
+	}
+	return false
 }

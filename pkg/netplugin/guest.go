@@ -46,14 +46,15 @@ func (l *Linux) linkGuest(want *desired, t TaskLink) error {
 			return err
 		}
 	}
-	err := l.joinGuest(want, t)
+	err := l.joinGuest(want, t, !there)
 	if err != nil && !there { // one that was linked before is to be again, and stays confined until then
 		err = errors.Join(err, l.confineWithin(t.ID, nil, false), unpin(path))
 	}
 	return err
 }
 
-func (l *Linux) joinGuest(want *desired, t TaskLink) error {
+// joinGuest makes a guest's links. Only where it comes, its own routes are in the way: those that are added later have to put up with ours.
+func (l *Linux) joinGuest(want *desired, t TaskLink, comes bool) error {
 	inside, err := openNamespace("attachment "+t.ID, l.Namespace(t.ID))
 	if err != nil {
 		return err
@@ -62,6 +63,13 @@ func (l *Linux) joinGuest(want *desired, t TaskLink) error {
 	inside.foreign = true
 	if err := netns.Set(inside.fd); err != nil {
 		return fmt.Errorf("enter network namespace of %s: %w", inside.name, err)
+	}
+	for _, a := range t.Networks {
+		if w := want.overlays[a.Overlay]; comes && w.source.Encrypted {
+			if err := inside.shadowed(w); err != nil {
+				return err
+			}
+		}
 	}
 	err = l.connect(want.base, t, inside)
 	if err == nil {

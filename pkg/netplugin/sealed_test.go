@@ -133,6 +133,9 @@ func TestNothingOfAnAttachmentGoesAround(t *testing.T) {
 	}
 	before, err := guest.allRoutes()
 	must(t, err)
+	for _, r := range (confine{netip.MustParsePrefix("198.51.100.0/24"), true, true}).rules() { // like ours, and somebody's own
+		must(t, guest.RuleAdd(&r))
+	}
 	rulesBefore := rules()
 	withGuest := func(path string) Config {
 		c := guestConfig(path)
@@ -180,15 +183,24 @@ func TestNothingOfAnAttachmentGoesAround(t *testing.T) {
 		must(t, guest.RouteAdd(r))
 		owned = append(owned, r)
 	}
-	deleteLink(t, guest, "swarm1")()
-	b.linux.Resync()
-	if err := b.linux.Apply(t.Context(), withGuest(path)); err == nil || !strings.Contains(err.Error(), "another route to 10.9.0.") || goes() {
-		t.Errorf("with routes of its own into the network: %v, and what is for it leaves by another way: %t", err, goes())
+	elsewhere := route{dst: anywhere, link: indexOf(guest, "eth0"), via: netip.MustParseAddr("192.0.2.1")}.message()
+	elsewhere.Table = guestTable
+	must(t, guest.RouteAdd(elsewhere))
+	if deleteLink(t, guest, "swarm1")(); goes() {
+		t.Error("with routes of its own, what is for the network leaves by them")
 	}
-	for _, r := range owned {
+	b.linux.Resync()
+	must(t, b.linux.Apply(t.Context(), withGuest(path)))
+	if by, err := guest.RouteGet([]byte{10, 9, 0, 99}); err != nil || by[0].LinkIndex != indexOf(guest, "swarm1") {
+		t.Errorf("with routes of its own that came later, it goes by %v, %v", by, err)
+	}
+	must(t, b.linux.Apply(t.Context(), withGuest("")))
+	if err := b.linux.Apply(t.Context(), withGuest(path)); err == nil || !strings.Contains(err.Error(), "another route to 10.9.0.") {
+		t.Errorf("it comes with routes of its own into the network: %v", err)
+	}
+	for _, r := range append(owned, elsewhere) {
 		must(t, guest.RouteDel(r))
 	}
-	b.linux.Resync()
 	must(t, b.linux.Apply(t.Context(), withGuest(path)))
 	link, err := guest.LinkByName("swarm0")
 	must(t, err)

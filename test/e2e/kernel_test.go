@@ -210,7 +210,7 @@ func (d *dumped) chainRules() error {
 			case ruleTable, ruleChain:
 				in += nl.BytesToString(a.Value) + " "
 			case ruleUserData:
-				comment = string(linkNumber.ReplaceAll(a.Value, []byte("link N")))
+				comment = string(linkNumber.ReplaceAll(a.Value[min(2, len(a.Value)):], []byte("link N"))) // without its length
 			}
 		}
 		in = fmt.Sprintf("%d %s", r[0], in)
