@@ -210,28 +210,6 @@ func (w *wanted) tableOf(m member) int {
 	return unix.RT_TABLE_MAIN
 }
 
-// shadowed is what keeps a guest from an encrypted network: a route of its own into it would not count any more, or instead of ours.
-func (n *namespace) shadowed(w *wanted) error {
-	for v := range overlayFamilies {
-		all, err := dump(func() ([]netlink.Route, error) {
-			return n.RouteListFiltered(family(v), &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-		})
-		if err != nil {
-			return fmt.Errorf("list routes in %s: %w", n.name, err)
-		}
-		for _, r := range all {
-			to := prefixOf(r.Dst)
-			if r.Table != unix.RT_TABLE_MAIN && r.Table != guestTable && r.Table != unix.RT_TABLE_LOCAL {
-				continue
-			}
-			if slices.ContainsFunc(w.subnets, func(s Subnet) bool { return s.Prefix.Contains(to.Addr()) && to.Bits() >= s.Prefix.Bits() }) {
-				return fmt.Errorf("there is another route to %s in the network namespace: remove that first", to)
-			}
-		}
-	}
-	return nil
-}
-
 // removeStale removes what addresses of the network an end has that are not the task's. What else a task that may do so has added is
 // its own business.
 func (n *namespace) removeStale(w *wanted, m member, eth netlink.Link, have map[netip.Prefix]netlink.Addr) error {

@@ -87,9 +87,9 @@ func (d *desired) confinesOf(t TaskLink) map[confine]bool {
 func (n *namespace) syncConfines(all map[confine]bool, plain bool) error {
 	var errs []error
 	for _, v := range kernelVersions() {
-		have, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(family(v)) })
+		have, err := n.allRules(family(v))
 		if err != nil {
-			return fmt.Errorf("list routing rules in %s: %w", n.name, err)
+			return err
 		}
 		var want, ours []netlink.Rule
 		for i := range have {

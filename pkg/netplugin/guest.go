@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -77,6 +78,28 @@ func (l *Linux) joinGuest(want *desired, t TaskLink, comes bool) error {
 	}
 	if err != nil {
 		return errors.Join(err, l.cut(t.Address), l.detach(t))
+	}
+	return nil
+}
+
+// shadowed is what keeps a guest from an encrypted network: a route of its own into it would not count any more, or instead of ours.
+func (n *namespace) shadowed(w *wanted) error {
+	for v := range overlayFamilies {
+		all, err := dump(func() ([]netlink.Route, error) {
+			return n.RouteListFiltered(family(v), &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
+			return fmt.Errorf("list routes in %s: %w", n.name, err)
+		}
+		for _, r := range all {
+			to := prefixOf(r.Dst)
+			if r.Table != unix.RT_TABLE_MAIN && r.Table != guestTable && r.Table != unix.RT_TABLE_LOCAL {
+				continue
+			}
+			if slices.ContainsFunc(w.subnets, func(s Subnet) bool { return s.Prefix.Contains(to.Addr()) && to.Bits() >= s.Prefix.Bits() }) {
+				return fmt.Errorf("there is another route to %s in the network namespace: remove that first", to)
+			}
+		}
 	}
 	return nil
 }

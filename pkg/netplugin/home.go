@@ -79,9 +79,6 @@ func (n *namespace) removeHome() error {
 
 // homeRules are those that lead to the table of answers.
 func (n *namespace) homeRules(family int) ([]netlink.Rule, error) {
-	all, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(family) })
-	if err != nil {
-		return nil, fmt.Errorf("list routing rules in %s: %w", n.name, err)
-	}
-	return slices.DeleteFunc(all, func(r netlink.Rule) bool { return r.Table != homeTable }), nil
+	all, err := n.allRules(family)
+	return slices.DeleteFunc(all, func(r netlink.Rule) bool { return r.Table != homeTable }), err
 }

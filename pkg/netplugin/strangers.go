@@ -180,11 +180,20 @@ func plainRules(family int) (all []netlink.Rule) {
 	return all
 }
 
-// rules lists those of an address family, without who made them.
-func (n *namespace) rules(family int) ([]netlink.Rule, error) {
+// allRules lists those of an address family.
+func (n *namespace) allRules(family int) ([]netlink.Rule, error) {
 	list, err := dump(func() ([]netlink.Rule, error) { return n.RuleList(family) })
 	if err != nil {
 		return nil, fmt.Errorf("list routing rules in %s: %w", n.name, err)
+	}
+	return list, nil
+}
+
+// rules lists those of an address family, without who made them.
+func (n *namespace) rules(family int) ([]netlink.Rule, error) {
+	list, err := n.allRules(family)
+	if err != nil {
+		return nil, err
 	}
 	for i := range list {
 		list[i].Protocol = 0

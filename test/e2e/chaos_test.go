@@ -98,7 +98,7 @@ func TestNetworkChaos(t *testing.T) {
 	}
 	c.allSameWhenMade()
 	stop()
-	t.Logf("%d rounds: the last pair talked, or the last kernel held what is wanted, %s after everything ran at the latest; in %d rounds later than %s", *faultRounds, c.slowest.Round(time.Millisecond), c.late, soon)
+	t.Logf("%d rounds: the last pair talked %s after everything ran, or the last kernel held what is wanted so long after all was tried, at the latest; in %d rounds later than %s", *faultRounds, c.slowest.Round(time.Millisecond), c.late, soon)
 	for name := range c.services {
 		c.Hosts[0].Must("service", "rm", name)
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // kernelOf is all that a host's kernel has of networks, line by line and in order: in the host's own namespace, and in each that its daemon made
-// for a router or a task, links, addresses, routes of all tables, routing rules, permanent neighbours and forwarding entries, and the tables with
+// for a router or a task, links, addresses, routes of all tables but the kernel's own, routing rules, whether packets are forwarded, permanent neighbours and forwarding entries, and the tables with
 // their chains, rules and elements. The numbers that the kernel gives to what is made are left out, and what packets leave there.
 func kernelOf(h *lab.Host) ([]string, error) {
 	all, err := linesIn("host", h.Namespace)
