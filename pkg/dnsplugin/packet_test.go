@@ -298,13 +298,8 @@ func (to *told) recordsWrong(q dns.Question, records map[lead]bool, answer *dns.
 		}
 	}
 	for _, rr := range answer.Extra {
-		var a netip.Addr
-		switch rr := rr.(type) {
-		case *dns.A:
-			a, _ = netip.AddrFromSlice(rr.A.To4())
-		case *dns.AAAA:
-			a, _ = netip.AddrFromSlice(rr.AAAA)
-		default:
+		a, is := addressIn(rr)
+		if !is {
 			continue
 		}
 		if !to.hosts[strings.TrimSuffix(rr.Header().Name, ".")].addresses[a] {
@@ -315,6 +310,17 @@ func (to *told) recordsWrong(q dns.Question, records map[lead]bool, answer *dns.
 		srv := rr.(*dns.SRV)
 		return fmt.Sprintf("%s %d", srv.Target, srv.Port)
 	})
+}
+
+// addressIn is the address that a record tells, if it is of that kind.
+func addressIn(rr dns.RR) (a netip.Addr, is bool) {
+	switch rr := rr.(type) {
+	case *dns.A:
+		return netip.AddrFromSlice(rr.A.To4())
+	case *dns.AAAA:
+		return netip.AddrFromSlice(rr.AAAA)
+	}
+	return a, false
 }
 
 // textsWrong says what is wrong with an answer that is to have just these records, of the type that was asked for. Who asks for all types is
@@ -362,13 +368,8 @@ func addressesWrong(q dns.Question, want map[netip.Addr]bool, answer *dns.Msg) e
 		}
 	}
 	for _, rr := range answer.Answer {
-		var a netip.Addr
-		switch rr := rr.(type) {
-		case *dns.A:
-			a, _ = netip.AddrFromSlice(rr.A.To4())
-		case *dns.AAAA:
-			a, _ = netip.AddrFromSlice(rr.AAAA)
-		case *dns.HINFO:
+		a, _ := addressIn(rr)
+		if _, is := rr.(*dns.HINFO); is {
 			continue
 		}
 		if !want[a] || told[a] || rr.Header().Rrtype != q.Qtype || !strings.EqualFold(rr.Header().Name, q.Name) {
