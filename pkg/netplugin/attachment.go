@@ -186,11 +186,12 @@ func (n *namespace) syncAttachment(w *wanted, m member, eth netlink.Link) error 
 				return err
 			}
 		}
-		if err := n.ensureNeighbour(eth.Attrs().Index, s.Gateway, taskSideMAC); err != nil {
+		via := m.via(s)
+		if err := n.ensureNeighbour(eth.Attrs().Index, via, taskSideMAC); err != nil {
 			return err
 		}
 		for _, other := range w.subnets {
-			r := route{dst: other.Prefix, link: eth.Attrs().Index, via: s.Gateway, src: a}
+			r := route{dst: other.Prefix, link: eth.Attrs().Index, via: via, src: a}
 			if other.Gateway.Is6() != a.Is6() || routes[r] {
 				continue
 			}

@@ -208,7 +208,7 @@ func TestTakenFromAGuest(t *testing.T) {
 		kind string
 	}{
 		"a route":     {func() error { return removeOwn(guest, via("10.9.0.0/24", "10.9.0.1", "10.9.0.20")) }, kindRoute},
-		"one of IPv6": {func() error { return removeOwn(guest, via("fd09::/64", "fd09::1", "fd09::20")) }, kindRoute},
+		"one of IPv6": {func() error { return removeOwn(guest, via("fd09::/64", guestVia.String(), "fd09::20")) }, kindRoute},
 		"the way to the resolver": {func() error {
 			return guest.removeRoute(guestRoute(b.linux.have.base, testAddr(7), indexOf(guest, "swarm0")))
 		}, kindRoute},
@@ -247,6 +247,46 @@ func TestTakenFromAGuest(t *testing.T) {
 			t.Errorf("%s was put back, and counted are %v", name, counted)
 		}
 		b.calm(t)
+	}
+}
+
+// TestGuestWithWiderRoutes: routes of a guest's own that are wider than a network, of which its gateway would be an address, keep it from nothing.
+func TestGuestWithWiderRoutes(t *testing.T) {
+	for _, encrypted := range []bool{false, true} {
+		b := newLab(t)
+		guest, path := newGuest(t)
+		c := dualConfig(1)
+		key, err := b.linux.PublicKey()
+		must(t, err)
+		c.Key, c.Overlays[0].Encrypted = key, encrypted
+		c.Tasks = append(c.Tasks, TaskLink{ID: "guest", Guest: path, Address: testAddr(7), Internal: true,
+			Networks: []Attachment{{"back", []netip.Addr{netip.MustParseAddr("10.9.0.20"), netip.MustParseAddr("fd09::20")}}}})
+		for _, to := range []string{"10.0.0.0/8", "fd00::/8", "fd09::/48"} {
+			must(t, guest.addRoute(route{dst: netip.MustParsePrefix(to), link: indexOf(guest, "eth0")}))
+		}
+		apply := func() {
+			t.Helper()
+			must(t, b.linux.Apply(t.Context(), c))
+		}
+		apply()
+		serve(t, b.task("t0"), "t0", 80)
+		serveOf(t, b.task("t0"), "t0", 80, 1)
+		reaches := func(when string) {
+			t.Helper()
+			for _, to := range []string{"10.9.0.10:80", "[fd09::a]:80"} {
+				if server, _, err := ask(guest, "tcp", to); err != nil || server != "t0" {
+					t.Errorf("encrypted %t: %s it asks at %s: %q, %v", encrypted, when, to, server, err)
+				}
+			}
+		}
+		reaches("attached")
+		must(t, guest.LinkDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: indexOf(guest, "swarm1")}}))
+		b.linux.Resync()
+		apply()
+		reaches("linked again")
+		b.restart()
+		apply()
+		reaches("after a restart")
 	}
 }
 

@@ -31,6 +31,18 @@ func (m member) eth() string {
 	return "eth" + strconv.Itoa(m.index)
 }
 
+// guestVia stands for the gateway in the IPv6 routes of guests. Of any other address the kernel asks the table main whether it is on the link, where
+// a route of the guest's own may say that it is on another one, however wide that is.
+var guestVia = netip.MustParseAddr("fe80::1")
+
+// via is what the routes to a subnet's network go by.
+func (m member) via(s Subnet) netip.Addr {
+	if m.guest && s.Gateway.Is6() {
+		return guestVia
+	}
+	return s.Gateway
+}
+
 // conflict is an address of a task here that is also said to be on another node.
 type conflict struct {
 	overlay string
