@@ -152,8 +152,8 @@ func TestDeafInATask(t *testing.T) {
 		Networks: []Attachment{{"back", []netip.Addr{netip.MustParseAddr("10.9.0.20"), netip.MustParseAddr("fd09::20")}}}})
 	b.apply(c)
 	for name, n := range map[string]*namespace{"t1": b.task("t1"), "guest": guest} {
-		for _, link := range []string{"eth0", "eth1", "swarm0", "swarm1"} {
-			if name == "guest" && link == "eth0" || indexOf(n, link) == 0 {
+		for _, link := range []string{"lo", "eth0", "eth1", "swarm0", "swarm1"} {
+			if name == "guest" && (link == "eth0" || link == "lo") || indexOf(n, link) == 0 {
 				continue
 			}
 			for v := range overlayFamilies {
@@ -178,6 +178,24 @@ func TestDeafInATask(t *testing.T) {
 				}
 			}
 		}
+	}
+	lo, err := b.task("t1").LinkByName("lo")
+	must(t, err)
+	for v := range overlayFamilies {
+		must(t, b.task("t1").AddrDel(lo, &netlink.Addr{IPNet: ipNet(loopback[v])}))
+		if !b.disturbed(soon) {
+			t.Errorf("that %s went is not noticed", loopback[v])
+		}
+		b.apply(c)
+		if deaf, err := b.task("t1").deaf(lo, v); err != nil || len(deaf) > 0 {
+			t.Errorf("nothing is taken in at %v, %v", deaf, err)
+		}
+		have, err := b.task("t1").addresses(lo, v)
+		must(t, err)
+		if len(have) != 1 || prefixOf(have[0].IPNet) != loopback[v] || have[0].Scope != unix.RT_SCOPE_HOST {
+			t.Errorf("the loopback has %v", have)
+		}
+		b.disturbed(50 * time.Millisecond)
 	}
 	for _, to := range []string{"10.9.0.11:80", "[fd09::b]:80"} {
 		serveOf(t, b.task("t1"), "t1", 80, version(netip.MustParseAddrPort(to).Addr()))

@@ -51,7 +51,8 @@ func (n *namespace) addressesOfAll(v int) (map[netip.Addr]bool, error) {
 	return all, nil
 }
 
-// deaf are the addresses of a link, or of all for nil, without the route by which the kernel takes in what comes for them.
+// deaf are the addresses of a link, or of all for nil, without the route by which the kernel takes in what comes for them; those of the loopback have one for
+// their whole network besides.
 func (n *namespace) deaf(l netlink.Link, v int) (found []netlink.Addr, err error) {
 	all, err := n.addresses(l, v)
 	if err != nil {
@@ -67,7 +68,10 @@ func (n *namespace) deaf(l netlink.Link, v int) (found []netlink.Addr, err error
 	for _, r := range routes {
 		local[prefixOf(r.Dst)] = true
 	}
-	return slices.DeleteFunc(all, func(a netlink.Addr) bool { return local[host(prefixOf(a.IPNet).Addr())] }), nil
+	return slices.DeleteFunc(all, func(a netlink.Addr) bool {
+		p := prefixOf(a.IPNet)
+		return local[host(p.Addr())] && (!p.Addr().IsLoopback() || local[p.Masked()])
+	}), nil
 }
 
 // removeDeaf removes those of some addresses of a link that have no such route, for who adds them again.
@@ -112,3 +116,35 @@ func (n *namespace) mendDeaf(l netlink.Link, v int) error {
 	}
 	return nil
 }
+
+// repairLoopback brings up the loopback. With own the addresses that it always has are put back as well: that they are as the kernel made them is for
+// whoever may change them to say, and where IPv6 is switched off there is none.
+func (n *namespace) repairLoopback(own bool) error {
+	lo, err := n.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find link lo in %s: %w", n.name, err)
+	}
+	if err := n.syncLink(lo, lo.Attrs().HardwareAddr, lo.Attrs().MTU); err != nil || !own {
+		return err
+	}
+	for _, v := range kernelVersions() {
+		have, err := n.addresses(lo, v)
+		if err != nil {
+			return err
+		}
+		always := &netlink.Addr{IPNet: ipNet(loopback[v]), Scope: unix.RT_SCOPE_HOST}
+		there := slices.ContainsFunc(have, func(a netlink.Addr) bool { return prefixOf(a.IPNet) == loopback[v] })
+		if !there {
+			if err := n.AddrAdd(lo, always); err != nil && (v == 0 || !errors.Is(err, unix.EACCES)) {
+				return fmt.Errorf("add address %s to link lo in %s: %w", loopback[v], n.name, err)
+			}
+		}
+		if err := n.mendDeaf(lo, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loopback is the address, by IP version, that the kernel gives every loopback.
+var loopback = [2]netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")}
