@@ -143,6 +143,35 @@ func TestRulesOfTheKernelInATask(t *testing.T) {
 	}
 }
 
+// TestLinksOfATaskThatWasThere: the first change of a link of a task that was there before the daemon is noticed like every other.
+func TestLinksOfATaskThatWasThere(t *testing.T) {
+	b := newLab(t)
+	c := dualConfig(3)
+	b.apply(c)
+	for task, change := range map[string]func(*namespace, netlink.Link) error{
+		"t1": func(n *namespace, eth netlink.Link) error { return n.LinkSetMTU(eth, 1300) },
+		"t2": func(n *namespace, eth netlink.Link) error { return n.LinkSetHardwareAddr(eth, vtepMAC(9)) },
+	} {
+		for _, link := range []string{"eth0", "eth1"} {
+			b.restart()
+			b.apply(c)
+			b.calm(t)
+			eth, err := b.task(task).LinkByName(link)
+			must(t, err)
+			must(t, change(b.task(task), eth))
+			if !b.disturbed(soon) {
+				t.Errorf("%s of %s was changed, which is not noticed", link, task)
+			}
+			b.apply(c)
+			now, err := b.task(task).LinkByName(link)
+			must(t, err)
+			if now.Attrs().MTU != eth.Attrs().MTU || now.Attrs().HardwareAddr.String() != eth.Attrs().HardwareAddr.String() {
+				t.Errorf("%s of %s is %v, was %v", link, task, now.Attrs(), eth.Attrs())
+			}
+		}
+	}
+}
+
 // TestDeafInATask: the kernel's own routes, by which it takes in what comes for an address, are put back in tasks and guests.
 func TestDeafInATask(t *testing.T) {
 	b := newLab(t)

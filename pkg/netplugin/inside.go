@@ -28,13 +28,14 @@ type insides struct {
 var insideGroups = []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
 	unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE}
 
-// observeInside listens to the tasks of a router that is observed, if it does not already.
-func (w *watcher) observeInside(router *namespace) error {
-	o := w.spaces[router]
+// observeInside listens to the tasks of the router, which is observed, if it does not already.
+func (l *Linux) observeInside() error {
+	w := l.watch
+	o := w.spaces[l.router]
 	if o == nil || o.inside != nil {
 		return nil
 	}
-	s, err := nl.SubscribeAt(router.fd, netns.None(), unix.NETLINK_ROUTE, insideGroups...)
+	s, err := nl.SubscribeAt(l.router.fd, netns.None(), unix.NETLINK_ROUTE, insideGroups...)
 	if err != nil {
 		return fmt.Errorf("listen to tasks: %w", err)
 	}
@@ -45,6 +46,37 @@ func (w *watcher) observeInside(router *namespace) error {
 		return fmt.Errorf("listen to tasks: %w", err)
 	}
 	o.inside = &insides{socket: s, scenes: map[int32]*scene{}, letBe: map[int32]bool{}}
+	return l.learnInside(o.inside)
+}
+
+// learnInside takes note of the links of tasks that are there already, as they have just been made or put right.
+func (l *Linux) learnInside(inside *insides) error {
+	watched, err := l.watchedTasks()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for number, t := range watched {
+		if !t.guest() {
+			errs = append(errs, l.learnTask(inside.scene(number), t))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Linux) learnTask(s *scene, t TaskLink) error {
+	space, err := openNamespace("task "+t.ID, l.Namespace(t.ID))
+	if err != nil {
+		return err
+	}
+	defer space.close()
+	links, err := dump(space.LinkList)
+	if err != nil {
+		return fmt.Errorf("list links in %s: %w", space.name, err)
+	}
+	for _, one := range links {
+		s.links[uint32(one.Attrs().Index)] = factsOf(one)
+	}
 	return nil
 }
 

@@ -225,7 +225,7 @@ func (l *Linux) observeAll() {
 		}
 	}
 	if l.router != nil {
-		if err := l.watch.observeInside(l.router); err != nil {
+		if err := l.observeInside(); err != nil {
 			l.log.Warn("changes by others are noticed late", "in", "tasks", "err", err)
 		}
 	}
