@@ -170,6 +170,11 @@ func (a *app) printDiagnosis(d *diagnosis, names map[string]string) error {
 		}
 		return "node " + name(id)
 	}
+	var pairs []string // sentences have IDs where the node knows no names
+	for id, name := range names {
+		pairs = append(pairs, id, name)
+	}
+	named := strings.NewReplacer(pairs...)
 	for _, f := range d.Findings {
 		var where []string
 		if f.Node != "" {
@@ -181,7 +186,7 @@ func (a *app) printDiagnosis(d *diagnosis, names map[string]string) error {
 		if f.Peer != "" {
 			where = append(where, "to "+node(f.Peer))
 		}
-		a.printf("%s: %s\n", strings.Join(where, ", "), cell(f.Text))
+		a.printf("%s: %s\n", strings.Join(where, ", "), cell(named.Replace(f.Text)))
 	}
 	if len(d.Findings) == 0 {
 		a.printf("All is well: %d things were looked at on %d %s\n", d.Checks, d.Nodes, plural("node", d.Nodes))

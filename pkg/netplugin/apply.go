@@ -46,8 +46,8 @@ func (l *Linux) Apply(ctx context.Context, c Config) error {
 		l.peers = slices.Clone(c.Peers)
 	}
 	err = errors.Join(err, want.addOverlays(c, l.plans), want.lasting(l.conflicts, time.Now()))
-	again := !l.synced && l.last != nil && reflect.DeepEqual(*l.last, c)
-	defer func() { l.settle(c, again, err == nil) }()
+	again := !l.synced && l.last != nil && l.failed == nil && reflect.DeepEqual(*l.last, c)
+	defer func() { l.settle(c, again, err) }()
 	if applyErr := l.apply(ctx, want); applyErr != nil {
 		err = errors.Join(err, applyErr)
 		if _, alone := TaskErrors(applyErr); !alone {
@@ -63,14 +63,15 @@ func (l *Linux) Apply(ctx context.Context, c Config) error {
 }
 
 // settle is the end of an Apply. Where that only read back what was there before, all that it did was to repair.
-func (l *Linux) settle(c Config, again, whole bool) {
+func (l *Linux) settle(c Config, again bool, err error) {
 	did := l.settleWatch()
 	if again && l.repaired != nil {
 		for kind, n := range did {
 			l.repaired(kind, n)
 		}
 	}
-	if l.last = nil; whole {
+	l.last, l.failed = nil, err
+	if _, alone := TaskErrors(err); alone {
 		l.last = &c
 	}
 }

@@ -54,13 +54,13 @@ func (l *Linux) attach(want *desired, t TaskLink, inside *namespace) error {
 		o, w := l.overlays[a.Overlay], want.overlays[a.Overlay]
 		m := w.members[t.ID]
 		if o == nil || !o.synced {
-			return fmt.Errorf("network %s is not there", a.Overlay)
+			return &OverlayError{a.Overlay, errors.New("it is not there")}
 		}
 		if o.has(t.ID, m) {
 			continue
 		}
 		if err := o.attach(w, t.ID, m, inside); err != nil {
-			return errors.Join(fmt.Errorf("network %s: %w", a.Overlay, err), o.detach(m))
+			return errors.Join(&OverlayError{a.Overlay, err}, o.detach(m))
 		}
 		o.mu.Lock()
 		o.members[t.ID] = m

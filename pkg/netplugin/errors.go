@@ -47,30 +47,37 @@ func (e *PeerError) Unwrap() error { return e.Err }
 // TaskErrors are the causes by task ID that an error of Apply holds. Where alone is true, there are no others, but for a
 // PortError, PeerError or OverlayError: the links of all other tasks are made. Where it is false, no link can be relied on before Apply is called again.
 func TaskErrors(err error) (byTask map[string]error, alone bool) {
-	byTask = map[string]error{}
-	return byTask, collectTaskErrors(err, byTask)
+	byTask, alone = map[string]error{}, true
+	for _, one := range single(err) {
+		switch e := one.(type) {
+		case *TaskError:
+			byTask[e.Task] = e.Err
+		case *PortError, *PeerError, *OverlayError:
+		default:
+			alone = false
+		}
+	}
+	return byTask, alone
 }
 
-func collectTaskErrors(err error, into map[string]error) bool {
+// single are the errors that an error of Apply joins.
+func single(err error) (all []error) {
 	switch e := err.(type) {
 	case nil:
-		return true
-	case *TaskError:
-		into[e.Task] = e.Err
-		return true
-	case *PortError, *PeerError, *OverlayError:
-		return true
+	case *TaskError, *PortError, *PeerError, *OverlayError:
+		all = append(all, err)
 	case interface{ Unwrap() []error }:
-		alone := true
 		for _, one := range e.Unwrap() {
-			alone = collectTaskErrors(one, into) && alone
+			all = append(all, single(one)...)
 		}
-		return alone
 	case interface{ Unwrap() error }:
-		inner := e.Unwrap()
-		return inner != nil && collectTaskErrors(inner, into)
+		if all = single(e.Unwrap()); len(all) == 0 {
+			all = append(all, err)
+		}
+	default:
+		all = append(all, err)
 	}
-	return false
+	return all
 }
 
 // OverlayError says why an overlay network is not as it should be, or what of it was left out; the other networks are. Tasks

@@ -140,13 +140,13 @@ func (l *Linux) compare(only string) (findings []Finding, probes []probe, checks
 		return nil, nil, 0, errClosed
 	}
 	if l.last == nil {
-		return []Finding{{About: AboutRules, Text: "the network is not whole: the daemon's log says why, and it is tried again and again"}}, nil, 1, nil
+		return []Finding{l.broken()}, nil, 1, nil
 	}
 	want, _ := check(*l.last, l.checked)
 	if want == nil {
 		return nil, nil, 0, errors.New("the configuration is unusable")
 	}
-	_ = want.addOverlays(*l.last, l.plans) // what is left out of it was told by Apply
+	_ = want.addOverlays(*l.last, l.plans) // what is left out of it is among what failed
 	wrong := func(overlay, text string) {
 		findings = append(findings, Finding{About: AboutRules, Overlay: overlay, Text: text})
 	}
@@ -164,11 +164,7 @@ func (l *Linux) compare(only string) (findings []Finding, probes []probe, checks
 			wrong("", text)
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(l.have.unrepaired)) {
-		if _, there := want.tasks[id]; there {
-			wrong("", fmt.Sprintf("something in the network namespace of task %s keeps its links from being put right (%v): replace the task, or undo it", id, l.have.unrepaired[id]))
-		}
-	}
+	findings = append(findings, l.failures(want, only)...)
 	probes = l.sharedProbes(want)
 	for _, id := range slices.Sorted(maps.Keys(want.overlays)) {
 		o := l.overlays[id]

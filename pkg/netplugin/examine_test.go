@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // examined are a machine's findings, each as "about overlay node: text".
@@ -167,5 +169,45 @@ func TestExamineCutMTU(t *testing.T) {
 	found := examined(t, f.labs[0], "")
 	if want := "mtu net0 0: it asks for an MTU of 9000, and 1450 bytes fit"; len(found) != 1 || !strings.HasPrefix(found[0], want) {
 		t.Errorf("found %q, want one that begins with %q", found, want)
+	}
+}
+
+// TestExamineFailures: what the latest Apply could not do for one attachment, or one network, is told with the reason, and what others have is
+// compared all the same.
+func TestExamineFailures(t *testing.T) {
+	b := newLab(t)
+	if found, _, err := b.linux.Examine(t.Context(), ""); err != nil || len(found) != 1 || !strings.Contains(found[0].Text, "the network is not made yet") {
+		t.Errorf("before the first Apply found %v, %v", found, err)
+	}
+	guest, path := newGuest(t)
+	c := guestConfig(path)
+	b.apply(c)
+	if found := examined(t, b, ""); len(found) != 0 {
+		t.Fatalf("found %q", found)
+	}
+	must(t, guest.LinkDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: indexOf(guest, "swarm1")}}))
+	must(t, guest.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "swarm1"}}))
+	second := *c.Overlays[0]
+	second.ID = "second"
+	c.Overlays = append(c.Overlays, &second)
+	c.Overlays[1].VNI = 1 << 24
+	b.linux.Resync()
+	err := b.linux.Apply(t.Context(), c)
+	if byTask, alone := TaskErrors(err); !alone || byTask["guest"] == nil {
+		t.Fatalf("%v", err)
+	}
+	must(t, b.host.LinkDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: indexOf(b.host, hostLink)}}))
+	found := strings.Join(examined(t, b, ""), "\n")
+	for _, want := range []string{
+		"back 0: attachment guest cannot be put on its networks (there is another link swarm1 in the network namespace: rename that first): it is tried again",
+		"second 0: VNI 16777216",
+		"link " + hostLink + " in host is gone",
+	} {
+		if !strings.Contains(found, want) {
+			t.Errorf("found\n%s\nwant %q among it", found, want)
+		}
+	}
+	if of, _, err := b.linux.Examine(t.Context(), "second"); err != nil || len(of) != 1 || of[0].Overlay != "second" || !strings.HasPrefix(of[0].Text, "VNI") {
+		t.Errorf("of one network found %v, %v", of, err)
 	}
 }

@@ -65,7 +65,8 @@ type Linux struct {
 	disturbed chan struct{}
 	unswept   atomic.Bool // a link that was to go is there still
 	repaired  func(kind string, changes int)
-	last      *Config                // of the latest Apply, if that came to its end
+	last      *Config                // of the latest Apply, if it failed for nothing but what its error names
+	failed    error                  // that of the latest Apply
 	conflicts map[conflict]time.Time // since when there are those that the latest Config has
 	processes bool                   // the kernel has no WireGuard
 	// pinning is held while a guest is looked at and mounted: it must not be two.

@@ -132,10 +132,10 @@ func (w *wanted) find(a netip.Addr) (RemoteAddress, bool) {
 func (d *desired) join(t TaskLink) error {
 	for i, a := range t.Networks {
 		if slices.ContainsFunc(t.Networks[:i], func(o Attachment) bool { return o.Overlay == a.Overlay }) {
-			return fmt.Errorf("network %s: the task is on it twice", a.Overlay)
+			return &OverlayError{a.Overlay, errors.New("the task is on it twice")}
 		}
 		if err := d.checkAttachment(a); err != nil {
-			return fmt.Errorf("network %s: %w", a.Overlay, err)
+			return &OverlayError{a.Overlay, err}
 		}
 	}
 	for i, a := range t.Networks {

@@ -194,7 +194,7 @@ func (l *Linux) adoptMembers(o *overlay, w *wanted, s shape, refused map[string]
 				return nil, err
 			}
 			if whole, err = l.repairAttachment(w, id, m, one, s.mtu); err != nil {
-				whole, unrepaired = true, append(unrepaired, &TaskError{id, fmt.Errorf("network %s: %w", o.id, err)})
+				whole, unrepaired = true, append(unrepaired, &TaskError{id, &OverlayError{o.id, err}})
 			}
 		case whole && refused[id]:
 			keep[one.Attrs().Index] = true
