@@ -71,7 +71,9 @@ func (c *chaos) running() ([]chaosTask, error) {
 			return leave(err)
 		}
 		for _, v := range vipsOf(o) {
-			c.vips[names[v.Network]+" "+v.Addresses[0]] = name
+			for _, a := range v.Addresses {
+				c.vips[names[v.Network]+" "+a] = name
+			}
 		}
 		for _, task := range tasks {
 			if task.Desired.Revision != v1.RevisionID(o) {
@@ -112,15 +114,17 @@ func vipsOf(o *v1.Service) (all []v1.NetworkAddress) {
 		return nil
 	}
 	for _, v := range o.Desired.VIPs {
-		if len(v.Addresses) > 0 {
-			vip, _, _ := strings.Cut(v.Addresses[0], "/")
-			all = append(all, v1.NetworkAddress{Network: v.Network, Addresses: []string{vip}})
+		vip := v1.NetworkAddress{Network: v.Network}
+		for _, a := range v.Addresses {
+			a, _, _ = strings.Cut(a, "/")
+			vip.Addresses = append(vip.Addresses, a)
 		}
+		all = append(all, vip)
 	}
 	return all
 }
 
-// matrix has every task try every other by address, and every service by name, and a client every published port on every host, until each
+// matrix has every task try every other and all services by address, and every service by name, and a client every published port on every host, until each
 // that should gets through, to where it should, and nobody else does. Last is when the last one did that should. It ends with errReplaced where
 // other tasks run by then.
 func (c *chaos) matrix(tasks []chaosTask) (last time.Duration, err error) {
@@ -131,8 +135,13 @@ func (c *chaos) matrix(tasks []chaosTask) (last time.Duration, err error) {
 				if want := c.owner(from, addr, tasks); want != "" {
 					open = append(open, func() error { return talks(from, to, addr, want) })
 				} else {
-					closed = append(closed, func() error { return silent(from, to, addr) })
+					closed = append(closed, func() error { return silent(from, addr, to.name) })
 				}
+			}
+		}
+		for where, service := range c.vips {
+			if _, addr, _ := strings.Cut(where, " "); c.owner(from, addr, tasks) == "" {
+				closed = append(closed, func() error { return silent(from, addr, service) })
 			}
 		}
 		for name, s := range c.services {
@@ -291,15 +300,15 @@ func talks(from, to chaosTask, addr, want string) error {
 	return nil
 }
 
-// silent tries an address that a task has on networks that the asker is not on. A task of its own networks that had the address before may be
+// silent tries an address that a task or a service has on networks that the asker is not on. A task of its own networks that had the address before may be
 // there for a moment; nobody else, at any time.
-func silent(from, to chaosTask, addr string) error {
+func silent(from chaosTask, addr, whose string) error {
 	by, err := greet(from.Namespace, net.JoinHostPort(addr, "8080"), false)
 	if err != nil {
 		return nil
 	}
 	return errors.Join(apart(from.name, by),
-		fmt.Errorf("%s on %s is answered by %s at %s, an address of %s on a network that it is not on", from.name, from.host.Name, by, addr, to.name))
+		fmt.Errorf("%s on %s is answered by %s at %s, an address of %s on a network that it is not on", from.name, from.host.Name, by, addr, whose))
 }
 
 // errLeak is that two talk that never should.

@@ -125,8 +125,11 @@ func (c *chaos) routerAsWanted(h *lab.Host, network *v1.Network, tasks []chaosTa
 	for _, o := range services {
 		for _, v := range vipsOf(o) {
 			for _, t := range tasks {
-				if t.service == o.Meta.Name && v.Network == network.Meta.ID {
-					wantVIPs[v.Addresses[0]]++
+				if t.service != o.Meta.Name || v.Network != network.Meta.ID {
+					continue
+				}
+				for _, a := range v.Addresses {
+					wantVIPs[a]++
 				}
 			}
 		}
@@ -153,10 +156,20 @@ func (c *chaos) routerAsWanted(h *lab.Host, network *v1.Network, tasks []chaosTa
 			return fmt.Errorf("routes to %v, want to %v", have, wantRoutes)
 		}
 		vips, err := backendsOf(nftables.TableFamilyIPv4, func(key []byte) string { return netip.AddrFrom4([4]byte(key[:4])).String() })
-		if err == nil && !maps.Equal(vips, wantVIPs) {
-			err = fmt.Errorf("virtual addresses with backends %v, want %v", vips, wantVIPs)
+		if err != nil {
+			return err
 		}
-		return err
+		if network.Spec.IPv6 {
+			six, err := backendsOf(nftables.TableFamilyIPv6, func(key []byte) string { return netip.AddrFrom16([16]byte(key[:16])).String() })
+			if err != nil {
+				return err
+			}
+			maps.Copy(vips, six)
+		}
+		if !maps.Equal(vips, wantVIPs) {
+			return fmt.Errorf("virtual addresses with backends %v, want %v", vips, wantVIPs)
+		}
+		return nil
 	})
 }
 
