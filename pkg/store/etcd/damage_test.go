@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 
+	bolt "go.etcd.io/bbolt"
+
 	"github.com/swarmd/swarmd/pkg/store/etcd"
 )
 
@@ -34,6 +36,7 @@ func TestDamaged(t *testing.T) {
 		"the database is gone":           func(dir string) error { return os.Remove(db(dir)) },
 		"the database is empty":          func(dir string) error { return os.Truncate(db(dir), 0) },
 		"the database is cut off":        func(dir string) error { return os.Truncate(db(dir), 9000) },
+		"the database is cut off late":   func(dir string) error { return os.Truncate(db(dir), pagesOf(t, db(dir))-1) },
 		"the database is something else": func(dir string) error { return spoil(db(dir), 0, 10000) },
 	} {
 		dir := filepath.Join(t.TempDir(), "copy")
@@ -71,6 +74,23 @@ func TestTornLog(t *testing.T) {
 	if got := render(t, start(t, dir), revision); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
+}
+
+// pagesOf is how long a database is at least.
+func pagesOf(t *testing.T, path string) (size int64) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.View(func(tx *bolt.Tx) error {
+		size = tx.Size()
+		return nil
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return size
 }
 
 // spoil changes every bit of n bytes.

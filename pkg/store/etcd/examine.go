@@ -67,7 +67,8 @@ func examineDB(path string) (applied uint64, members map[types.ID]*membership.Me
 			err = fmt.Errorf("%v", r)
 		}
 	}()
-	switch info, err := os.Stat(path); {
+	info, err := os.Stat(path)
+	switch {
 	case err != nil:
 		return 0, nil, err
 	case info.Size() == 0: // the first start ended before it had begun
@@ -80,6 +81,9 @@ func examineDB(path string) (applied uint64, members map[types.ID]*membership.Me
 	defer func() { err = errors.Join(err, db.Close()) }()
 	members = make(map[types.ID]*membership.Member)
 	err = db.View(func(tx *bolt.Tx) error {
+		if info.Size() < tx.Size() { // to read what is not there ends the process
+			return fmt.Errorf("it has %d bytes of %d: it was cut off", info.Size(), tx.Size())
+		}
 		if meta := tx.Bucket([]byte("meta")); meta != nil {
 			if v := meta.Get([]byte("consistent_index")); len(v) == 8 {
 				applied = binary.BigEndian.Uint64(v)
