@@ -11,10 +11,11 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
+	err := run()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "swarm-wire:", err)
-		os.Exit(1)
 	}
+	os.Exit(wire.ExitStatus(err))
 }
 
 func run() error {

@@ -203,9 +203,14 @@ func (l *Linux) ensureTunnel(o *overlay, w *wanted, s shape) error {
 	o.vx = link
 	err = o.space.syncLink(link, link.Attrs().HardwareAddr, s.mtu)
 	if errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("UDP port %d is another program's: end that, or make the network with another VNI (--opt com.docker.network.driver.overlay.vxlanid_list): %w", want.port, err)
+		return portTaken(want.port)
 	}
 	return err
+}
+
+// portTaken is why an encrypted network cannot be made whose port somebody else has.
+func portTaken(port uint16) error {
+	return fmt.Errorf("UDP port %d is another program's: end that, or make the network with another VNI (--opt com.docker.network.driver.overlay.vxlanid_list)", port)
 }
 
 // adoptTunnel takes over the link that is there, if it is one and works. Else there is none afterwards.

@@ -31,6 +31,8 @@ const (
 	// startPatience is how long a process may take until it answers, and answerPatience how long an answer.
 	startPatience  = 15 * time.Second
 	answerPatience = 5 * time.Second
+	// statusPortTaken is a process's exit status where its port is another program's.
+	statusPortTaken = 2
 	// mostAnswer bounds an answer: 100,000 addresses are 5 MB.
 	mostAnswer = 256 << 20
 )
@@ -89,6 +91,9 @@ func (l *Linux) startProcess(o *overlay, port uint16) error {
 	if err := awaitReady(ready); err != nil {
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()         // which tells that
+		if cmd.ProcessState.ExitCode() == statusPortTaken {
+			return portTaken(port)
+		}
 		return fmt.Errorf("%s: %w%s", l.wire, err, p.lastWords())
 	}
 	go func() { _ = cmd.Wait() }() // so that it is no zombie; its link tells that it has ended

@@ -36,9 +36,10 @@ type Options struct {
 }
 
 const (
-	// portPatience is how long the port may be another's: that of one that was just killed.
-	portPatience = 5 * time.Second
-	portPause    = 20 * time.Millisecond
+	// portPatience is how long the port may be another's: that of one that was just killed, which the kernel still tidies up after. Who starts
+	// the process waits for it, with all else that it has to do.
+	portPatience = 200 * time.Millisecond
+	portPause    = 10 * time.Millisecond
 	// lookPause is between two looks at whether the socket is still this process's. Without one nobody could ever end it.
 	lookPause = 10 * time.Second
 	// mostWords bounds what one process says about what goes wrong, in lines.
@@ -46,6 +47,20 @@ const (
 	// lastKilled is all but one point of what keeps the kernel from ending a process when it is short of memory.
 	lastKilled = "-999"
 )
+
+// PortTaken is the exit status of a process whose port is another program's.
+const PortTaken = 2
+
+// ExitStatus is that of a process whose life ended with the error of Run.
+func ExitStatus(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, unix.EADDRINUSE):
+		return PortTaken
+	}
+	return 1
+}
 
 // Run is the process's life: until its device goes, its socket is taken away, or it is told to end.
 func Run(o Options) error {
@@ -91,13 +106,13 @@ func Run(o Options) error {
 	}
 }
 
-// up opens the port, once it is free.
+// up opens the port, once it is free. The device forgets which one it was to be when it cannot open it, and would open any.
 func up(d *device.Device, port uint16) error {
-	if err := d.IpcSet(fmt.Sprintf("listen_port=%d\n", port)); err != nil {
-		return err
-	}
 	for end := time.Now().Add(portPatience); ; time.Sleep(portPause) {
-		err := d.Up()
+		err := d.IpcSet(fmt.Sprintf("listen_port=%d\n", port))
+		if err == nil {
+			err = d.Up()
+		}
 		if err == nil {
 			return nil
 		}
