@@ -211,12 +211,13 @@ func (w *wanted) tableOf(m member) int {
 	return unix.RT_TABLE_MAIN
 }
 
-// removeStale removes what addresses of the network an end has that are not the task's. What else a task that may do so has added is
+// removeStale removes what addresses of the network an end has that are not the task's, and one that the kernel made itself. What else a task that may do so has added is
 // its own business.
 func (n *namespace) removeStale(w *wanted, m member, eth netlink.Link, have map[netip.Prefix]netlink.Addr) error {
 	for p, a := range have {
 		ours := slices.ContainsFunc(w.subnets, func(s Subnet) bool { return s.Prefix.Contains(p.Addr()) })
-		if !ours || slices.Contains(m.addresses, p.Addr()) {
+		made := p.Addr() == linkLocalOf(taskMAC(m.link)) // by the kernel, when the MTU came to be large enough for IPv6
+		if !ours && !made || slices.Contains(m.addresses, p.Addr()) {
 			continue
 		}
 		if err := n.AddrDel(eth, &a); err != nil {
@@ -224,6 +225,11 @@ func (n *namespace) removeStale(w *wanted, m member, eth netlink.Link, have map[
 		}
 	}
 	return nil
+}
+
+// linkLocalOf is the address that the kernel makes itself of a link's (RFC 4291, appendix A).
+func linkLocalOf(mac net.HardwareAddr) netip.Addr {
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
 }
 
 // addTaskAddress adds an address that looks to programs as if the subnet were on the link, though it is behind the gateway.

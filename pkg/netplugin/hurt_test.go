@@ -143,6 +143,80 @@ func TestRulesOfTheKernelInATask(t *testing.T) {
 	}
 }
 
+// TestLoopbackOfATask: a task that must not change its loopback has it as the kernel made it, whatever somebody does to it.
+func TestLoopbackOfATask(t *testing.T) {
+	b := newLab(t)
+	c := dualConfig(2)
+	b.apply(c)
+	n := b.task("t1")
+	lo, err := n.LinkByName("lo")
+	must(t, err)
+	for name, damage := range map[string]func() error{
+		"address":         func() error { return n.AddrDel(lo, &netlink.Addr{IPNet: ipNet(loopback[0])}) },
+		"address of IPv6": func() error { return n.AddrDel(lo, &netlink.Addr{IPNet: ipNet(loopback[1])}) },
+		"MTU":             func() error { return n.LinkSetMTU(lo, 1000) },
+		"tiny MTU":        func() error { return n.LinkSetMTU(lo, 20) },
+		"no IPv6": func() error {
+			return n.within(func() error { return setSysctls(setting{name: "net.ipv6.conf.all.disable_ipv6", value: "1"}) })
+		},
+		"down": func() error { return n.LinkSetDown(lo) },
+	} {
+		must(t, damage())
+		if !b.disturbed(soon) {
+			t.Errorf("%s: it is not noticed", name)
+		}
+		b.apply(c)
+		if now, err := n.LinkByName("lo"); err != nil || now.Attrs().MTU != loopbackMTU {
+			t.Errorf("%s: %v, %v", name, now.Attrs(), err)
+		}
+		for v := range overlayFamilies {
+			deaf, err := n.deaf(lo, v)
+			must(t, err)
+			have, err := n.addresses(lo, v)
+			must(t, err)
+			if len(deaf) > 0 || len(have) != 1 || prefixOf(have[0].IPNet) != loopback[v] || have[0].Scope != unix.RT_SCOPE_HOST {
+				t.Errorf("%s: the loopback has %v, and takes nothing in at %v", name, have, deaf)
+			}
+		}
+		b.disturbed(50 * time.Millisecond)
+	}
+}
+
+// TestAddressesThatNobodyGave: an end whose MTU was for a moment too small for IPv6 makes itself no address.
+func TestAddressesThatNobodyGave(t *testing.T) {
+	b := newLab(t)
+	guest, path := newGuest(t)
+	c := dualConfig(2)
+	c.Prefix6 = netip.MustParsePrefix("fd12:3456:789a::/96")
+	c.Tasks = append(c.Tasks, TaskLink{ID: "guest", Guest: path, Address: testAddr(7), Internal: true,
+		Networks: []Attachment{{"back", []netip.Addr{netip.MustParseAddr("10.9.0.20"), netip.MustParseAddr("fd09::20")}}}})
+	b.apply(c)
+	for _, end := range []struct {
+		n    *namespace
+		link string
+	}{{b.task("t1"), "eth0"}, {b.task("t1"), "eth1"}, {guest, "swarm0"}, {guest, "swarm1"}, {b.overlay("back"), linkName(c.Tasks[1].Address)}} {
+		addresses := func() (all []string) {
+			one, err := end.n.LinkByName(end.link)
+			must(t, err)
+			have, err := end.n.addresses(one, 1)
+			must(t, err)
+			for _, a := range have {
+				all = append(all, a.IPNet.String())
+			}
+			return all
+		}
+		before := addresses()
+		one, err := end.n.LinkByName(end.link)
+		must(t, err)
+		must(t, end.n.LinkSetMTU(one, 1000))
+		b.linux.Resync()
+		b.apply(c)
+		if diff := cmp.Diff(before, addresses()); diff != "" {
+			t.Errorf("%s in %s (-before +after):\n%s", end.link, end.n.name, diff)
+		}
+	}
+}
+
 // TestLinksOfATaskThatWasThere: the first change of a link of a task that was there before the daemon is noticed like every other.
 func TestLinksOfATaskThatWasThere(t *testing.T) {
 	b := newLab(t)
@@ -207,24 +281,6 @@ func TestDeafInATask(t *testing.T) {
 				}
 			}
 		}
-	}
-	lo, err := b.task("t1").LinkByName("lo")
-	must(t, err)
-	for v := range overlayFamilies {
-		must(t, b.task("t1").AddrDel(lo, &netlink.Addr{IPNet: ipNet(loopback[v])}))
-		if !b.disturbed(soon) {
-			t.Errorf("that %s went is not noticed", loopback[v])
-		}
-		b.apply(c)
-		if deaf, err := b.task("t1").deaf(lo, v); err != nil || len(deaf) > 0 {
-			t.Errorf("nothing is taken in at %v, %v", deaf, err)
-		}
-		have, err := b.task("t1").addresses(lo, v)
-		must(t, err)
-		if len(have) != 1 || prefixOf(have[0].IPNet) != loopback[v] || have[0].Scope != unix.RT_SCOPE_HOST {
-			t.Errorf("the loopback has %v", have)
-		}
-		b.disturbed(50 * time.Millisecond)
 	}
 	for _, to := range []string{"10.9.0.11:80", "[fd09::b]:80"} {
 		serveOf(t, b.task("t1"), "t1", 80, version(netip.MustParseAddrPort(to).Addr()))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -117,34 +118,61 @@ func (n *namespace) mendDeaf(l netlink.Link, v int) error {
 	return nil
 }
 
-// repairLoopback brings up the loopback. With own the addresses that it always has are put back as well: that they are as the kernel made them is for
-// whoever may change them to say, and where IPv6 is switched off there is none.
-func (n *namespace) repairLoopback(own bool) error {
+// What the kernel gives every loopback: its addresses, by IP version, and its MTU.
+var loopback = [2]netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")}
+
+const loopbackMTU = 65536
+
+// repairLoopback makes a task's loopback what the kernel made it. Who may change it has it as it likes, so long as it is up.
+func (n *namespace) repairLoopback(t TaskLink) error {
 	lo, err := n.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("find link lo in %s: %w", n.name, err)
 	}
-	if err := n.syncLink(lo, lo.Attrs().HardwareAddr, lo.Attrs().MTU); err != nil || !own {
+	if t.Administers {
+		return n.syncLink(lo, lo.Attrs().HardwareAddr, lo.Attrs().MTU)
+	}
+	if err := n.syncLink(lo, lo.Attrs().HardwareAddr, loopbackMTU); err != nil {
 		return err
 	}
 	for _, v := range kernelVersions() {
-		have, err := n.addresses(lo, v)
-		if err != nil {
-			return err
+		if v == 1 && t.withoutSix() {
+			break
 		}
-		always := &netlink.Addr{IPNet: ipNet(loopback[v]), Scope: unix.RT_SCOPE_HOST}
-		there := slices.ContainsFunc(have, func(a netlink.Addr) bool { return prefixOf(a.IPNet) == loopback[v] })
-		if !there {
-			if err := n.AddrAdd(lo, always); err != nil && (v == 0 || !errors.Is(err, unix.EACCES)) {
-				return fmt.Errorf("add address %s to link lo in %s: %w", loopback[v], n.name, err)
+		if v == 1 {
+			if err := n.within(func() error { return setSysctls(setting{name: "net.ipv6.conf.lo.disable_ipv6", value: "0"}) }); err != nil {
+				return err
 			}
 		}
-		if err := n.mendDeaf(lo, v); err != nil {
+		if err := errors.Join(n.ensureLoopback(lo, v), n.mendDeaf(lo, v)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// loopback is the address, by IP version, that the kernel gives every loopback.
-var loopback = [2]netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")}
+// ensureLoopback adds the loopback's address of an IP version if it is not there.
+func (n *namespace) ensureLoopback(lo netlink.Link, v int) error {
+	have, err := n.addresses(lo, v)
+	if err != nil || slices.ContainsFunc(have, func(a netlink.Addr) bool { return prefixOf(a.IPNet) == loopback[v] }) {
+		return err
+	}
+	always := &netlink.Addr{IPNet: ipNet(loopback[v]), Scope: unix.RT_SCOPE_HOST}
+	if v == 1 {
+		always.Flags = unix.IFA_F_NODAD
+	}
+	if err := n.AddrAdd(lo, always); err != nil {
+		return fmt.Errorf("add address %s to link lo in %s: %w", loopback[v], n.name, err)
+	}
+	return n.settleAddress(loopback[v].Addr())
+}
+
+// withoutSix tells whether the task's own settings say something of whether there is IPv6, which is then as they say.
+func (t TaskLink) withoutSix() bool {
+	for name := range t.Sysctls {
+		if strings.HasPrefix(name, "net.ipv6.conf.") && strings.HasSuffix(name, ".disable_ipv6") {
+			return true
+		}
+	}
+	return false
+}

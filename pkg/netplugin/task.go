@@ -302,7 +302,7 @@ func (l *Linux) repairInside(b base, t TaskLink, outer netlink.Link) (ok bool, e
 		inside.foreign = true // what stands in the way there is the guest's matter: it is linked anew, and told alone why it cannot be
 		return errors.Join(inside.syncLink(eth, taskMAC(t.Address), l.taskMTU), inside.removeDeaf(eth, t.Address), inside.welcome(b, t, eth)) == nil, nil
 	}
-	if err := inside.repairLoopback(!t.Administers); err != nil {
+	if err := inside.repairLoopback(t); err != nil {
 		return false, err
 	}
 	if err := inside.syncLink(eth, taskMAC(t.Address), l.taskMTU); err != nil {
