@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attachTasks makes the links to overlays that tasks with a link to the gateway network do not have yet.
+// attachTasks makes the links to overlays that tasks that are there do not have yet.
 func (l *Linux) attachTasks(want *desired) error {
 	var errs []error
 	for id, t := range want.tasks {
-		if _, linked := l.have.tasks[id]; !linked || l.attached(want, t) {
+		if l.attached(want, t) || !pinned(l.Namespace(id)) {
 			continue
 		}
-		inside, err := openNamespace("task "+id, l.Namespace(id))
+		inside, err := openNamespace(want.whose(id), l.Namespace(id))
 		if err == nil {
 			err = inside.within(func() error { return l.attach(want, t, inside) })
 			inside.close()
@@ -48,26 +48,32 @@ func (o *overlay) has(task string, want member) bool {
 	return there && m.equal(want)
 }
 
-// attach makes the links of a task to its overlays that are not there yet. The calling thread must be in the task's namespace.
+// attach makes the links of a task to its overlays that are not there yet, as far as that goes. The calling thread must be in the task's namespace.
 func (l *Linux) attach(want *desired, t TaskLink, inside *namespace) error {
+	var errs []error
 	for _, a := range t.Networks {
 		o, w := l.overlays[a.Overlay], want.overlays[a.Overlay]
 		m := w.members[t.ID]
 		if o == nil || !o.synced {
-			return &OverlayError{a.Overlay, errors.New("it is not there")}
+			errs = append(errs, &OverlayError{a.Overlay, errNoOverlay})
+			continue
 		}
 		if o.has(t.ID, m) {
 			continue
 		}
 		if err := o.attach(w, t.ID, m, inside); err != nil {
-			return errors.Join(&OverlayError{a.Overlay, err}, o.detach(m))
+			errs = append(errs, &OverlayError{a.Overlay, err}, o.detach(m))
+			continue
 		}
 		o.mu.Lock()
 		o.members[t.ID] = m
 		o.mu.Unlock()
 	}
-	return nil
+	return errors.Join(errs...)
 }
+
+// errNoOverlay is why a task cannot be on a network that could not be made.
+var errNoOverlay = errors.New("it is not there")
 
 // detach removes a task's links to its overlays.
 func (l *Linux) detach(t TaskLink) error {

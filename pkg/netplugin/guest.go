@@ -54,7 +54,8 @@ func (l *Linux) linkGuest(want *desired, t TaskLink) error {
 	return err
 }
 
-// joinGuest makes a guest's links. Only where it comes, its own routes are in the way: those that are added later have to put up with ours.
+// joinGuest makes a guest's links, and of one that is there already only that to the gateway network: attachTasks makes the others. Only where it
+// comes, its own routes are in the way: those that are added later have to put up with ours.
 func (l *Linux) joinGuest(want *desired, t TaskLink, comes bool) error {
 	inside, err := openNamespace("attachment "+t.ID, l.Namespace(t.ID))
 	if err != nil {
@@ -65,21 +66,17 @@ func (l *Linux) joinGuest(want *desired, t TaskLink, comes bool) error {
 	if err := netns.Set(inside.fd); err != nil {
 		return fmt.Errorf("enter network namespace of %s: %w", inside.name, err)
 	}
+	if !comes {
+		return l.reconnect(want.base, t, inside)
+	}
 	for _, a := range t.Networks {
-		if w := want.overlays[a.Overlay]; comes && w.source.Encrypted {
+		if w := want.overlays[a.Overlay]; w.source.Encrypted {
 			if err := inside.shadowed(w); err != nil {
 				return err
 			}
 		}
 	}
-	err = l.connect(want.base, t, inside)
-	if err == nil {
-		err = l.attach(want, t, inside)
-	}
-	if err != nil {
-		return errors.Join(err, l.cut(t.Address), l.detach(t))
-	}
-	return nil
+	return l.connectAll(want, t, inside)
 }
 
 // shadowed is what keeps a guest from an encrypted network: a route of its own into it would not count any more, or instead of ours.

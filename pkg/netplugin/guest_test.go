@@ -290,6 +290,55 @@ func TestGuestWithWiderRoutes(t *testing.T) {
 	}
 }
 
+// TestGuestIsLinkedAsFarAsItGoes: what keeps one link of a guest's from being made again is that link's error; the others are.
+func TestGuestIsLinkedAsFarAsItGoes(t *testing.T) {
+	b := newLab(t)
+	guest, path := newGuest(t)
+	c := guestConfig(path)
+	c.Overlays = append(c.Overlays, &Overlay{ID: "second", VNI: 4099, Subnets: []Subnet{{netip.MustParsePrefix("10.8.0.0/24"), netip.MustParseAddr("10.8.0.1")}}})
+	c.Tasks[1].Networks = append(c.Tasks[1].Networks, Attachment{"second", []netip.Addr{netip.MustParseAddr("10.8.0.20")}})
+	b.apply(c)
+	way := route{dst: netip.MustParsePrefix("10.9.0.0/24"), link: indexOf(guest, "eth0"), via: netip.MustParseAddr("192.0.2.1")}
+	taken := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "swarm0"}}
+	for _, tt := range []struct {
+		what, why  string
+		begin, end func() error
+		whole      string
+	}{
+		{"a network", "another route to 10.9.0.0/24", func() error { return guest.addRoute(way) }, func() error { return guest.removeRoute(way) }, "swarm0 swarm2"},
+		{"the gateway network", "another link swarm0", func() error { return guest.LinkAdd(taken) }, func() error { return guest.LinkDel(taken) }, "swarm1 swarm2"},
+	} {
+		for _, name := range []string{"swarm0", "swarm1", "swarm2"} {
+			must(t, guest.removeLink(name))
+		}
+		must(t, tt.begin())
+		b.linux.Resync()
+		for range 2 {
+			err := b.linux.Apply(t.Context(), c)
+			if byTask, alone := TaskErrors(err); !alone || len(byTask) != 1 || strings.Count(byTask["guest"].Error(), tt.why) != 1 {
+				t.Errorf("%s: %v", tt.what, err)
+			}
+			for _, name := range strings.Fields(tt.whole) {
+				if indexOf(guest, name) == 0 {
+					t.Errorf("%s cannot be linked, and %s is not there", tt.what, name)
+				}
+			}
+			b.linux.Resync()
+		}
+		must(t, tt.end())
+		b.apply(c)
+		for i := range 3 {
+			if indexOf(guest, fmt.Sprint("swarm", i)) == 0 {
+				t.Errorf("%s can be linked, and swarm%d is not there", tt.what, i)
+			}
+		}
+	}
+	serve(t, b.task("t0"), "t0", 80)
+	if server, _, err := ask(guest, "tcp", c.Tasks[0].Networks[0].Addresses[0].String()+":80"); err != nil || server != "t0" {
+		t.Errorf("it asks: %q, %v", server, err)
+	}
+}
+
 // TestGuestRefused: what is no network namespace, or whose namespace must not be touched, is refused alone and for good; where a link or route
 // of ours would take another's place, it is refused for as long as that is there, and nothing is left of the try.
 func TestGuestRefused(t *testing.T) {

@@ -75,7 +75,7 @@ func (l *Linux) link(ctx context.Context, want *desired, tasks []TaskLink) (made
 	return made, errors.Join(errs...)
 }
 
-// linkTask makes one task's link, in its namespace if it has one. The namespace is mounted last: where one is mounted its
+// linkTask makes one task's links, or that to the gateway network where it has a namespace already. The namespace is mounted last: where one is mounted its
 // settings are made, and what a crash leaves unmounted goes with the process.
 func (l *Linux) linkTask(want *desired, t TaskLink) error {
 	if t.guest() {
@@ -97,27 +97,42 @@ func (l *Linux) linkTask(want *desired, t TaskLink) error {
 	}
 	defer inside.close()
 	if there {
-		err = inside.removeOldLink()
-	} else {
-		err = setSysctls(taskSettings...)
+		if err := inside.removeOldLink(); err != nil {
+			return err
+		}
+		return l.reconnect(want.base, t, inside)
 	}
-	if err != nil {
+	if err := setSysctls(taskSettings...); err != nil {
 		return err
 	}
-	err = l.connect(want.base, t, inside)
+	if err := l.connectAll(want, t, inside); err != nil {
+		return err
+	}
+	if err := errors.Join(setSysctls(t.settings()...), pinThread(path)); err != nil {
+		return errors.Join(err, l.cut(t.Address), l.detach(t))
+	}
+	return nil
+}
+
+// connectAll makes the links of a task that comes, or none. The calling thread must be in its namespace.
+func (l *Linux) connectAll(want *desired, t TaskLink, inside *namespace) error {
+	err := l.connect(want.base, t, inside)
 	if err == nil {
 		err = l.attach(want, t, inside)
 	}
 	if err != nil {
 		return errors.Join(err, l.cut(t.Address), l.detach(t))
 	}
-	if there {
-		return nil
-	}
-	if err := errors.Join(setSysctls(t.settings()...), pinThread(path)); err != nil {
-		return errors.Join(err, l.cut(t.Address), l.detach(t))
-	}
 	return nil
+}
+
+// reconnect makes the link to the gateway network of a task that is there already. Those to its overlays do not depend on it: see attachTasks.
+func (l *Linux) reconnect(b base, t TaskLink, inside *namespace) error {
+	err := l.connect(b, t, inside)
+	if err != nil {
+		err = errors.Join(err, l.cut(t.Address))
+	}
+	return err
 }
 
 // removeOldLink removes the link that a task had to a router that is no more, or to another address, and what belonged to that.
