@@ -184,7 +184,12 @@ func TestTakenFromAGuest(t *testing.T) {
 			}
 		}
 		for _, name := range []string{"swarm0", "swarm1"} {
-			list, err := guest.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: indexOf(guest, name)}}, unix.AF_UNSPEC)
+			one, err := guest.LinkByName(name)
+			if err != nil {
+				continue
+			}
+			all = append(all, fmt.Sprint(name, one.Attrs().MTU, one.Attrs().HardwareAddr))
+			list, err := guest.AddrList(one, unix.AF_UNSPEC)
 			must(t, err)
 			for _, a := range list {
 				all = append(all, fmt.Sprint(name, a.IPNet))
@@ -227,8 +232,11 @@ func TestTakenFromAGuest(t *testing.T) {
 			r := confine{netip.MustParsePrefix("fd09::/64"), true, true}.rules()[1]
 			return guest.RuleDel(&r)
 		}, kindRule},
-		"a link":        {func() error { return guest.LinkDel(linked("swarm1")) }, kindLink},
-		"that it is up": {func() error { return guest.LinkSetDown(linked("swarm1")) }, kindRoute}, // which go with it,
+		"its MTU":                  {func() error { return guest.LinkSetMTU(linked("swarm1"), 1300) }, kindLink},
+		"its link address":         {func() error { return guest.LinkSetHardwareAddr(linked("swarm1"), vtepMAC(9)) }, kindLink},
+		"that of its way to names": {func() error { return guest.LinkSetHardwareAddr(linked("swarm0"), vtepMAC(9)) }, kindLink},
+		"a link":                   {func() error { return guest.LinkDel(linked("swarm1")) }, kindLink},
+		"that it is up":            {func() error { return guest.LinkSetDown(linked("swarm1")) }, kindRoute}, // which go with it,
 	} {
 		clear(counted)
 		must(t, damage.do())

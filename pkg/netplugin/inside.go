@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ import (
 
 // What happens in the namespaces of tasks, the kernel tells in the router's namespace as well: each has a number there, for a link leads to
 // it. One socket hears of all. A task that may change its own links does so as often as it likes, and is let be. Of a guest's namespace, heed is
-// taken of what is taken away of ours alone.
+// taken of what is taken away of ours alone, and of changes of our links.
 
 // insides are the namespaces of tasks as they are listened to.
 type insides struct {
@@ -57,9 +58,7 @@ func (l *Linux) learnInside(inside *insides) error {
 	}
 	var errs []error
 	for number, t := range watched {
-		if !t.guest() {
-			errs = append(errs, l.learnTask(inside.scene(number), t))
-		}
+		errs = append(errs, l.learnTask(inside.scene(number), t))
 	}
 	return errors.Join(errs...)
 }
@@ -123,10 +122,12 @@ type deeds struct {
 	taken map[taking]int
 }
 
-// taking is that an address went, or a route by which it is the source, or to it alone, or a rule with a priority of ours, which has no address.
+// taking is that an address went, or a route by which it is the source, or to it alone, or a rule with a priority of ours, which has no address, or
+// that a link is another than it was.
 type taking struct {
 	kind    string
 	address netip.Addr
+	link    string
 }
 
 func (b byTask) add(number int32, kind string, m *syscall.NetlinkMessage) {
@@ -136,9 +137,20 @@ func (b byTask) add(number int32, kind string, m *syscall.NetlinkMessage) {
 		b[number] = d
 	}
 	d.kinds[kind]++
-	if address, taken := takes(m); taken {
-		d.taken[taking{kind, address}]++
+	if m.Header.Type == unix.RTM_NEWLINK {
+		d.taken[taking{kind: kind, link: linkOfMessage(m)}]++
+	} else if address, taken := takes(m); taken {
+		d.taken[taking{kind: kind, address: address}]++
 	}
+}
+
+// linkOfMessage is the name of the link that a message about links is of.
+func linkOfMessage(m *syscall.NetlinkMessage) string {
+	link, err := netlink.LinkDeserialize(&unix.NlMsghdr{Type: m.Header.Type, Flags: m.Header.Flags}, m.Data)
+	if err != nil {
+		return ""
+	}
+	return link.Attrs().Name
 }
 
 // takes tells whether a message says that an address, a route from one or a rule of ours went, and which address that was.
@@ -180,9 +192,9 @@ func takes(m *syscall.NetlinkMessage) (address netip.Addr, taken bool) {
 // from are the kinds of what was taken from a guest, with how often.
 func (d *deeds) from(t TaskLink, found map[string]int) {
 	for what, n := range d.taken {
-		own := what.kind == kindRule || what.address == t.Address
-		for _, a := range t.Networks {
-			own = own || slices.Contains(a.Addresses, what.address)
+		own := what.kind == kindRule || what.address == t.Address || what.link == t.gatewayEnd()
+		for i, a := range t.Networks {
+			own = own || slices.Contains(a.Addresses, what.address) || what.link == (member{index: i + 1, guest: true}).eth()
 		}
 		if own {
 			found[what.kind] += n
