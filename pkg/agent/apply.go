@@ -186,6 +186,7 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 	}
 	if err == nil {
 		l.failures, l.down, l.have = 0, false, number
+		a.noteAttachments()
 		a.wakeLinks()
 		return
 	}
@@ -194,6 +195,7 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 	a.log.Error("the network is not as it should be; trying again", "err", err, "failures", l.failures)
 	if l.down = !alone; alone {
 		l.have, l.again, l.broken, l.brokenPorts = number, at, byTask, portErrors(err, nil)
+		a.noteAttachments()
 	} else {
 		l.retry = at
 	}
@@ -273,11 +275,28 @@ func (a *Agent) notLinked(t *task, err error) {
 			return
 		}
 		if t.attempts++; l.broken[t.id] != nil && t.phase < phaseCreated && t.attempts >= maxAttempts {
-			a.end(t, v1.TaskRejected, t.status.Message, "setting up the network: "+err.Error())
+			a.end(t, v1.TaskRejected, t.status.Message, linkFailure+named(err.Error(), a.names()))
 			return
 		}
 	}
-	a.observe(t, t.status.State, t.status.Message, "setting up the network: "+err.Error()+"; trying again")
+	a.observe(t, t.status.State, t.status.Message, linkFailure+named(err.Error(), a.names())+"; trying again")
+}
+
+// linkFailure begins what is said of a task that cannot be linked.
+const linkFailure = "setting up the network: "
+
+// noteAttachments has attachments that run say what keeps a link that they lost from being made again, for as long as something does.
+func (a *Agent) noteAttachments() {
+	for _, t := range a.tasks {
+		if !t.attached() || t.status.State != v1.TaskRunning {
+			continue
+		}
+		note := ""
+		if err := a.links.broken[t.id]; err != nil {
+			note = linkFailure + named(err.Error(), a.names()) + "; trying again"
+		}
+		a.observe(t, v1.TaskRunning, t.status.Message, note)
+	}
 }
 
 // portErrors are the causes by port that an error of Apply holds.

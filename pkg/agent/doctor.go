@@ -20,6 +20,7 @@ const (
 	doctorPatience = 60 * time.Second
 	// namesPatience is how long the resolver may take to answer a task.
 	namesPatience = 3 * time.Second
+	askAgain      = time.Second
 	// mostAsking is how many networks' names are asked for, mostFindings how many findings are told.
 	mostAsking, mostFindings = 64, 1000
 )
@@ -31,6 +32,7 @@ type asking struct {
 
 // subject is what is examined, as the loop knows it.
 type subject struct {
+	names    map[string]string // of networks and of this node's tasks, by ID
 	networks map[string]*v1.PeerNetwork
 	nodes    map[uint32]string // IDs by index
 	asking   []asking          // one of each network
@@ -38,13 +40,13 @@ type subject struct {
 
 // subject is what there is to examine.
 func (a *Agent) subject(only string) *subject {
-	p := &subject{networks: maps.Clone(a.peers.networks), nodes: make(map[uint32]string)}
+	p := &subject{names: a.names(), networks: maps.Clone(a.peers.networks), nodes: make(map[uint32]string)}
 	for id, n := range a.peers.nodes {
 		p.nodes[n.Index] = id
 	}
 	seen := make(map[string]bool)
 	for _, t := range a.tasks {
-		if !t.linked || !t.published || t.assigned == nil {
+		if !t.linked || !t.published || t.assigned == nil || t.stop() {
 			continue
 		}
 		for _, n := range t.networks() {
@@ -86,7 +88,7 @@ func (a *Agent) tunnelDoctor(ctx context.Context, to v1.Tunnel, d *v1.DoctorStar
 	}
 	findings := make([]v1.Finding, 0, len(found))
 	for _, f := range found {
-		findings = append(findings, v1.Finding{Check: checkOf(f), Node: a.o.NodeID, Network: f.Overlay, Peer: p.nodes[f.Node], Text: f.Text})
+		findings = append(findings, v1.Finding{Check: checkOf(f), Node: a.o.NodeID, Network: f.Overlay, Peer: p.nodes[f.Node], Text: named(f.Text, p.names)})
 	}
 	findings = append(findings, a.examineNames(ctx, p.asking)...)
 	slices.SortStableFunc(findings, func(x, y v1.Finding) int {
@@ -116,22 +118,45 @@ func sendFindings(to v1.Tunnel, findings []v1.Finding, checks int) v1.TunnelEnd 
 // checkOf is the kind of a finding.
 func checkOf(f netplugin.Finding) string {
 	kinds := map[string]string{netplugin.AboutUnderlay: v1.CheckUnderlay, netplugin.AboutMTU: v1.CheckMTU, netplugin.AboutLink: v1.CheckLink,
-		netplugin.AboutSession: v1.CheckEncrypted, netplugin.AboutRules: v1.CheckRules}
+		netplugin.AboutSession: v1.CheckEncrypted, netplugin.AboutRules: v1.CheckRules, netplugin.AboutWhole: v1.CheckNetwork}
 	return kinds[f.About]
 }
 
-// examineNames has a task of each network ask for its own name there.
+// examineNames has a task of each network ask for its own name there. Where one gets no answer it asks once more, after a while: tasks come and go
+// meanwhile, and their names with them.
 func (a *Agent) examineNames(ctx context.Context, all []asking) (findings []v1.Finding) {
 	if a.o.Names == nil {
 		return nil
 	}
-	for _, one := range all {
-		if err := a.askName(ctx, one); err != nil && ctx.Err() == nil {
+	failed := slices.DeleteFunc(slices.Clone(all), func(one asking) bool { return a.askName(ctx, one) == nil })
+	if len(failed) == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(askAgain):
+	case <-ctx.Done():
+	}
+	for _, one := range failed {
+		if err := a.askName(ctx, one); err != nil && ctx.Err() == nil && a.asks(ctx, one) {
 			findings = append(findings, v1.Finding{Check: v1.CheckNames, Node: a.o.NodeID, Network: one.network,
 				Text: fmt.Sprintf("a task that asks the resolver at %s for %s gets no answer (%v): see what the daemon's log says of names, and whether another program has that port", netplugin.Resolver, one.name, err)})
 		}
 	}
 	return findings
+}
+
+// asks tells whether a task is still one that is to get answers.
+func (a *Agent) asks(ctx context.Context, one asking) bool {
+	answer := make(chan bool, 1)
+	if !a.post(func() { t := a.tasks[one.task]; answer <- t != nil && t.linked && t.published && !t.stop() }) {
+		return false
+	}
+	select {
+	case still := <-answer:
+		return still
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (a *Agent) askName(ctx context.Context, one asking) error {

@@ -281,6 +281,8 @@ func (p *printer) attachmentRows(ctx context.Context, objects []v1.Object) ([]st
 				}
 			case v1.Observed(t) < v1.TaskRunning:
 				row[7] = pendingText(t)
+			case t.Status != nil: // one that runs may have lost a link that cannot be made again
+				row[7] = t.Status.Err
 			}
 		}
 		rows = append(rows, row)

@@ -121,13 +121,13 @@ func (a *app) networkDoctor(ctx context.Context, f *doctorFlags, network string)
 	return a.printDiagnosis(d, names)
 }
 
-// causes are findings without those that follow from others: that who is down is not reached is no news, and where a node cannot encrypt a
-// network, nothing comes through there from or to it, whatever ports are open.
+// causes are findings without those that follow from others: that who is down is not reached is no news, and where a node does not have a network
+// whole, or cannot encrypt it, nothing comes through there from or to it, whatever ports are open.
 func causes(all []v1.Finding, dead map[string]bool) []v1.Finding {
 	type part struct{ node, network string }
 	mute := make(map[part]bool)
 	for _, f := range all {
-		if f.Check == v1.CheckEncrypted && f.Peer == "" {
+		if (f.Check == v1.CheckEncrypted || f.Check == v1.CheckNetwork) && f.Peer == "" {
 			mute[part{f.Node, f.Network}] = true
 		}
 	}
@@ -170,11 +170,6 @@ func (a *app) printDiagnosis(d *diagnosis, names map[string]string) error {
 		}
 		return "node " + name(id)
 	}
-	var pairs []string // sentences have IDs where the node knows no names
-	for id, name := range names {
-		pairs = append(pairs, id, name)
-	}
-	named := strings.NewReplacer(pairs...)
 	for _, f := range d.Findings {
 		var where []string
 		if f.Node != "" {
@@ -186,7 +181,7 @@ func (a *app) printDiagnosis(d *diagnosis, names map[string]string) error {
 		if f.Peer != "" {
 			where = append(where, "to "+node(f.Peer))
 		}
-		a.printf("%s: %s\n", strings.Join(where, ", "), cell(named.Replace(f.Text)))
+		a.printf("%s: %s\n", strings.Join(where, ", "), cell(f.Text))
 	}
 	if len(d.Findings) == 0 {
 		a.printf("All is well: %d things were looked at on %d %s\n", d.Checks, d.Nodes, plural("node", d.Nodes))

@@ -9,17 +9,17 @@ import (
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
 )
 
-// TestDoctorNames: nodes and networks are called by their names, in sentences too; one that is in no list any more, which others have not learnt
-// yet, is called so and not by its ID alone.
+// TestDoctorNames: nodes and networks are called by their names; a node that is in no list any more, which others have not learnt yet, is called so and
+// not by its ID alone.
 func TestDoctorNames(t *testing.T) {
 	var out bytes.Buffer
 	a := &app{Options: withDefaults(Options{Out: &out})}
 	d := &diagnosis{Findings: []v1.Finding{{Node: "n1", Peer: "n2", Text: "one"}, {Node: "n1", Peer: "n3", Text: "two"},
-		{Node: "n1", Network: "net1", Text: "network net1 of n2 has it"}}}
+		{Node: "n1", Network: "net1", Text: "three"}}}
 	if err := a.printDiagnosis(d, map[string]string{"n1": "manager1", "n2": "worker1", "net1": "back"}); err == nil {
 		t.Error("findings are no error")
 	}
-	if got, want := out.String(), "node manager1, to node worker1: one\nnode manager1, to node n3, which left: two\nnode manager1, network back: network back of worker1 has it\n"; got != want {
+	if got, want := out.String(), "node manager1, to node worker1: one\nnode manager1, to node n3, which left: two\nnode manager1, network back: three\n"; got != want {
 		t.Errorf("it says %q, want %q", got, want)
 	}
 }
@@ -28,6 +28,7 @@ func TestDoctorNames(t *testing.T) {
 func TestDoctorTellsCauses(t *testing.T) {
 	told := []v1.Finding{
 		{Check: v1.CheckEncrypted, Node: "n1", Network: "sealed", Text: "what encrypts it on this node does not answer"},
+		{Check: v1.CheckNetwork, Node: "n1", Network: "broken", Text: "it is not whole on this node"},
 		{Check: v1.CheckEncrypted, Node: "n3", Network: "other", Peer: "n1", Text: "there never was a handshake"},
 		{Check: v1.CheckLink, Node: "n1", Network: "open", Peer: "n2"},
 		{Check: v1.CheckLink, Node: "n2", Network: "sealed", Peer: "n3"},
@@ -36,6 +37,7 @@ func TestDoctorTellsCauses(t *testing.T) {
 		{Check: v1.CheckUnderlay, Node: "n2", Peer: "n1"},
 	}
 	follows := []v1.Finding{
+		{Check: v1.CheckLink, Node: "n2", Network: "broken", Peer: "n1"},
 		{Check: v1.CheckLink, Node: "n1", Network: "sealed", Peer: "n2"},
 		{Check: v1.CheckMTU, Node: "n1", Network: "sealed", Peer: "n2"},
 		{Check: v1.CheckLink, Node: "n2", Network: "sealed", Peer: "n1"},

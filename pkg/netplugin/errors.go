@@ -49,35 +49,42 @@ func (e *PeerError) Unwrap() error { return e.Err }
 func TaskErrors(err error) (byTask map[string]error, alone bool) {
 	byTask, alone = map[string]error{}, true
 	for _, one := range single(err) {
-		switch e := one.(type) {
-		case *TaskError:
+		if e, is := one.(*TaskError); is {
 			byTask[e.Task] = e.Err
-		case *PortError, *PeerError, *OverlayError:
-		default:
-			alone = false
 		}
+		alone = alone && isAlone(one)
 	}
 	return byTask, alone
 }
 
-// single are the errors that an error of Apply joins.
+// single are the errors that an error of Apply joins, each with what is said around it.
 func single(err error) (all []error) {
+	if isAlone(err) {
+		return []error{err}
+	}
 	switch e := err.(type) {
 	case nil:
-	case *TaskError, *PortError, *PeerError, *OverlayError:
-		all = append(all, err)
 	case interface{ Unwrap() []error }:
 		for _, one := range e.Unwrap() {
 			all = append(all, single(one)...)
 		}
 	case interface{ Unwrap() error }:
-		if all = single(e.Unwrap()); len(all) == 0 {
-			all = append(all, err)
+		if all = single(e.Unwrap()); len(all) == 0 || len(all) == 1 && !isAlone(all[0]) {
+			all = []error{err}
 		}
 	default:
 		all = append(all, err)
 	}
 	return all
+}
+
+// isAlone tells whether an error is of one task, port, node or network.
+func isAlone(err error) bool {
+	switch err.(type) {
+	case *TaskError, *PortError, *PeerError, *OverlayError:
+		return true
+	}
+	return false
 }
 
 // OverlayError says why an overlay network is not as it should be, or what of it was left out; the other networks are. Tasks

@@ -31,13 +31,17 @@ const (
 	AboutMTU      = "mtu"
 	AboutLink     = "link"
 	AboutSession  = "encrypted"
-	AboutRules    = "rules"
+	// AboutWhole is of what the latest Apply could not make.
+	AboutWhole = "network"
+	AboutRules = "rules"
 )
 
 // The limits of what is examined at a time. Of more addresses than that, some are taken.
 const (
 	examinePatience = 30 * time.Second
 	mostExamined    = 256
+	// examinePause is before what got no answer is asked again.
+	examinePause = time.Second
 	// sessionAge is how old a session with a node may be: it begins anew every two minutes.
 	sessionAge = 4 * time.Minute
 )
@@ -52,30 +56,54 @@ func (l *Linux) Examine(ctx context.Context, overlay string) (findings []Finding
 	if err != nil {
 		return nil, 0, fmt.Errorf("netplugin: %w", err)
 	}
-	type result struct {
-		findings []Finding
-		err      error
-	}
-	results := make(chan result, len(probes))
-	room := make(chan struct{}, 16)
 	for _, e := range probes {
 		checks += len(e.to)
-		go func() {
-			room <- struct{}{}
-			defer func() { <-room }()
-			found, err := e.examine(ctx)
-			results <- result{found, err}
-		}()
 	}
-	for range probes {
-		r := <-results
-		findings, err = append(findings, r.findings...), errors.Join(err, r.err)
+	missed, err := askAll(ctx, probes)
+	if len(missed) > 0 && err == nil {
+		missed, err = l.askAgain(ctx, overlay, missed)
+	}
+	for _, m := range missed {
+		findings = append(findings, m.Finding)
 	}
 	findings = gathered(causes(findings))
 	if err != nil {
 		return findings, checks, fmt.Errorf("netplugin: %w", err)
 	}
 	return findings, checks, nil
+}
+
+// askAgain leaves of what was missed what is missed a second time, by and at tasks that are there before and after: they come and go, and packets
+// are lost.
+func (l *Linux) askAgain(ctx context.Context, overlay string, missed []miss) (still []miss, err error) {
+	select {
+	case <-time.After(examinePause):
+	case <-ctx.Done():
+		return missed, nil
+	}
+	_, probes, _, err := l.compare(overlay)
+	if err != nil {
+		return missed, err
+	}
+	again, err := askAll(ctx, probes)
+	if err != nil {
+		return missed, err
+	}
+	_, probes, _, err = l.compare(overlay)
+	if err != nil {
+		return missed, err
+	}
+	asked := map[question]bool{}
+	for _, e := range probes {
+		for _, a := range e.to {
+			asked[e.question(a)] = true
+		}
+	}
+	before := map[Finding]bool{}
+	for _, m := range missed {
+		before[m.Finding] = true
+	}
+	return slices.DeleteFunc(again, func(m miss) bool { return !before[m.Finding] || !asked[m.question] }), nil
 }
 
 // causes are findings without those that follow from others: who is not reached at all is not reached on a network either, nor by large
@@ -168,7 +196,7 @@ func (l *Linux) compare(only string) (findings []Finding, probes []probe, checks
 	probes = l.sharedProbes(want)
 	for _, id := range slices.Sorted(maps.Keys(want.overlays)) {
 		o := l.overlays[id]
-		if only != "" && id != only || o == nil {
+		if only != "" && id != only || o == nil || !o.synced { // what could not be made is told already
 			continue
 		}
 		checks += 4
@@ -378,6 +406,9 @@ func (l *Linux) compareWires(o *overlay, w *wanted) (found []Finding) {
 	have, err := o.tunnel.read()
 	if err != nil {
 		return []Finding{{About: AboutSession, Text: fmt.Sprintf("what encrypts it on this node does not answer (%v)", err) + mends}}
+	}
+	if port, err := wirePort(o.shape.vni); err == nil && have.port != port {
+		found = append(found, Finding{About: AboutSession, Text: fmt.Sprintf("what encrypts it on this node has the UDP port %d instead of %d", have.port, port) + mends})
 	}
 	for _, v := range w.vteps {
 		p, there := have.peers[v.key.lasting()]

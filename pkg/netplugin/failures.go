@@ -1,6 +1,7 @@
 package netplugin
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,38 +11,44 @@ import (
 
 // broken is what is found where the latest Apply failed as a whole, or there was none.
 func (l *Linux) broken() Finding {
-	f := Finding{About: AboutRules, Text: "the network is not made yet: ask again in a few seconds"}
+	f := Finding{About: AboutWhole, Text: "the network is not made yet: ask again in a few seconds"}
 	if l.failed != nil {
 		f.Text = fmt.Sprintf("the network is not whole (%v): it is tried again and again", l.failed)
 	}
 	return f
 }
 
-// failures are what single tasks, ports, nodes and networks lack; with only, a network's ID, those of that one.
+// failures are what single tasks, ports, nodes and networks lack; with only, a network's ID, those of that one. That a task is not on a network that is
+// not there is no news.
 func (l *Linux) failures(want *desired, only string) (found []Finding) {
-	say := func(err error, text string) {
-		f := Finding{About: AboutRules}
-		if all := single(err); len(all) == 1 {
-			if network, is := all[0].(*OverlayError); is {
-				f.Overlay, err = network.Overlay, network.Err
+	say := func(about string, err error, text string) {
+		for _, one := range single(err) {
+			f := Finding{About: about}
+			switch e := one.(type) {
+			case *OverlayError:
+				f.Overlay, one = e.Overlay, e.Err
+			case *PeerError:
+				f.Node, one = e.Node, e.Err
+			}
+			f.Text = fmt.Sprintf(text, one)
+			if !errors.Is(one, errNoOverlay) && (only == "" || f.Overlay == only) {
+				found = append(found, f)
 			}
 		}
-		f.Text = fmt.Sprintf(text, err)
-		found = append(found, f)
 	}
 	for _, err := range single(l.failed) {
 		if one, is := err.(*TaskError); !is {
-			say(err, "%v: it is tried again and again")
-		} else if _, linked := l.have.tasks[one.Task]; !linked || l.have.unrepaired[one.Task] == nil {
-			say(one.Err, want.whose(one.Task)+" cannot be put on its networks (%v): it is tried again and again")
+			say(AboutWhole, err, "%v: it is tried again and again")
+		} else if l.have.unrepaired[one.Task] == nil {
+			say(AboutRules, one.Err, want.whose(one.Task)+" cannot be put on its networks (%v): it is tried again and again")
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.have.unrepaired)) {
 		if _, there := want.tasks[id]; there {
-			say(l.have.unrepaired[id], "something in the network namespace of "+want.whose(id)+" keeps its links from being put right (%v): replace the task, or undo it")
+			say(AboutRules, l.have.unrepaired[id], "something in the network namespace of "+want.whose(id)+" keeps its links from being put right (%v): replace the task, or undo it")
 		}
 	}
-	return slices.DeleteFunc(found, func(f Finding) bool { return only != "" && f.Overlay != only })
+	return found
 }
 
 // whose is the task for people.

@@ -20,7 +20,45 @@ type probe struct {
 	means      func(to netip.Addr, tooLarge bool) Finding
 }
 
-func (e *probe) examine(ctx context.Context) (found []Finding, err error) {
+// question is one of a probe: from which namespace, from where, and whom.
+type question struct {
+	path     string
+	from, to netip.Addr
+	size     int
+}
+
+func (e *probe) question(to netip.Addr) question { return question{e.path, e.from, to, e.size} }
+
+// miss is a question that got no answer.
+type miss struct {
+	question
+	Finding
+}
+
+// askAll asks all, several at a time.
+func askAll(ctx context.Context, probes []probe) (missed []miss, err error) {
+	type result struct {
+		missed []miss
+		err    error
+	}
+	results := make(chan result, len(probes))
+	room := make(chan struct{}, 16)
+	for _, e := range probes {
+		go func() {
+			room <- struct{}{}
+			defer func() { <-room }()
+			some, err := e.ask(ctx)
+			results <- result{some, err}
+		}()
+	}
+	for range probes {
+		r := <-results
+		missed, err = append(missed, r.missed...), errors.Join(err, r.err)
+	}
+	return missed, err
+}
+
+func (e *probe) ask(ctx context.Context) (missed []miss, err error) {
 	space, err := openNamespace(e.name, e.path)
 	if err != nil {
 		return nil, nil // which the comparison tells, or it has just gone
@@ -32,10 +70,10 @@ func (e *probe) examine(ctx context.Context) (found []Finding, err error) {
 	}
 	for _, a := range e.to {
 		if !answered[a] && err == nil {
-			found = append(found, e.means(a, tooLarge))
+			missed = append(missed, miss{e.question(a), e.means(a, tooLarge)})
 		}
 	}
-	return found, err
+	return missed, err
 }
 
 // sharedProbes are asked outside of all networks.

@@ -24,6 +24,7 @@ const (
 	CheckMTU       = "mtu"       // packets as large as the networks' come through
 	CheckLink      = "link"      // tasks and routers elsewhere are reached, inside a network
 	CheckEncrypted = "encrypted" // there is a session with the other nodes
+	CheckNetwork   = "network"   // a network could be made, and all that the node shares
 	CheckRules     = "rules"     // the kernel has the links, routes and rules that it should
 	CheckNames     = "names"     // tasks are answered
 )
