@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 
 // kernelOf is all that a host's kernel has of networks, line by line and in order: in the host's own namespace, and in each that its daemon made
 // for a router or a task, links, addresses, routes of all tables but the kernel's own, routing rules, whether packets are forwarded, permanent neighbours and forwarding entries, and the tables with
-// their chains, rules and elements. The numbers that the kernel gives to what is made are left out, and what packets leave there.
+// their chains, rules and elements, and the host's UDP ports. The numbers that the kernel gives to what is made are left out, and what packets leave there.
 func kernelOf(h *lab.Host) ([]string, error) {
 	all, err := linesIn("host", h.Namespace)
 	if err != nil {
@@ -46,9 +47,37 @@ func kernelOf(h *lab.Host) ([]string, error) {
 	for _, path := range spacesOf(h, "wire") {
 		all = append(all, "file of what encrypts "+filepath.Base(path))
 	}
+	ports, err := udpPorts(h)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, ports...)
 	slices.Sort(all)
 	return all, nil
 }
+
+// udpPorts are the ports that are open on a host, but for those that the kernel gives to whoever asks somebody else.
+func udpPorts(h *lab.Host) (all []string, err error) {
+	const ephemeral, afterThem = 32768, 61000 // net.ipv4.ip_local_port_range
+	err = h.Do(func() error {
+		for _, version := range []string{"udp", "udp6"} {
+			data, err := os.ReadFile("/proc/thread-self/net/" + version)
+			if err != nil {
+				return err
+			}
+			for _, at := range localPort.FindAllSubmatch(data, -1) {
+				if port, err := strconv.ParseUint(string(at[1]), 16, 16); err == nil && (port < ephemeral || port >= afterThem) {
+					all = append(all, fmt.Sprintf("host: open is %s port %d", version, port))
+				}
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+// localPort finds the port of a socket's own address, see proc_net_udp.
+var localPort = regexp.MustCompile(`(?m)^ *\d+: [0-9A-F]+:([0-9A-F]{4}) `)
 
 // linesIn is what is in one namespace.
 func linesIn(label string, n *lab.Namespace) ([]string, error) {
@@ -92,7 +121,7 @@ func (d *dumped) links() error {
 			return err
 		}
 		for _, addr := range addresses {
-			if !addr.IP.IsLinkLocalUnicast() { // those the kernel makes
+			if d.label != "host" || !addr.IP.IsLinkLocalUnicast() { // its own links have those that the kernel makes
 				d.line("address %s of %s", addr.IPNet, a.Name)
 			}
 		}
