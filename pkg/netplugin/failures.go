@@ -38,7 +38,7 @@ func (l *Linux) failures(want *desired, only string) (found []Finding) {
 	}
 	for _, err := range single(l.failed) {
 		if one, is := err.(*TaskError); !is {
-			say(AboutWhole, err, "%v: it is tried again and again")
+			say(l.concerns(err), err, "%v: it is tried again and again")
 		} else if l.have.unrepaired[one.Task] == nil {
 			say(AboutRules, one.Err, want.whose(one.Task)+" cannot be put on its networks (%v): it is tried again and again")
 		}
@@ -49,6 +49,16 @@ func (l *Linux) failures(want *desired, only string) (found []Finding) {
 		}
 	}
 	return found
+}
+
+// concerns is what a finding of an error is about.
+func (l *Linux) concerns(err error) string {
+	if network, is := err.(*OverlayError); is {
+		if o := l.overlays[network.Overlay]; o == nil || !o.synced {
+			return AboutWhole
+		}
+	}
+	return AboutRules
 }
 
 // whose is the task for people.
