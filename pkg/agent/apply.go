@@ -275,11 +275,11 @@ func (a *Agent) notLinked(t *task, err error) {
 			return
 		}
 		if t.attempts++; l.broken[t.id] != nil && t.phase < phaseCreated && t.attempts >= maxAttempts {
-			a.end(t, v1.TaskRejected, t.status.Message, linkFailure+named(err.Error(), a.names()))
+			a.end(t, v1.TaskRejected, t.status.Message, linkFailure+named(err.Error(), a.name))
 			return
 		}
 	}
-	a.observe(t, t.status.State, t.status.Message, linkFailure+named(err.Error(), a.names())+"; trying again")
+	a.observe(t, t.status.State, t.status.Message, linkFailure+named(err.Error(), a.name)+"; trying again")
 }
 
 // linkFailure begins what is said of a task that cannot be linked.
@@ -293,7 +293,7 @@ func (a *Agent) noteAttachments() {
 		}
 		note := ""
 		if err := a.links.broken[t.id]; err != nil {
-			note = linkFailure + named(err.Error(), a.names()) + "; trying again"
+			note = linkFailure + named(err.Error(), a.name) + "; trying again"
 		}
 		a.observe(t, v1.TaskRunning, t.status.Message, note)
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/netplugin"
 	engine "github.com/swarmd/swarmd/pkg/runtime"
 )
 
@@ -76,6 +78,31 @@ func TestAttachment(t *testing.T) {
 			t.Errorf("it has ended: config %+v, names %s", l.net.config(), l.names.shown(t))
 		}
 		l.wantHistory("t1", v1.TaskRunning, v1.TaskComplete)
+	})
+}
+
+// TestAttachmentThatLostALink: what keeps a link of an attachment that runs from being made again is said of it, and no longer than it does.
+func TestAttachmentThatLostALink(t *testing.T) {
+	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {
+		l.swarm.attach("t1", namespaceFile(t, l))
+		l.start(nil)
+		settle(10 * time.Second)
+		l.want("t1", v1.TaskRunning)
+		fail := func(err error) {
+			l.net.mu.Lock()
+			l.net.fail = err
+			l.net.mu.Unlock()
+			l.net.disturbed <- struct{}{}
+			settle(time.Minute)
+		}
+		fail(&netplugin.TaskError{Task: "t1", Err: errors.New("there is another link swarm1")})
+		if status := l.want("t1", v1.TaskRunning); status.Err != "setting up the network: there is another link swarm1; trying again" {
+			t.Errorf("status is %+v", status)
+		}
+		fail(nil)
+		if status := l.want("t1", v1.TaskRunning); status.Err != "" {
+			t.Errorf("status is %+v", status)
+		}
 	})
 }
 

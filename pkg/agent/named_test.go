@@ -16,7 +16,7 @@ func TestNamed(t *testing.T) {
 		"attachment " + known + "x: no":                 "attachment " + known + "x: no",
 		"router of network " + known + ": no such file": "router of network back: no such file",
 	} {
-		if got := named(text, names); got != want {
+		if got := named(text, func(id string) string { return names[id] }); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
