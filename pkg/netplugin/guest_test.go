@@ -326,7 +326,7 @@ func TestGuestIsLinkedAsFarAsItGoes(t *testing.T) {
 			if byTask, alone := TaskErrors(err); !alone || len(byTask) != 1 || strings.Count(byTask["guest"].Error(), tt.why) != 1 {
 				t.Errorf("%s: %v", tt.what, err)
 			}
-			for _, name := range strings.Fields(tt.whole) {
+			for name := range strings.FieldsSeq(tt.whole) {
 				if indexOf(guest, name) == 0 {
 					t.Errorf("%s cannot be linked, and %s is not there", tt.what, name)
 				}
