@@ -55,7 +55,7 @@ func (l *Linux) attach(want *desired, t TaskLink, inside *namespace) error {
 		o, w := l.overlays[a.Overlay], want.overlays[a.Overlay]
 		m := w.members[t.ID]
 		if o == nil || !o.synced {
-			errs = append(errs, &OverlayError{a.Overlay, errNoOverlay})
+			errs = append(errs, &OverlayError{a.Overlay, o.absent()})
 			continue
 		}
 		if o.has(t.ID, m) {
@@ -74,6 +74,14 @@ func (l *Linux) attach(want *desired, t TaskLink, inside *namespace) error {
 
 // errNoOverlay is why a task cannot be on a network that could not be made.
 var errNoOverlay = errors.New("it is not there")
+
+// absent is errNoOverlay with what the network could not be made for.
+func (o *overlay) absent() error {
+	if o == nil || o.failed == nil {
+		return errNoOverlay
+	}
+	return fmt.Errorf("%w: %w", errNoOverlay, o.failed)
+}
 
 // detach removes a task's links to its overlays.
 func (l *Linux) detach(t TaskLink) error {

@@ -19,6 +19,7 @@ type overlay struct {
 	id     string
 	space  *namespace // nil until it was first opened
 	synced bool       // what is said here is what the kernel has
+	failed error      // why it is not, where it could not be made
 	shape  shape
 	source *plan // what was last made of it, whole
 	vx     netlink.Link
@@ -125,7 +126,7 @@ func (l *Linux) prepareOverlays(want *desired) error {
 
 // broken notes that what the kernel has of an overlay is not known any more.
 func (o *overlay) broken(err error) error {
-	o.synced = false
+	o.synced, o.failed = false, err
 	o.space.reset()
 	return &OverlayError{o.id, err}
 }
@@ -144,7 +145,7 @@ func (l *Linux) prepareOverlay(o *overlay, w *wanted, refused map[string]bool) e
 		if _, alone := TaskErrors(err); !alone {
 			return err
 		}
-		o.shape, o.source, o.synced = s, nil, true
+		o.shape, o.source, o.synced, o.failed = s, nil, true, nil
 		return err
 	}
 	if o.same(w) {

@@ -271,6 +271,11 @@ func TestBrokenOverlayLeavesTheOthersAlone(t *testing.T) {
 	if len(byTask) != 2 || !alone || !strings.Contains(err.Error(), "network net0: UDP port 4790 is another program's") {
 		t.Errorf("a taken port: %v, alone %v", err, alone)
 	}
+	for id, err := range byTask {
+		if !strings.Contains(err.Error(), "it is not there: UDP port 4790 is another program's") {
+			t.Errorf("a taken port, of task %s: %v", id, err)
+		}
+	}
 	f.ports++
 	b.apply(f.config(0))
 	f.serve()
