@@ -185,14 +185,21 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 		l.resyncAt = a.o.Now().Add(min(max(resyncEvery, 100*took), resyncMost))
 	}
 	if err == nil {
-		l.failures, l.down, l.have = 0, false, number
+		l.failures, l.down, l.have, l.said = 0, false, number, ""
 		a.noteAttachments()
 		a.wakeLinks()
 		return
 	}
 	l.failures++
-	at := a.o.Now().Add(min(batchDelay<<min(l.failures-1, 10), retryMost))
-	a.log.Error("the network is not as it should be; trying again", "err", err, "failures", l.failures)
+	most := retryMost
+	if alone {
+		most = aloneMost
+	}
+	at := a.o.Now().Add(min(batchDelay<<min(l.failures-1, 10), most))
+	if text := err.Error(); text != l.said {
+		a.log.Error("the network is not as it should be; trying again", "err", err, "failures", l.failures)
+		l.said = text
+	}
 	if l.down = !alone; alone {
 		l.have, l.again, l.broken, l.brokenPorts = number, at, byTask, portErrors(err, nil)
 		a.noteAttachments()

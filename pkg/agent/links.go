@@ -32,6 +32,7 @@ type links struct {
 	repairs    []repair       // of the last minute, and the latest
 	applying   bool
 	failures   int       // in a row
+	said       string    // what the log has of the latest, which is not said again while it is the same
 	down       bool      // the latest Apply failed as a whole
 	retry      time.Time // no Apply before, if so
 	again      time.Time // to apply once more for what is broken
