@@ -88,7 +88,7 @@ func (a *Agent) tunnelDoctor(ctx context.Context, to v1.Tunnel, d *v1.DoctorStar
 	}
 	findings := make([]v1.Finding, 0, len(found))
 	for _, f := range found {
-		findings = append(findings, v1.Finding{Check: checkOf(f), Node: a.o.NodeID, Network: f.Overlay, Peer: p.nodes[f.Node], Text: named(f.Text, func(id string) string { return p.names[id] })})
+		findings = append(findings, v1.Finding{Check: checkOf(f), Node: a.o.NodeID, Network: f.Overlay, Peer: p.nodes[f.Node], At: f.At, Text: named(f.Text, func(id string) string { return p.names[id] })})
 	}
 	findings = append(findings, a.examineNames(ctx, p.asking)...)
 	slices.SortStableFunc(findings, func(x, y v1.Finding) int {

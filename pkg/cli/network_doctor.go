@@ -122,11 +122,14 @@ func (a *app) networkDoctor(ctx context.Context, f *doctorFlags, network string)
 }
 
 // causes are findings without those that follow from others: that who is down is not reached is no news, and where a node does not have a network
-// whole, or cannot encrypt it, nothing comes through there from or to it, whatever ports are open.
+// whole, or cannot encrypt it, nothing comes through there from or to it, whatever ports are open; and whoever could not be put on it there does not answer.
 func causes(all []v1.Finding, dead map[string]bool) []v1.Finding {
 	type part struct{ node, network string }
-	mute := make(map[part]bool)
+	mute, away := make(map[part]bool), make(map[part][]string)
 	for _, f := range all {
+		if f.At != "" && f.Peer == "" {
+			away[part{f.Node, f.Network}] = append(away[part{f.Node, f.Network}], strings.Split(f.At, ",")...)
+		}
 		if (f.Check == v1.CheckEncrypted || f.Check == v1.CheckNetwork) && f.Peer == "" {
 			mute[part{f.Node, f.Network}] = true
 		}
@@ -136,7 +139,8 @@ func causes(all []v1.Finding, dead map[string]bool) []v1.Finding {
 			return false
 		}
 		through := f.Check == v1.CheckLink || f.Check == v1.CheckMTU || f.Check == v1.CheckEncrypted
-		return dead[f.Peer] || through && (mute[part{f.Node, f.Network}] || mute[part{f.Peer, f.Network}])
+		there := part{f.Peer, f.Network}
+		return dead[f.Peer] || through && (mute[part{f.Node, f.Network}] || mute[there] || slices.Contains(away[there], f.At))
 	})
 }
 

@@ -29,6 +29,9 @@ func TestDoctorTellsCauses(t *testing.T) {
 	told := []v1.Finding{
 		{Check: v1.CheckEncrypted, Node: "n1", Network: "sealed", Text: "what encrypts it on this node does not answer"},
 		{Check: v1.CheckNetwork, Node: "n1", Network: "broken", Text: "it is not whole on this node"},
+		{Check: v1.CheckRules, Node: "n1", Network: "back", At: "10.0.0.5,fd00::5", Text: "attachment blue cannot be put on its networks"},
+		{Check: v1.CheckLink, Node: "n2", Network: "back", Peer: "n1", At: "10.0.0.6"},
+		{Check: v1.CheckLink, Node: "n2", Network: "other", Peer: "n1", At: "10.0.0.5"},
 		{Check: v1.CheckEncrypted, Node: "n3", Network: "other", Peer: "n1", Text: "there never was a handshake"},
 		{Check: v1.CheckLink, Node: "n1", Network: "open", Peer: "n2"},
 		{Check: v1.CheckLink, Node: "n2", Network: "sealed", Peer: "n3"},
@@ -37,6 +40,7 @@ func TestDoctorTellsCauses(t *testing.T) {
 		{Check: v1.CheckUnderlay, Node: "n2", Peer: "n1"},
 	}
 	follows := []v1.Finding{
+		{Check: v1.CheckLink, Node: "n2", Network: "back", Peer: "n1", At: "fd00::5"},
 		{Check: v1.CheckLink, Node: "n2", Network: "broken", Peer: "n1"},
 		{Check: v1.CheckLink, Node: "n1", Network: "sealed", Peer: "n2"},
 		{Check: v1.CheckMTU, Node: "n1", Network: "sealed", Peer: "n2"},

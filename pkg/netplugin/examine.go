@@ -19,7 +19,9 @@ type Finding struct {
 	About   string
 	Overlay string
 	Node    uint32
-	// Text is a sentence that does not name the two.
+	// At is the address on the network of the task or attachment that it is about, or several with commas between, where it is about one.
+	At string
+	// Text is a sentence that does not name the network and the other node.
 	Text string
 	// port is the UDP port that carries what did not come through.
 	port uint16
@@ -145,7 +147,7 @@ func gathered(all []Finding) (some []Finding) {
 	first, more := map[Finding]int{}, map[int]int{}
 	for _, f := range all {
 		about := f
-		about.Text = ""
+		about.Text, about.At = "", ""
 		at, again := first[about]
 		if again && f.Node != 0 && (f.About == AboutLink || f.About == AboutMTU) {
 			more[at]++
@@ -156,6 +158,7 @@ func gathered(all []Finding) (some []Finding) {
 	}
 	for at, n := range more {
 		some[at].Text += fmt.Sprintf(" (%d more addresses there: the same)", n)
+		some[at].At = "" // it is about more than one
 	}
 	return some
 }

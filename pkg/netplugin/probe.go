@@ -142,14 +142,14 @@ func (l *Linux) overlayProbes(id string, w *wanted, s shape) (probes []probe) {
 		}
 		probes = append(probes,
 			probe{l.Namespace(task), "task " + task, from, all, pingSmall, func(a netip.Addr, _ bool) Finding {
-				return Finding{About: AboutLink, Overlay: id, Node: nodes[a], port: port, Text: fmt.Sprintf("the task with the address %s is not reached from here: let UDP port %d through between the nodes, and see what that node finds", a, port)}
+				return Finding{About: AboutLink, Overlay: id, Node: nodes[a], port: port, At: a.String(), Text: fmt.Sprintf("the task with the address %s is not reached from here: let UDP port %d through between the nodes, and see what that node finds", a, port)}
 			}},
 			probe{l.Namespace(task), "task " + task, from, each, s.mtu, func(a netip.Addr, tooLarge bool) Finding {
 				text := fmt.Sprintf("packets of %d bytes, the network's MTU, do not come through to %s: the network between the nodes has a smaller MTU than the nodes' links say: make them the same, or make the network with a smaller one (--opt com.docker.network.driver.mtu)", s.mtu, a)
 				if tooLarge {
 					text = fmt.Sprintf("the link of a task here takes no packets of %d bytes, the network's MTU: the node's own MTU has changed, or somebody made the link's smaller, which is put right within a minute", s.mtu)
 				}
-				return Finding{About: AboutMTU, Overlay: id, Node: nodes[a], Text: text}
+				return Finding{About: AboutMTU, Overlay: id, Node: nodes[a], At: a.String(), Text: text}
 			}})
 	}
 	return probes

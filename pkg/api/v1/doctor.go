@@ -37,6 +37,8 @@ type Finding struct {
 	Node    string `json:"node,omitempty"`
 	Network string `json:"network,omitempty"`
 	Peer    string `json:"peer,omitempty"`
+	// At is the address on the network of the task or attachment that it is about, several with commas between; empty where it is about none.
+	At string `json:"at,omitempty"`
 	// Text says in a sentence what is wrong and what to do, for who knows the three above.
 	Text string `json:"text"`
 }
