@@ -97,7 +97,7 @@ func TestGathered(t *testing.T) {
 // shakeHandsOn waits until the first task has reached the second on a network.
 func (f *fleet) shakeHandsOn(net int) {
 	f.t.Helper()
-	f.awaitAnswer(f.tasks[0], f.address(f.tasks[1], net, false), deadline())
+	f.awaitAnswer(f.tasks[0], f.address(f.tasks[1], net, false), time.Now().Add(3*soon)) // see TestEncryptedNetworkWithoutKeys
 }
 
 // stopProcess returns once all threads of a process are stopped, which the kernel does some time after it was asked.
