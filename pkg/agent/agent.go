@@ -117,7 +117,7 @@ const (
 	maxAttempts = 5                      // at one step that may yet succeed
 	retryDelay  = 500 * time.Millisecond // doubled with each attempt
 	retryMost   = 30 * time.Second
-	// aloneMost is the same for what cannot be linked alone: nobody tells when what is in its way has gone.
+	// aloneMost is the same where single tasks, ports or networks cannot be made: nobody tells when what is in their way has gone.
 	aloneMost = 3 * time.Second
 	killWait  = 10 * time.Second // for a killed process to end before it is removed all the same
 	stopGrace = 10 * time.Second // where the spec does not say

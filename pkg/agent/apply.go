@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -196,7 +197,9 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 		most = aloneMost
 	}
 	at := a.o.Now().Add(min(batchDelay<<min(l.failures-1, 10), most))
-	if text := err.Error(); text != l.said {
+	lines := strings.Split(err.Error(), "\n") // what fails at once comes in any order
+	slices.Sort(lines)
+	if text := strings.Join(lines, "\n"); text != l.said {
 		a.log.Error("the network is not as it should be; trying again", "err", err, "failures", l.failures)
 		l.said = text
 	}

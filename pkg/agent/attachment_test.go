@@ -90,16 +90,27 @@ func TestAttachmentThatLostALink(t *testing.T) {
 		l.want("t1", v1.TaskRunning)
 		fail := func(err error) {
 			l.net.mu.Lock()
+			defer l.net.mu.Unlock()
 			l.net.fail = err
-			l.net.mu.Unlock()
-			l.net.disturbed <- struct{}{}
-			settle(time.Minute)
 		}
 		fail(&netplugin.TaskError{Task: "t1", Err: errors.New("there is another link swarm1")})
+		l.net.disturbed <- struct{}{}
+		settle(time.Minute)
 		if status := l.want("t1", v1.TaskRunning); status.Err != "setting up the network: there is another link swarm1; trying again" {
 			t.Errorf("status is %+v", status)
 		}
-		fail(nil)
+		tried := func() int {
+			l.net.mu.Lock()
+			defer l.net.mu.Unlock()
+			return l.net.applies
+		}
+		before := tried()
+		settle(time.Minute)
+		if n, want := tried()-before, int(time.Minute/aloneMost)-1; n < want {
+			t.Errorf("tried %d times within a minute, want %d", n, want)
+		}
+		fail(nil) // which nobody tells
+		settle(aloneMost + 100*time.Millisecond)
 		if status := l.want("t1", v1.TaskRunning); status.Err != "" {
 			t.Errorf("status is %+v", status)
 		}

@@ -225,8 +225,8 @@ func (w *wanted) tableOf(m member) int {
 	return unix.RT_TABLE_MAIN
 }
 
-// removeStale removes what addresses of the network an end has that are not the task's, and one that the kernel made itself. What else a task that may do so has added is
-// its own business.
+// removeStale removes what addresses of the network an end has that are not the task's, and one that the kernel made itself. What else a task
+// that may do so has added is its own business.
 func (n *namespace) removeStale(w *wanted, m member, eth netlink.Link, have map[netip.Prefix]netlink.Addr) error {
 	for p, a := range have {
 		ours := slices.ContainsFunc(w.subnets, func(s Subnet) bool { return s.Prefix.Contains(p.Addr()) })

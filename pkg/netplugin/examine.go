@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -83,7 +84,7 @@ func (l *Linux) askAgain(ctx context.Context, overlay string, missed []miss) (st
 	case <-ctx.Done():
 		return missed, nil
 	}
-	_, probes, _, err := l.compare(overlay)
+	probes, err := l.probesNow(overlay)
 	if err != nil {
 		return missed, err
 	}
@@ -91,12 +92,12 @@ func (l *Linux) askAgain(ctx context.Context, overlay string, missed []miss) (st
 	if err != nil {
 		return missed, err
 	}
-	_, probes, _, err = l.compare(overlay)
+	after, err := l.probesNow(overlay)
 	if err != nil {
 		return missed, err
 	}
 	asked := map[question]bool{}
-	for _, e := range probes {
+	for _, e := range after {
 		for _, a := range e.to {
 			asked[e.question(a)] = true
 		}
@@ -167,19 +168,12 @@ func gathered(all []Finding) (some []Finding) {
 func (l *Linux) compare(only string) (findings []Finding, probes []probe, checks int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lock < 0 {
-		return nil, nil, 0, errClosed
+	want, err := l.latest()
+	if err != nil {
+		return nil, nil, 0, err
 	}
-	if l.last == nil {
-		return []Finding{l.broken()}, nil, 1, nil
-	}
-	want, _ := check(*l.last, l.checked)
 	if want == nil {
-		return nil, nil, 0, errors.New("the configuration is unusable")
-	}
-	_ = want.addOverlays(*l.last, l.plans) // what is left out of it is among what failed
-	wrong := func(overlay, text string) {
-		findings = append(findings, Finding{About: AboutRules, Overlay: overlay, Text: text})
+		return []Finding{l.broken()}, nil, 1, nil
 	}
 	if only == "" {
 		checks += 7
@@ -192,16 +186,11 @@ func (l *Linux) compare(only string) (findings []Finding, probes []probe, checks
 			return nil, nil, 0, err
 		}
 		for _, text := range slices.Concat(texts, obstacles, l.yielding.told()) {
-			wrong("", text)
+			findings = append(findings, Finding{About: AboutRules, Text: text})
 		}
 	}
 	findings = append(findings, l.failures(want, only)...)
-	probes = l.sharedProbes(want)
-	for _, id := range slices.Sorted(maps.Keys(want.overlays)) {
-		o := l.overlays[id]
-		if only != "" && id != only || o == nil || !o.synced { // what could not be made is told already
-			continue
-		}
+	for id, o := range l.examined(want, only) {
 		checks += 4
 		found, err := l.compareOverlay(o, want.overlays[id])
 		if err != nil {
@@ -212,9 +201,35 @@ func (l *Linux) compare(only string) (findings []Finding, probes []probe, checks
 			f.Overlay = id
 			findings = append(findings, f)
 		}
-		probes = append(probes, l.overlayProbes(id, want.overlays[id], o.shape)...)
 	}
-	return findings, probes, checks, nil
+	return findings, l.probes(want, only), checks, nil
+}
+
+// latest is what the latest Apply was to make, nil where it failed as a whole. The lock is held.
+func (l *Linux) latest() (*desired, error) {
+	if l.lock < 0 {
+		return nil, errClosed
+	}
+	if l.last == nil {
+		return nil, nil
+	}
+	want, _ := check(*l.last, l.checked)
+	if want == nil {
+		return nil, errors.New("the configuration is unusable")
+	}
+	_ = want.addOverlays(*l.last, l.plans) // what is left out of it is among what failed
+	return want, nil
+}
+
+// examined are the overlays that are looked at, in order: what could not be made is told already.
+func (l *Linux) examined(want *desired, only string) iter.Seq2[string, *overlay] {
+	return func(yield func(string, *overlay) bool) {
+		for _, id := range slices.Sorted(maps.Keys(want.overlays)) {
+			if o := l.overlays[id]; (only == "" || id == only) && o != nil && o.synced && !yield(id, o) {
+				return
+			}
+		}
+	}
 }
 
 // mends is what comes of what somebody else changed.

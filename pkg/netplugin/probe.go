@@ -76,6 +76,26 @@ func (e *probe) ask(ctx context.Context) (missed []miss, err error) {
 	return missed, err
 }
 
+// probesNow are those of what the latest Apply made.
+func (l *Linux) probesNow(only string) ([]probe, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	want, err := l.latest()
+	if want == nil || err != nil {
+		return nil, err
+	}
+	return l.probes(want, only), nil
+}
+
+// probes are what is asked in all, or outside of networks and on one.
+func (l *Linux) probes(want *desired, only string) []probe {
+	all := l.sharedProbes(want)
+	for id, o := range l.examined(want, only) {
+		all = append(all, l.overlayProbes(id, want.overlays[id], o.shape)...)
+	}
+	return all
+}
+
 // sharedProbes are asked outside of all networks.
 func (l *Linux) sharedProbes(want *desired) (probes []probe) {
 	u := want.underlay

@@ -31,7 +31,7 @@ const (
 	// startPatience is how long a process may take until it answers, and answerPatience how long an answer.
 	startPatience  = 15 * time.Second
 	answerPatience = 5 * time.Second
-	// statusPortTaken is a process's exit status where its port is another program's.
+	// statusPortTaken is a process's exit status where its port is another program's: wire.PortTaken, without the device that would come with it.
 	statusPortTaken = 2
 	// mostAnswer bounds an answer: 100,000 addresses are 5 MB.
 	mostAnswer = 256 << 20

@@ -22,8 +22,9 @@ import (
 )
 
 // kernelOf is all that a host's kernel has of networks, line by line and in order: in the host's own namespace, and in each that its daemon made
-// for a router or a task, links, addresses, routes of all tables but the kernel's own, routing rules, whether packets are forwarded, permanent neighbours and forwarding entries, and the tables with
-// their chains, rules and elements, and the host's UDP ports. The numbers that the kernel gives to what is made are left out, and what packets leave there.
+// for a router or a task, links, addresses, routes of all tables but the kernel's own, routing rules, whether packets are forwarded, permanent
+// neighbours and forwarding entries, the tables with their chains, rules and elements, and the host's UDP ports. The numbers that the kernel gives
+// to what is made are left out, and what packets leave there.
 func kernelOf(h *lab.Host) ([]string, error) {
 	all, err := linesIn("host", h.Namespace)
 	if err != nil {
