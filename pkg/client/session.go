@@ -17,8 +17,8 @@ import (
 
 // How long a session bears silence.
 const (
-	// openGrace is how long a manager may take for its first message, and to tell how often to send heartbeats.
-	openGrace = 10 * time.Second
+	// openGrace is how long a manager may take for its first message, and to tell how often to send heartbeats: another one may answer at once.
+	openGrace = 5 * time.Second
 	// minGrace is the least silence that ends a session, however short its heartbeat's period is.
 	minGrace = 2 * time.Second
 	// spare is how many periods before the managers miss a node it gives up a manager that is silent: time for another session.

@@ -45,8 +45,6 @@ const (
 	mostExamined    = 256
 	// examinePause is before what got no answer is asked again.
 	examinePause = time.Second
-	// sessionAge is how old a session with a node may be: it begins anew every two minutes.
-	sessionAge = 4 * time.Minute
 )
 
 // Examine tells what of this machine's network is not as it should be: it compares what the kernel has with what the latest Apply
@@ -69,6 +67,7 @@ func (l *Linux) Examine(ctx context.Context, overlay string) (findings []Finding
 	for _, m := range missed {
 		findings = append(findings, m.Finding)
 	}
+	findings = append(findings, l.sessions(missed)...)
 	findings = gathered(causes(findings))
 	if err != nil {
 		return findings, checks, fmt.Errorf("netplugin: %w", err)
@@ -414,34 +413,4 @@ func lacks[K comparable](have, want map[K]bool) (n int) {
 		}
 	}
 	return n
-}
-
-// compareWires looks at the sessions of an encrypted network.
-func (l *Linux) compareWires(o *overlay, w *wanted) (found []Finding) {
-	if o.tunnel == nil {
-		return nil
-	}
-	have, err := o.tunnel.read()
-	if err != nil {
-		return []Finding{{About: AboutSession, Text: fmt.Sprintf("what encrypts it on this node does not answer (%v)", err) + mends}}
-	}
-	if port, err := wirePort(o.shape.vni); err == nil && have.port != port {
-		found = append(found, Finding{About: AboutSession, Text: fmt.Sprintf("what encrypts it on this node has the UDP port %d instead of %d", have.port, port) + mends})
-	}
-	for _, v := range w.vteps {
-		p, there := have.peers[v.key.lasting()]
-		f := Finding{About: AboutSession, Node: v.node}
-		switch {
-		case !there:
-			f.Text = "its key is not in the device" + mends
-		case p.met.IsZero():
-			f.Text = fmt.Sprintf("there was no WireGuard handshake yet: where it says so again in ten seconds, let UDP port %d through between the nodes, both ways", have.port)
-		case time.Since(p.met) > sessionAge:
-			f.Text = fmt.Sprintf("the last WireGuard handshake was %s ago: see whether UDP port %d still comes through between the nodes", time.Since(p.met).Round(time.Second), have.port)
-		default:
-			continue
-		}
-		found = append(found, f)
-	}
-	return found
 }

@@ -2,6 +2,7 @@ package netplugin
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
 // examined are a machine's findings, each as "about overlay node: text".
@@ -46,6 +48,11 @@ func TestExamine(t *testing.T) {
 		{"the data port's table of the other side has no peers", func(f *fleet) {
 			must(f.t, f.labs[1].linux.changePeers(f.labs[1].linux.have.underlays, nil))
 		}, []string{"link net0 2: the task with the address 10.0.1.12 is not reached", "link net1 2: the task with the address 10.0.2.12 is not reached"}},
+		{"the same before two nodes ever met", func(f *fleet) {
+			must(f.t, f.labs[1].linux.changePeers(f.labs[1].linux.have.underlays, nil))
+			f.forgetSession(0, "net1")
+		}, []string{"encrypted net1 2: there was no WireGuard handshake yet: let UDP port", "link net0 2: the task", "link net1 2: the task"}},
+		{"a session that is about to begin", func(f *fleet) { f.forgetSession(0, "net1") }, nil},
 		{"the encrypting process killed", func(f *fleet) {
 			must(f.t, syscall.Kill(processOf(f.t, f.labs[0], "net1"), syscall.SIGKILL))
 			f.awaitGone(f.labs[0].overlay("net1"))
@@ -92,6 +99,26 @@ func TestGathered(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
+}
+
+// forgetSession has a machine's device of a network know the others as if it had never met them. It begins nothing by itself.
+func (f *fleet) forgetSession(machine int, network string) {
+	f.t.Helper()
+	l := f.labs[machine].linux
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.overlays[network]
+	var c wgtypes.Config
+	for k, p := range o.wires.peers {
+		again := wgtypes.PeerConfig{PublicKey: k, PresharedKey: &p.shared, Endpoint: net.UDPAddrFromAddrPort(p.at)}
+		for prefix, owner := range o.wires.owner {
+			if owner == k {
+				again.AllowedIPs = append(again.AllowedIPs, *ipNet(prefix))
+			}
+		}
+		c.Peers = append(c.Peers, wgtypes.PeerConfig{PublicKey: k, Remove: true}, again)
+	}
+	must(f.t, o.tunnel.change(c))
 }
 
 // shakeHandsOn waits until the first task has reached the second on a network.
