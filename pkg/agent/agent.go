@@ -90,6 +90,8 @@ type Options struct {
 	Log *slog.Logger
 	// Now is the clock; default time.Now.
 	Now func() time.Time
+	// Spent is how much of the machine's processors this process has used; default is what the kernel says.
+	Spent func() time.Duration
 	// Starts is how many containers are created and started at once; default twice the cores, at least 4.
 	Starts int
 	// Stops is how many are signalled and removed at once; default 32.
@@ -181,6 +183,9 @@ func New(o Options) *Agent {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Spent == nil {
+		o.Spent = processorTime
 	}
 	if o.PortTaken == nil {
 		o.PortTaken = portTaken

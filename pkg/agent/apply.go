@@ -55,7 +55,7 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 		if resync {
 			a.o.Network.Resync()
 		}
-		began := time.Now()
+		before := a.o.Spent()
 		if names != nil && first {
 			a.o.Names.Set(names) // the ways are there, of the daemon before this one
 		}
@@ -66,31 +66,31 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 		if a.at("after apply") {
 			return
 		}
-		took := time.Since(began)
+		cost := a.o.Spent() - before
 		a.post(func() {
 			if resync {
-				a.links.repairIsDone(a.o.Now(), took)
+				a.links.repairIsDone(a.o.Now(), cost)
 			}
 			if err == nil {
 				a.links.applied = &config
 			}
-			a.applied(number, err, len(config.Tasks) > 0, took, followed)
+			a.applied(number, err, len(config.Tasks) > 0, cost, followed)
 		})
 	})
 	return time.Time{}
 }
 
 // resyncEvery is how often the network is read back and repaired though nothing was noticed: of some of what others do the kernel
-// tells nobody. Where that takes long it is done more rarely, to cost less than a hundredth of a core, but for resyncMost: an
+// tells nobody. Where that costs much it is done more rarely, to cost less than a hundredth of a core, but for resyncMost: an
 // Apply also takes long where it makes many links, or the machine is busy, and repair must not wait for minutes then.
 const (
 	resyncEvery = 30 * time.Second
 	resyncMost  = time.Minute
 )
 
-// What was noticed is repaired at once, and again after repairGap at the earliest. Where repairs took more than repairBudget of the last
-// minute, the next comes repairShare times as long after the one before as that took, up to resyncMost: somebody else may never stop, and
-// must not have this machine do nothing but repair.
+// What was noticed is repaired at once, and again after repairGap at the earliest. Where repairs cost more than repairBudget of a processor in the
+// last minute, the next comes repairShare times as long after the one before as that cost, up to resyncMost: somebody else may never stop, and
+// must not have this machine do nothing but repair. A repair that waits for a process that hangs costs nothing.
 const (
 	repairGap    = 100 * time.Millisecond
 	repairBudget = 9 * time.Second
@@ -119,7 +119,7 @@ func (a *Agent) watchNetwork() {
 func (a *Agent) networkDisturbed() {
 	now, known := a.o.Now(), a.links.noticed
 	if at := a.links.disturbed(now); !known && at.Sub(now) > repairGap {
-		a.log.Warn("the network is not repaired at once, for repairs took much of the last minute: find out what changes it", "in", at.Sub(now))
+		a.log.Warn("the network is not repaired at once, for repairs cost much of the last minute: find out what changes it", "in", at.Sub(now))
 	}
 }
 
@@ -136,12 +136,12 @@ func (l *links) disturbed(now time.Time) time.Time {
 // repair is one that was done.
 type repair struct {
 	at   time.Time
-	took time.Duration
+	cost time.Duration // of a processor
 }
 
 // repairIsDone puts off what was put on while the repair went on, and puts on the second look.
-func (l *links) repairIsDone(now time.Time, took time.Duration) {
-	l.repairs = slices.DeleteFunc(append(l.repairs, repair{now, took}), func(r repair) bool { return now.Sub(r.at) > time.Minute })
+func (l *links) repairIsDone(now time.Time, cost time.Duration) {
+	l.repairs = slices.DeleteFunc(append(l.repairs, repair{now, cost}), func(r repair) bool { return now.Sub(r.at) > time.Minute })
 	if l.noticed && l.resyncAt.IsZero() {
 		l.resyncAt = now.Add(secondLook)
 	}
@@ -159,12 +159,12 @@ func (l *links) mayRepair(now time.Time) time.Time {
 	var spent time.Duration
 	for _, r := range l.repairs {
 		if now.Sub(r.at) < time.Minute {
-			spent += r.took
+			spent += r.cost
 		}
 	}
 	last, gap := l.repairs[len(l.repairs)-1], repairGap
 	if spent > repairBudget {
-		gap = min(max(gap, repairShare*last.took), resyncMost)
+		gap = min(max(gap, repairShare*last.cost), resyncMost)
 	}
 	if at := last.at.Add(gap); at.After(now) {
 		return at
@@ -173,7 +173,7 @@ func (l *links) mayRepair(now time.Time) time.Time {
 }
 
 // applied takes note of what came of an Apply. What fails alone, one task's link or one port, holds up nobody else.
-func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration, followed told) {
+func (a *Agent) applied(number uint64, err error, inUse bool, cost time.Duration, followed told) {
 	l := &a.links
 	l.applying = false
 	if a.ctx.Err() != nil {
@@ -183,7 +183,7 @@ func (a *Agent) applied(number uint64, err error, inUse bool, took time.Duration
 	byTask, alone := netplugin.TaskErrors(err)
 	a.programmed(followed, err != nil && !alone)
 	if inUse && l.resyncAt.IsZero() && alone { // what fails as a whole is read back anyway
-		l.resyncAt = a.o.Now().Add(min(max(resyncEvery, 100*took), resyncMost))
+		l.resyncAt = a.o.Now().Add(min(max(resyncEvery, 100*cost), resyncMost))
 	}
 	if err == nil {
 		l.failures, l.down, l.have, l.said = 0, false, number, ""

@@ -23,3 +23,21 @@ func TestSecondLook(t *testing.T) {
 		t.Errorf("a third is put on for %s from then", l.resyncAt.Sub(now))
 	}
 }
+
+// TestRepairsHaveABudget: who never stops doing damage has repairs come more rarely, which those that only waited do not.
+func TestRepairsHaveABudget(t *testing.T) {
+	var l links
+	now := time.Now()
+	for range 2 {
+		l.repairIsDone(now, time.Millisecond) // for which it waited for half a minute, say
+		now = now.Add(20 * time.Second)
+	}
+	if at := l.disturbed(now); !at.Equal(now) {
+		t.Errorf("after two cheap repairs the next waits for %s", at.Sub(now))
+	}
+	l.repairIsDone(now, 5*time.Second)
+	l.repairIsDone(now, 5*time.Second)
+	if got, want := l.disturbed(now).Sub(now), min(repairShare*5*time.Second, resyncMost); got != want {
+		t.Errorf("after ten seconds' work the next waits for %s, want %s", got, want)
+	}
+}

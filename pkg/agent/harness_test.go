@@ -475,11 +475,13 @@ func newLab(t *testing.T, o engine.FakeOptions) *lab {
 // start starts an agent on the machine.
 func (l *lab) start(hook func(string) bool) {
 	l.t.Helper()
+	began := time.Now()
 	l.agent = New(Options{NodeID: nodeID, Dir: l.dir, Runtime: l.fake, Network: l.net, Manager: l.swarm, Boot: l.boot,
 		Log: slog.New(slog.NewTextHandler(testWriter{l.t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Describe: func() v1.NodeDescription {
 			return v1.NodeDescription{Hostname: "host7", Platform: v1.Platform{OS: "linux", Architecture: "amd64"}}
 		}, ResolvConf: "/nonexistent", Starts: 4, Names: l.names, Underlay: netip.MustParseAddr("192.0.2.7"),
+		Spent:      func() time.Duration { return time.Since(began) }, // nothing here waits for another
 		PortTaken:  func(_ v1.Protocol, port uint16) bool { return l.taken[port] },
 		Collected:  func(bytes int64) { l.freed = append(l.freed, bytes) },
 		Applied:    func(d time.Duration) { l.took = append(l.took, d) },

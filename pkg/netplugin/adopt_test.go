@@ -202,6 +202,9 @@ var damage = map[string]func(t *testing.T, b *lab){
 		must(t, err)
 		must(t, b.host.removeRoute(route{dst: testBlock, link: gw.Attrs().Index, via: routerAddress}))
 	},
+	"route replaced": func(t *testing.T, b *lab) {
+		must(t, b.host.RouteReplace(&netlink.Route{Dst: ipNet(testBlock), Type: unix.RTN_UNREACHABLE}))
+	},
 	"task's link deleted": func(t *testing.T, b *lab) { must(t, b.linux.cut(testAddr(1))) },
 	"task's link down":    func(t *testing.T, b *lab) { setDown(t, b.linux.router, linkName(testAddr(1))) },
 	"task's own end down": func(t *testing.T, b *lab) { setDown(t, b.task("t1"), taskLink) },

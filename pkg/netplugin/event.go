@@ -2,6 +2,7 @@ package netplugin
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -18,6 +19,8 @@ const (
 	kindRule      = "rule"
 	kindNeighbour = "neighbour"
 	kindSetting   = "setting"
+	// kindMTU is of a link of the machine's that our packets leave by.
+	kindMTU = "mtu"
 	// kindUnknown is of messages that came too fast to be read.
 	kindUnknown = "unknown"
 )
@@ -49,6 +52,10 @@ type scene struct {
 	// own is the index of the one link of ours in the machine's namespace; 0 is a router's namespace.
 	own   uint32
 	inner bool
+	// routes are where routes of ours lead to from the machine's namespace: one that takes the place of ours is told of, and that ours went is not.
+	routes map[netip.Prefix]bool
+	// below are the MTUs of the machine's links that our packets leave by, which ours follow.
+	below map[uint32]int
 	// byLinks is whether the machine forwards IPv6 by its links' settings.
 	byLinks bool
 	links   map[uint32]facts
@@ -113,10 +120,16 @@ func (s *scene) judgeLink(m *syscall.NetlinkMessage) string {
 		return ""
 	}
 	link, err := netlink.LinkDeserialize(&unix.NlMsghdr{Type: m.Header.Type, Flags: m.Header.Flags}, m.Data)
-	if err != nil || !s.inner && link.Attrs().Name != hostLink {
+	if err != nil {
 		return ""
 	}
 	index := uint32(link.Attrs().Index)
+	if !s.inner && link.Attrs().Name != hostLink {
+		if was, below := s.below[index]; below && m.Header.Type == unix.RTM_NEWLINK && was != mtuOf(link) {
+			return kindMTU
+		}
+		return ""
+	}
 	going := s.going[index]
 	if m.Header.Type == unix.RTM_DELLINK {
 		delete(s.links, index)
@@ -183,12 +196,17 @@ func (s *scene) judgeRoute(m *syscall.NetlinkMessage) string {
 		return ""
 	}
 	link := uint32(0) // of none where it is unreachable
+	var dst netip.Addr
 	for _, a := range attrs {
-		if a.Attr.Type == unix.RTA_OIF && len(a.Value) >= 4 {
+		switch {
+		case a.Attr.Type == unix.RTA_OIF && len(a.Value) >= 4:
 			link = nativeUint32(a.Value)
+		case a.Attr.Type == unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(a.Value)
 		}
 	}
-	if s.inner && !s.going[link] || !s.inner && link == s.own && link != 0 {
+	replaced := m.Header.Flags&unix.NLM_F_REPLACE != 0 && s.routes[netip.PrefixFrom(dst, int(r.Dst_len))]
+	if s.inner && !s.going[link] || !s.inner && (replaced || link == s.own && link != 0) {
 		return kindRoute
 	}
 	return ""

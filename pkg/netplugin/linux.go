@@ -40,16 +40,17 @@ type Linux struct {
 	lock int // the socket whose name keeps other daemons out of this namespace
 
 	mu       sync.Mutex
-	router   *namespace  // nil until there is one
-	mtu      int         // of the links between the machine and its router
-	taskMTU  int         // of tasks' links: what fits wherever they send
-	vx       int         // the index of the router's link to other nodes, 0 for none
-	six      bool        // tasks have IPv6 gateway addresses
-	hostSix  bool        // the machine itself has IPv6
-	kept     bool        // of IPv6, the machine forwards what is ours alone
-	force    bool        // of IPv6, the kernel forwards by links
-	old      bool        // as a kernel that cannot, for tests
-	noSix    atomic.Bool // that the latest resync found no IPv6 for tasks
+	router   *namespace     // nil until there is one
+	mtu      int            // of the links between the machine and its router
+	below    map[uint32]int // the MTUs of the machine's links that packets leave by, as they were measured
+	taskMTU  int            // of tasks' links: what fits wherever they send
+	vx       int            // the index of the router's link to other nodes, 0 for none
+	six      bool           // tasks have IPv6 gateway addresses
+	hostSix  bool           // the machine itself has IPv6
+	kept     bool           // of IPv6, the machine forwards what is ours alone
+	force    bool           // of IPv6, the kernel forwards by links
+	old      bool           // as a kernel that cannot, for tests
+	noSix    atomic.Bool    // that the latest resync found no IPv6 for tasks
 	underlay underlay
 	peers    []Peer           // that the plans were made with
 	plans    map[string]*plan // of the overlays that are as they should be

@@ -268,6 +268,41 @@ func TestFirstAndLastPeer(t *testing.T) {
 	}
 }
 
+// TestFollowsTheMTU: the MTU of the link that packets leave by is followed as soon as it changes, also if it does while Apply runs.
+func TestFollowsTheMTU(t *testing.T) {
+	f := newFabric(t, 2, 1)
+	f.publish(spread("tcp", 8080, [2]int{0, 0}))
+	b := f.nodes[0]
+	for _, mtu := range []int{1400, 1500} {
+		b.calm(t)
+		under, err := b.host.underlayLink(nodeAddr(0))
+		must(t, err)
+		setMTU(t, b.host, under.Attrs().Name, mtu)
+		b.repair(t, "the underlay's MTU", f.configs[0])
+		for _, one := range []struct {
+			n    *namespace
+			link string
+			want int
+		}{{b.linux.router, meshLink, mtu - 50}, {b.task("n1t0"), taskLink, mtu - 50}} {
+			l, err := one.n.LinkByName(one.link)
+			must(t, err)
+			if got := l.Attrs().MTU; got != one.want {
+				t.Errorf("MTU of %s in %s is %d, want %d", one.link, one.n.name, got, one.want)
+			}
+		}
+	}
+	b.linux.mu.Lock() // as an Apply that has measured already
+	under, err := b.host.underlayLink(nodeAddr(0))
+	must(t, err)
+	setMTU(t, b.host, under.Attrs().Name, 1400)
+	b.linux.settleWatch()
+	b.linux.mu.Unlock()
+	if !b.disturbed(time.Second) {
+		t.Error("what changed during an Apply is not noticed")
+	}
+	b.apply(f.configs[0])
+}
+
 // Large packets fit, or their sender is told what does.
 func TestMeshCarriesLargePackets(t *testing.T) {
 	f := newFabric(t, 2, 1)

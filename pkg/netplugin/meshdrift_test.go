@@ -183,6 +183,9 @@ var meshDamage = map[string]func(t *testing.T, b *lab){
 	"the pool's route deleted": func(t *testing.T, b *lab) {
 		must(t, b.host.removeRoute(route{dst: testPool, link: linkOf(t, b.host, hostLink), via: routerAddress}))
 	},
+	"the pool's route replaced": func(t *testing.T, b *lab) {
+		must(t, b.host.RouteReplace(&netlink.Route{Dst: ipNet(testPool), Type: unix.RTN_BLACKHOLE}))
+	},
 	"resolver's address deleted": func(t *testing.T, b *lab) {
 		gw, err := b.host.LinkByName(hostLink)
 		must(t, err)

@@ -61,13 +61,22 @@ func (l *Linux) ensureMesh(want *desired) error {
 
 // measure finds what fits into the links' packets.
 func (l *Linux) measure(want *desired) (err error) {
-	if l.mtu, err = l.host.uplinkMTU(); err != nil {
-		return err
-	}
-	below, err := l.host.underlayMTU(want.underlay.addr)
+	out, err := l.host.uplink()
 	if err != nil {
 		return err
 	}
+	under, err := l.host.underlayLink(want.underlay.addr)
+	if err != nil {
+		return err
+	}
+	l.below = map[uint32]int{}
+	for _, one := range []netlink.Link{out, under} {
+		if one != nil {
+			l.below[uint32(one.Attrs().Index)] = mtuOf(one)
+		}
+	}
+	below := mtuOf(under)
+	l.mtu = mtuOf(out)
 	l.tunnelMTU = below - want.underlay.overhead()
 	l.taskMTU = l.mtu
 	if !want.wire.up() {

@@ -143,14 +143,33 @@ func (l *Linux) ensureUplinkSide(s side, gw, up netlink.Link) error {
 		return err
 	}
 	// The block's own stays when the pool's comes, so that no packet is without.
-	routes := []route{{dst: s.block, link: g, via: there, src: here}}
-	if all := s.swarm(); all != s.block {
-		routes = append(routes, route{dst: all, link: g, via: there, src: here})
+	var routes []route
+	for _, dst := range s.destinations() {
+		routes = append(routes, route{dst: dst, link: g, via: there, src: here})
 	}
 	if err := l.host.syncRoutes(have, routes...); err != nil || s.v == 0 {
 		return err
 	}
 	return l.host.ensureLoopbackWay(g)
+}
+
+// destinations are what is reached by the machine's router: the node's block, and all nodes'.
+func (s side) destinations() []netip.Prefix {
+	if all := s.swarm(); all != s.block {
+		return []netip.Prefix{s.block, all}
+	}
+	return []netip.Prefix{s.block}
+}
+
+// hostDestinations are those of both IP versions.
+func (l *Linux) hostDestinations() map[netip.Prefix]bool {
+	all := map[netip.Prefix]bool{}
+	for _, s := range l.hostSides(l.have.base) {
+		for _, dst := range s.destinations() {
+			all[dst] = true
+		}
+	}
+	return all
 }
 
 // ensureLoopbackWay lets replies of tasks come back to [::1], from which a program of this machine may have asked: the kernel has no
@@ -242,28 +261,30 @@ func (n *namespace) ensureNeighbour(link int, a netip.Addr, mac net.HardwareAddr
 	return n.setNeighbour(link, a, mac)
 }
 
-// uplinkMTU is that of the link which the default route leads to, 1500 if there is none.
-func (n *namespace) uplinkMTU() (int, error) {
+// uplink is the link which the default route leads to, nil if there is none.
+func (n *namespace) uplink() (netlink.Link, error) {
 	list, err := dump(func() ([]netlink.Route, error) {
 		return n.RouteListFiltered(unix.AF_INET, &netlink.Route{Dst: nil, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("list default routes: %w", err)
+		return nil, fmt.Errorf("list default routes: %w", err)
 	}
-	mtu, metric := 1500, -1
+	best, metric := 0, -1
 	for _, r := range list {
 		index := r.LinkIndex
 		if len(r.MultiPath) > 0 {
 			index = r.MultiPath[0].LinkIndex
 		}
-		if index == 0 || metric >= 0 && r.Priority >= metric {
-			continue
+		if index != 0 && (metric < 0 || r.Priority < metric) {
+			best, metric = index, r.Priority
 		}
-		l, err := n.LinkByIndex(index)
-		if err != nil {
-			return 0, fmt.Errorf("find the default route's link: %w", err)
-		}
-		mtu, metric = min(l.Attrs().MTU, 65535), r.Priority
 	}
-	return mtu, nil
+	if best == 0 {
+		return nil, nil
+	}
+	l, err := n.LinkByIndex(best)
+	if err != nil {
+		return nil, fmt.Errorf("find the default route's link: %w", err)
+	}
+	return l, nil
 }

@@ -52,14 +52,14 @@ func vtepMAC(node uint32) net.HardwareAddr {
 	return binary.BigEndian.AppendUint32(net.HardwareAddr{0x02, 0x53}, 0x80000000|node)
 }
 
-// underlayMTU is that of the link which has this machine's underlay address, or of the one that the default route leads to.
-func (n *namespace) underlayMTU(a netip.Addr) (int, error) {
+// underlayLink is the link which has this machine's underlay address, or the one that the default route leads to; nil if there is none.
+func (n *namespace) underlayLink(a netip.Addr) (netlink.Link, error) {
 	if !a.IsValid() {
-		return n.uplinkMTU()
+		return n.uplink()
 	}
 	list, err := dump(func() ([]netlink.Addr, error) { return n.AddrList(nil, familyOf(a)) })
 	if err != nil {
-		return 0, fmt.Errorf("list addresses in %s: %w", n.name, err)
+		return nil, fmt.Errorf("list addresses in %s: %w", n.name, err)
 	}
 	for _, one := range list {
 		if prefixOf(one.IPNet).Addr() != a {
@@ -67,11 +67,19 @@ func (n *namespace) underlayMTU(a netip.Addr) (int, error) {
 		}
 		l, err := n.LinkByIndex(one.LinkIndex)
 		if err != nil {
-			return 0, fmt.Errorf("find the link of address %s in %s: %w", a, n.name, err)
+			return nil, fmt.Errorf("find the link of address %s in %s: %w", a, n.name, err)
 		}
-		return min(l.Attrs().MTU, 65535), nil
+		return l, nil
 	}
-	return n.uplinkMTU()
+	return n.uplink()
+}
+
+// mtuOf is a link's MTU as far as it matters to IP, 1500 of none.
+func mtuOf(l netlink.Link) int {
+	if l == nil {
+		return 1500
+	}
+	return min(l.Attrs().MTU, 65535)
 }
 
 // ensureVXLAN makes a link of the namespace that carries a VNI over this machine's underlay. One that is there is adopted if it is as

@@ -117,8 +117,8 @@ func TestUnderlayMTU(t *testing.T) {
 	must(t, b.host.LinkAdd(second))
 	setUp(t, b.host, "jumbo", netip.MustParsePrefix("10.99.0.1/24"))
 	for a, want := range map[string]int{"10.99.0.1": 9000, hostAddr.String(): 1400, "10.88.0.1": 1400} {
-		if got, err := b.host.underlayMTU(netip.MustParseAddr(a)); err != nil || got != want {
-			t.Errorf("MTU for underlay address %s: %d, %v; want %d", a, got, err, want)
+		if got, err := b.host.underlayLink(netip.MustParseAddr(a)); err != nil || mtuOf(got) != want {
+			t.Errorf("MTU for underlay address %s: %d, %v; want %d", a, mtuOf(got), err, want)
 		}
 	}
 }

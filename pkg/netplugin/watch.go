@@ -131,7 +131,7 @@ func (w *watcher) readOwn() (own, others map[string]int) {
 		gone := space.sweeper.idle() // before what was told of the links that went is read
 		o.read(w.buffer, func(kind string, m *syscall.NetlinkMessage) {
 			o.relinked = o.relinked || kind == kindLink
-			if m != nil && (m.Header.Pid != 0 && !o.asked(space, m) || o.stopsForwarding(m)) {
+			if m != nil && (m.Header.Pid != 0 && !o.asked(space, m) || o.stopsForwarding(m) || kind == kindMTU) {
 				others[kind]++
 			} else {
 				own[kind]++
@@ -230,7 +230,7 @@ func (l *Linux) observeAll() {
 		}
 	}
 	if o := l.watch.spaces[l.host]; o != nil {
-		o.byLinks = l.hostSix && l.kept
+		o.byLinks, o.routes, o.below = l.hostSix && l.kept, l.hostDestinations(), l.below
 	}
 }
 

@@ -177,11 +177,13 @@ func TestOthersAreLetBe(t *testing.T) {
 		must(t, b.host.LinkSetUp(one))
 		must(t, b.host.addAddress(one, netip.MustParsePrefix("192.0.2.1/24")))
 		must(t, b.host.addRoute(route{dst: netip.MustParsePrefix("198.51.100.0/24"), link: one.Attrs().Index}))
+		must(t, b.host.RouteReplace(&netlink.Route{Dst: ipNet(netip.MustParsePrefix("198.51.100.0/24")), Type: unix.RTN_BLACKHOLE}))
 		must(t, b.host.setNeighbour(one.Attrs().Index, netip.MustParseAddr("192.0.2.2"), taskSideMAC))
 		other := c.AddTable(&nftables.Table{Name: name, Family: nftables.TableFamilyIPv4})
 		must(t, c.Flush())
 		c.DelTable(other)
 		must(t, c.Flush())
+		must(t, b.host.RouteDel(&netlink.Route{Dst: ipNet(netip.MustParsePrefix("198.51.100.0/24")), Type: unix.RTN_BLACKHOLE}))
 		must(t, b.host.LinkDel(one))
 	}
 	b.calm(t)
