@@ -83,12 +83,15 @@ func (a *Agent) tunnelDoctor(ctx context.Context, to v1.Tunnel, d *v1.DoctorStar
 		return v1.TunnelEnd{Error: "the node's agent is too busy"}
 	}
 	found, checks, err := a.o.Network.Examine(ctx, d.Network)
-	if err != nil {
+	if err != nil && len(found) == 0 {
 		return v1.TunnelEnd{Error: err.Error()}
 	}
 	findings := make([]v1.Finding, 0, len(found))
 	for _, f := range found {
 		findings = append(findings, v1.Finding{Check: checkOf(f), Node: a.o.NodeID, Network: f.Overlay, Peer: p.nodes[f.Node], At: f.At, Text: named(f.Text, func(id string) string { return p.names[id] })})
+	}
+	if err != nil {
+		findings = append(findings, v1.Finding{Check: v1.CheckNode, Node: a.o.NodeID, Text: fmt.Sprintf("it cannot be examined wholly (%v): mend what is found, and ask again", err)})
 	}
 	findings = append(findings, a.examineNames(ctx, p.asking)...)
 	slices.SortStableFunc(findings, func(x, y v1.Finding) int {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -54,6 +55,18 @@ func TestDoctor(t *testing.T) {
 		if end != (v1.TunnelEnd{}) || len(e.Findings) != mostFindings+1 || e.Findings[0].Check != v1.CheckLink || e.Findings[0].Network != "net" ||
 			!strings.Contains(e.Findings[mostFindings].Text, "5 findings more") {
 			t.Errorf("%d findings, %+v", len(e.Findings), end)
+		}
+		l.net.mu.Lock()
+		l.net.findings, l.net.unseen = many[:1], errors.New("it takes longer than a minute")
+		l.net.mu.Unlock()
+		if e, end := l.examine(t, v1.NodeItself, doctor); end != (v1.TunnelEnd{}) || len(e.Findings) != 2 || !strings.Contains(e.Findings[0].Text, "cannot be examined wholly (it takes longer") {
+			t.Errorf("of what was not looked at as a whole: %+v, %+v", e, end)
+		}
+		l.net.mu.Lock()
+		l.net.findings = nil
+		l.net.mu.Unlock()
+		if _, end := l.examine(t, v1.NodeItself, doctor); end.Error != "it takes longer than a minute" {
+			t.Errorf("of nothing that could be looked at: %+v", end)
 		}
 		if _, end := l.examine(t, "t1", doctor); !strings.Contains(end.Error, "by a node itself") {
 			t.Errorf("by a task: %+v", end)

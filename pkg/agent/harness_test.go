@@ -274,6 +274,7 @@ type network struct {
 	// disturbed yields when something else changed the network.
 	disturbed chan struct{}
 	findings  []netplugin.Finding // what Examine finds
+	unseen    error               // and why not more
 	// spaces is where namespaces of guests are linked to; "" is nowhere.
 	spaces string
 	// dial is how connections to tasks are made; nil is refused.
@@ -370,7 +371,7 @@ func (n *network) Addresses(context.Context) (map[string]netip.Addr, error) {
 func (n *network) Examine(context.Context, string) ([]netplugin.Finding, int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Clone(n.findings), 7, nil
+	return slices.Clone(n.findings), 7, n.unseen
 }
 
 // Listener implements netplugin.Network: at a port that is taken a program listens at the machine's address.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -21,6 +22,8 @@ const (
 	doctorsAtOnce = 8
 	// doctorWait bounds how long one may take.
 	doctorWait = 90 * time.Second
+	// doctorPause is before a node is asked again whose answer was cut off, as it is where a manager that carries it ends.
+	doctorPause = time.Second
 	// maxExamination bounds what is read of a node's answer, in bytes.
 	maxExamination = 8 << 20
 )
@@ -96,7 +99,9 @@ func (a *app) networkDoctor(ctx context.Context, f *doctorFlags, network string)
 			if err != nil {
 				return apiError(err, v1.KindNode, ref)
 			}
-			chosen = append(chosen, n)
+			if !slices.ContainsFunc(chosen, func(one *v1.Node) bool { return one.Meta.ID == n.Meta.ID }) {
+				chosen = append(chosen, n)
+			}
 		}
 	}
 	d := examineAll(ctx, c, chosen, start)
@@ -114,6 +119,9 @@ func (a *app) networkDoctor(ctx context.Context, f *doctorFlags, network string)
 	names := make(map[string]string)
 	for _, n := range all {
 		names[n.Meta.ID] = nodeName(n)
+	}
+	if now, err := newNetworkBook(ctx, c); err == nil { // some may have been made meanwhile
+		networks = append(networks, now...)
 	}
 	for _, n := range networks {
 		names[n.Meta.ID] = n.Meta.Name
@@ -205,6 +213,13 @@ func examineAll(ctx context.Context, c *client.Client, nodes []*v1.Node, start v
 			room <- struct{}{}
 			defer func() { <-room }()
 			one, err := examineNode(ctx, c, n, start)
+			if errors.Is(err, errCutOff) {
+				select {
+				case <-time.After(doctorPause):
+					one, err = examineNode(ctx, c, n, start)
+				case <-ctx.Done():
+				}
+			}
 			if err != nil {
 				one = v1.Examination{Findings: []v1.Finding{{Check: v1.CheckNode, Node: n.Meta.ID, Text: "it cannot be examined: " + strings.ReplaceAll(err.Error(), n.Meta.ID, nodeName(n))}}}
 			}
@@ -241,6 +256,9 @@ func examineNode(ctx context.Context, c *client.Client, n *v1.Node, start v1.Doc
 	return e, err
 }
 
+// errCutOff is of an answer that has no end.
+var errCutOff = errors.New("the connection to it was cut off while it was examined: ask again")
+
 // readExamination adds up the parts of an answer.
 func readExamination(from io.Reader) (e v1.Examination, err error) {
 	for in := json.NewDecoder(from); ; {
@@ -248,6 +266,8 @@ func readExamination(from io.Reader) (e v1.Examination, err error) {
 		switch err := in.Decode(&part); {
 		case err == io.EOF:
 			return e, nil
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return e, errCutOff
 		case err != nil:
 			return e, err
 		}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,6 +22,20 @@ func TestDoctorNames(t *testing.T) {
 	}
 	if got, want := out.String(), "node manager1, to node worker1: one\nnode manager1, to node n3, which left: two\nnode manager1, network back: three\n"; got != want {
 		t.Errorf("it says %q, want %q", got, want)
+	}
+}
+
+// TestCutOffExamination: an answer without an end is none, and is called so wherever it was cut off.
+func TestCutOffExamination(t *testing.T) {
+	var whole bytes.Buffer
+	if err := v1.WriteFrame(&whole, v1.FrameOutput, []byte(`{"checks":3}`)); err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole.Len() + 1 {
+		_, err := readExamination(&v1.FrameReader{From: bytes.NewReader(whole.Bytes()[:n])})
+		if !errors.Is(err, errCutOff) {
+			t.Errorf("after %d bytes: %v", n, err)
+		}
 	}
 }
 

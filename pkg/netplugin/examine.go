@@ -47,11 +47,14 @@ const (
 	examinePause = time.Second
 )
 
+// errTooLong ends an examination that takes too long.
+var errTooLong = fmt.Errorf("it takes longer than %s to look at all of it", examinePatience)
+
 // Examine tells what of this machine's network is not as it should be: it compares what the kernel has with what the latest Apply
 // was to make, and has packets go where tasks' packets go, small ones and as large ones as may be. Overlay is a network's ID, or empty for all
-// and what they share. It changes nothing. Checks is how much was looked at.
+// and what they share. It changes nothing. Checks is how much was looked at. With an error come the findings until then.
 func (l *Linux) Examine(ctx context.Context, overlay string) (findings []Finding, checks int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, examinePatience)
+	ctx, cancel := context.WithTimeoutCause(ctx, examinePatience, errTooLong)
 	defer cancel()
 	findings, probes, checks, err := l.compare(overlay)
 	if err != nil {
@@ -67,7 +70,7 @@ func (l *Linux) Examine(ctx context.Context, overlay string) (findings []Finding
 	for _, m := range missed {
 		findings = append(findings, m.Finding)
 	}
-	findings = append(findings, l.sessions(missed)...)
+	findings = append(findings, l.sessions(missed, findings)...)
 	findings = gathered(causes(findings))
 	if err != nil {
 		return findings, checks, fmt.Errorf("netplugin: %w", err)
@@ -189,9 +192,10 @@ func (l *Linux) compare(only string) (findings []Finding, probes []probe, checks
 		}
 	}
 	findings = append(findings, l.failures(want, only)...)
+	devices := readWires(l.examined(want, only))
 	for id, o := range l.examined(want, only) {
 		checks += 4
-		found, err := l.compareOverlay(o, want.overlays[id])
+		found, err := l.compareOverlay(o, want.overlays[id], devices[id])
 		if err != nil {
 			found = append(found, Finding{About: AboutRules, Text: "it cannot be read: " + err.Error()})
 			o.space.reset()
@@ -343,8 +347,8 @@ func (n *namespace) linkProblem(name string, mtu int) string {
 	return ""
 }
 
-// compareOverlay compares what a network's router has with what it should have.
-func (l *Linux) compareOverlay(o *overlay, w *wanted) (found []Finding, err error) {
+// compareOverlay compares what a network's router has with what it should have; device is how that of an encrypted one is set, else nil.
+func (l *Linux) compareOverlay(o *overlay, w *wanted, device *reading) (found []Finding, err error) {
 	say := func(format string, args ...any) {
 		found = append(found, Finding{About: AboutRules, Text: fmt.Sprintf(format, args...) + mends})
 	}
@@ -399,10 +403,10 @@ func (l *Linux) compareOverlay(o *overlay, w *wanted) (found []Finding, err erro
 			say("the rules of its virtual addresses on this node are gone or others")
 		}
 	}
-	if err := o.space.compareStrangers(networkTables, func(int) []netlink.Rule { return nil }, say); err != nil {
-		return found, err
+	if device != nil {
+		found = append(found, device.compareWires(w, o.shape)...)
 	}
-	return append(found, l.compareWires(o, w)...), nil
+	return found, o.space.compareStrangers(networkTables, func(int) []netlink.Rule { return nil }, say)
 }
 
 // lacks is how much of what should be there is not.

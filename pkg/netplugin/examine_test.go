@@ -88,6 +88,29 @@ func TestExamine(t *testing.T) {
 	}
 }
 
+// TestExamineManyThatHang: what encrypts one network is waited for no longer where that of others hangs too, and each is told of.
+func TestExamineManyThatHang(t *testing.T) {
+	f := newFleet(t, 2)
+	var all []int
+	for i := range 6 {
+		n := f.network(byte(i+1), false)
+		f.nets[n].Encrypted = true
+		all = append(all, n)
+	}
+	f.task(0, all...)
+	f.task(1, all...)
+	f.apply()
+	var want []string
+	for _, n := range all {
+		want = append(want, fmt.Sprintf("encrypted net%d 0: what encrypts it on this node does not answer", n), fmt.Sprintf("link net%d 2: the task", n))
+		stopProcess(t, processOf(t, f.labs[0], fmt.Sprintf("net%d", n)))
+	}
+	slices.Sort(want)
+	if got := examined(t, f.labs[0], ""); len(got) != len(want) || !slices.EqualFunc(got, want, strings.HasPrefix) {
+		t.Errorf("found\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 // TestGathered: addresses of one network and node that are not reached are told of once, others each by itself.
 func TestGathered(t *testing.T) {
 	link := func(node uint32, text string) Finding {

@@ -55,6 +55,9 @@ func askAll(ctx context.Context, probes []probe) (missed []miss, err error) {
 		r := <-results
 		missed, err = append(missed, r.missed...), errors.Join(err, r.err)
 	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	return missed, err
 }
 
