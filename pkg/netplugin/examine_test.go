@@ -88,7 +88,7 @@ func TestExamine(t *testing.T) {
 	}
 }
 
-// TestExamineManyThatHang: what encrypts one network is waited for no longer where that of others hangs too, and each is told of.
+// TestExamineManyThatHang: what encrypts one network is waited for no longer where that of others hangs too, and each is told of, and mended.
 func TestExamineManyThatHang(t *testing.T) {
 	f := newFleet(t, 2)
 	var all []int
@@ -100,6 +100,10 @@ func TestExamineManyThatHang(t *testing.T) {
 	f.task(0, all...)
 	f.task(1, all...)
 	f.apply()
+	f.serve()
+	for _, n := range all {
+		f.shakeHandsOn(n)
+	}
 	var want []string
 	for _, n := range all {
 		want = append(want, fmt.Sprintf("encrypted net%d 0: what encrypts it on this node does not answer", n), fmt.Sprintf("link net%d 2: the task", n))
@@ -108,6 +112,11 @@ func TestExamineManyThatHang(t *testing.T) {
 	slices.Sort(want)
 	if got := examined(t, f.labs[0], ""); len(got) != len(want) || !slices.EqualFunc(got, want, strings.HasPrefix) {
 		t.Errorf("found\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	f.labs[0].linux.Resync()
+	f.apply()
+	for _, n := range all {
+		f.shakeHandsOn(n)
 	}
 }
 

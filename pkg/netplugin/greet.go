@@ -70,17 +70,24 @@ func (l *Linux) greetLater(o *overlay, look int, again bool, nodes []wgtypes.Key
 	}
 	device := o.tunnel
 	time.AfterFunc(lookAfter(look), func() {
+		var ahead *reading
+		if p, is := device.(process); is { // which may hang, and all else would wait
+			have, err := p.read()
+			ahead = &reading{have, err}
+		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.lock >= 0 && l.overlays[o.id] == o && o.tunnel == device && o.wires != nil {
+			o.device = ahead
 			l.greet(o, look, again, nodes)
+			o.device = nil
 		}
 	})
 }
 
 // greet begins a handshake with those of the nodes with which there was none, if it is this node's turn.
 func (l *Linux) greet(o *overlay, look int, again bool, nodes []wgtypes.Key) {
-	have, err := o.tunnel.read()
+	have, err := o.readTunnel()
 	if err != nil {
 		return // which is for the next Apply to see, after Resync
 	}

@@ -25,8 +25,9 @@ type overlay struct {
 	vx     netlink.Link
 	vteps  []vtep
 	remote []RemoteAddress
-	tunnel tunnel // of encrypted networks, with vx
-	wires  *wires // as the tunnel is set
+	tunnel tunnel   // of encrypted networks, with vx
+	wires  *wires   // as the tunnel is set
+	device *reading // what was read ahead, of the tunnel
 	balance
 	mu      sync.Mutex // of members, while tasks are linked, several at a time
 	members map[string]member
@@ -106,6 +107,13 @@ func (l *Linux) closeOverlays() {
 
 // prepareOverlays makes the routers of all overlays, and their ways to other nodes' tasks. What goes stays until nothing leads there.
 func (l *Linux) prepareOverlays(want *desired) error {
+	devices := readWires(func(yield func(string, *overlay) bool) {
+		for id := range want.overlays {
+			if o := l.overlays[id]; o != nil && !o.synced && !yield(id, o) {
+				return
+			}
+		}
+	})
 	var errs []error
 	for id, w := range want.overlays {
 		o := l.overlays[id]
@@ -113,7 +121,9 @@ func (l *Linux) prepareOverlays(want *desired) error {
 			o = &overlay{id: id}
 			l.overlays[id] = o
 		}
+		o.device = devices[id]
 		err := l.prepareOverlay(o, w, want.refused)
+		o.device = nil
 		byTask, alone := TaskErrors(err)
 		if !alone {
 			err = o.broken(err)

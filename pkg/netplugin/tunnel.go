@@ -230,7 +230,7 @@ func (l *Linux) adoptTunnel(o *overlay, want *wires) (netlink.Link, error) {
 		}
 	}
 	if o.tunnel != nil {
-		have, err := o.tunnel.read()
+		have, err := o.readTunnel()
 		if err == nil && have.port == want.port && have.private == want.private {
 			o.wires = have
 			return link, nil
@@ -243,6 +243,14 @@ func (l *Linux) adoptTunnel(o *overlay, want *wires) (netlink.Link, error) {
 		}
 	}
 	return nil, l.process(o.id).end()
+}
+
+// readTunnel is how the device is set, if that was not read just now.
+func (o *overlay) readTunnel() (*wires, error) {
+	if o.device != nil {
+		return o.device.wires, o.device.err
+	}
+	return o.tunnel.read()
 }
 
 // makeTunnel makes a link with no node: the kernel's, or where the kernel has none, that of a process.
