@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/swarmd/swarmd/pkg/api/v1"
@@ -142,7 +143,7 @@ func (a *Agent) examineNames(ctx context.Context, all []asking) (findings []v1.F
 	for _, one := range failed {
 		if err := a.askName(ctx, one); err != nil && ctx.Err() == nil && a.asks(ctx, one) {
 			findings = append(findings, v1.Finding{Check: v1.CheckNames, Node: a.o.NodeID, Network: one.network,
-				Text: fmt.Sprintf("a task that asks the resolver at %s for %s gets no answer (%v): see what the daemon's log says of names, and whether another program has that port", netplugin.Resolver, one.name, err)})
+				Text: fmt.Sprintf("a task that asks the resolver at %s for %s gets no answer (%v): see whether something drops it, what the daemon's log says of names, and whether another program has that port", netplugin.Resolver, one.name, err)})
 		}
 	}
 	return findings
@@ -163,17 +164,29 @@ func (a *Agent) asks(ctx context.Context, one asking) bool {
 }
 
 func (a *Agent) askName(ctx context.Context, one asking) error {
+	for _, network := range []string{"udp", "tcp"} {
+		if err := a.askNameBy(ctx, network, one); err != nil {
+			return fmt.Errorf("by %s: %w", strings.ToUpper(network), err)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) askNameBy(ctx context.Context, network string, one asking) error {
 	ctx, cancel := context.WithTimeout(ctx, namesPatience)
 	defer cancel()
-	c, err := a.o.Network.Dial(ctx, one.task, netplugin.Resolver.String())
+	c, err := a.o.Network.Dial(ctx, one.task, network, netplugin.Resolver.String())
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	found, err := dnsplugin.Ask(c, one.name)
-	if err == nil && !found {
-		err = errors.New("it is not known")
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("none within %s", namesPatience)
+	case err == nil && !found:
+		return errors.New("it is not known")
 	}
 	return err
 }

@@ -278,7 +278,7 @@ type network struct {
 	// spaces is where namespaces of guests are linked to; "" is nowhere.
 	spaces string
 	// dial is how connections to tasks are made; nil is refused.
-	dial func(ctx context.Context, task, address string) (net.Conn, error)
+	dial func(ctx context.Context, task, network, address string) (net.Conn, error)
 }
 
 func newNetwork() *network {
@@ -350,14 +350,14 @@ func (n *network) Namespace(task string) string {
 }
 
 // Dial implements netplugin.Network: it connects as the test says.
-func (n *network) Dial(ctx context.Context, task, address string) (net.Conn, error) {
+func (n *network) Dial(ctx context.Context, task, network, address string) (net.Conn, error) {
 	n.mu.Lock()
 	dial := n.dial
 	n.mu.Unlock()
 	if dial == nil {
 		return nil, errors.New("dial tcp " + address + ": connect: connection refused")
 	}
-	return dial(ctx, task, address)
+	return dial(ctx, task, network, address)
 }
 
 // Addresses implements netplugin.Network.

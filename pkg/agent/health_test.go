@@ -256,9 +256,9 @@ func TestManyChecks(t *testing.T) {
 // TestProbes asks pages and ports through the network.
 func TestProbes(t *testing.T) {
 	a := New(Options{Network: newNetwork()})
-	server := func(answer string) func(context.Context, string, string) (net.Conn, error) {
-		return func(_ context.Context, task, address string) (net.Conn, error) {
-			if task != "a" || address != "127.0.0.1:8080" {
+	server := func(answer string) func(context.Context, string, string, string) (net.Conn, error) {
+		return func(_ context.Context, task, network, address string) (net.Conn, error) {
+			if task != "a" || network != "tcp" || address != "127.0.0.1:8080" {
 				return nil, errors.New("dialed " + address + " in " + task)
 			}
 			near, far := net.Pipe()

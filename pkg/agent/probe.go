@@ -70,7 +70,7 @@ func (a *Agent) dial(ctx context.Context, id string, port uint16) (net.Conn, err
 	if a.o.Network == nil {
 		return nil, &unaskedError{errors.New("the tasks of this node have no network")}
 	}
-	return a.o.Network.Dial(ctx, id, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String())
+	return a.o.Network.Dial(ctx, id, "tcp", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String())
 }
 
 func (a *Agent) probeTCP(ctx context.Context, id string, p *v1.TCPProbe) error {

@@ -51,7 +51,7 @@ It changes nothing. The exit status is 0 where all is well, and 1 where anything
 			if f.output != "text" && f.output != "json" {
 				return fmt.Errorf("invalid argument %q for --output: want text or json", f.output)
 			}
-			return a.networkDoctor(cmd.Context(), &f, strings.Join(args, ""))
+			return a.networkDoctor(cmd.Context(), &f, args)
 		},
 	}
 	s := cmd.Flags()
@@ -70,7 +70,7 @@ type diagnosis struct {
 	Findings []v1.Finding `json:"findings"`
 }
 
-func (a *app) networkDoctor(ctx context.Context, f *doctorFlags, network string) error {
+func (a *app) networkDoctor(ctx context.Context, f *doctorFlags, args []string) error {
 	c, err := a.daemon()
 	if err != nil {
 		return err
@@ -80,10 +80,10 @@ func (a *app) networkDoctor(ctx context.Context, f *doctorFlags, network string)
 		return err
 	}
 	var start v1.DoctorStart
-	if network != "" {
-		n := networks.find(network)
+	if len(args) > 0 {
+		n := networks.find(args[0])
 		if n == nil {
-			return &notFoundError{v1.KindNetwork, network}
+			return &notFoundError{v1.KindNetwork, args[0]}
 		}
 		start.Network = n.Meta.ID
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Ask asks a resolver for a name's addresses over a TCP connection to it, and tells whether it has any, of either IP version. It is for checks.
+// Ask asks a resolver for a name's addresses over a connection to it, of TCP or UDP, and tells whether it has any, of either IP version. It is for checks.
 func Ask(c net.Conn, name string) (found bool, err error) {
 	conn := &dns.Conn{Conn: c}
 	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {

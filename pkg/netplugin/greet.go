@@ -3,7 +3,6 @@ package netplugin
 import (
 	"bytes"
 	"net"
-	"slices"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -63,8 +62,8 @@ func turnOf(look int, first bool) turn {
 // first tells whether this node, and not the other one, begins at once.
 func (have *wires) first(other wgtypes.Key) bool { return bytes.Compare(have.self[:], other[:]) < 0 }
 
-// greetLater looks again at nodes that the device of an overlay newly knows, which was made once more or not.
-func (l *Linux) greetLater(o *overlay, look int, again bool, nodes []wgtypes.Key) {
+// greetLater looks again at nodes that the device of an overlay newly knows, which was made once more or not. With each node is how much was heard of it.
+func (l *Linux) greetLater(o *overlay, look int, again bool, nodes map[wgtypes.Key]int64) {
 	if look == looks || len(nodes) == 0 {
 		return
 	}
@@ -85,21 +84,24 @@ func (l *Linux) greetLater(o *overlay, look int, again bool, nodes []wgtypes.Key
 	})
 }
 
-// greet begins a handshake with those of the nodes with which there was none, if it is this node's turn.
-func (l *Linux) greet(o *overlay, look int, again bool, nodes []wgtypes.Key) {
+// greet begins a handshake with those of the nodes with which there was none, if it is this node's turn. One of which something was heard since the
+// look before is at it: to begin anew would end what it just began.
+func (l *Linux) greet(o *overlay, look int, again bool, nodes map[wgtypes.Key]int64) {
 	have, err := o.readTunnel()
 	if err != nil {
 		return // which is for the next Apply to see, after Resync
 	}
-	nodes = slices.DeleteFunc(nodes, func(k wgtypes.Key) bool {
-		p, there := have.peers[k]
-		return !there || !p.met.IsZero()
-	})
 	var list []wgtypes.PeerConfig
 	anew := map[wgtypes.Key]int{} // where in list
-	for _, k := range nodes {
+	for k, heard := range nodes {
+		now, there := have.peers[k]
 		p, wanted := o.wires.peers[k]
-		if !wanted {
+		switch {
+		case !there || !wanted || !now.met.IsZero():
+			delete(nodes, k)
+			continue
+		case now.heard != heard:
+			nodes[k] = now.heard
 			continue
 		}
 		switch turnOf(look, o.wires.first(k) || again && look <= leading) {
@@ -107,6 +109,7 @@ func (l *Linux) greet(o *overlay, look int, again bool, nodes []wgtypes.Key) {
 		case begins:
 			list = append(list, wgtypes.PeerConfig{PublicKey: k, UpdateOnly: true, PersistentKeepaliveInterval: &keepalive})
 		case beginsAnew: // there is no other way to have a device do so
+			nodes[k] = 0
 			anew[k] = len(list) + 1
 			list = append(list, wgtypes.PeerConfig{PublicKey: k, Remove: true}, wgtypes.PeerConfig{PublicKey: k, PresharedKey: &p.shared,
 				Endpoint: net.UDPAddrFromAddrPort(p.at), PersistentKeepaliveInterval: &keepalive})

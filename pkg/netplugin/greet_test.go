@@ -25,6 +25,11 @@ type meetingSide struct {
 	own   int           // the handshake that it began and waits for, 0 for none
 	last  time.Duration // when it began one or answered one
 	met   bool
+	// What keeps handshakes from crossing: when its latest was sent, and when it heard of the other's; see pkg/netplugin/wire.
+	sent, told time.Duration
+	key        int // of its latest
+	lives      int // how often it began anew, by which a session that is not confirmed yet is gone
+	heard, saw int // how much it heard of the other, and had at the look before
 }
 
 type happening struct {
@@ -45,7 +50,11 @@ func (h *happenings) Pop() any {
 	return last
 }
 
-const rekeyTimeout = 5 * time.Second
+const (
+	rekeyTimeout = 5 * time.Second
+	crossWithin  = 150 * time.Millisecond
+	never        = -time.Hour
+)
 
 func (m *meeting) after(d time.Duration, do func()) {
 	heap.Push(&m.queue, happening{m.now + d, do})
@@ -67,9 +76,15 @@ func (m *meeting) begin(x int) {
 		return
 	}
 	m.next++
-	id := m.next
+	id := m.next // a greater one is a greater key
+	if m.rand.IntN(2) == 0 {
+		id = -id
+	}
 	s.own, s.last = id, m.now
-	m.sends(func() { m.answer(y, id) })
+	if m.now-s.told >= crossWithin {
+		s.sent, s.key = m.now, id
+		m.sends(func() { m.answer(y, id) })
+	}
 	m.after(rekeyTimeout+m.within(time.Second/3), func() {
 		if s.own == id || !s.met {
 			m.begin(x)
@@ -79,14 +94,21 @@ func (m *meeting) begin(x int) {
 
 func (m *meeting) answer(y, id int) {
 	s, x := &m.sides[y], 1-y
+	if m.now-s.sent < crossWithin && s.key > id {
+		return
+	}
+	s.told = m.now
 	if !s.knows {
 		return
 	}
 	s.own, s.last = 0, m.now
+	s.heard++
+	life := s.lives
 	m.sends(func() {
 		if begun := &m.sides[x]; begun.own == id {
 			begun.own, begun.met = 0, true
-			m.sends(func() { s.met = true })
+			begun.heard++
+			m.sends(func() { s.met = s.met || s.lives == life })
 		}
 	})
 }
@@ -97,12 +119,16 @@ func (m *meeting) look(x, look int) {
 	if look == looks || s.met {
 		return
 	}
-	switch turnOf(look, x == 0 || s.again && look <= leading) {
-	case begins:
-		m.begin(x)
-	case beginsAnew:
-		s.own, s.last = 0, -rekeyTimeout
-		m.begin(x)
+	if heard := s.heard != s.saw; heard {
+		s.saw = s.heard
+	} else {
+		switch turnOf(look, x == 0 || s.again && look <= leading) {
+		case begins:
+			m.begin(x)
+		case beginsAnew:
+			s.own, s.last, s.lives = 0, -rekeyTimeout, s.lives+1
+			m.begin(x)
+		}
 	}
 	m.after(lookAfter(look+1), func() { m.look(x, look+1) })
 }
@@ -112,7 +138,7 @@ func (m *meeting) look(x, look int) {
 // five seconds.
 func TestHandshakesComeToAnEnd(t *testing.T) {
 	const (
-		patience = 10 * time.Second
+		patience = 13 * time.Second
 		each     = 200
 	)
 	rapid.Check(t, func(t *rapid.T) {
@@ -139,7 +165,7 @@ func (m *meeting) arrange() (later time.Duration) {
 	}
 	for x := range m.sides {
 		s := &m.sides[x]
-		s.last = -rekeyTimeout
+		s.last, s.sent, s.told = -rekeyTimeout, never, never
 		s.again = m.rand.IntN(4) == 0
 		m.after(heard[x], func() {
 			s.knows = true

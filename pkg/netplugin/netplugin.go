@@ -144,8 +144,8 @@ type Network interface {
 	Disturbed() <-chan struct{}
 	// Namespace is the path of a task's network namespace, which is there after an Apply that had the task.
 	Namespace(task string) string
-	// Dial connects to a TCP port as a program of the task would: address is a literal one with a port, such as 127.0.0.1:80.
-	Dial(ctx context.Context, task, address string) (net.Conn, error)
+	// Dial connects to a port of a network, tcp or udp, as a program of the task would: address is a literal one with a port, such as 127.0.0.1:80.
+	Dial(ctx context.Context, task, network, address string) (net.Conn, error)
 	// Addresses are those of the tasks whose links this machine has, also from before a restart.
 	Addresses(ctx context.Context) (map[string]netip.Addr, error)
 	// Listener is the address at which a program of this machine listens where the port is to answer; not valid where none does.

@@ -250,6 +250,9 @@ func (n *namespace) addRouteIn(table int, r route) error {
 	if n.foreign && errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("there is another route to %s in the network namespace: remove that first", r.dst)
 	}
+	if n.foreign && r.via.IsValid() && errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("add route %s in %s: see whether the network namespace has %s, the network's gateway, as an address of its own: %w", r, n.name, r.via, err)
+	}
 	if err != nil {
 		return fmt.Errorf("add route %s in %s: %w", r, n.name, err)
 	}

@@ -298,7 +298,7 @@ func isTimeout(err error) bool {
 
 func TestDialInATask(t *testing.T) {
 	b, _ := withServers(t, 1)
-	c, err := b.linux.Dial(t.Context(), "t0", "127.0.0.1:80")
+	c, err := b.linux.Dial(t.Context(), "t0", "tcp", "127.0.0.1:80")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,10 +306,10 @@ func TestDialInATask(t *testing.T) {
 		t.Errorf("connected to %s", from)
 	}
 	_ = c.Close()
-	if _, err := b.linux.Dial(t.Context(), "t0", "127.0.0.1:81"); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := b.linux.Dial(t.Context(), "t0", "tcp", "127.0.0.1:81"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a port without a server: %v, want that it is refused", err)
 	}
-	if _, err := b.linux.Dial(t.Context(), "t1", "127.0.0.1:80"); err == nil {
+	if _, err := b.linux.Dial(t.Context(), "t1", "tcp", "127.0.0.1:80"); err == nil {
 		t.Error("a task that is not there takes connections")
 	}
 }

@@ -40,6 +40,7 @@ type wirePeer struct {
 	shared wgtypes.Key
 	at     netip.AddrPort
 	met    time.Time // of the latest handshake, as far as was read; zero for none
+	heard  int64     // how many bytes came from it that it has made
 }
 
 // The ports of encrypted networks follow from their VNIs, which no two networks share. They are beyond those that the kernel gives to
@@ -156,10 +157,10 @@ func (l *Linux) addWires(o *overlay, want *wires, again bool) error {
 			return fmt.Errorf("change the nodes of link %s in %s: %w", overlayLink, o.space.name, err)
 		}
 	}
-	var fresh []wgtypes.Key
+	fresh := map[wgtypes.Key]int64{}
 	for k := range want.peers {
 		if _, there := o.wires.peers[k]; !there {
-			fresh = append(fresh, k)
+			fresh[k] = 0
 		}
 	}
 	l.greetLater(o, 0, again, fresh)

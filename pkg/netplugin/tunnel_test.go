@@ -386,7 +386,7 @@ func (have *wires) withoutMet() *wires {
 	c := *have
 	c.peers = map[wgtypes.Key]wirePeer{}
 	for k, p := range have.peers {
-		p.met = time.Time{}
+		p.met, p.heard = time.Time{}, 0
 		c.peers[k] = p
 	}
 	return &c

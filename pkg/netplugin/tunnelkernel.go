@@ -61,7 +61,7 @@ func (k kernelTunnel) within(do func(*wgctrl.Client) error) error {
 func wiresFrom(d *wgtypes.Device) *wires {
 	have := &wires{private: d.PrivateKey, self: d.PublicKey, port: uint16(d.ListenPort), peers: map[wgtypes.Key]wirePeer{}, owner: map[netip.Prefix]wgtypes.Key{}}
 	for _, p := range d.Peers {
-		one := wirePeer{shared: p.PresharedKey, met: p.LastHandshakeTime}
+		one := wirePeer{shared: p.PresharedKey, met: p.LastHandshakeTime, heard: p.ReceiveBytes}
 		if p.Endpoint != nil {
 			at := p.Endpoint.AddrPort()
 			one.at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())

@@ -346,6 +346,9 @@ func parseWires(lines []string) (*wires, error) {
 				peer.met = time.Unix(since, 0)
 			}
 			have.peers[k] = peer
+		case "rx_bytes":
+			peer.heard, err = strconv.ParseInt(value, 10, 64)
+			have.peers[k] = peer
 		case "allowed_ip":
 			var prefix netip.Prefix
 			prefix, err = netip.ParsePrefix(value)

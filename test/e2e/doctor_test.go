@@ -75,7 +75,11 @@ func TestNetworkDoctor(t *testing.T) {
 	ill("network vault", []string{"--node", one.Name}, "node "+one.Name+", network vault: what encrypts it on this node does not answer")
 	well() // the node makes another
 
-	undo := deafen(t, two)
+	undo := deafen(t, two, unix.IPPROTO_UDP)
+	ill("(by UDP: none within", []string{"back", "--node", two.Name}, "node "+two.Name+", network back: a task that asks the resolver at 169.254.77.53:53 for web.")
+	undo()
+	well()
+	undo = deafen(t, two, unix.IPPROTO_TCP)
 	ill(": a task that asks the resolver", []string{"back", "--node", two.Name}, "node "+two.Name+", network back: a task that asks the resolver at 169.254.77.53:53 for web.")
 	r := first.Ctl("network", "doctor", "-o", "json", "--node", two.Name)
 	var found struct {
@@ -88,6 +92,9 @@ func TestNetworkDoctor(t *testing.T) {
 	undo()
 	well()
 
+	if r := first.Ctl("network", "doctor", ""); r.Code != 1 || !strings.Contains(r.Stderr, "no such network") {
+		t.Errorf("of a network without a name: %d, %s", r.Code, r.Stderr)
+	}
 	if r := first.Ctl("network", "doctor", "nosuch"); r.Code != 1 || !strings.Contains(r.Stderr, "no such network: nosuch") {
 		t.Errorf("of a network that is not there: %d, %s", r.Code, r.Stderr)
 	}
@@ -109,7 +116,7 @@ func mtu(t *testing.T, h *lab.Host, bytes int) {
 }
 
 // deafen has a host's resolver hear no questions by TCP, until undo.
-func deafen(t *testing.T, h *lab.Host) (undo func()) {
+func deafen(t *testing.T, h *lab.Host, protocol byte) (undo func()) {
 	t.Helper()
 	table := &nftables.Table{Name: "deaf", Family: nftables.TableFamilyIPv4}
 	within := func(f func(*nftables.Conn)) {
@@ -130,7 +137,7 @@ func deafen(t *testing.T, h *lab.Host) (undo func()) {
 		c.AddTable(table)
 		chain := c.AddChain(&nftables.Chain{Name: "input", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter})
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, 53}},
 			&expr.Verdict{Kind: expr.VerdictDrop},
 		}})

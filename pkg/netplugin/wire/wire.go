@@ -73,7 +73,7 @@ func Run(o Options) error {
 	if err != nil {
 		return fmt.Errorf("take the device: %w", err)
 	}
-	d := device.NewDevice(unmeasured{link}, conn.NewDefaultBind(), words())
+	d := device.NewDevice(unmeasured{link}, newUncrossed(conn.NewDefaultBind()), words())
 	defer d.Close()
 	if err := up(d, o.Port); err != nil {
 		return err
