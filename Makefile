@@ -44,7 +44,7 @@ test: lint unit runtime build e2e-images ## Run everything that a machine like C
 	$(MAKE) --no-print-directory churn ROUNDS=60
 
 .PHONY: unit
-unit: ## Run the tests that need no root, in about a minute
+unit: ## Run the tests that need no root, in two minutes or less
 	go test -short $$(go list ./... | grep -vE '/(runtime/containerd|netplugin|test/e2e)')
 
 .PHONY: crash

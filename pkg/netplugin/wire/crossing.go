@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
@@ -26,6 +27,9 @@ type uncrossed struct {
 	conn.Bind
 	now func() time.Time
 
+	// own knows what is for this node by the public key that whoever wrote it must have; nil until that is known.
+	own atomic.Pointer[device.CookieChecker]
+
 	mu    sync.Mutex
 	nodes map[netip.Addr]meeting
 }
@@ -38,6 +42,13 @@ type meeting struct {
 
 func newUncrossed(b conn.Bind) *uncrossed {
 	return &uncrossed{Bind: b, now: time.Now, nodes: map[netip.Addr]meeting{}}
+}
+
+// know tells it the node's own public key.
+func (u *uncrossed) know(public [32]byte) {
+	var c device.CookieChecker
+	c.Init(public)
+	u.own.Store(&c)
 }
 
 // Open implements conn.Bind.
@@ -84,7 +95,8 @@ func (u *uncrossed) mayBegin(packet []byte, to conn.Endpoint) bool {
 	return true
 }
 
-// hears tells whether this node may hear of a handshake that another began, and takes note that it does.
+// hears tells whether this node may hear of a handshake that another began, and takes note that it does. What a stranger sends in a node's name
+// keeps this one from nothing.
 func (u *uncrossed) hears(packet []byte, from conn.Endpoint) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -93,8 +105,10 @@ func (u *uncrossed) hears(packet []byte, from conn.Endpoint) bool {
 	if now.Sub(m.begun) < crossWithin && bytes.Compare(m.ephemeral[:], packet[ephemeralAt:ephemeralEnd]) > 0 {
 		return false
 	}
-	m.heard = now
-	u.keep(node, m)
+	if own := u.own.Load(); own != nil && own.CheckMAC1(packet) {
+		m.heard = now
+		u.keep(node, m)
+	}
 	return true
 }
 

@@ -52,9 +52,18 @@ func newEnd(t *testing.T, addr string, begun *atomic.Int32) *end {
 		t.Fatal(err)
 	}
 	e := &end{tun: tuntest.NewChannelTUN(), key: key, addr: netip.MustParseAddr(addr)}
-	e.dev = device.NewDevice(e.tun.TUN(), newUncrossed(far{conn.NewDefaultBind(), begun}), device.NewLogger(device.LogLevelError, addr+" "))
+	bind := newUncrossed(far{conn.NewDefaultBind(), begun})
+	e.dev = device.NewDevice(e.tun.TUN(), bind, device.NewLogger(device.LogLevelError, addr+" "))
 	t.Cleanup(e.dev.Close)
+	if _, err := publicKey(e.dev); err == nil {
+		t.Error("a device without a key has one")
+	}
 	e.set(t, "private_key=%s\nlisten_port=0\n", hex.EncodeToString(key[:]))
+	public, err := publicKey(e.dev)
+	if err != nil || public != key.PublicKey() {
+		t.Fatalf("the device's key is another: %v", err)
+	}
+	bind.know(public)
 	if err := e.dev.Up(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,9 +122,19 @@ func TestMeetings(t *testing.T) {
 	u := newUncrossed(conn.NewDefaultBind())
 	now := time.Unix(1, 0)
 	u.now = func() time.Time { return now }
+	public := [32]byte{1, 2, 3}
+	u.know(public)
 	first := func(key byte) []byte {
 		p := make([]byte, device.MessageInitiationSize)
 		p[0], p[ephemeralAt] = device.MessageInitiationType, key
+		var macs device.CookieGenerator
+		macs.Init(public)
+		macs.AddMacs(p)
+		return p
+	}
+	strange := func(key byte) []byte {
+		p := first(key)
+		p[4]++ // which is signed
 		return p
 	}
 	at := func(a string) conn.Endpoint {
@@ -125,7 +144,7 @@ func TestMeetings(t *testing.T) {
 		}
 		return e
 	}
-	one, same, other := at("192.0.2.1:61000"), at("[::ffff:192.0.2.1]:61000"), at("192.0.2.2:61000")
+	one, same, other, third := at("192.0.2.1:61000"), at("[::ffff:192.0.2.1]:61000"), at("192.0.2.2:61000"), at("192.0.2.3:61000")
 	for _, step := range []struct {
 		what string
 		got  func() bool
@@ -137,6 +156,8 @@ func TestMeetings(t *testing.T) {
 		{"it begins again", func() bool { return u.mayBegin(first(5), one) }, true},
 		{"a lesser one of another node", func() bool { return u.hears(first(4), other) }, true},
 		{"it begins one with that node", func() bool { return u.mayBegin(first(9), other) }, false},
+		{"a stranger in the name of a third", func() bool { return u.hears(strange(4), third) }, true},
+		{"it begins one with the third all the same", func() bool { return u.mayBegin(first(9), third) }, true},
 		{"a greater one crosses its own", func() bool { return u.hears(first(6), one) }, true},
 		{"it begins though it has heard of that", func() bool { return u.mayBegin(first(7), one) }, false},
 		{"and a lesser one, later", func() bool { now = now.Add(crossWithin); return u.hears(first(1), one) }, true},

@@ -7,12 +7,14 @@ package wire
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/tun"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
 // Options say what a process is given.
@@ -73,7 +76,8 @@ func Run(o Options) error {
 	if err != nil {
 		return fmt.Errorf("take the device: %w", err)
 	}
-	d := device.NewDevice(unmeasured{link}, newUncrossed(conn.NewDefaultBind()), words())
+	bind := newUncrossed(conn.NewDefaultBind())
+	d := device.NewDevice(unmeasured{link}, bind, words())
 	defer d.Close()
 	if err := up(d, o.Port); err != nil {
 		return err
@@ -83,7 +87,7 @@ func Run(o Options) error {
 		return err
 	}
 	defer func() { _ = door.Close() }()
-	go serve(d, door)
+	go serve(d, bind, door)
 	if _, err := syscall.Write(o.Ready, []byte{0}); err != nil {
 		return fmt.Errorf("tell who started it: %w", err)
 	}
@@ -151,7 +155,7 @@ func listen(path string) (*net.UnixListener, os.FileInfo, error) {
 }
 
 // serve answers one after the other: there is one who has charge of it.
-func serve(d *device.Device, door *net.UnixListener) {
+func serve(d *device.Device, bind *uncrossed, door *net.UnixListener) {
 	for {
 		c, err := door.Accept()
 		if err != nil {
@@ -159,7 +163,27 @@ func serve(d *device.Device, door *net.UnixListener) {
 			return
 		}
 		d.IpcHandle(c)
+		if bind.own.Load() == nil { // it is given its key first, and has it for as long as it lives
+			if public, err := publicKey(d); err == nil {
+				bind.know(public)
+			}
+		}
 	}
+}
+
+// publicKey is that of the private one that a device was given.
+func publicKey(d *device.Device) (wgtypes.Key, error) {
+	have, err := d.IpcGet()
+	if err != nil {
+		return wgtypes.Key{}, err
+	}
+	line, _, _ := strings.Cut(have, "\n")
+	text, given := strings.CutPrefix(line, "private_key=")
+	private, err := hex.DecodeString(text)
+	if !given || err != nil || len(private) != wgtypes.KeyLen {
+		return wgtypes.Key{}, errors.New("the device has no key yet")
+	}
+	return wgtypes.Key(private).PublicKey(), nil
 }
 
 // unmeasured is a device whose MTU is not known here: it is in another namespace, and changes. Packets are then filled up to a
