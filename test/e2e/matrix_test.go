@@ -64,7 +64,7 @@ func (c *chaos) running() ([]chaosTask, error) {
 			return leave(err)
 		}
 		if len(tasks) != s.replicas {
-			return leave(fmt.Errorf("%d tasks of %s run, want %d", len(tasks), name, s.replicas))
+			return leave(fmt.Errorf("%d tasks of %s run, want %d: %s", len(tasks), name, s.replicas, c.Hosts[0].Ctl("service", "ps", "--no-trunc", name).Stdout))
 		}
 		o, err := client.Get(ctx, api, v1.Services, name)
 		if err != nil {
