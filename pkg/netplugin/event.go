@@ -125,7 +125,8 @@ func (s *scene) judgeLink(m *syscall.NetlinkMessage) string {
 	}
 	index := uint32(link.Attrs().Index)
 	if !s.inner && link.Attrs().Name != hostLink {
-		if was, below := s.below[index]; below && m.Header.Type == unix.RTM_NEWLINK && was != mtuOf(link) {
+		was, below := s.below[index]
+		if now := mtuOf(link); below && m.Header.Type == unix.RTM_NEWLINK && now != 0 && now != was { // some messages do not tell it
 			return kindMTU
 		}
 		return ""
