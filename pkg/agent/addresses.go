@@ -26,6 +26,8 @@ func (s *addresses) change(a netip.Addr, by int) {
 	s.changed[a] = struct{}{}
 }
 
+func (s *addresses) none() bool { return len(s.count) == 0 }
+
 // sorted is the list as of now.
 func (s *addresses) sorted() []netip.Addr {
 	s.list = merge(s.list, s.changed, func(a netip.Addr) netip.Addr { return a }, func(a netip.Addr) (netip.Addr, bool) {

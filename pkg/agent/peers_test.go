@@ -352,6 +352,37 @@ func TestNothingIsTouchedBlindly(t *testing.T) {
 	})
 }
 
+// TestNameOfSeveral: a name that several services have leads to those whose tasks can be spoken to, and to all of them where none can.
+func TestNameOfSeveral(t *testing.T) {
+	service := func(id, vip string) v1.PeerService {
+		return v1.PeerService{ID: id, Name: id, Networks: []v1.PeerServiceNetwork{{Network: "n1", VIPs: []string{vip}, Aliases: []string{"app"}}}}
+	}
+	p := newPeers("self")
+	take := func(m v1.Peers) { p.take(&m, false, nil) }
+	take(v1.Peers{Nodes: []v1.PeerNode{{ID: "other", Index: 2, Addr: "192.0.2.2"}}, Networks: []v1.PeerNetwork{peerNetwork("n1", 4096)},
+		Services: []v1.PeerService{service("blue", "10.0.1.2"), service("green", "10.0.1.3")}})
+	for _, step := range []struct {
+		task, service string
+		ready         bool
+		app           string
+	}{
+		{"t1", "blue", false, "[10.0.1.2 10.0.1.3]"},
+		{"t1", "blue", true, "[10.0.1.2]"},
+		{"t2", "green", false, "[10.0.1.2]"},
+		{"t2", "green", true, "[10.0.1.2 10.0.1.3]"},
+		{"t1", "blue", false, "[10.0.1.3]"},
+		{"t2", "green", false, "[10.0.1.2 10.0.1.3]"},
+	} {
+		take(v1.Peers{Tasks: []v1.PeerTask{peerTask(step.task, step.service, "other", step.ready, "n1", "10.0.1.1"+step.task[1:]+"/24")}})
+		z := p.segment("n1").resolver(p.networks["n1"])
+		for name, want := range map[string]string{"app": step.app, "blue": "[10.0.1.2]", "green": "[10.0.1.3]"} {
+			if got, _ := z.Hosts.Get(name); fmt.Sprint(got) != want {
+				t.Errorf("task %s of %s, ready %t: %s leads to %v, want %s", step.task, step.service, step.ready, name, got, want)
+			}
+		}
+	}
+}
+
 // TestPeersStepByStep: any sequence of messages leads to what one message with the outcome does, and a network that nothing
 // changed on is the same pointer.
 func TestPeersStepByStep(t *testing.T) {

@@ -60,6 +60,11 @@ func (s source) addresses(network string) []netip.Addr {
 	return s.member.vips
 }
 
+// idle tells whether it leads to a virtual address that nobody answers at.
+func (s source) idle() bool {
+	return s.endpoint == nil && !s.tasks && len(s.member.vips) > 0 && s.member.ready.none()
+}
+
 // at are the addresses by which a task is to be found on a network.
 func (e *endpoint) at(network string) []netip.Addr {
 	if !e.ready {
@@ -159,7 +164,7 @@ func (s *segment) change(m *member, e *endpoint, all []netip.Addr, note func(net
 	s.zone = nil
 	for _, name := range m.names {
 		s.renamed["tasks."+name] = struct{}{}
-		if len(m.vips) == 0 {
+		if len(m.vips) == 0 || len(s.names[name]) > 1 {
 			s.renamed[name] = struct{}{}
 		}
 	}
@@ -324,7 +329,7 @@ func (s *segment) servicePorts() map[string][]dnsplugin.Port {
 	return ports
 }
 
-// resolve finds the addresses of a name. Where several give it some, it has them all.
+// resolve finds the addresses of a name. Where several give it some, it has them all, but for those that lead to nobody while others do.
 func (s *segment) resolve(name, network string) {
 	from := s.names[name]
 	switch len(from) {
@@ -333,9 +338,16 @@ func (s *segment) resolve(name, network string) {
 	case 1:
 		s.hosts.Set(name, from[0].addresses(network))
 	default:
-		var all []netip.Addr
+		var all, idle []netip.Addr
 		for _, f := range from {
-			all = append(all, f.addresses(network)...)
+			if some := f.addresses(network); f.idle() {
+				idle = append(idle, some...)
+			} else {
+				all = append(all, some...)
+			}
+		}
+		if len(all) == 0 {
+			all = idle
 		}
 		slices.SortFunc(all, netip.Addr.Compare)
 		s.hosts.Set(name, slices.Compact(all))
