@@ -428,6 +428,10 @@ func (l *Linux) removeOverlay(o *overlay) error {
 	if err := l.openOverlay(o); err != nil {
 		return err
 	}
+	// A process keeps the namespace. Without its link it ends by itself, but some time later, and has its port until then.
+	if err := l.process(o.id).end(); err != nil {
+		return err
+	}
 	if o.space != nil {
 		links, err := dump(o.space.LinkList)
 		if err != nil {
@@ -437,10 +441,6 @@ func (l *Linux) removeOverlay(o *overlay) error {
 		if err := o.space.cutAll(slices.DeleteFunc(links, func(one netlink.Link) bool { return !removable(one) })); err != nil {
 			return err
 		}
-	}
-	// A process keeps the namespace; without its link it ends by itself, but some time later.
-	if err := l.process(o.id).end(); err != nil {
-		return err
 	}
 	o.space.close()
 	o.space = nil

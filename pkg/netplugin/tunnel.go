@@ -238,12 +238,15 @@ func (l *Linux) adoptTunnel(o *overlay, want *wires) (netlink.Link, error) {
 		}
 		l.log.Warn("the link of an encrypted network is not as it should be and is made anew", "network", o.id, "err", err)
 	}
+	if err := l.process(o.id).end(); err != nil { // which has its port for some time after its link is gone
+		return nil, err
+	}
 	if err == nil {
 		if err := o.space.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
 			return nil, fmt.Errorf("remove link %s in %s, which is not as it should be: %w", overlayLink, o.space.name, err)
 		}
 	}
-	return nil, l.process(o.id).end()
+	return nil, nil
 }
 
 // readTunnel is how the device is set, if that was not read just now.

@@ -545,6 +545,13 @@ func TestEncryptedNetworkGoes(t *testing.T) {
 	tasks := f.tasks
 	f.tasks = f.tasks[2:]
 	f.apply()
+	must(t, b.host.within(func() error { // its port is free from then on, for another network
+		c, err := net.ListenPacket("udp", fmt.Sprintf(":%d", firstWirePort))
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	}))
 	gone("the last task went")
 	f.tasks = tasks
 	f.apply()
