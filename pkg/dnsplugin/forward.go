@@ -25,7 +25,8 @@ const (
 	maxForwarded         = 1024
 	maxForwardedPerAsker = 256
 	// shortest is the least time that CoreDNS's cache keeps an answer, whatever the answer says; what is to be kept for less goes
-	// past it. longestDenial is how long a denial is kept at most.
+	// past it. longestDenial is how long a denial is kept at most; that of a name of one label, by which a service may come, as
+	// long as our own.
 	shortest      = 5
 	longestDenial = 30
 )
@@ -165,7 +166,11 @@ func (rt *route) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 		return dns.RcodeServerFailure, err
 	}
 	reply.Id, reply.Question = r.Id, r.Question
-	if bounded(reply) < shortest {
+	longest := uint32(longestDenial)
+	if dns.CountLabel(r.Question[0].Name) == 1 {
+		longest = negativeTTL
+	}
+	if bounded(reply, longest) < shortest {
 		w = from.writer
 	}
 	return dns.RcodeSuccess, w.WriteMsg(reply)
@@ -191,14 +196,14 @@ func (rt *route) ask(out outgoing) (*dns.Msg, error) {
 	return got.(*dns.Msg).Copy(), nil
 }
 
-// bounded cuts the time of a denial to what we let it be, and returns the shortest time to live of the message in seconds.
-func bounded(m *dns.Msg) uint32 {
+// bounded cuts the time of a denial, in seconds, and returns the shortest time to live of the message in seconds.
+func bounded(m *dns.Msg, longest uint32) uint32 {
 	least, denies := uint32(1<<31), m.Rcode == dns.RcodeNameError || slices.ContainsFunc(m.Ns, isAuthority)
 	for _, section := range [][]dns.RR{m.Answer, m.Ns} {
 		for _, rr := range section {
 			h := rr.Header()
 			if denies {
-				h.Ttl = min(h.Ttl, longestDenial)
+				h.Ttl = min(h.Ttl, longest)
 			}
 			least = min(least, h.Ttl)
 		}
