@@ -52,7 +52,7 @@ func (h *happenings) Pop() any {
 
 const (
 	rekeyTimeout = 5 * time.Second
-	crossWithin  = 150 * time.Millisecond
+	crossWithin  = 20 * time.Millisecond
 	never        = -time.Hour
 )
 

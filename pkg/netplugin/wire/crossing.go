@@ -12,9 +12,9 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 )
 
-// crossWithin is how long a handshake that one node began keeps that of the other away: longer than a busy machine takes to answer, and short
+// crossWithin is how long a handshake that one node began keeps that of the other away: longer than an answer takes between two machines, and short
 // enough to be made up for where what was begun came to nothing, as it does at a node that does not know this one yet.
-const crossWithin = 150 * time.Millisecond
+const crossWithin = 20 * time.Millisecond
 
 // Where a handshake's first message has its ephemeral key, which no two have alike.
 const ephemeralAt, ephemeralEnd = 8, 40

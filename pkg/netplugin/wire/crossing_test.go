@@ -22,7 +22,7 @@ type far struct {
 	begun *atomic.Int32
 }
 
-const farAway = 20 * time.Millisecond
+const farAway = 5 * time.Millisecond
 
 func (f far) Send(packets [][]byte, to conn.Endpoint) error {
 	var later [][]byte
