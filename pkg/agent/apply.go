@@ -55,7 +55,7 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 		if resync {
 			a.o.Network.Resync()
 		}
-		before := a.o.Spent()
+		began, before := time.Now(), a.o.Spent()
 		if names != nil && first {
 			a.o.Names.Set(names) // the ways are there, of the daemon before this one
 		}
@@ -66,7 +66,7 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 		if a.at("after apply") {
 			return
 		}
-		cost := a.o.Spent() - before
+		cost := min(a.o.Spent()-before, time.Since(began)) // the rest of this process works meanwhile
 		a.post(func() {
 			if resync {
 				a.links.repairIsDone(a.o.Now(), cost)
@@ -82,7 +82,7 @@ func (a *Agent) pumpLinks(now time.Time) time.Time {
 
 // resyncEvery is how often the network is read back and repaired though nothing was noticed: of some of what others do the kernel
 // tells nobody. Where that costs much it is done more rarely, to cost less than a hundredth of a core, but for resyncMost: an
-// Apply also takes long where it makes many links, or the machine is busy, and repair must not wait for minutes then.
+// Apply also costs much where it makes many links, and repair must not wait for minutes then.
 const (
 	resyncEvery = 30 * time.Second
 	resyncMost  = time.Minute

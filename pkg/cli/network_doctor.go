@@ -212,14 +212,7 @@ func examineAll(ctx context.Context, c *client.Client, nodes []*v1.Node, start v
 		work.Go(func() {
 			room <- struct{}{}
 			defer func() { <-room }()
-			one, err := examineNode(ctx, c, n, start)
-			if errors.Is(err, errCutOff) {
-				select {
-				case <-time.After(doctorPause):
-					one, err = examineNode(ctx, c, n, start)
-				case <-ctx.Done():
-				}
-			}
+			one, err := examineTwice(ctx, c, n, start)
 			if err != nil {
 				one = v1.Examination{Findings: []v1.Finding{{Check: v1.CheckNode, Node: n.Meta.ID, Text: "it cannot be examined: " + strings.ReplaceAll(err.Error(), n.Meta.ID, nodeName(n))}}}
 			}
@@ -236,6 +229,20 @@ func examineAll(ctx context.Context, c *client.Client, nodes []*v1.Node, start v
 		d.Findings = append(d.Findings, one.Findings...)
 	}
 	return d
+}
+
+// examineTwice examines a node, and once more if the answer was cut off.
+func examineTwice(ctx context.Context, c *client.Client, n *v1.Node, start v1.DoctorStart) (v1.Examination, error) {
+	e, err := examineNode(ctx, c, n, start)
+	if !errors.Is(err, errCutOff) {
+		return e, err
+	}
+	select {
+	case <-time.After(doctorPause):
+		return examineNode(ctx, c, n, start)
+	case <-ctx.Done():
+		return e, err
+	}
 }
 
 func examineNode(ctx context.Context, c *client.Client, n *v1.Node, start v1.DoctorStart) (e v1.Examination, err error) {

@@ -84,7 +84,7 @@ func (l *Linux) sessions(missed []miss, told []Finding) (found []Finding) {
 	defer l.mu.Unlock()
 	want, err := l.latest()
 	if want == nil || err != nil {
-		return nil // which is told by who asks again
+		return nil // there is nothing any more that somebody could be reached by
 	}
 	for id, have := range readWires(func(yield func(string, *overlay) bool) {
 		for id, o := range l.examined(want, "") {

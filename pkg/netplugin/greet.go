@@ -69,28 +69,29 @@ func (l *Linux) greetLater(o *overlay, look int, again bool, nodes map[wgtypes.K
 	}
 	device := o.tunnel
 	time.AfterFunc(lookAfter(look), func() {
-		var ahead *reading
-		if p, is := device.(process); is { // which may hang, and all else would wait
-			have, err := p.read()
-			ahead = &reading{have, err}
+		var have *wires
+		var err error
+		_, mayHang := device.(process)
+		if mayHang { // all else would wait for the lock
+			have, err = device.read()
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.lock >= 0 && l.overlays[o.id] == o && o.tunnel == device && o.wires != nil {
-			o.device = ahead
-			l.greet(o, look, again, nodes)
-			o.device = nil
+		if l.lock < 0 || l.overlays[o.id] != o || o.tunnel != device || o.wires == nil {
+			return
+		}
+		if !mayHang {
+			have, err = device.read()
+		}
+		if err == nil { // else it is for the next Apply to see, after Resync
+			l.greet(o, have, look, again, nodes)
 		}
 	})
 }
 
-// greet begins a handshake with those of the nodes with which there was none, if it is this node's turn. One of which something was heard since the
+// greet begins a handshake with those of the nodes with which there was none as the device was read, if it is this node's turn. One of which something was heard since the
 // look before is at it: to begin anew would end what it just began.
-func (l *Linux) greet(o *overlay, look int, again bool, nodes map[wgtypes.Key]int64) {
-	have, err := o.readTunnel()
-	if err != nil {
-		return // which is for the next Apply to see, after Resync
-	}
+func (l *Linux) greet(o *overlay, have *wires, look int, again bool, nodes map[wgtypes.Key]int64) {
 	var list []wgtypes.PeerConfig
 	anew := map[wgtypes.Key]int{} // where in list
 	for k, heard := range nodes {
@@ -121,7 +122,7 @@ func (l *Linux) greet(o *overlay, look int, again bool, nodes map[wgtypes.Key]in
 		}
 	}
 	if len(list) > 0 && o.tunnel.change(wgtypes.Config{Peers: list}) != nil {
-		return // as well
+		return // which is for the next Apply to see as well
 	}
 	l.greetLater(o, look+1, again, nodes)
 }

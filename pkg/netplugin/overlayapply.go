@@ -27,7 +27,7 @@ type overlay struct {
 	remote []RemoteAddress
 	tunnel tunnel   // of encrypted networks, with vx
 	wires  *wires   // as the tunnel is set
-	device *reading // what was read ahead, of the tunnel
+	device *reading // of the tunnel, while an Apply that reads back is under way
 	balance
 	mu      sync.Mutex // of members, while tasks are linked, several at a time
 	members map[string]member

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -115,9 +116,8 @@ func (u *uncrossed) hears(packet []byte, from conn.Endpoint) bool {
 // keep keeps what became of a node's handshakes, and forgets what nothing crosses any more.
 func (u *uncrossed) keep(node netip.Addr, m meeting) {
 	u.nodes[node] = m
-	for a, one := range u.nodes {
-		if now := u.now(); now.Sub(one.begun) >= crossWithin && now.Sub(one.heard) >= crossWithin {
-			delete(u.nodes, a)
-		}
-	}
+	now := u.now()
+	maps.DeleteFunc(u.nodes, func(_ netip.Addr, one meeting) bool {
+		return now.Sub(one.begun) >= crossWithin && now.Sub(one.heard) >= crossWithin
+	})
 }
