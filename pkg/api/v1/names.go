@@ -22,8 +22,8 @@ func ValidateName(kind Kind, name string) error {
 	switch kind {
 	case KindService, KindAttachment:
 	case KindNetwork:
-		if slices.Contains(predefinedNetworks, name) {
-			return fmt.Errorf("operation is not permitted on predefined %s network: want another name", name)
+		if lower := strings.ToLower(name); slices.Contains(predefinedNetworks, lower) { // networks' names are told apart as DNS does
+			return fmt.Errorf("operation is not permitted on predefined %s network: want another name", lower)
 		}
 	case KindSecret, KindConfig:
 		rule = nameRule{most: MaxSecretName, inner: "-_.", want: "letters, digits, -, _ and ."}

@@ -26,11 +26,16 @@ func (p PortConfig) Range() (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("%q is an IPv4 address written as one of IPv6: want %s", cut(p.HostIP), prefix.Addr().Unmap())
 	case prefix.Addr().IsLinkLocalUnicast() && prefix.Addr().Is6():
 		return netip.Prefix{}, fmt.Errorf("%q is of link-local addresses, at which published ports do not answer: want another address of the node", cut(p.HostIP))
+	case prefix.Addr().IsMulticast() || prefix.Addr() == limitedBroadcast:
+		return netip.Prefix{}, fmt.Errorf("%q is no address that a node has: it is one of groups, or of all on a link", cut(p.HostIP))
 	case prefix != prefix.Masked():
 		return netip.Prefix{}, fmt.Errorf("%q has bits beyond its mask: want %s", cut(p.HostIP), prefix.Masked())
 	}
 	return prefix, nil
 }
+
+// limitedBroadcast is everybody's on a link; see RFC 919.
+var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // place checks where a port answers.
 func (c *checker) place(field string, p PortConfig) {

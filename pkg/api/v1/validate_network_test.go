@@ -1,6 +1,9 @@
 package v1
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // TestOrdinaryNetworks: networks that are not for services to be on are refused, each for what it is.
 func TestOrdinaryNetworks(t *testing.T) {
@@ -37,6 +40,9 @@ func TestPredefinedNetworks(t *testing.T) {
 	for _, name := range predefinedNetworks {
 		if err := ValidateName(KindNetwork, name); err == nil || err.Error() != "operation is not permitted on predefined "+name+" network: want another name" {
 			t.Errorf("%s: %v", name, err)
+		}
+		if ValidateName(KindNetwork, strings.ToUpper(name)) == nil {
+			t.Errorf("a network may be called %s", strings.ToUpper(name))
 		}
 		s := &Service{Meta: Meta{Name: "a"}, Spec: &ServiceSpec{Task: TaskSpec{Container: ContainerSpec{Image: "a"}, Networks: []NetworkAttachment{{Target: name}}}}}
 		Default(s)
