@@ -57,6 +57,8 @@ func meshRules(s side) []rule {
 		{"known connections", join(fromNode, connection(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())},
 		// By which the doctor sees that the way between the nodes is open. They go to the router itself, and to no task.
 		{"echoes for the router", join(fromNode, destination(host(s.gateway)), s.echo(), accept())},
+		// By which an agent that reaches no manager finds out who is there. A node lets out no such question of its tasks.
+		{"echoes for tasks", join(fromNode, destination(s.block), s.echo(), markConnection(), accept())},
 		{"no task of other nodes", join(fromNode, source(s.pool), drop())},
 		{"to published ports only", join(fromNode, s.notTarget(), drop())},
 		{"remember the ingress", join(fromNode, markConnection())},

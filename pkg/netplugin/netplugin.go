@@ -152,6 +152,9 @@ type Network interface {
 	Listener(p PublishedPort) (netip.Addr, error)
 	// Examine tells what is not as it should be, and changes nothing: see Linux.
 	Examine(ctx context.Context, overlay string) (findings []Finding, checks int, err error)
+	// Echo asks other nodes' tasks for echoes, a few times within two seconds, and tells whether each answered. Those on networks that
+	// no task of this machine is on are left out, as are those that could not be asked for another reason: that is an error.
+	Echo(ctx context.Context, of []Reach) (answered map[Reach]bool, err error)
 	// Teardown removes all of it.
 	Teardown(ctx context.Context) error
 }

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mostAskers is how many ask for echoes at a time.
+const mostAskers = 16
+
 // probe is a question for echoes: from where, whom, and what it means when they do not answer.
 type probe struct {
 	path, name string // of the namespace
@@ -42,7 +45,7 @@ func askAll(ctx context.Context, probes []probe) (missed []miss, err error) {
 		err    error
 	}
 	results := make(chan result, len(probes))
-	room := make(chan struct{}, 16)
+	room := make(chan struct{}, mostAskers)
 	for _, e := range probes {
 		go func() {
 			room <- struct{}{}
