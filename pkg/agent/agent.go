@@ -159,6 +159,7 @@ type Agent struct {
 	engineUp bool
 	// aloneSince is since when there is no session.
 	aloneSince time.Time
+	lookout    lookout
 	strays     map[string]engine.State // containers of which no assignment told, until a complete one comes
 	timers     timers
 	starts     queue
@@ -276,7 +277,7 @@ func (a *Agent) pump() time.Time {
 	a.dispatch(&a.starts)
 	a.dispatch(&a.stops)
 	a.dispatchChecks()
-	at := earliest(a.pumpSave(now), a.pumpPeers(now), a.pumpLinks(now), a.pumpReports(now))
+	at := earliest(a.pumpSave(now), a.pumpPeers(now), a.pumpLinks(now), a.pumpReports(now), a.pumpLookout(now))
 	if len(a.timers) > 0 {
 		at = earliest(at, a.timers[0].at)
 	}

@@ -32,6 +32,8 @@ func (a *Agent) meet(changed map[*task]bool) {
 		return
 	}
 	a.session = true
+	a.lookout.silent = nil
+	a.pass(nil)
 	for _, t := range a.tasks {
 		if t.ended != nil && t.phase < phaseEnded {
 			t.again = time.Time{}
@@ -155,11 +157,10 @@ func (t *task) ranFrom() time.Time {
 	return from
 }
 
-// await is when a task waits to be started again: no port leads to it meanwhile.
+// await is when a task waits to be started again. It has no link meanwhile: no port and no name here leads to it, and agents of other
+// nodes that are alone as well find that it is not there.
 func (a *Agent) await(t *task) {
-	if t.published {
-		t.published, t.config = false, a.links.touch()
-	}
+	a.cutOff(t)
 	a.timers.add(t.again, t.id)
 }
 

@@ -163,7 +163,7 @@ func TestAloneForAMoment(t *testing.T) {
 		settle(time.Second)
 		l.fake.Kill("t1", 4)
 		settle(time.Second)
-		if c := l.net.config(); len(c.Tasks) != 1 {
+		if c := l.net.config(); len(c.Tasks) != 0 {
 			t.Errorf("links %+v", c)
 		}
 		l.swarm.leave(false)
@@ -180,7 +180,7 @@ func TestAloneForAMoment(t *testing.T) {
 	})
 }
 
-// TestAlonePorts: no port leads to a container that has ended and waits to be started again.
+// TestAlonePorts: no port leads to a container that has ended and waits to be started again, which has no link meanwhile.
 func TestAlonePorts(t *testing.T) {
 	s := &starts{}
 	bubble(t, s.options(), func(t *testing.T, l *lab) {
@@ -195,7 +195,7 @@ func TestAlonePorts(t *testing.T) {
 		settle(10 * time.Second)
 		l.fake.Kill("t1", 1)
 		settle(4 * time.Second)
-		if c := l.net.config(); len(c.Published) != 1 || len(c.Published[0].Backends) != 0 || len(c.Tasks) != 1 {
+		if c := l.net.config(); len(c.Published)+len(c.Tasks) != 0 {
 			t.Errorf("while it waits: %+v", c)
 		}
 		settle(4 * time.Second)

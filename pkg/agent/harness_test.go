@@ -274,6 +274,8 @@ type network struct {
 	// disturbed yields when something else changed the network.
 	disturbed chan struct{}
 	findings  []netplugin.Finding // what Examine finds
+	mute      map[string]bool     // addresses that do not answer Echo
+	asked     int                 // how often Echo was called
 	unseen    error               // and why not more
 	// spaces is where namespaces of guests are linked to; "" is nowhere.
 	spaces string
@@ -365,6 +367,18 @@ func (n *network) Addresses(context.Context) (map[string]netip.Addr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return maps.Clone(n.links), nil
+}
+
+// Echo implements netplugin.Network: all answer but those that the test says do not.
+func (n *network) Echo(_ context.Context, of []netplugin.Reach) (map[netplugin.Reach]bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	answered := map[netplugin.Reach]bool{}
+	for _, r := range of {
+		answered[r] = !n.mute[r.Address.String()]
+	}
+	n.asked++
+	return answered, nil
 }
 
 // Examine implements netplugin.Network.

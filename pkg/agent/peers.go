@@ -21,6 +21,8 @@ type peers struct {
 	own      *v1.PeerNode // this node as others were told of it; nil while that is not known
 	// leaving are networks that this node is no longer told of, which a link here still is on.
 	leaving map[string]bool
+	// passed are tasks that managers told of as ready, which are not led to: see Agent.pass.
+	passed map[string]bool
 
 	// All below follows from the above, and from this node's own tasks.
 	endpoints map[string]*endpoint            // by task
@@ -113,9 +115,16 @@ func (p *peers) take(m *v1.Peers, complete bool, used map[string]bool) {
 	}
 	for _, t := range m.Tasks {
 		if learn(p.tasks, t.ID, t) && t.Node != p.self {
-			p.set(t.ID, newEndpoint(&t))
+			p.set(t.ID, p.told(&t))
 		}
 	}
+}
+
+// told is the endpoint of another node's task.
+func (p *peers) told(t *v1.PeerTask) *endpoint {
+	e := newEndpoint(t)
+	e.ready = e.ready && !p.passed[t.ID]
+	return e
 }
 
 // learn takes note of a peer, and tells whether it is another than before: each session tells all once more.
