@@ -103,7 +103,7 @@ func (a *Agent) policy(t *task, now time.Time) (delay time.Duration, ok bool) {
 	if !failed {
 		return first, true
 	}
-	if t.ranLong(first) {
+	if t.ranLong(first, now) {
 		failures = 0
 	}
 	return backOffBy(first, failures+1), true
@@ -137,12 +137,14 @@ func (t *task) record() (times []time.Time, failures uint32) {
 	return times, failures
 }
 
-// ranLong tells whether the container ran for long enough for failures to be forgotten.
-func (t *task) ranLong(first time.Duration) bool {
-	if t.lost {
-		return false
+// ranLong tells whether the container ran for long enough for failures to be forgotten. Of one that ended unseen that is the time until now,
+// as with the managers.
+func (t *task) ranLong(first time.Duration, now time.Time) bool {
+	ended := now
+	if !t.endedUnseen() {
+		ended = t.ended.Ended
 	}
-	return t.ended.Ended.Sub(t.ranFrom()) >= max(longRun, longRunDelays*first)
+	return ended.Sub(t.ranFrom()) >= max(longRun, longRunDelays*first)
 }
 
 // ranFrom is when the task's container started, as far as is known.
@@ -183,7 +185,7 @@ func (a *Agent) restarted(t *task) {
 		first = time.Duration(*policy.Delay)
 	}
 	if t.failed() {
-		if own.Failures = 1; !t.ranLong(first) {
+		if own.Failures = 1; !t.ranLong(first, now) {
 			_, before := t.record()
 			own.Failures = before + 1
 		}

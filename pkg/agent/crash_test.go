@@ -333,6 +333,34 @@ func TestMachineRestarts(t *testing.T) {
 	})
 }
 
+// TestHowLongItRan: of a container that ended while nobody saw it, nobody claims to know; alone, it counts as if it had ended now.
+func TestHowLongItRan(t *testing.T) {
+	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		ended engine.State
+		lost  bool
+		now   time.Duration // since it began
+		ran   *v1.Duration
+		long  bool
+	}{
+		"a second":                 {ended: engine.State{Ended: began.Add(time.Second)}, now: time.Hour, ran: duration(time.Second)},
+		"a minute":                 {ended: engine.State{Ended: began.Add(time.Minute)}, now: time.Hour, ran: duration(time.Minute), long: true},
+		"unseen, for a second":     {now: time.Second},
+		"unseen, for an hour":      {now: time.Hour, long: true},
+		"not there, for a second":  {ended: engine.State{Ended: began.Add(time.Second)}, lost: true, now: time.Second},
+		"not there, after an hour": {ended: engine.State{Ended: began.Add(time.Hour)}, lost: true, now: time.Hour, long: true},
+	} {
+		c.ended.Started = began
+		task := &task{status: v1.TaskStatus{State: v1.TaskRunning, At: began}, ended: &c.ended, lost: c.lost}
+		if ran := task.ran(); (ran == nil) != (c.ran == nil) || ran != nil && *ran != *c.ran {
+			t.Errorf("%s: it ran for %v, want %v", name, ran, c.ran)
+		}
+		if long := task.ranLong(time.Second, began.Add(c.now)); long != c.long {
+			t.Errorf("%s: it ran long: %t", name, long)
+		}
+	}
+}
+
 // A runtime that forgets that a container ran must not make the agent start it again.
 func TestMachineRestartsBeforeTheStartWasSaved(t *testing.T) {
 	bubble(t, engine.FakeOptions{}, func(t *testing.T, l *lab) {

@@ -48,13 +48,16 @@ func (a *Agent) settle(t *task) {
 func (t *task) ran() *v1.Duration {
 	var d v1.Duration
 	if t.status.State == v1.TaskRunning {
-		if t.ended == nil || t.lost {
+		if t.endedUnseen() {
 			return nil
 		}
 		d = v1.Duration(max(0, t.ended.Ended.Sub(t.ranFrom())))
 	}
 	return &d
 }
+
+// endedUnseen tells whether nobody knows when the task's process ended, as where the machine was without power.
+func (t *task) endedUnseen() bool { return t.ended == nil || t.lost || t.ended.Ended.IsZero() }
 
 // container is the container part of a task's status, which is copied before each change because a report may be under
 // way with the earlier one.

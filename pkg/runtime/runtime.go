@@ -133,7 +133,7 @@ type State struct {
 	// Healthcheck is how the container is found to be healthy: by its spec, and where that is silent by its image, with CMD-SHELL
 	// made a command. Nil where it is by nothing. Times that are 0 are for the agent to fill in.
 	Healthcheck *v1.Healthcheck
-	// ExitCode, OOMKilled and Ended are of a container that has ended.
+	// ExitCode, OOMKilled and Ended are of a container that has ended; Ended is zero where nobody knows when that was.
 	ExitCode  int
 	OOMKilled bool
 	Started   time.Time

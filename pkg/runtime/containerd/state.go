@@ -79,7 +79,7 @@ func (r *Runtime) state(record containers.Container, p *task.Process) (runtime.S
 	case p == nil && m.Exit != nil:
 		s.Status, s.ExitCode, s.OOMKilled, s.Ended = runtime.Ended, m.Exit.Code, m.Exit.OOMKilled, m.Exit.At
 	case p == nil: // it was here, and its shim is not any more
-		s.Status, s.ExitCode, s.Ended = runtime.Ended, lostCode, m.made
+		s.Status, s.ExitCode = runtime.Ended, lostCode
 	case p.Status == task.Status_STOPPED:
 		s.Status, s.ExitCode, s.Ended = runtime.Ended, int(p.ExitStatus), p.ExitedAt.AsTime()
 		s.OOMKilled = s.ExitCode != 0 && r.cgroup.oomKills(record.ID) > 0
