@@ -122,28 +122,29 @@ func (a *Agent) pass(over map[string]bool) {
 func (p *peers) inquiries(last string) []inquiry {
 	var ids []string
 	for id, t := range p.tasks {
-		if t.Ready && t.Node != p.self && id > last {
+		if t.Ready && t.Node != p.self && id > last && p.endpoints[id] != nil {
 			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)
 	var all []inquiry
 	for _, id := range ids[:min(len(ids), lookoutMost)] {
-		q, e := inquiry{task: id}, p.endpoints[id]
-		if e == nil {
-			continue
-		}
-		if e.gateway.IsValid() {
-			q.at = append(q.at, netplugin.Reach{Address: e.gateway})
-		}
-		for _, on := range e.networks {
-			if len(on.addresses) > 0 {
-				q.at = append(q.at, netplugin.Reach{Overlay: on.network, Address: on.addresses[0]})
-			}
-		}
-		all = append(all, q)
+		all = append(all, inquiry{id, p.endpoints[id].reaches()})
 	}
 	return all
+}
+
+// reaches are a task's addresses, one of each network.
+func (e *endpoint) reaches() (at []netplugin.Reach) {
+	if e.gateway.IsValid() {
+		at = append(at, netplugin.Reach{Address: e.gateway})
+	}
+	for _, on := range e.networks {
+		if len(on.addresses) > 0 {
+			at = append(at, netplugin.Reach{Overlay: on.network, Address: on.addresses[0]})
+		}
+	}
+	return at
 }
 
 // replaced are the silent tasks that others of their service answer in the place of, here or elsewhere. Where nobody does, nothing were
