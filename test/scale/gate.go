@@ -47,11 +47,16 @@ func openGate(ctx context.Context, m *manager, log *slog.Logger, fail context.Ca
 	meta := func() *v1.Meta { return &v1.Meta{CreatedAt: now, UpdatedAt: now, Generation: 1} }
 	named := meta()
 	named.Name = v1.ClusterName
-	if _, err := m.store.Commit(ctx, store.Commit{Ops: []store.Op{
+	revision, err := m.store.Commit(ctx, store.Commit{Ops: []store.Op{
 		{Kind: v1.KindCluster, ID: v1.ClusterName, Value: cluster.Spec, Meta: named, If: store.Absent()},
 		{Kind: v1.KindAuthority, ID: v1.AuthorityName, Value: spec, Meta: meta(), If: store.Absent()},
 		{Kind: v1.KindAuthority, ID: v1.AuthorityName, Section: v1.SectionDesired, Value: &v1.AuthorityDesired{Cert: spec.CA.Cert, Key: spec.CA.Key}, If: store.Always()},
-	}}); err != nil {
+	}})
+	if err != nil {
+		return nil, err
+	}
+	// Who joins is told of the roots from what this manager has read, which is behind what it wrote.
+	if _, err := m.store.Snapshot(ctx, revision); err != nil {
 		return nil, err
 	}
 	identity, err := certify(ctx, spec)
