@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,23 +17,48 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 )
 
-// far is a Bind to what is far away: what is sent arrives after a while. It counts the handshakes that are begun.
-type far struct {
-	conn.Bind
-	begun *atomic.Int32
+// crossroads holds the first message of each of two nodes back until both are on their way, so that they cross. It counts those that are begun.
+type crossroads struct {
+	mu    sync.Mutex
+	begun int
+	held  []func()
 }
 
-const farAway = 5 * time.Millisecond
-
-func (f far) Send(packets [][]byte, to conn.Endpoint) error {
-	var later [][]byte
-	for _, p := range packets {
-		if begins(p) {
-			f.begun.Add(1)
-		}
-		later = append(later, slices.Clone(p))
+// pass sends a first message, or holds it back.
+func (c *crossroads) pass(send func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begun++
+	if c.held = append(c.held, send); c.begun < 2 {
+		return
 	}
-	time.AfterFunc(farAway, func() { _ = f.Bind.Send(later, to) })
+	for _, send := range c.held {
+		send()
+	}
+	c.held = nil
+}
+
+// forget tells how many were begun, and begins to count anew.
+func (c *crossroads) forget() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.begun
+	c.begun, c.held = 0, nil
+	return n
+}
+
+// by is a Bind whose handshakes go by the crossroads.
+type by struct {
+	conn.Bind
+	*crossroads
+}
+
+func (b by) Send(packets [][]byte, to conn.Endpoint) error {
+	if len(packets) != 1 || !begins(packets[0]) {
+		return b.Bind.Send(packets, to)
+	}
+	p := slices.Clone(packets[0])
+	b.pass(func() { _ = b.Bind.Send([][]byte{p}, to) })
 	return nil
 }
 
@@ -45,14 +71,15 @@ type end struct {
 	port uint16
 }
 
-func newEnd(t *testing.T, addr string, begun *atomic.Int32) *end {
+func newEnd(t *testing.T, addr string, c *crossroads, now func() time.Time) *end {
 	t.Helper()
 	key, err := wgtypes.GeneratePrivateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := &end{tun: tuntest.NewChannelTUN(), key: key, addr: netip.MustParseAddr(addr)}
-	bind := newUncrossed(far{conn.NewDefaultBind(), begun})
+	bind := newUncrossed(by{conn.NewDefaultBind(), c})
+	bind.now = now
 	e.dev = device.NewDevice(e.tun.TUN(), bind, device.NewLogger(device.LogLevelError, addr+" "))
 	t.Cleanup(e.dev.Close)
 	if _, err := publicKey(e.dev); err == nil {
@@ -95,10 +122,13 @@ func (e *end) meets(t *testing.T, other *end) {
 
 // TestHandshakesDoNotCross: of two nodes that begin at the same moment, one goes on, and nobody has to begin anew.
 func TestHandshakesDoNotCross(t *testing.T) {
-	var begun atomic.Int32
-	a, b := newEnd(t, "10.0.0.1", &begun), newEnd(t, "10.0.0.2", &begun)
+	var c crossroads
+	var clock atomic.Int64 // stands still in a round, however long that takes
+	now := func() time.Time { return time.Unix(0, clock.Load()) }
+	a, b := newEnd(t, "10.0.0.1", &c, now), newEnd(t, "10.0.0.2", &c, now)
 	for round := range 12 {
-		begun.Store(0)
+		clock.Add(int64(crossWithin)) // those that were begun are history
+		c.forget()
 		a.meets(t, b)
 		b.meets(t, a)
 		a.tun.Outbound <- tuntest.Ping(b.addr, a.addr)
@@ -110,10 +140,9 @@ func TestHandshakesDoNotCross(t *testing.T) {
 				t.Fatalf("round %d: nothing arrives at %s", round, e.addr)
 			}
 		}
-		if n := begun.Load(); n != 2 {
+		if n := c.forget(); n != 2 {
 			t.Fatalf("round %d: %d handshakes were begun, want one by each", round, n)
 		}
-		time.Sleep(crossWithin) // those that were begun are history
 	}
 }
 
