@@ -7,6 +7,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	v1 "github.com/swarmd/swarmd/pkg/api/v1"
+	"github.com/swarmd/swarmd/pkg/netplugin"
 )
 
 func TestUnderlay(t *testing.T) {
@@ -18,6 +21,13 @@ func TestUnderlay(t *testing.T) {
 		if got := id.underlay().String(); got != c.want {
 			t.Errorf("%q, %q: %s, want %s", c.addr, c.data, got, c.want)
 		}
+	}
+}
+
+// TestNoPortAtTheResolver: what is refused as the resolver's address is the resolver's.
+func TestNoPortAtTheResolver(t *testing.T) {
+	if _, err := (v1.PortConfig{HostIP: netplugin.Resolver.Addr().String()}).Range(); err == nil {
+		t.Error("a port can be published at the resolver's address")
 	}
 }
 

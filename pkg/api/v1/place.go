@@ -28,6 +28,8 @@ func (p PortConfig) Range() (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("%q is of link-local addresses, at which published ports do not answer: want another address of the node", cut(p.HostIP))
 	case prefix.Addr().IsMulticast() || prefix.Addr() == limitedBroadcast:
 		return netip.Prefix{}, fmt.Errorf("%q is no address that a node has: it is one of groups, or of all on a link", cut(p.HostIP))
+	case prefix.Addr() == resolver && prefix.IsSingleIP():
+		return netip.Prefix{}, fmt.Errorf("%s is where tasks ask for names, and no port answers there: want another address of the node", cut(p.HostIP))
 	case prefix != prefix.Masked():
 		return netip.Prefix{}, fmt.Errorf("%q has bits beyond its mask: want %s", cut(p.HostIP), prefix.Masked())
 	}
@@ -36,6 +38,9 @@ func (p PortConfig) Range() (netip.Prefix, error) {
 
 // limitedBroadcast is everybody's on a link; see RFC 919.
 var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// resolver is swarmd's own on each node.
+var resolver = netip.AddrFrom4([4]byte{169, 254, 77, 53})
 
 // place checks where a port answers.
 func (c *checker) place(field string, p PortConfig) {

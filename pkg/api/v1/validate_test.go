@@ -93,6 +93,7 @@ func TestValidate(t *testing.T) {
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"fe80::1"}]`, `spec.endpoint.ports[0].hostIP: "fe80::1" is of link-local addresses, at which published ports do not answer: want another address of the node`},
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"224.0.0.0/4"}]`, `spec.endpoint.ports[0].hostIP: "224.0.0.0/4" is no address that a node has: it is one of groups, or of all on a link`},
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"ff02::1"}]`, `spec.endpoint.ports[0].hostIP: "ff02::1" is no address that a node has: it is one of groups, or of all on a link`},
+		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"169.254.77.53/32"}]`, `spec.endpoint.ports[0].hostIP: 169.254.77.53/32 is where tasks ask for names, and no port answers there: want another address of the node`},
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"255.255.255.255"}]`, `spec.endpoint.ports[0].hostIP: "255.255.255.255" is no address that a node has: it is one of groups, or of all on a link`},
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"fe80::1%eth0"}]`, `spec.endpoint.ports[0].hostIP: "fe80::1%eth0" is of link-local addresses, at which published ports do not answer: want another address of the node`},
 		{"Service", endpoint, `"ports":[{"target":1,"hostIP":"2001:db8::1/32"}]`, `spec.endpoint.ports[0].hostIP: "2001:db8::1/32" has bits beyond its mask: want 2001:db8::/32`},
